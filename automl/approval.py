@@ -1,0 +1,49 @@
+"""Which of a person's files may be run by `resume`: those that this person started or approved on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from child_trainers.user_files import UserFile, UserFileError
+
+
+def approve(file: UserFile) -> None:
+    """Remembers that this person ran this text from this path. A folder that cannot be written is no error: the next
+    `resume` then asks again."""
+    entries = _entries()
+    entry = [file.path, file.sha256]
+    if entry in entries:
+        return
+    path = _path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps([*entries, entry], indent=1), encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        return
+
+
+def check_approved(file: UserFile, *, name: str, flag: str) -> None:
+    """Raises UserFileError where this person has not run this text from this path on this machine."""
+    if [file.path, file.sha256] not in _entries():
+        raise UserFileError(
+            f"The search {name!r} runs your file {file.path}, which was not started or approved by you on this "
+            f"machine; read it, then approve it with: automl resume {name} {flag} {file.path}:{file.attribute}"
+        )
+
+
+def _entries() -> list[list[str]]:
+    try:
+        entries = json.loads(_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return entries if isinstance(entries, list) else []
+
+
+def _path() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("automl")) / "approved.json"

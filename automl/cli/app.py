@@ -1,0 +1,255 @@
+"""The command `automl`: its commands and their flags. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Machines that design machine learning: start searches, resume them from the database, export the best.",
+    epilog="Every command takes --debug: show where an error came from.",
+)
+
+Name = Annotated[str, typer.Argument(help="The search's name.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="Database URL or SQLite file.", envvar="AUTOML_STORE", show_default="automl.db"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Children = Annotated[int | None, typer.Option("--children", help="Children to train in all.")]
+Time = Annotated[str | None, typer.Option("--time", help="Time for this start: 45s, 10m, 1.5h.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes that train; 0: this one.", show_default="one per GPU, else cores / 2"),
+]
+DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets lie (or AUTOML_DATA).")]
+KeepGoing = Annotated[bool | None, typer.Option("--keep-going", help="Do not pause when child after child fails.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from automl import __version__
+
+        print(f"automl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def search(
+    name: Name,
+    space: Annotated[str | None, typer.Option(help="convnet, or FILE.py:FUNCTION.", show_default="convnet")] = None,
+    preset: Annotated[str | None, typer.Option(help="Of the space: small, paper.", show_default="small")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="digits, cifar10, npz:PATH, or FILE.py:FUNCTION.", show_default="digits")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Of the task; for cifar10: quick, paper.")] = None,
+    controller: Annotated[str | None, typer.Option(help="reinforce, random.", show_default="reinforce")] = None,
+    controller_preset: Annotated[str | None, typer.Option(help="Of the controller: default, paper.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="GROUP.NAME=VALUE", help="One option: space.strides=true.")
+    ] = None,
+    fix: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Fix decisions: 'layer*/filter_height=3'.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE,VALUE", help="Leave only these options.")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="Of the space: depth (grows as in the paper).")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Largest number of parameters: 300k.")] = None,
+    max_flops: Annotated[str | None, typer.Option(help="Largest number of FLOPs for one example: 50M.")] = None,
+    minimize: Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is minus this metric.")] = None,
+    maximize: Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is this metric.")] = None,
+    children: Annotated[
+        int | None, typer.Option(help="Children to train in all.", show_default="100, or no end with --time")
+    ] = None,
+    time: Time = None,
+    workers: Workers = None,
+    threads: Annotated[int | None, typer.Option(help="Of each worker.", show_default="1")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.", show_default="0")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Children a controller step learns from.", show_default="8")
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Batches in flight.", show_default="2, or 1 with --workers 0")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(help="Keep weights of so many best children.", show_default="10")] = None,
+    stall: Annotated[str | None, typer.Option(help="End a worker without a step for so long.")] = None,
+    child_timeout: Annotated[str | None, typer.Option(help="Time that a child may take.")] = None,
+    keep_going: KeepGoing = None,
+    data_dir: DataDir = None,
+    policy_device: Annotated[str | None, typer.Option(help="cpu, gpu.", show_default="cpu")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of these; flags win.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Start a search."""
+    from automl.cli.search import start
+    from automl.settings import parse_count, parse_seconds
+
+    given = {
+        "space": space,
+        "preset": preset,
+        "task": task,
+        "recipe": recipe,
+        "controller": controller,
+        "controller_preset": controller_preset,
+        "set": tuple(set) if set else None,
+        "fix": tuple(fix) if fix else None,
+        "only": tuple(only) if only else None,
+        "schedule": schedule,
+        "max_params": None if max_params is None else parse_count(max_params),
+        "max_flops": None if max_flops is None else parse_count(max_flops),
+        "minimize": minimize,
+        "maximize": maximize,
+        "children": children,
+        "time": None if time is None else parse_seconds(time),
+        "workers": workers,
+        "threads": threads,
+        "seed": seed,
+        "batch_size": batch_size,
+        "replicas": replicas,
+        "keep": keep,
+        "stall": None if stall is None else parse_seconds(stall),
+        "child_timeout": None if child_timeout is None else parse_seconds(child_timeout),
+        "keep_going": keep_going,
+        "data_dir": data_dir,
+        "policy_device": policy_device,
+    }
+    start(name, store, config, {key: value for key, value in given.items() if value is not None})
+
+
+@app.command()
+def resume(
+    name: Name,
+    children: Children = None,
+    time: Time = None,
+    workers: Workers = None,
+    keep_going: KeepGoing = None,
+    space: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own space here.")] = None,
+    task: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own task here.")] = None,
+    accept_change: Annotated[bool, typer.Option("--accept-change", help="Accept a changed file of yours.")] = False,
+    data_dir: DataDir = None,
+    store: StoreOption = None,
+) -> None:
+    """Go on with a search, or further, from the database alone."""
+    from automl.cli.search import go_on
+    from automl.settings import parse_seconds
+
+    go_on(
+        name,
+        store,
+        children=children,
+        time=None if time is None else parse_seconds(time),
+        workers=workers,
+        keep_going=keep_going,
+        space=space,
+        task=task,
+        accept_change=accept_change,
+        data_dir=data_dir,
+    )
+
+
+@app.command("list")
+def list_searches(json: JsonOption = False, store: StoreOption = None) -> None:
+    """List the searches of a store."""
+    from automl.cli.look import print_list
+
+    print_list(store, as_json=json)
+
+
+@app.command()
+def show(name: Name, json: JsonOption = False, store: StoreOption = None) -> None:
+    """Show a search: settings, history, what the controller learned."""
+    from automl.cli.look import print_show
+
+    print_show(name, store, as_json=json)
+
+
+@app.command()
+def top(
+    name: Name,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
+    json: JsonOption = False,
+    store: StoreOption = None,
+) -> None:
+    """List the best trained children, best first."""
+    from automl.cli.look import print_top
+
+    print_top(name, store, number, as_json=json)
+
+
+@app.command()
+def export(
+    name: Name,
+    format: Annotated[str, typer.Option("--format", help="json, python, keras.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write.")],
+    child: Annotated[int | None, typer.Option("--child", help="Its number.", show_default="the best")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    data_dir: DataDir = None,
+    store: StoreOption = None,
+) -> None:
+    """Export a child as JSON, as readable Keras source, or as a Keras model."""
+    from automl.cli.export import write
+
+    write(name, store, format, to, child=child, force=force, data_dir=data_dir)
+
+
+@app.command()
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Delete a search with all that belongs to it."""
+    from automl.cli.search import remove
+
+    remove(name, store, yes=yes)
+
+
+@app.command()
+def doctor(json: JsonOption = False, data_dir: DataDir = None, store: StoreOption = None) -> None:
+    """Say whether everything is well, and what a resume would do."""
+    from automl.cli.look import print_doctor
+
+    print_doctor(store, data_dir, as_json=json)
+
+
+def main() -> None:
+    """Runs the command line; an error is one sentence, unless --debug asks where it came from."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        from db.records import StoreError
+
+        expected = isinstance(error, ValueError | StoreError | ImportError)
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(
+            f"Error: {text if expected else f'{type(error).__name__}: {text} (--debug shows where)'}", file=sys.stderr
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

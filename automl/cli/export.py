@@ -1,0 +1,33 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from automl.export import export_child
+from automl.results import store_address
+from automl.running import prepare_process
+from child_trainers.devices import quiet_native_start
+from db.store import Store
+
+
+def write(
+    name: str,
+    store_option: str | None,
+    format: str,
+    to: Path,
+    *,
+    child: int | None,
+    force: bool,
+    data_dir: str | None,
+) -> None:
+    if data_dir is not None:
+        os.environ["AUTOML_DATA"] = data_dir
+    with contextlib.closing(Store(store_address(store_option), readonly=True)) as store:
+        search = store.search(name)
+        prepare_process(os.cpu_count() or 1, 1, "cpu")
+        with quiet_native_start():
+            exported = export_child(store, search.name, format, to, number=child, force=force)
+    print(f"Exported child {exported.number} of {name} to {exported.path}: {exported.note}.")

@@ -1,0 +1,55 @@
+"""Ctrl-C and the end of `--time`: the first stops cleanly, the second Ctrl-C at once."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from automl.loop import GRACE_SECONDS, Stop, StopNow
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """While it is open, signals and the time limit become a request to stop.
+
+    Where children train in this process, one that is still training when the grace is over is interrupted.
+    """
+
+    def __init__(self, stop: Stop, time_limit: float | None, *, inline: bool) -> None:
+        self._stop = stop
+        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        self._inline = inline
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._on_signal)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
+        if self._deadline is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, self._deadline - time.monotonic()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stop.cause is not None:
+            raise KeyboardInterrupt
+        self._request(f"stopped by {signal.Signals(number).name}")
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        if self._stop.cause is None:
+            self._request("the time given with --time is over")
+        elif self._inline:
+            raise StopNow
+
+    def _request(self, cause: str) -> None:
+        self._stop.request(cause)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)

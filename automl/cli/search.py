@@ -1,0 +1,124 @@
+"""The commands that run a search: `search`, `resume`, and `delete`."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from automl.cli.interrupts import Interrupts
+from automl.cli.views import View, make_view
+from automl.loop import Ending, Stop
+from automl.results import store_address
+from automl.running import Run, create, log_dir, prepare_resume, refuse_taken, run_search
+from automl.settings import Asked, from_toml
+from db.records import SearchState
+from db.store import Store
+
+
+def start(name: str, store_option: str | None, config: Path | None, given: dict[str, Any]) -> None:
+    asked = Asked(**({} if config is None else from_toml(config)) | given)
+    with contextlib.closing(Store(store_address(store_option), create=True)) as store:
+        refuse_taken(store, name)
+        view = make_view(store, name)
+        view.note(f"Preparing the search {name!r} in {store}")
+        run = create(store, name, asked, progress=view.download)
+        _describe(store, name, view)
+        _run(store, name, run, view)
+
+
+def go_on(name: str, store_option: str | None, **changes: Any) -> None:
+    with contextlib.closing(Store(store_address(store_option))) as store:
+        run, settings, changed = prepare_resume(store, name, **changes)
+        view = make_view(store, name)
+        search = store.search(name)
+        if run.children is not None and search.num_trained >= run.children:
+            print(
+                f"{name} has trained {search.num_trained} of {run.children} children. Go further with: "
+                f"{resume_command(store, name)} --children {2 * run.children}"
+            )
+            return
+        view.note(f"Resuming the search {name!r} in {store}")
+        _run(store, name, run, view, settings=settings, changes=changed)
+
+
+def remove(name: str, store_option: str | None, *, yes: bool) -> None:
+    with contextlib.closing(Store(store_address(store_option))) as store:
+        search = store.search(name)
+        if not yes:
+            count = sum(store.counts(search.id).values())
+            if not sys.stdin.isatty():
+                raise ValueError(f"Deleting {name!r} with its {count} children needs --yes where nobody can be asked.")
+            if input(f"Delete {name!r} with its {count} children? [y/N] ").strip().lower() not in ("y", "yes"):
+                print("Nothing was deleted.")
+                return
+        store.delete(name)
+        folder = log_dir(store, name)
+        for log in folder.glob("worker-*.log"):
+            log.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        print(f"Deleted {name}.")
+
+
+def resume_command(store: Store, name: str) -> str:
+    """What to type to go on; the store is named only where it is not the one a bare command finds."""
+    command = f"automl resume {name}"
+    return command if store.address == store_address(None) else f"{command} --store {shlex.quote(store.address)}"
+
+
+def _describe(store: Store, name: str, view: View) -> None:
+    """Says how children will be trained, so that nobody takes a quick search for a full one."""
+    from child_trainers.experiment import make_task
+
+    search = store.search(name)
+    constants = make_task(search.settings).describe()
+    told = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None)
+    view.note(f"Space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
+    if told:
+        view.note(f"Each child: {told}")
+
+
+def _run(
+    store: Store,
+    name: str,
+    run: Run,
+    view: View,
+    *,
+    settings: dict[str, Any] | None = None,
+    changes: dict[str, Any] | None = None,
+) -> None:
+    stop = Stop()
+    try:
+        with Interrupts(stop, run.time, inline=run.workers == 0), view.live(run.time):
+            ending = run_search(
+                store,
+                name,
+                run,
+                stop,
+                settings=settings,
+                changes=changes,
+                on_turn=lambda _: view.turn(),
+                progress=view.download,
+            )
+    except KeyboardInterrupt:
+        print(f"Stopped at once. Go on with: {resume_command(store, name)}")
+        raise
+    _conclude(store, name, ending, view)
+
+
+def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
+    command = resume_command(store, name)
+    search = store.search(name)
+    view.result()
+    if ending.state == SearchState.PAUSED:
+        print(f"Paused: {ending.cause}\nGo on with: {command}")
+        if ending.cause and "failed (" in ending.cause:
+            sys.exit(1)
+    elif ending.state == SearchState.EXHAUSTED:
+        print(f"Done: {ending.cause}.")
+    else:
+        print(f"Done: {search.num_trained} children trained.")
+        print(f"Go further with: {command} --children {2 * search.num_trained}")

@@ -1,0 +1,190 @@
+"""What a running search shows: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from automl.cli.tables import print_children
+from automl.standing import Clerk, Standing, duration, quantity, spec_line
+from db.records import State
+from db.store import Store
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress
+
+LIVE_SECONDS = 0.5
+PLAIN_SECONDS = 5.0
+
+
+class View(abc.ABC):
+    """Shows one run. `turn` may be called as often as the loop likes; it looks at the store only when it is time."""
+
+    def __init__(
+        self, store: Store, name: str, *, interval: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._interval = interval
+        self._clock = clock
+        self._clerk = Clerk(store, name)
+        self._began = self._last = clock()
+
+    @contextlib.contextmanager
+    def live(self, time_limit: float | None) -> Iterator[None]:
+        """The run itself, from the first turn to the last."""
+        self._clerk = Clerk(self._store, self._name, time_limit=time_limit)
+        self._began = self._clock()
+        yield
+
+    def turn(self) -> None:
+        now = self._clock()
+        if now - self._last >= self._interval:
+            self._last = now
+            self._show(self._standing())
+
+    def result(self) -> None:
+        """After the run: the best children."""
+        standing = self._standing()
+        if standing.best:
+            print_children(standing.best)
+
+    def _standing(self) -> Standing:
+        return self._clerk.standing(self._clock() - self._began)
+
+    @abc.abstractmethod
+    def note(self, text: str) -> None:
+        """A sentence for the person who started the search."""
+
+    @abc.abstractmethod
+    def download(self, done: int, total: int) -> None:
+        """Bytes of a data set that have come, of all."""
+
+    @abc.abstractmethod
+    def _show(self, standing: Standing) -> None: ...
+
+
+class PlainView(View):
+    """Lines, each only where something changed."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        super().__init__(store, name, interval=PLAIN_SECONDS)
+        self._shown = ""
+        self._downloaded = -1
+
+    def note(self, text: str) -> None:
+        print(text, flush=True)
+
+    def download(self, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        if tenth != self._downloaded:
+            self._downloaded = tenth
+            print(f"Downloading: {10 * tenth}% of {total / 1e6:.0f} MB", flush=True)
+
+    def _show(self, standing: Standing) -> None:
+        shown = standing.summary.rpartition(", ")[0] if standing.seconds_left is not None else standing.summary
+        if shown != self._shown:
+            self._shown = shown
+            print(standing.summary, flush=True)
+
+
+class LiveView(View):
+    """A panel that is drawn again and again, with rich."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__(store, name, interval=LIVE_SECONDS)
+        self._console = Console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._progress: Progress | None = None
+
+    @contextlib.contextmanager
+    def live(self, time_limit: float | None) -> Iterator[None]:
+        with super().live(time_limit), self._live:
+            yield
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def download(self, done: int, total: int) -> None:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        if self._progress is None:
+            columns = ("Downloading", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=self._console)
+            self._progress.add_task("download", total=total)
+            if not self._live.is_started:
+                self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=done)
+        if self._live.is_started:
+            self._live.update(self._progress, refresh=True)
+        if done >= total:
+            self._progress.stop()
+
+    def _show(self, standing: Standing) -> None:
+        self._live.update(panel(standing), refresh=True)
+
+
+def make_view(store: Store, name: str) -> View:
+    return LiveView(store, name) if sys.stdout.isatty() else PlainView(store, name)
+
+
+def panel(standing: Standing) -> RenderableType:
+    """Progress, children by state, draws refused, and the best five."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    search = standing.search
+    heads = Table.grid(padding=(0, 2))
+    budget = "" if search.budget is None else f" of {search.budget}"
+    left = "" if standing.seconds_left is None else f", about {duration(standing.seconds_left)} left"
+    heads.add_row("trained", f"{standing.num_trained}{budget} in {duration(standing.seconds)}{left}")
+    others = [f"{standing.counts[state]} {state}" for state in State if state != State.TRAINED]
+    heads.add_row("children", ", ".join(others))
+    if search.refused:
+        heads.add_row("draws refused", ", ".join(f"{count} {reason}" for reason, count in search.refused.items()))
+    parts: list[RenderableType] = [heads]
+    if search.budget is not None:
+        parts.insert(0, ProgressBar(total=search.budget, completed=standing.num_trained))
+    if standing.best:
+        parts += [Text(), best_table(standing)]
+    title = f"{search.name}: {search.space} on {search.task} by {search.controller}"
+    return Panel(Group(*parts), title=Text(title), title_align="left", border_style="blue")
+
+
+def best_table(standing: Standing) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("child", "reward", "metric", "params", "FLOPs", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("spec", overflow="ellipsis", no_wrap=True)
+    for child in standing.best:
+        table.add_row(
+            str(child.number),
+            f"{child.reward:.4f}",
+            first_metric(child.metrics),
+            quantity(child.params),
+            quantity(child.flops),
+            "-" if child.seconds is None else f"{child.seconds:.1f}",
+            Text(spec_line(child.spec)),
+        )
+    return table
+
+
+def first_metric(metrics: dict[str, object] | None) -> str:
+    for name, value in (metrics or {}).items():
+        if isinstance(value, float):
+            return f"{name} {value:.4f}"
+    return "-"

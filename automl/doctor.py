@@ -1,0 +1,97 @@
+"""Says whether everything is well, and what a resume would do."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from automl.running import versions
+from child_trainers.devices import default_workers, visible_gpus
+from db.owner import Owner
+from db.records import SearchState, State, StoreError
+from db.store import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `advice` says what to do where it is not well."""
+
+    subject: str
+    well: bool
+    found: str
+    advice: str | None = None
+
+
+def examine(address: str, data_dir: str | None) -> list[Finding]:
+    """Looks at the installation, the data, the store and every search in it. Changes nothing."""
+    findings = [_installation(), _devices(), _data(data_dir)]
+    try:
+        store = Store(address, readonly=True)
+    except StoreError as error:
+        return [*findings, Finding("store", False, str(error), "name another with --store")]
+    try:
+        store.check()
+    except StoreError as error:
+        return [*findings, Finding("store", False, str(error), "restore it from a backup")]
+    findings.append(Finding("store", True, f"{store} can be read and is not damaged"))
+    for search in store.searches():
+        findings.append(_search(store, search.name))
+    store.close()
+    return findings
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    return dataclasses.asdict(finding)
+
+
+def _installation() -> Finding:
+    found = versions()
+    text = ", ".join(f"{name} {version}" for name, version in found.items())
+    absent = [name for name, version in found.items() if version == "absent"]
+    if absent:
+        return Finding("installation", False, text, f"install {', '.join(absent)}")
+    return Finding("installation", True, text)
+
+
+def _devices() -> Finding:
+    gpus = visible_gpus()
+    number = default_workers(gpus)
+    found = f"{len(gpus)} GPUs, {os.cpu_count()} cores; a search starts {number} worker{'s' * (number != 1)}"
+    return Finding("devices", True, found)
+
+
+def _data(data_dir: str | None) -> Finding:
+    given = data_dir or os.environ.get("AUTOML_DATA")
+    if given is None:
+        return Finding("data", True, "no --data-dir or AUTOML_DATA; the task digits needs none, cifar10 is downloaded")
+    folders = ("cifar-10-batches-py", "cifar-10-batches-bin")
+    path = Path(given)
+    if not path.is_dir():
+        return Finding("data", False, f"{given} is not a folder", "name the folder that holds cifar-10-batches-py")
+    held = [name for name in folders if (path / name).is_dir()]
+    return Finding("data", True, f"{given} holds {', '.join(held) or 'no CIFAR-10 (it would be downloaded there)'}")
+
+
+def _search(store: Store, name: str) -> Finding:
+    search = store.search(name)
+    counts = store.counts(search.id)
+    standing = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no children"
+    subject = f"search {name}"
+    if search.owner is not None:
+        owner = Owner(**search.owner)
+        if not owner.is_gone():
+            return Finding(subject, True, f"running in {owner}: {standing}")
+        running = counts[State.RUNNING]
+        return Finding(
+            subject,
+            False,
+            f"its coordinator ({owner}) died: {standing}",
+            f"automl resume {name} takes it over at once and readies {running} running children",
+        )
+    if search.state == SearchState.PAUSED:
+        cause = f" ({search.cause})" if search.cause else ""
+        goal = "" if search.budget is None else f" to {search.budget} children"
+        return Finding(subject, True, f"paused{cause}: {standing}; automl resume {name} goes on{goal}")
+    return Finding(subject, True, f"{search.state}: {standing}; automl resume {name} --children N goes further")

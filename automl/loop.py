@@ -1,0 +1,246 @@
+"""The search loop: proposes batches, waits for their children, learns from them in order, and knows when to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from automl.proposing import Proposer
+from child_trainers.pool import Pool, PoolError
+from controllers.base import Controller, ControllerState, Result
+from db import blobs
+from db.digest import state_hash
+from db.records import FINAL, Child, Lease, Search, SearchState, State, Step
+from db.store import Store
+
+GRACE_SECONDS = 10.0
+WAIT_SECONDS = 0.2
+FIRST_FAILURES = 3
+FAILURES_IN_A_ROW = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a run of the loop ended."""
+
+    state: SearchState
+    cause: str | None = None
+
+
+class Stop:
+    """A request to end: nothing more is claimed, and running children get a grace."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.cause: str | None = None
+        self._since = 0.0
+
+    def request(self, cause: str) -> None:
+        if self.cause is None:
+            self.cause, self._since = cause, self._clock()
+
+    @property
+    def overdue(self) -> bool:
+        return self.cause is not None and self._clock() - self._since > GRACE_SECONDS
+
+
+class StopNow(BaseException):
+    """Raised into a child that trains in this process when its grace is over."""
+
+
+class Coordinator:
+    """Runs one search under its lease.
+
+    Every turn reads where the search stands from the store, and every change is one transaction: whatever dies, the
+    next coordinator goes on from there. K replicas share the controller: batch b is drawn from the state after batch
+    b - K, and batches are learned from in order, so the search is a function of its seed and the rewards, however many
+    workers there are and in whatever order they finish.
+
+    Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.2, with a fixed lag in place of their unordered updates.
+
+    Args:
+        floor: the reward of a failed child; None for the lowest reward among children of earlier batches.
+        keep_going: do not pause when child after child fails.
+        log: where a person finds what failed children printed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        search: Search,
+        lease: Lease,
+        controller: Controller,
+        proposer: Proposer,
+        pool: Pool,
+        *,
+        floor: float | None,
+        keep_going: bool = False,
+        log: str = "",
+    ) -> None:
+        self._store = store
+        self._search = search
+        self._lease = lease
+        self._controller = controller
+        self._proposer = proposer
+        self._pool = pool
+        self._floor = floor
+        self._keep_going = keep_going
+        self._log = log
+        self._step = store.last_step(search.id)
+        self._failed_before = {
+            child.number for child in store.children(search.id, states=[State.FAILED], first=self._window())
+        }
+
+    def run(self, budget: int | None, stop: Stop, on_turn: Callable[[], None] = lambda: None) -> Ending:
+        """Turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` says so."""
+        stopping = False
+        while True:
+            ending = self.turn(budget, stopping=stopping)
+            on_turn()
+            if ending is not None:
+                return ending
+            if stop.cause is not None:
+                if not stopping:
+                    self._store.set_state(self._lease, SearchState.STOPPING)
+                    stopping = True
+                if stop.overdue:
+                    return Ending(SearchState.PAUSED, stop.cause)
+                if self._store.counts(self._search.id)[State.RUNNING] == 0:
+                    return self._ending(budget) or Ending(SearchState.PAUSED, stop.cause)
+
+    def turn(self, budget: int | None, *, stopping: bool = False) -> Ending | None:
+        """Learns from what is complete, lets the pool do what is due, and says whether the search has ended."""
+        if self._consume():
+            self._pool.wake()
+        ending = self._ending(budget)
+        if ending is not None:
+            return ending
+        try:
+            news = self._pool.tend()
+        except PoolError as error:
+            return Ending(SearchState.PAUSED, str(error))
+        if not news:
+            self._pool.wait(WAIT_SECONDS)
+            return None
+        return None if stopping or self._keep_going else self._failing()
+
+    def _consume(self) -> bool:
+        """Learns from every complete batch in order; True where new children were proposed."""
+        proposed = False
+        if self._step is None:
+            proposed = self._commit(None, [], {}, {})
+        while self._step is not None:
+            children = self._store.children(self._search.id, batch=self._step.number)
+            if not children or any(child.state not in FINAL for child in children):
+                break
+            rewards = {child.number: self._reward(child, children) for child in children}
+            figures = self._controller.tell(
+                [
+                    Result(child.number, tuple(child.tokens), tuple(child.log_probs), rewards[child.number])
+                    for child in children
+                ]
+            )
+            proposed |= self._commit(self._step.number, children, rewards, figures)
+        return proposed
+
+    def _commit(
+        self,
+        batch: int | None,
+        children: list[Child],
+        rewards: dict[int, float | None],
+        figures: dict[str, object],
+    ) -> bool:
+        """Writes the controller's state with the proposals drawn under it. The first step fills all K batches."""
+        number = 0 if batch is None else batch + 1
+        first = 0 if batch is None else batch + self._search.replicas
+        last = number + self._search.replicas
+        size = self._search.batch_size
+        proposals = []
+        if self._step is None or self._step.figures["proposed"]:
+            for following in range(first, last):
+                numbers = range(following * size, (following + 1) * size)
+                drawn = self._proposer.propose(numbers, batch=following, drawn_under=number)
+                proposals += drawn
+                if len(drawn) < size:
+                    break
+        full = len(proposals) == size * (last - first)
+        state = self._controller.state()
+        blob = pack_state(state)
+        step = Step(
+            number=number,
+            consumed_batch=batch,
+            # `proposed` ends proposing for good: a space once exhausted stays so.
+            figures={**figures, "proposed": full},
+            state_hash=state_hash(state.arrays, state.values),
+            blob=blob,
+            blob_sha256=blobs.sha256(blob),
+        )
+        self._store.commit_step(self._lease, step, rewards, proposals, dict(self._proposer.refused))
+        self._step = step
+        return bool(proposals)
+
+    def _reward(self, child: Child, batch: list[Child]) -> float | None:
+        """What the controller is told: a failed child gets the floor, a lost one nothing."""
+        if child.state == State.TRAINED:
+            return child.reward
+        if child.state == State.LOST:
+            return None
+        if self._floor is not None:
+            return self._floor
+        lowest = self._store.lowest_reward(self._search.id, before_batch=child.batch)
+        if lowest is None:
+            lowest = min((other.reward for other in batch if other.reward is not None), default=0.0)
+        return lowest
+
+    def _ending(self, budget: int | None) -> Ending | None:
+        counts = self._store.counts(self._search.id)
+        if counts[State.RUNNING]:
+            return None
+        if budget is not None and counts[State.TRAINED] >= budget:
+            return Ending(SearchState.FINISHED)
+        assert self._step is not None
+        if counts[State.READY] == 0 and not self._step.figures["proposed"]:
+            wanted = "" if budget is None else f"/{budget}"
+            return Ending(SearchState.EXHAUSTED, f"exhausted {counts[State.TRAINED]}{wanted}: the space has no more")
+        return None
+
+    def _window(self) -> int:
+        """Children from this number on may still take part in a row of failures that is new."""
+        consumed = 0 if self._step is None else self._step.number * self._search.batch_size
+        return max(0, consumed - 2 * FAILURES_IN_A_ROW)
+
+    def _failing(self) -> Ending | None:
+        """A pause where the first three children, or ten in a row by number, failed with one fault in this run."""
+        row: list[Child] = []
+        for child in self._store.children(self._search.id, first=self._window()):
+            new = child.number not in self._failed_before
+            if child.state != State.FAILED or not new or (row and row[-1].fault != child.fault):
+                row = []
+            if child.state == State.FAILED and new:
+                row.append(child)
+            first = len(row) == FIRST_FAILURES and child.number == FIRST_FAILURES - 1
+            if first or len(row) == FAILURES_IN_A_ROW:
+                many = "The first 3 children" if first else f"{FAILURES_IN_A_ROW} children in a row"
+                log = f" Their log is {self._log}." if self._log else ""
+                return Ending(
+                    SearchState.PAUSED,
+                    f"{many} failed ({child.fault}: {child.message}).{log} Mend "
+                    "the cause and resume, or resume with --keep-going.",
+                )
+        return None
+
+
+def pack_state(state: ControllerState) -> bytes:
+    """A controller's arrays and values as one blob; the values are JSON in an array of bytes."""
+    text = json.dumps(state.values, allow_nan=False).encode()
+    return blobs.pack({**state.arrays, "values.json": np.frombuffer(text, np.uint8)})
+
+
+def unpack_state(blob: bytes, sha256: str | None) -> ControllerState:
+    """The state of `pack_state`. Raises StoreError where the blob is damaged."""
+    arrays = blobs.unpack(blob, sha256)
+    return ControllerState(arrays, json.loads(arrays.pop("values.json").tobytes()))

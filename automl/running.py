@@ -1,0 +1,402 @@
+"""Starts and resumes searches: checks what was asked, takes the lease, makes the parts, runs the loop, and lets go."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import pkgutil
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from automl.approval import approve, check_approved
+from automl.loop import Coordinator, Ending, Stop, StopNow, unpack_state
+from automl.proposing import Cost, Limits, Proposer
+from automl.settings import Asked, check_name, stored_settings
+from child_trainers.devices import default_workers, environment, quiet_native_start, visible_gpus
+from child_trainers.experiment import Experiment, known, make_experiment
+from child_trainers.heartbeat import Heartbeat
+from child_trainers.pool import InlinePool, LocalPool, Pool
+from child_trainers.user_files import UserFile, UserFileError
+from child_trainers.worker import Worker
+from controllers import CONTROLLERS, PRESETS
+from controllers.base import Controller
+from db.owner import Owner
+from db.records import Lease, NameTakenError, Search, SearchState, StaleLeaseError, UnknownSearchError
+from db.store import Store
+from search_spaces.walk import canonical_hash
+
+VERSIONED = ("automl", "tensorflow", "keras", "numpy", "sqlalchemy")
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one start may use.
+
+    Attributes:
+        children: to be trained in all; None is without end.
+        time: seconds, or None.
+        workers: processes; 0 trains in this one.
+    """
+
+    children: int | None
+    time: float | None
+    workers: int
+
+
+def create(store: Store, name: str, asked: Asked, *, progress: Progress | None = None) -> Run:
+    """Checks everything that was asked, then writes the new search. Returns its first run.
+
+    Raises:
+        NameTakenError: the name exists; nothing was changed.
+        ValueError: something that was asked cannot be; nothing was written.
+    """
+    check_name(name)
+    refuse_taken(store, name)
+    settings = stored_settings(asked)
+    run = Run(asked.budget, asked.time, asked.workers if asked.workers is not None else default_workers(visible_gpus()))
+    replicas = asked.replicas or (2 if run.workers else 1)
+    settings["run"] = dataclasses.asdict(run)
+    prepare_process(asked.threads, run.workers, asked.policy_device)
+    for file in _user_files(settings).values():
+        approve(file)  # the person names it here and now
+    experiment = make_experiment(settings, progress=progress)
+    _cost_function(experiment, Limits(**settings["limits"]))
+    _make_controller(settings, experiment, asked.seed, asked.batch_size)
+    store.create_search(
+        name,
+        space=settings["space"]["name"],
+        task=settings["task"]["name"],
+        controller=settings["controller"]["name"],
+        seed=asked.seed,
+        replicas=replicas,
+        batch_size=asked.batch_size,
+        threads=asked.threads,
+        settings=settings,
+        budget=run.children,
+    )
+    return run
+
+
+def refuse_taken(store: Store, name: str) -> None:
+    """Raises NameTakenError before anything slow is imported."""
+    try:
+        store.search(name)
+    except UnknownSearchError:
+        return
+    raise NameTakenError(
+        f"A search called {name!r} is already in {store}. Go on with it: automl resume {name} --store {store.address}; "
+        "or choose another name."
+    )
+
+
+def prepare_resume(
+    store: Store,
+    name: str,
+    *,
+    children: int | None = None,
+    time: float | None = None,
+    workers: int | None = None,
+    space: str | None = None,
+    task: str | None = None,
+    data_dir: str | None = None,
+    keep_going: bool | None = None,
+    accept_change: bool = False,
+) -> tuple[Run, dict[str, Any], dict[str, Any]]:
+    """What a resume will do: the run, the settings, and what it changes in them.
+
+    A bare resume repeats the last budgets. `space` and `task` approve a person's files on this machine.
+
+    Raises:
+        UnknownSearchError, UserFileError, ValueError.
+    """
+    search = store.search(name)
+    settings = {**search.settings}
+    last = Run(**settings["run"])
+    run = Run(
+        children if children is not None else last.children,
+        time if time is not None else last.time,
+        workers if workers is not None else last.workers,
+    )
+    changes: dict[str, Any] = {}
+    for group, given in (("space", space), ("task", task)):
+        stored = UserFile.from_json(settings[group]["file"])
+        file = _approved(name, group, stored, given, accept_change=accept_change)
+        if file is not None and file != stored:
+            settings[group] = {**settings[group], "name": f"{file.path}:{file.attribute}", "file": file.to_json()}
+            changes[f"{group}.file"] = {"path": file.path, "sha256": file.sha256}
+    chosen = data_dir or os.environ.get("AUTOML_DATA")
+    if chosen and (folder := str(Path(chosen).expanduser().absolute())) != settings["task"]["data_dir"]:
+        settings["task"] = {**settings["task"], "data_dir": folder}
+        changes["task.data_dir"] = folder
+    if keep_going is not None and keep_going != settings["keep_going"]:
+        settings["keep_going"] = changes["keep_going"] = keep_going
+    settings["run"] = dataclasses.asdict(run)
+    return run, settings, changes
+
+
+def run_search(
+    store: Store,
+    name: str,
+    run: Run,
+    stop: Stop,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    on_turn: Callable[[Coordinator], None] | None = None,
+    progress: Progress | None = None,
+) -> Ending:
+    """Runs a search under its lease until it ends, and releases it whatever happens.
+
+    Args:
+        settings: those of `prepare_resume`, written once the lease is held.
+        changes: what they change, for the segment.
+        on_turn: called after every turn of the loop.
+
+    Raises:
+        LeaseHeldError: another process runs it.
+        StaleLeaseError: another process took it over meanwhile.
+    """
+    search = store.search(name)
+    settings = dict(search.settings if settings is None else settings)
+    prepare_process(search.threads, run.workers, settings["policy_device"])
+    lease = store.take_lease(name, Owner.this_process())
+    ending = Ending(SearchState.PAUSED, "it ended with an error")
+    try:
+        with Heartbeat(lambda: _renew(store, lease)):
+            ending = _run_under_lease(store, search, lease, settings, run, stop, changes or {}, on_turn, progress)
+        return ending
+    except StopNow:
+        ending = Ending(SearchState.PAUSED, stop.cause)
+        return ending
+    except KeyboardInterrupt:
+        ending = Ending(SearchState.PAUSED, "stopped at once")
+        raise
+    except StaleLeaseError:
+        ending = None  # type: ignore[assignment]
+        raise
+    finally:
+        if ending is not None:
+            store.release(lease, ending.state, ending.cause)
+
+
+def _run_under_lease(
+    store: Store,
+    search: Search,
+    lease: Lease,
+    settings: dict[str, Any],
+    run: Run,
+    stop: Stop,
+    changes: Mapping[str, Any],
+    on_turn: Callable[[Coordinator], None] | None,
+    progress: Progress | None,
+) -> Ending:
+    experiment = make_experiment(settings, progress=progress)
+    if any(name.endswith(".file") for name in changes):
+        _check_decodes(store, search, experiment)
+    controller = _make_controller(settings, experiment, search.seed, search.batch_size)
+    step = store.last_step(search.id)
+    if step is not None and step.blob is not None:
+        controller.restore(unpack_state(step.blob, step.blob_sha256))
+    limits = Limits(**settings["limits"])
+    proposer = Proposer(
+        experiment.space,
+        controller,
+        _cost_function(experiment, limits),
+        limits,
+        seed=search.seed,
+        seen=store.hashes(search.id),
+        refused=search.refused,
+    )
+    store.change_settings(lease, settings)
+    store.set_budget(lease, run.children)
+    segment = store.begin_segment(lease, _segment(run, search, settings, changes))
+    experiment.task.prepare()  # before workers start: they would all load or download, and fail one by one
+    pool = _make_pool(store, search, lease, experiment, settings, run)
+    coordinator = Coordinator(
+        store,
+        search,
+        lease,
+        controller,
+        proposer,
+        pool,
+        floor=experiment.task.floor,
+        keep_going=settings["keep_going"],
+        log=str(log_dir(store, search.name)) if run.workers else "",
+    )
+    ending = Ending(SearchState.PAUSED, "it ended with an error")
+    try:
+        ending = coordinator.run(run.children, stop, lambda: on_turn(coordinator) if on_turn else None)
+        return ending
+    finally:
+        pool.close()
+        store.end_segment(lease, segment, ending.cause or ending.state)
+
+
+def prepare_process(threads: int, workers: int, policy_device: str) -> None:
+    """Ties this process to its device, before TensorFlow is imported: the policy is small and leaves GPUs to children.
+
+    Without workers, children train here too, on the first GPU that there is.
+    """
+    gpus = visible_gpus()
+    gpu = ",".join(gpus) if policy_device == "gpu" and gpus else None
+    if workers == 0 and gpus:
+        gpu = gpus[0]
+    os.environ.update(environment(threads, gpu))
+
+
+def log_dir(store: Store, name: str) -> Path:
+    """Where workers' output goes: beside a SQLite store, else in the user's folder for logs."""
+    if store.file is not None:
+        return store.file.with_name(f"{store.file.name}.logs") / name
+    import platformdirs
+
+    return Path(platformdirs.user_log_dir("automl")) / name
+
+
+def _renew(store: Store, lease: Lease) -> bool:
+    try:
+        store.renew_lease(lease)
+    except StaleLeaseError:
+        return False
+    return True
+
+
+def _make_controller(settings: Mapping[str, Any], experiment: Experiment, seed: int, width: int) -> Controller:
+    chosen = settings["controller"]
+    presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
+    preset = presets[known("controller preset", chosen["preset"] or next(iter(presets)), presets)]
+    try:
+        with quiet_native_start():
+            kind = pkgutil.resolve_name(CONTROLLERS[chosen["name"]])
+            controller = kind(experiment.space, seed=seed, width=width, **(preset | chosen["options"]))
+    except TypeError as error:
+        raise ValueError(f"The controller {chosen['name']} does not take these options: {error}.") from error
+    return controller
+
+
+def _cost_function(experiment: Experiment, limits: Limits) -> Callable[[Any], Cost]:
+    """Parameters and FLOPs of a spec, where both the space and the task can say.
+
+    Raises:
+        ValueError: a limit was asked for that cannot be judged.
+    """
+    shapes = experiment.task.shapes
+    spec = experiment.space.survey()[0].spec
+    if shapes is None or not hasattr(spec, "count"):
+        if limits != Limits():
+            raise ValueError(
+                "--max-params and --max-flops need a space whose specs have a method count(input_shape, num_classes), "
+                "and a task with images; drop the limit."
+            )
+        return lambda spec: Cost(None, None)
+
+    def cost(spec: Any) -> Cost:
+        counted = spec.count(*shapes)
+        return Cost(counted.params, counted.flops)
+
+    return cost
+
+
+def _make_pool(
+    store: Store, search: Search, lease: Lease, experiment: Experiment, settings: Mapping[str, Any], run: Run
+) -> Pool:
+    if run.workers == 0:
+        name = f"{lease.epoch}.inline"
+        return InlinePool(Worker(store, search.id, experiment, name, "this process", lease.epoch, settings["keep"]))
+    order = {
+        "store": store.address,
+        "search_id": search.id,
+        "settings": dict(settings),
+        "epoch": lease.epoch,
+        "keep": settings["keep"],
+        "threads": search.threads,
+    }
+    return LocalPool(
+        store,
+        order,
+        count=run.workers,
+        gpus=visible_gpus(),
+        log_dir=log_dir(store, search.name),
+        stall=settings["stall"],
+        timeout=settings["child_timeout"],
+    )
+
+
+def _segment(run: Run, search: Search, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    machine = {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads_per_worker": search.threads,
+    }
+    files = {group: {"path": file.path, "sha256": file.sha256} for group, file in _user_files(settings).items()}
+    return {
+        "children": run.children,
+        "time": None if run.time is None or math.isinf(run.time) else run.time,
+        "workers": run.workers,
+        "versions": versions(),
+        "machine": machine,
+        "user_files": files,
+        "changes": dict(changes),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages whose releases can change results."""
+    found = {"python": platform.python_version()}
+    for package in VERSIONED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = sys.modules["automl"].__version__ if package == "automl" else "absent"
+    return found
+
+
+def _user_files(settings: Mapping[str, Any]) -> dict[str, UserFile]:
+    files = {group: UserFile.from_json(settings[group]["file"]) for group in ("space", "task")}
+    return {group: file for group, file in files.items() if file is not None}
+
+
+def _approved(
+    name: str, group: str, stored: UserFile | None, given: str | None, *, accept_change: bool
+) -> UserFile | None:
+    """The file that a resume will run, or None for a part that needs none. Raises UserFileError."""
+    flag = f"--{group}"
+    if stored is None:
+        if given is not None:
+            raise ValueError(f"The search {name!r} uses no file of yours as its {group}; drop {flag}.")
+        return None
+    if given is None and not accept_change:
+        check_approved(stored, name=name, flag=flag)
+        stored.check_unchanged()
+        return stored
+    file = UserFile.read(given or f"{stored.path}:{stored.attribute}")
+    if file.sha256 != stored.sha256 and not accept_change:
+        raise UserFileError(
+            f"{file.path} is not the text that the search began with (sha256 {stored.sha256[:12]}, now "
+            f"{file.sha256[:12]}); put the old text back, or accept the new one with --accept-change."
+        )
+    approve(file)
+    return file
+
+
+def _check_decodes(store: Store, search: Search, experiment: Experiment) -> None:
+    """Raises UserFileError where a changed space no longer decodes a stored child to what it was."""
+    for child in store.children(search.id):
+        tokens = tuple(child.tokens)
+        try:
+            same = canonical_hash(experiment.space.decode(tokens).spec, tokens) == child.canonical_hash
+        except ValueError:
+            same = False
+        if not same:
+            raise UserFileError(
+                f"The changed file makes another child of the tokens of child {child.number}; the change cannot be "
+                "accepted. Start a new search with it."
+            )

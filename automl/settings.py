@@ -1,0 +1,242 @@
+"""What a person asks of a search, from flags, a TOML file or Python, and the settings that are stored for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from child_trainers.experiment import known
+from child_trainers.tasks import TASKS
+from child_trainers.user_files import UserFile
+from controllers import CONTROLLERS
+from search_spaces import SPACES
+
+GROUPS = ("space", "task", "controller")
+DEFAULT_CHILDREN = 100
+MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9}
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """All that can be asked of a new search. None means the default, which may depend on the rest.
+
+    Attributes:
+        space: a name, or `FILE.py:FUNCTION`.
+        preset: of the space.
+        task: a name, `npz:PATH`, or `FILE.py:FUNCTION`.
+        recipe: of the task.
+        controller: a name.
+        controller_preset: of the controller.
+        set: single options, `GROUP.NAME=VALUE` with the groups space, task and controller.
+        fix, only: rules that narrow the space, `NAME=VALUE` and `NAME=VALUE,VALUE`; names may be globs.
+        schedule: of the space, for example `depth`.
+        max_params, max_flops: what a child may cost.
+        minimize, maximize: the metric that counts.
+        seed: of everything that is drawn.
+        replicas: batches in flight (K); by default 2 with workers, 1 without.
+        batch_size: children a controller step proposes and an update consumes (m).
+        threads: of each worker.
+        children: how many are trained in all.
+        time: seconds for this start.
+        workers: processes that train; 0 trains in this process.
+        keep: for so many of the best children weights are kept.
+        stall: seconds without a step after which a worker is ended.
+        child_timeout: seconds that a child may take.
+        keep_going: do not pause when child after child fails.
+        data_dir: where data sets lie.
+        policy_device: `cpu` or `gpu`.
+    """
+
+    space: str = "convnet"
+    preset: str | None = None
+    task: str = "digits"
+    recipe: str | None = None
+    controller: str = "reinforce"
+    controller_preset: str | None = None
+    set: tuple[str, ...] = ()
+    fix: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    schedule: str | None = None
+    max_params: int | None = None
+    max_flops: int | None = None
+    minimize: str | None = None
+    maximize: str | None = None
+    seed: int = 0
+    replicas: int | None = None
+    batch_size: int = 8
+    threads: int = 1
+    children: int | None = None
+    time: float | None = None
+    workers: int | None = None
+    keep: int = 10
+    stall: float = 1800.0
+    child_timeout: float | None = None
+    keep_going: bool = False
+    data_dir: str | None = None
+    policy_device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "batch_size", "threads", "max_params", "max_flops", "stall", "child_timeout", "time"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{_flag(name)} is {value}; it must be above 0.")
+        for name in ("children", "workers", "keep", "seed"):
+            value = getattr(self, name)
+            if value is not None and value < (1 if name == "children" else 0):
+                raise ValueError(f"{_flag(name)} is {value}; it must be {1 if name == 'children' else 0} or more.")
+        if self.minimize and self.maximize:
+            raise ValueError("--minimize and --maximize exclude each other; name the one metric that counts.")
+        if self.policy_device not in ("cpu", "gpu"):
+            raise ValueError(f"--policy-device is {self.policy_device!r}; it is cpu or gpu.")
+
+    @property
+    def budget(self) -> int | None:
+        """Children to train: 100 where neither a number nor a time was given."""
+        return DEFAULT_CHILDREN if self.children is None and self.time is None else self.children
+
+
+def from_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file: keys are the flags' names, `[set]` holds tables by group.
+
+    Raises:
+        ValueError: the file cannot be read, or has a key that is no setting.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}.") from None
+    names = [field.name for field in dataclasses.fields(Asked)]
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = known("setting", key.replace("-", "_"), names)
+        if name == "set":
+            value = [
+                f"{group}.{option}={json.dumps(given)}" for group in value for option, given in value[group].items()
+            ]
+        elif name == "time" or name.endswith("timeout") or name == "stall":
+            value = parse_seconds(str(value))
+        elif name.startswith("max_"):
+            value = parse_count(str(value))
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def stored_settings(asked: Asked) -> dict[str, Any]:
+    """The settings that make an experiment, as they are stored with the search.
+
+    Raises:
+        ValueError: a name or an option's form is wrong; the known ones are named.
+    """
+    options = _parse_options(asked.set)
+    goal = None
+    if (metric := asked.minimize or asked.maximize) is not None:
+        goal = {"metric": metric, "minimize": asked.minimize is not None}
+    return {
+        "space": {
+            "name": _name("space", asked.space, SPACES),
+            "preset": asked.preset,
+            "options": options["space"],
+            "file": _file(asked.space),
+        },
+        "narrowing": {"fix": list(asked.fix), "only": list(asked.only)},
+        "schedule": asked.schedule,
+        "limits": {"params": asked.max_params, "flops": asked.max_flops},
+        "task": {
+            "name": _task_name(asked.task),
+            "recipe": asked.recipe,
+            "options": options["task"],
+            "goal": goal,
+            "file": _file(asked.task),
+            "data_dir": _data_dir(asked.data_dir),
+        },
+        "controller": {
+            "name": known("controller", asked.controller, CONTROLLERS),
+            "preset": asked.controller_preset,
+            "options": options["controller"],
+        },
+        "keep": asked.keep,
+        "stall": asked.stall,
+        "child_timeout": asked.child_timeout,
+        "keep_going": asked.keep_going,
+        "policy_device": asked.policy_device,
+    }
+
+
+def check_name(name: str) -> str:
+    """A search's name. Raises ValueError for one that a terminal or a folder could not bear."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(
+            f"{name!r} cannot name a search; use up to 100 letters, digits, '.', '_' and '-', beginning with a letter "
+            "or digit."
+        )
+    return name
+
+
+def parse_seconds(text: str) -> float:
+    """`90`, `45s`, `10m`, `1.5h`, `2d` in seconds. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a time; write for example 45s, 10m or 1.5h.")
+    return float(match[1]) * SECONDS[match[2] or "s"]
+
+
+def parse_count(text: str) -> int:
+    """`300000`, `300k`, `1.5M`, `2G` as a whole number. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)", text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a number; write for example 300000, 300k or 1.5M.")
+    return round(float(match[1]) * MULTIPLES.get(match[2], 1))
+
+
+def _parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    options: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        group, dot, name = key.strip().partition(".")
+        if not equals or not dot or not name:
+            raise ValueError(f"--set {text!r} is not of the form GROUP.NAME=VALUE, for example space.strides=true.")
+        options[known("group of options", group, list(GROUPS))][name] = _value(value.strip())
+    return options
+
+
+def _value(text: str) -> Any:
+    """A number, a truth value, a list or null as JSON writes them; anything else is itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _name(what: str, reference: str, names: Mapping[str, Any]) -> str:
+    return reference if UserFile.is_reference(reference) else known(what, reference, names)
+
+
+def _task_name(reference: str) -> str:
+    if reference.startswith("npz:"):
+        path = Path(reference.removeprefix("npz:")).expanduser().absolute()
+        return f"npz:{path}"
+    if reference == "npz":
+        raise ValueError("The task npz needs a file: write npz:PATH.")
+    return _name("task", reference, TASKS)
+
+
+def _file(reference: str) -> dict[str, str] | None:
+    return UserFile.read(reference).to_json() if UserFile.is_reference(reference) else None
+
+
+def _data_dir(given: str | None) -> str | None:
+    chosen = given or os.environ.get("AUTOML_DATA")
+    return None if chosen is None else str(Path(chosen).expanduser().absolute())
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,45 @@
+"""The policy against random search on the digits: mean reward of the last 30 of 150 children, seeds 0, 1, …
+
+python benchmarks/policy_against_random_digits.py [--seeds 2] [--children 150] [--workers 2]
+"""
+
+import argparse
+import tempfile
+
+import numpy as np
+
+import automl
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--children", type=int, default=150)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    means: dict[str, list[float]] = {"reinforce": [], "random": []}
+    print("| controller | seed | last 30 | all | best | seconds a child, median |\n|---|---|---|---|---|---|")
+    for seed in range(arguments.seeds):
+        for controller, found in means.items():
+            with tempfile.TemporaryDirectory() as folder:
+                result = automl.search(
+                    "digits",
+                    store=f"{folder}/digits.db",
+                    controller=controller,
+                    seed=seed,
+                    children=arguments.children,
+                    workers=arguments.workers,
+                )
+                children = [child for child in result.children if child.state == "trained"]
+            rewards = [child.reward or 0.0 for child in children]
+            seconds = float(np.median([child.seconds or 0.0 for child in children]))
+            found.append(float(np.mean(rewards[-30:])))
+            figures = f"{found[-1]:.4f} | {np.mean(rewards):.4f} | {max(rewards):.4f} | {seconds:.2f}"
+            print(f"| {controller} | {seed} | {figures} |", flush=True)
+    differences = np.array(means["reinforce"]) - np.array(means["random"])
+    print("differences of the last 30, by seed: " + ", ".join(f"{value:+.4f}" for value in differences))
+    print(f"policy={np.mean(means['reinforce']):.4f} random={np.mean(means['random']):.4f}")
+
+
+if __name__ == "__main__":
+    main()

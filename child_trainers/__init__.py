@@ -1,0 +1,1 @@
+"""Child trainers: tasks, data sets, training loops, and the workers and pools that run them."""

@@ -1,0 +1,67 @@
+"""Which devices this machine has, and how a process is tied to one before it imports TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+
+@functools.cache  # read once: the coordinator hides them from itself afterwards
+def visible_gpus() -> list[str]:
+    """The GPUs that children may use, as values for CUDA_VISIBLE_DEVICES."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name and not name.startswith("-")]
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False)
+    return [str(index) for index, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+
+
+def default_workers(gpus: list[str]) -> int:
+    """One per GPU, else half of the processor's cores."""
+    return len(gpus) or max(1, (os.cpu_count() or 1) // 2)
+
+
+def environment(threads: int, gpu: str | None) -> dict[str, str]:
+    """Variables under which TensorFlow trains a child the same way every time on one kind of machine.
+
+    Args:
+        threads: of the processor, for one operation and for operations side by side.
+        gpu: the one to see, or None to see none. Memory is taken as it is needed, not all at once.
+    """
+    return {
+        "CUDA_VISIBLE_DEVICES": "-1" if gpu is None else gpu,
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads),
+        "TF_DETERMINISTIC_OPS": "1",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+    }
+
+
+@contextlib.contextmanager
+def quiet_native_start() -> Iterator[None]:
+    """Keeps what TensorFlow's native code prints while it is imported and first used from a person's terminal: it comes
+    before any of its log levels apply. Errors are exceptions, which go through."""
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -1,0 +1,95 @@
+"""A search's space and task, made from its stored settings: the coordinator and every worker make the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from child_trainers.recipes import RECIPES, Recipe
+from child_trainers.task import FunctionTask, Goal, Task
+from child_trainers.tasks import TASKS
+from child_trainers.user_files import UserFile
+from search_spaces import PRESETS, SCHEDULES, SPACES
+from search_spaces.narrowing import Narrowing, nearest_first, parse_rule
+from search_spaces.space import Space
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What is sampled and what a sample is worth."""
+
+    space: Space
+    task: Task
+
+
+def make_experiment(settings: Mapping[str, Any], *, progress: Any = None) -> Experiment:
+    """The space and the task of a search's settings.
+
+    Raises:
+        ValueError: a name, preset, option or value is unknown or wrong; the message has the known ones, nearest first.
+        UserFileError: a person's file is missing, changed, or has no such attribute.
+    """
+    return Experiment(make_space(settings), make_task(settings, progress=progress))
+
+
+def make_space(settings: Mapping[str, Any]) -> Space:
+    chosen = settings["space"]
+    file = UserFile.from_json(chosen["file"])
+    options = dict(chosen["options"])
+    if file is not None:
+        function = file.load()
+    else:
+        name = known("space", chosen["name"], SPACES)
+        function = pkgutil.resolve_name(SPACES[name])
+        presets = pkgutil.resolve_name(PRESETS[name])
+        options = presets[known("preset", chosen["preset"] or next(iter(presets)), presets)] | options
+    narrowing = settings["narrowing"]
+    rules = [parse_rule(text, fix=True) for text in narrowing["fix"]]
+    rules += [parse_rule(text, fix=False) for text in narrowing["only"]]
+    schedule = None
+    if (schedule_name := settings["schedule"]) is not None:
+        schedules = pkgutil.resolve_name(SCHEDULES[chosen["name"]]) if chosen["name"] in SCHEDULES else {}
+        schedule = schedules[known("schedule", schedule_name, schedules)]
+    try:
+        space = Space(functools.partial(function, **options), Narrowing(tuple(rules)), schedule)
+        space.check()
+    except TypeError as error:
+        if options and "argument" in str(error):
+            raise ValueError(f"The space {chosen['name']} does not take these options: {error}.") from error
+        raise
+    return space
+
+
+def make_task(settings: Mapping[str, Any], *, progress: Any = None) -> Task:
+    chosen = settings["task"]
+    goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
+    file = UserFile.from_json(chosen["file"])
+    if file is not None:
+        options = dict(chosen["options"])
+        epochs = options.pop("epochs", None)
+        if options:
+            raise ValueError(f"A task of your own takes only task.epochs, not task.{next(iter(options))}.")
+        return FunctionTask(file.load(), goal=goal, epochs=epochs)
+    name = chosen["name"]
+    kind = known("task", "npz" if name.startswith("npz:") else name, TASKS)
+    recipes = RECIPES[kind]
+    constants = recipes[known("recipe", chosen["recipe"] or next(iter(recipes)), recipes)]
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    for option in chosen["options"]:
+        known("task option", option, fields)
+    recipe = Recipe(**(constants | chosen["options"]))
+    data_dir = None if chosen["data_dir"] is None else Path(chosen["data_dir"])
+    task = pkgutil.resolve_name(TASKS[kind])(name, recipe, data_dir=data_dir, goal=goal, progress=progress)
+    return task
+
+
+def known(what: str, name: str, names: Mapping[str, Any] | list[str]) -> str:
+    """The name itself. Raises ValueError with the known names, nearest first."""
+    if name not in names:
+        listed = nearest_first(name, list(names)) or "none"
+        raise ValueError(f"There is no {what} called {name!r}; there is {listed}.")
+    return name

@@ -1,0 +1,42 @@
+"""A thread that renews a lease while the main thread is busy."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+logger = logging.getLogger(__name__)
+INTERVAL = 5.0  # seconds; a lease lasts 30
+
+
+class Heartbeat:
+    """Calls `beat` every few seconds until the block ends, or until it returns False.
+
+    An error in a beat is logged and tried again: a busy store must not stop a child.
+    """
+
+    def __init__(self, beat: Callable[[], bool], interval: float = INTERVAL) -> None:
+        self._beat = beat
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            try:
+                if not self._beat():
+                    return
+            except Exception:
+                logger.warning("A heartbeat failed; the next one is in %.0f s.", self._interval, exc_info=True)

@@ -1,0 +1,84 @@
+"""How children are trained: named sets of constants, all of which a person can change (`--set task.NAME=VALUE`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+SCHEDULES = ("steps", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Constants of a training run.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step; what is left over at the end of an epoch is dropped.
+        learning_rate: at the first step.
+        momentum: of Nesterov's method.
+        weight_decay: L2, added to the gradient of every weight that is no bias and no normalization parameter.
+        schedule: `steps` divides the rate by 10 at half and at three quarters of the steps; `cosine` lowers it to 0.
+        augment: pad by 4 pixels, crop at random, flip left-right at random.
+        num_train: images to train on, None for all.
+        num_validation: images that the reward is read from, None for all.
+        last_epochs: the reward is the cube of the best validation accuracy among so many last epochs.
+    """
+
+    epochs: int = 50
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "steps"
+    augment: bool = True
+    num_train: int | None = None
+    num_validation: int | None = None
+    last_epochs: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "last_epochs"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"task.{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("num_train", "num_validation"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"task.{name} is {getattr(self, name)}; it must be above 0, or null for all images.")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"task.momentum is {self.momentum}; it must be in [0, 1).")
+        if self.weight_decay < 0:
+            raise ValueError(f"task.weight_decay is {self.weight_decay}; it must not be negative.")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"task.schedule is {self.schedule!r}; it is one of {', '.join(SCHEDULES)}.")
+
+
+# Zoph & Le 2017, section 4.1, with the batch and the learning-rate steps of DenseNet (Huang et al. 2017), whose recipe
+# that section names.
+PAPER: dict[str, Any] = {}
+
+# For processors: enough to rank small networks, not to train them out.
+QUICK: dict[str, Any] = {
+    "epochs": 5,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "schedule": "cosine",
+    "num_train": 4096,
+    "num_validation": 2048,
+}
+
+# All 1,297 training images of the digits; they are not turned or shifted, since a 6 is no 9.
+DIGITS: dict[str, Any] = {
+    "epochs": 4,
+    "batch_size": 64,
+    "learning_rate": 0.05,
+    "schedule": "cosine",
+    "augment": False,
+}
+
+# A person's own images: no flips, since we cannot know whether they may be flipped.
+OWN: dict[str, Any] = {"epochs": 10, "batch_size": 64, "learning_rate": 0.05, "schedule": "cosine", "augment": False}
+
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {  # of each task; the first is the default
+    "digits": {"default": DIGITS},
+    "cifar10": {"quick": QUICK, "paper": PAPER},
+    "npz": {"default": OWN},
+}

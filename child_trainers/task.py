@@ -1,0 +1,225 @@
+"""What a child is trained on: the contract of a task, a person's function as one, and the reward in what it returns."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import inspect
+import math
+import numbers
+import random
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from db.records import Fault
+
+PARAMETERS = ("spec", "seed", "epochs", "report")
+
+
+class DivergedError(Exception):
+    """Training left the finite numbers."""
+
+
+class InvalidResultError(Exception):
+    """A task returned something that holds no reward."""
+
+
+class Report(Protocol):
+    """Handed to `evaluate`; every call proves that the child lives."""
+
+    def __call__(self, epoch: int, **metrics: float) -> None:
+        """Writes the metrics of an epoch (1, 2, …). Raises DivergedError where one is not finite."""
+
+    def step(self, count: int = 1) -> None:
+        """Counts training steps between two epochs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A trained child.
+
+    Attributes:
+        reward: what the controller is told; higher is better.
+        metrics: JSON values, kept with the child.
+        weights: the model's weights at `epoch`, the epoch that the reward was read from, by name.
+    """
+
+    reward: float
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: Mapping[str, np.ndarray] | None = None
+    epoch: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """Which metric counts: `--minimize M` makes the reward -M, `--maximize M` makes it M."""
+
+    metric: str
+    minimize: bool
+
+    def __str__(self) -> str:
+        return f"--{'minimize' if self.minimize else 'maximize'} {self.metric}"
+
+
+class Task(abc.ABC):
+    """Trains children and says what they are worth.
+
+    One object serves many children, one after the other. `evaluate` may raise anything: the child then fails with the
+    fault of that exception.
+
+    Attributes:
+        floor: the reward of a failed child, or None where the task has no natural lowest reward.
+        shapes: the input shape and number of classes that specs are built for, or None.
+    """
+
+    floor: float | None = None
+    shapes: tuple[tuple[int, ...], int] | None = None
+
+    @abc.abstractmethod
+    def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome: ...
+
+    def prepare(self) -> None:
+        """Loads and checks what children need; the coordinator calls it before workers start. May raise ValueError."""
+
+    def warm_up(self) -> None:
+        """Imports and loads what is slow; a worker calls it before its first child."""
+        self.prepare()
+
+    def describe(self) -> dict[str, Any]:
+        """What a person should know of how children are trained."""
+        return {}
+
+
+class FunctionTask(Task):
+    """A person's function as a task.
+
+    The function may declare any of `spec`, `seed`, `epochs` and `report`, and returns the reward as one number, or a
+    dict with `reward`, or, with a goal, a dict with the goal's metric.
+
+    Raises:
+        ValueError: the function declares a parameter that a task is never given.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, goal: Goal | None = None, epochs: int | None = None) -> None:
+        if not callable(function):
+            raise ValueError(f"A task must be a function, got {function!r}.")
+        self._function = function
+        self._goal = goal
+        self._epochs = epochs
+        parameters = inspect.signature(function).parameters.values()
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        unknown = [
+            parameter.name
+            for parameter in parameters
+            if parameter.name not in PARAMETERS
+            and parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        ]
+        if unknown:
+            name = getattr(function, "__name__", "the function")
+            raise ValueError(f"{name} asks for {unknown[0]!r}; a task is given any of {', '.join(PARAMETERS)}.")
+        declared = {parameter.name for parameter in parameters}
+        self._passed = [name for name in PARAMETERS if takes_any or name in declared]
+
+    def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+        fresh_start(seed)
+        offered = {"spec": spec, "seed": seed, "epochs": self._epochs, "report": report}
+        return read_outcome(self._function(**{name: offered[name] for name in self._passed}), self._goal)
+
+
+def fresh_start(seed: int) -> None:
+    """Leaves nothing of the child before to this one, and seeds every global generator: a child trained third in a
+    worker equals the same child alone. Keras is only touched where it is imported already."""
+    random.seed(seed)
+    np.random.seed(seed)
+    if "keras" in sys.modules:
+        import keras
+
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
+
+
+def read_outcome(returned: Any, goal: Goal | None = None) -> Outcome:
+    """The reward in what a task returned.
+
+    Raises:
+        InvalidResultError: it holds no reward; the message says what came back.
+        DivergedError: a metric is not finite.
+    """
+    if isinstance(returned, Outcome):
+        outcome = returned
+        if goal is not None:
+            outcome = dataclasses.replace(outcome, reward=_goal_reward(outcome.metrics, goal))
+    elif isinstance(returned, Mapping):
+        metrics = {str(name): value for name, value in returned.items()}
+        reward = metrics.get("reward") if goal is None else _goal_reward(metrics, goal)
+        if goal is None and "reward" not in metrics:
+            raise InvalidResultError(
+                f"The task returned a dict with {', '.join(sorted(metrics)) or 'nothing'}, and no 'reward'; add it, or "
+                "say which metric counts with --minimize or --maximize."
+            )
+        outcome = Outcome(
+            _number("reward", reward), {name: value for name, value in metrics.items() if name != "reward"}
+        )
+    elif goal is not None:
+        raise InvalidResultError(
+            f"The task returned {_shown(returned)}; with {goal} it must return a dict with {goal.metric!r}."
+        )
+    else:
+        outcome = Outcome(_number("reward", returned))
+    metrics = {name: _plain(name, value) for name, value in outcome.metrics.items()}
+    return dataclasses.replace(outcome, reward=_finite("reward", _number("reward", outcome.reward)), metrics=metrics)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """The fault that an exception of `evaluate` stands for."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, DivergedError | FloatingPointError):
+        return Fault.DIVERGED
+    if isinstance(error, InvalidResultError):
+        return Fault.INVALID
+    if isinstance(error, MemoryError) or "ResourceExhaustedError" in names:
+        return Fault.OOM
+    return Fault.RAISED
+
+
+def _goal_reward(metrics: Mapping[str, Any], goal: Goal) -> float:
+    if goal.metric not in metrics:
+        raise InvalidResultError(
+            f"The task returned {', '.join(sorted(metrics)) or 'no metrics'}; {goal} needs {goal.metric!r} among them."
+        )
+    value = _number(goal.metric, metrics[goal.metric])
+    return -value if goal.minimize else value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidResultError(f"The task returned {_shown(value)} where one number ({name}) was expected.")
+    return float(value)
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise DivergedError(f"{name} is {value}.")
+    return value
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A metric as JSON: numbers finite, numpy scalars plain."""
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return _finite(name, float(value))
+    if isinstance(value, list | tuple):
+        return [_plain(name, item) for item in value]
+    raise InvalidResultError(f"The task returned {_shown(value)} as the metric {name!r}; metrics are plain numbers.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -1,0 +1,215 @@
+"""A worker: claims children and trains them, one at a time. It owns nothing and remembers nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import logging
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from child_trainers.experiment import Experiment, make_experiment
+from child_trainers.heartbeat import Heartbeat
+from child_trainers.task import DivergedError, Outcome, fault_of
+from db import blobs
+from db.records import Claim, Delivery, StoreError
+from db.store import Store
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.2
+STORE_LOST_EXIT = 75
+LOG_TAIL = 10_000  # characters
+
+
+class ClaimLostError(Exception):
+    """The child is another's by now; what this worker found out is of no use."""
+
+
+class ClaimReport:
+    """Writes a child's measurements under its claim."""
+
+    def __init__(self, store: Store, claim: Claim) -> None:
+        self._store = store
+        self._claim = claim
+        self.steps = 0
+
+    def __call__(self, epoch: int, **metrics: float) -> None:
+        for name, value in metrics.items():
+            if isinstance(value, float | np.floating) and not math.isfinite(value):
+                raise DivergedError(f"{name} of epoch {epoch} is {value}.")
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
+        self.step()
+        if not self._store.measure(self._claim, epoch, plain):
+            raise ClaimLostError
+
+    def step(self, count: int = 1) -> None:
+        self.steps += count
+
+
+@dataclasses.dataclass
+class Worker:
+    """One worker's loop, cut where it can die: between claiming, training and delivering.
+
+    Attributes:
+        name: unique among all workers of a search, past and present.
+        device: what children are trained on, for people.
+        epoch: the coordinator's epoch that it serves; under another it claims nothing.
+        keep: for how many of the best children weights are kept.
+        beat: whether a thread renews the claim while a child trains.
+    """
+
+    store: Store
+    search_id: int
+    experiment: Experiment
+    name: str
+    device: str
+    epoch: int
+    keep: int
+    beat: bool = True
+    clock: Callable[[], float] = time.monotonic
+
+    def work_once(self) -> bool:
+        """Claims, trains and delivers one child; False where there was none to claim."""
+        claim = self.claim()
+        if claim is None:
+            return False
+        delivery = self.train(claim)
+        if delivery is not None:
+            self.deliver(claim, delivery)
+        return True
+
+    def claim(self) -> Claim | None:
+        return self.store.claim(self.search_id, self.name, self.device, epoch=self.epoch)
+
+    def train(self, claim: Claim) -> Delivery | None:
+        """What became of the child, or None where the claim was lost on the way."""
+        report = ClaimReport(self.store, claim)
+        started = self.clock()
+        try:
+            with self._beating(claim, report):
+                walk = self.experiment.space.decode(claim.tokens)
+                outcome = self.experiment.task.evaluate(walk.spec, seed=claim.seed, report=report)
+            return self._trained(outcome, self.clock() - started)
+        except ClaimLostError:
+            logger.warning("Child %d is another worker's by now; its training was dropped.", claim.number)
+            return None
+        except StoreError:
+            raise
+        except Exception as error:
+            logger.info("Child %d failed.", claim.number, exc_info=True)
+            message = str(error).strip() or type(error).__name__
+            return Delivery(
+                fault=fault_of(error),
+                message=f"{type(error).__name__}: {message}"[:1000],
+                log=traceback.format_exc()[-LOG_TAIL:],
+                seconds=self.clock() - started,
+            )
+
+    def deliver(self, claim: Claim, delivery: Delivery) -> bool:
+        return self.store.deliver(claim, delivery, keep=self.keep)
+
+    @staticmethod
+    def _trained(outcome: Outcome, seconds: float) -> Delivery:
+        return Delivery(
+            reward=outcome.reward,
+            metrics=outcome.metrics,
+            seconds=seconds,
+            weights=None if outcome.weights is None else blobs.pack(outcome.weights),
+            weights_epoch=outcome.epoch,
+        )
+
+    @contextlib.contextmanager
+    def _beating(self, claim: Claim, report: ClaimReport) -> Iterator[None]:
+        if not self.beat:
+            yield
+            return
+        with Heartbeat(lambda: self.store.renew(claim, report.steps)):
+            yield
+
+
+def main() -> None:
+    """The process that the pool starts. Standard input is the pool's pipe: first a line of JSON, then a byte to wake,
+    and its end is the coordinator's end."""
+    pipe = os.dup(sys.stdin.fileno())
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+    _die_with_parent()
+    order = json.loads(_read_line(pipe))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    watch = _Watch(pipe)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _serve(order, watch)
+    except StoreError as error:
+        logger.error("%s", error)
+        sys.exit(STORE_LOST_EXIT)
+
+
+def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
+    store = Store(order["store"])
+    worker = Worker(
+        store,
+        order["search_id"],
+        make_experiment(order["settings"]),
+        order["name"],
+        order["device"],
+        order["epoch"],
+        order["keep"],
+    )
+    worker.experiment.task.warm_up()
+    notify = order["notify"]
+    os.write(notify, b"r")
+    while True:
+        if not (store.claimable(worker.search_id) and worker.work_once()):
+            watch.wait(POLL_SECONDS)
+            continue
+        os.write(notify, b"d")
+
+
+class _Watch:
+    """Follows the pool's pipe: wakes an idle worker, and ends the process with its group when the pool is gone."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._woken = threading.Event()
+        threading.Thread(target=self._follow, daemon=True, name="watch").start()
+
+    def wait(self, seconds: float) -> None:
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def _follow(self) -> None:
+        while True:
+            select.select([self._pipe], [], [])
+            if not os.read(self._pipe, 4096):
+                os.killpg(os.getpgrp(), signal.SIGKILL)
+            self._woken.set()
+
+
+def _read_line(pipe: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(pipe, 65536)
+        if not part:
+            sys.exit("The coordinator ended before it said what to do.")
+        line += part
+    return line
+
+
+def _die_with_parent() -> None:
+    """Asks Linux for SIGKILL when the parent dies; the pipe says the same where that is not to be had."""
+    with contextlib.suppress(OSError, AttributeError):
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,126 @@
+"""The contract between the loop and whatever proposes children."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from search_spaces.decisions import Choice, Decision
+from search_spaces.space import Space
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """A request for the tokens of one child.
+
+    Attributes:
+        number: the child's number in its search.
+        attempt: 0, 1, 2, … where earlier draws for this number were refused.
+        given: answers by decision name that are taken as they are; what depends on them is drawn.
+    """
+
+    number: int
+    attempt: int = 0
+    given: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+    def answer(self, decision: Decision) -> tuple[int, ...] | None:
+        """The given answer, or None where there is none that fits the decision as it now stands."""
+        tokens = self.given.get(decision.name)
+        if tokens is None or len(tokens) != decision.num_tokens:
+            return None
+        if isinstance(decision, Choice) and (tokens[0] >= len(decision.options) or not decision.allows(tokens[0])):
+            return None
+        if any(forced not in (None, token) for forced, token in zip(decision.forced, tokens, strict=True)):
+            return None
+        return tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A drawn child: its tokens, and for each the natural logarithm of its probability (None where forced)."""
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float | None, ...]
+
+    @property
+    def log_prob(self) -> float:
+        return sum(log_prob for log_prob in self.log_probs if log_prob is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of a child. `log_probs` are those it was drawn with; the reward of a lost child is None."""
+
+    number: int
+    tokens: tuple[int, ...]
+    log_probs: tuple[float | None, ...]
+    reward: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ControllerState:
+    """All that a controller knows: arrays by name, and plain JSON."""
+
+    arrays: Mapping[str, np.ndarray]
+    values: Mapping[str, Any]
+
+
+class Controller(abc.ABC):
+    """Proposes children and learns from their rewards.
+
+    The loop calls `ask` for whole batches, by child number and attempt: the same draw under the same state gives the
+    same tokens, before and after a restart. `tell` gets whole batches in batch order, whatever order their children
+    finished in; it also takes children that this object never proposed. `ask` must not learn. What `state` returns,
+    `restore` brings back exactly: that is how a search resumes.
+
+    Args:
+        space: what is sampled.
+        seed: the search's seed.
+        width: how many children are drawn side by side at the most; fixed for a search, since matrix products of
+            different widths differ in the last bit.
+    """
+
+    def __init__(self, space: Space, *, seed: int, width: int) -> None:
+        if width < 1:
+            raise ValueError(f"A controller draws at least one child at a time, got width {width}.")
+        self.space = space
+        self.seed = seed
+        self.width = width
+
+    def ask(self, draws: Sequence[Draw]) -> list[Proposal]:
+        """The children for these draws, in their order. Raises ValueError for none."""
+        if not draws:
+            raise ValueError("ask needs at least one draw, got none.")
+        proposals: list[Proposal] = []
+        for start in range(0, len(draws), self.width):
+            proposals += self._propose(draws[start : start + self.width])
+        return proposals
+
+    def tell(self, results: Sequence[Result]) -> dict[str, Any]:
+        """Learns from a whole batch and returns figures of the step (JSON values).
+
+        Raises:
+            ValueError: a reward is not finite.
+        """
+        for result in results:
+            if result.reward is not None and not np.isfinite(result.reward):
+                raise ValueError(f"Child {result.number} has reward {result.reward}; a reward must be finite.")
+        return self._learn([result for result in results if result.reward is not None])
+
+    @abc.abstractmethod
+    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+        """At most `width` draws."""
+
+    @abc.abstractmethod
+    def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
+        """Results with rewards only; there may be none."""
+
+    @abc.abstractmethod
+    def state(self) -> ControllerState: ...
+
+    @abc.abstractmethod
+    def restore(self, state: ControllerState) -> None: ...

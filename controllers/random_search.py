@@ -1,0 +1,56 @@
+"""Random search: every allowed option alike, every link with one half. The honest yardstick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from controllers.base import Controller, ControllerState, Draw, Proposal, Result
+from controllers.keyed import stream
+from search_spaces.decisions import Choice, Decision
+
+PRESETS: dict[str, dict[str, Any]] = {"default": {}}
+
+
+class RandomSearch(Controller):
+    """Draws uniformly and learns nothing; its state is empty."""
+
+    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+        return [self._draw(draw) for draw in draws]
+
+    def _draw(self, draw: Draw) -> Proposal:
+        uniforms = stream(self.seed, draw.number, draw.attempt)
+        walk = self.space.walk(draw.number)
+        log_probs: list[float | None] = []
+        while (decision := walk.decision) is not None:
+            tokens = draw.answer(decision) or _uniform_answer(decision, uniforms)
+            free_log_prob = -math.log(_num_options(decision))
+            log_probs += [None if bit is not None else free_log_prob for bit in decision.forced]
+            walk.answer(tokens)
+        return Proposal(walk.tokens, tuple(log_probs))
+
+    def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> ControllerState:
+        return ControllerState({}, {})
+
+    def restore(self, state: ControllerState) -> None:
+        pass
+
+
+def _num_options(decision: Decision) -> int:
+    """Options open to each free token."""
+    if isinstance(decision, Choice):
+        return sum(decision.allows(token) for token in range(len(decision.options)))
+    return 2
+
+
+def _uniform_answer(decision: Decision, uniforms: np.random.Generator) -> tuple[int, ...]:
+    if isinstance(decision, Choice):
+        possible = [token for token in range(len(decision.options)) if decision.allows(token)]
+        return (possible[int(uniforms.random() * len(possible))],)
+    return tuple(int(uniforms.random() < 0.5) if bit is None else bit for bit in decision.forced)

@@ -1,0 +1,154 @@
+"""The recurrent policy: a two-layer LSTM, one head per kind of decision, and set-selection attention for links."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from controllers.keyed import initial
+
+# In the order of `Previous.mode`: what the next input of the LSTM is.
+START, EMBEDDING, ANCHORS = 0, 1, 2
+
+
+class Carry(NamedTuple):
+    """What one step hands to the next. `anchors` are the top-layer outputs at the `Links` met so far."""
+
+    hidden_0: tf.Tensor  # float32 (batch, units)
+    cell_0: tf.Tensor
+    hidden_1: tf.Tensor
+    cell_1: tf.Tensor
+    anchors: tf.Tensor  # float32 (batch, slots, units)
+
+
+class Previous(NamedTuple):
+    """The answer to the decision before."""
+
+    mode: tf.Tensor  # int32 (batch,): START, EMBEDDING of a choice's option, or ANCHORS of the chosen links
+    kind: tf.Tensor  # int32 (batch,), row of the head table
+    token: tf.Tensor  # int32 (batch,)
+    chosen: tf.Tensor  # float32 (batch, slots), 1 at the linked anchors
+
+
+class Current(NamedTuple):
+    """The decision to answer."""
+
+    kind: tf.Tensor  # int32 (batch,), row of the head table; 0 for links
+    allowed: tf.Tensor  # bool (batch, width): options that may be drawn
+    slot: tf.Tensor  # float32 (batch, slots), 1 at the slot that a `Links` fills; 0 everywhere for a choice
+
+
+class Variables(NamedTuple):
+    """The policy's parameters, each uniform at first. Heads of kinds are rows of the three tables."""
+
+    lstm_0: tf.Variable  # (2 * units + 1, 4 * units): input, recurrent and bias rows; gates in the order i, f, g, o
+    lstm_1: tf.Variable
+    start: tf.Variable  # (units,), the first input
+    nothing: tf.Variable  # (units,), the input after links of which none was chosen
+    previous_anchor: tf.Variable  # (units, units), W_prev
+    current_anchor: tf.Variable  # (units, units), W_curr
+    attention: tf.Variable  # (units,), v
+    embeddings: tf.Variable  # (kinds, width, units)
+    kernels: tf.Variable  # (kinds, width, units)
+    biases: tf.Variable  # (kinds, width)
+
+
+TABLES = ("embeddings", "kernels", "biases")
+
+
+def lstm_cell(weights: tf.Tensor, inputs: tf.Tensor, hidden: tf.Tensor, cell: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """One step of an LSTM layer (Hochreiter & Schmidhuber 1997, with forget gates): new hidden and cell state."""
+    gates = tf.matmul(tf.concat([inputs, hidden], axis=1), weights[:-1]) + weights[-1]
+    input_gate, forget_gate, candidate, output_gate = tf.split(gates, 4, axis=1)
+    cell = tf.sigmoid(forget_gate) * cell + tf.sigmoid(input_gate) * tf.tanh(candidate)
+    return tf.sigmoid(output_gate) * tf.tanh(cell), cell
+
+
+def attention_logits(
+    anchors: tf.Tensor, current: tf.Tensor, w_previous: tf.Tensor, w_current: tf.Tensor, v: tf.Tensor
+) -> tf.Tensor:
+    """Log-odds that each earlier layer j feeds the current layer i.
+
+        logit P(j feeds i) = v^T tanh(W_prev h_j + W_curr h_i)
+
+    Args:
+        anchors: float32 (batch, slots, units), h_j.
+        current: float32 (batch, units), h_i.
+
+    Returns:
+        float32 (batch, slots). Gradients flow into the anchors.
+
+    Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.3.
+    """
+    mixed = tf.tanh(tf.einsum("bsu,uw->bsw", anchors, w_previous) + tf.matmul(current, w_current)[:, tf.newaxis, :])
+    return tf.einsum("bsw,w->bs", mixed, v)
+
+
+def next_input(variables: Variables, carry: Carry, previous: Previous) -> tf.Tensor:
+    """float32 (batch, units): the embedding of the option taken, or the mean of the anchors chosen."""
+    width = variables.embeddings.shape[1]
+    flat = tf.reshape(variables.embeddings, (-1, variables.embeddings.shape[2]))
+    embedded = tf.gather(flat, previous.kind * width + previous.token)
+    total = tf.einsum("bs,bsu->bu", previous.chosen, carry.anchors)
+    count = tf.reduce_sum(previous.chosen, axis=1, keepdims=True)
+    mean = tf.where(count > 0, total / tf.maximum(count, 1.0), variables.nothing[tf.newaxis, :])
+    mode = previous.mode[:, tf.newaxis]
+    return tf.where(mode == EMBEDDING, embedded, tf.where(mode == ANCHORS, mean, variables.start[tf.newaxis, :]))
+
+
+def policy_step(
+    variables: Variables, carry: Carry, previous: Previous, current: Current
+) -> tuple[tf.Tensor, tf.Tensor, Carry]:
+    """One decision.
+
+    Returns:
+        float32 (batch, width), log-probabilities of a choice's options, very low where not allowed;
+        float32 (batch, slots), log-odds of a link to each anchor; and what the next step needs.
+    """
+    inputs = next_input(variables, carry, previous)
+    hidden_0, cell_0 = lstm_cell(variables.lstm_0, inputs, carry.hidden_0, carry.cell_0)
+    hidden_1, cell_1 = lstm_cell(variables.lstm_1, hidden_0, carry.hidden_1, carry.cell_1)
+    # Not a matrix product: its last bit would depend on how far the tables are padded.
+    kernel = tf.gather(variables.kernels, current.kind)
+    logits = tf.reduce_sum(kernel * hidden_1[:, tf.newaxis, :], axis=2) + tf.gather(variables.biases, current.kind)
+    option_log_probs = tf.nn.log_softmax(tf.where(current.allowed, logits, -1e9))
+    link_logits = attention_logits(
+        carry.anchors, hidden_1, variables.previous_anchor, variables.current_anchor, variables.attention
+    )
+    anchors = carry.anchors + current.slot[:, :, tf.newaxis] * hidden_1[:, tf.newaxis, :]
+    return option_log_probs, link_logits, Carry(hidden_0, cell_0, hidden_1, cell_1, anchors)
+
+
+def zero_carry(batch: int | tf.Tensor, slots: int, units: int) -> Carry:
+    zeros = tf.zeros((batch, units))
+    return Carry(zeros, zeros, zeros, zeros, tf.zeros((batch, slots, units)))
+
+
+def initial_arrays(
+    seed: int, units: int, initial_range: float, kinds: Sequence[tuple[str, int]], width: int
+) -> dict[str, np.ndarray]:
+    """First values of every variable, each from (seed, its own name): a head is the same whenever its kind turns up."""
+
+    def uniform(name: str, *shape: int) -> np.ndarray:
+        return initial(seed, name).uniform(-initial_range, initial_range, shape).astype(np.float32)
+
+    arrays = {
+        "lstm_0": uniform("lstm_0", 2 * units + 1, 4 * units),
+        "lstm_1": uniform("lstm_1", 2 * units + 1, 4 * units),
+        "start": uniform("start", units),
+        "nothing": uniform("nothing", units),
+        "previous_anchor": uniform("previous_anchor", units, units),
+        "current_anchor": uniform("current_anchor", units, units),
+        "attention": uniform("attention", units),
+        "embeddings": np.zeros((len(kinds), width, units), np.float32),
+        "kernels": np.zeros((len(kinds), width, units), np.float32),
+        "biases": np.zeros((len(kinds), width), np.float32),
+    }
+    for row, (kind, num_options) in enumerate(kinds):
+        for table in TABLES:
+            shape = (num_options,) if table == "biases" else (num_options, units)
+            arrays[table][row, :num_options] = uniform(f"{table}/{kind}", *shape)
+    return arrays

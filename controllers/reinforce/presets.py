@@ -1,0 +1,59 @@
+"""Settings of the REINFORCE controller."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a person can set (`--set controller.NAME=VALUE`).
+
+    Attributes:
+        hidden_units: of each of the two LSTM layers.
+        initial_range: every weight starts uniform in [-initial_range, initial_range].
+        learning_rate: of Adam.
+        baseline_decay: of the exponential moving average of batch mean rewards.
+        advantage: `reward` (reward minus baseline) or `rank` (position among the rewards seen so far, in [-1, 1]).
+        rank_window: how many of the latest rewards a rank is taken among.
+        entropy: weight of the mean entropy per free token, in the loss's unit.
+        imitate: how many of the best children so far are imitated at each step; 0 is off.
+        imitation: weight of the mean negative log-probability of the imitated children.
+    """
+
+    hidden_units: int = 35
+    initial_range: float = 0.08
+    learning_rate: float = 0.03
+    baseline_decay: float = 0.9
+    advantage: str = "rank"
+    rank_window: int = 1000
+    entropy: float = 0.0
+    imitate: int = 8
+    imitation: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.advantage not in ("reward", "rank"):
+            raise ValueError(f"controller.advantage is {self.advantage!r}; it is 'reward' or 'rank'.")
+        if not 0 <= self.baseline_decay < 1:
+            raise ValueError(f"controller.baseline_decay is {self.baseline_decay}; it must be in [0, 1).")
+        for name in ("hidden_units", "initial_range", "learning_rate", "rank_window"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("entropy", "imitate", "imitation"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"controller.{name} is {getattr(self, name)}; it must not be negative.")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # Zoph & Le 2017, section 4.1. The decay of the baseline is not stated there; 0.95 is that of NASNet (2018).
+    "paper": {
+        "learning_rate": 0.0006,
+        "baseline_decay": 0.95,
+        "advantage": "reward",
+        "entropy": 0.0,
+        "imitate": 0,
+        "imitation": 0.0,
+    },
+}

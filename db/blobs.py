@@ -1,0 +1,40 @@
+"""Arrays to bytes and back: npz without pickle, and always checked against a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+
+import numpy as np
+
+from db.records import StoreError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def pack(arrays: Arrays) -> bytes:
+    """The arrays as an npz file. Raises ValueError for an array of objects."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+    return buffer.getvalue()
+
+
+def unpack(blob: bytes, expected_sha256: str | None) -> dict[str, np.ndarray]:
+    """The arrays of `pack`.
+
+    Raises:
+        StoreError: the bytes are not those that were stored.
+    """
+    found = sha256(blob)
+    if found != expected_sha256:
+        raise StoreError(
+            f"Stored arrays are damaged: their checksum should be {expected_sha256} and is {found}. "
+            "Restore the database from a backup."
+        )
+    with np.load(io.BytesIO(blob), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def sha256(blob: bytes) -> str:
+    return hashlib.sha256(blob).hexdigest()

@@ -1,0 +1,67 @@
+"""Creates a store, or brings an older one up to this program's schema. Imports alembic only here."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from db.engine import WRITE, check_store
+from db.records import StoreError
+from db.schema import APPLICATION_ID, REVISION
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def create_or_upgrade(engine: Engine) -> None:
+    """Leaves the database at this program's schema.
+
+    One process makes the schema, in one transaction under the write lock: a kill leaves the file as it was. An older
+    SQLite store is copied to `NAME.REVISION.bak` first.
+    """
+    revision = check_store(engine, thorough=True)
+    if revision == REVISION:
+        return
+    if engine.dialect.name == "sqlite" and engine.url.database:
+        if revision is not None:
+            _back_up(Path(engine.url.database), revision)
+        else:
+            _create_file(Path(engine.url.database))
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with engine.connect().execution_options(**WRITE) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({APPLICATION_ID})")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _create_file(path: Path) -> None:
+    """Makes the empty file: marked as ours, in WAL mode. Neither setting can be made inside a transaction."""
+    if not path.parent.is_dir():
+        raise StoreError(f"The folder {path.parent} for the store {path.name} does not exist; create it first.")
+    try:
+        connection = sqlite3.connect(path, timeout=30.0)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"The store {path} cannot be created: {error}.") from error
+
+
+def _back_up(path: Path, revision: str) -> None:
+    copy = path.with_name(f"{path.name}.{revision}.bak")
+    partial = copy.with_name(f"{copy.name}.partial")
+    partial.unlink(missing_ok=True)
+    with sqlite3.connect(path) as source:
+        source.execute("VACUUM INTO ?", (str(partial),))
+    source.close()
+    shutil.move(partial, copy)

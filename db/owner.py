@@ -1,0 +1,51 @@
+"""Who holds a search: a process on a host, told apart from a later one with the same number."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """A process: `boot` tells starts of a machine apart, `started` (clock ticks since boot) processes of one pid."""
+
+    host: str
+    boot: str
+    pid: int
+    started: int
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        return cls(platform.node(), _boot_id(), os.getpid(), _start_time(os.getpid()) or 0)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def is_gone(self) -> bool:
+        """True where this process surely runs no more; False where it runs, or where that cannot be told from here."""
+        if self.host != platform.node() or not self.boot:
+            return False
+        return self.boot != _boot_id() or _start_time(self.pid) != self.started
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat; None where there is no such process, or only its zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])

@@ -1,0 +1,271 @@
+"""What callers get from the store: frozen records, and the words for states and faults."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+
+class State(enum.StrEnum):
+    """Where a child stands."""
+
+    READY = "ready"
+    RUNNING = "running"
+    TRAINED = "trained"
+    FAILED = "failed"  # the child's own fault; the controller is told the task's floor
+    LOST = "lost"  # the machine's fault, too often; no reward, no weight in the gradient
+
+
+FINAL = (State.TRAINED, State.FAILED, State.LOST)
+
+
+class SearchState(enum.StrEnum):
+    """Where a search stands. Every state but the first two can be resumed at once."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"  # running children get a grace; nothing more is claimed
+    PAUSED = "paused"
+    FINISHED = "finished"  # its budget of children is trained
+    EXHAUSTED = "exhausted"  # its space has no child left
+
+
+class Fault(enum.StrEnum):
+    """Why an attempt ended without a reward."""
+
+    RAISED = "raised"
+    DIVERGED = "diverged"
+    INVALID = "invalid"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+    NODE_LOST = "node_lost"
+    STORE_LOST = "store_lost"
+    INTERRUPTED = "interrupted"
+
+
+# How many charged attempts a child gets before it is final, by fault. An interrupted attempt is never charged.
+ATTEMPTS: Mapping[Fault, int] = {
+    Fault.RAISED: 1,
+    Fault.DIVERGED: 1,
+    Fault.INVALID: 1,
+    Fault.OOM: 1,
+    Fault.TIMEOUT: 1,
+    Fault.CRASHED: 2,
+    Fault.NODE_LOST: 5,
+    Fault.STORE_LOST: 5,
+}
+MACHINE_FAULTS = (Fault.NODE_LOST, Fault.STORE_LOST)
+
+
+class Origin(enum.StrEnum):
+    """How a child's tokens were drawn."""
+
+    POLICY = "policy"
+    NEIGHBOUR = "neighbour"
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """One experiment. `settings` is all that was asked for; `budget` the children that may be trained."""
+
+    id: int
+    name: str
+    state: str
+    cause: str | None
+    space: str
+    task: str
+    controller: str
+    seed: int
+    replicas: int
+    batch_size: int
+    threads: int
+    settings: dict[str, Any]
+    budget: int | None
+    num_trained: int
+    refused: dict[str, int]
+    epoch: int
+    owner: dict[str, Any] | None
+    lease_until: float | None
+    unclean: int
+    created: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """One start or resume of a search. Times in seconds since 1970, by the database's clock."""
+
+    search_id: int
+    number: int
+    started: float
+    ended: float | None
+    ending: str | None
+    children: int | None
+    time: float | None
+    workers: int
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    user_files: dict[str, Any]
+    changes: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Child:
+    """One sampled candidate and its training."""
+
+    id: int
+    search_id: int
+    number: int
+    batch: int
+    drawn_under: int
+    origin: str
+    tries: int
+    tokens: list[int]
+    log_probs: list[float | None]
+    canonical_hash: str
+    spec: Any
+    seed: int
+    params: int | None
+    flops: int | None
+    state: str
+    fault: str | None
+    message: str | None
+    reward: float | None
+    metrics: dict[str, Any] | None
+    consumed_by: int | None
+    fence: int
+    worker: str | None
+    lease_until: float | None
+    progress: int
+    attempts: int
+    interruptions: int
+    started: float | None
+    finished: float | None
+    seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class NewChild:
+    """A proposal on its way into the store."""
+
+    number: int
+    batch: int
+    drawn_under: int
+    origin: str
+    tries: int
+    tokens: tuple[int, ...]
+    log_probs: tuple[float | None, ...]
+    canonical_hash: str
+    spec: Any
+    seed: int
+    params: int | None
+    flops: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One worker's try at a child."""
+
+    child_id: int
+    fence: int
+    worker: str
+    device: str
+    started: float
+    ended: float | None
+    fault: str | None
+    exit_code: int | None
+    signal: int | None
+    charged: bool
+    log: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """The metrics of one epoch of one attempt; those of the delivering fence are the accepted ones."""
+
+    child_id: int
+    fence: int
+    epoch: int
+    metrics: dict[str, Any]
+    at: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One controller step: `blob` is the state after learning from `consumed_batch` (None: the first state)."""
+
+    number: int
+    consumed_batch: int | None
+    figures: dict[str, Any]
+    state_hash: str
+    blob: bytes | None
+    blob_sha256: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+    """The weights of a child at one epoch."""
+
+    child_id: int
+    kind: str
+    epoch: int
+    sha256: str
+    size: int
+    blob: bytes | None
+    path: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Lease:
+    """A coordinator's right to write a search; it ends when the epoch in the row is a higher one."""
+
+    search_id: int
+    epoch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A worker's right to deliver a child; it ends when the fence in the row is a higher one."""
+
+    child_id: int
+    search_id: int
+    number: int
+    fence: int
+    worker: str
+    tokens: tuple[int, ...]
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivery:
+    """How a child ended: trained with a reward, or failed with a fault and a message."""
+
+    reward: float | None = None
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fault: Fault | None = None
+    message: str | None = None
+    log: str | None = None
+    seconds: float | None = None
+    weights: bytes | None = None
+    weights_epoch: int = 0
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked; the message is one sentence for a person."""
+
+
+class StaleLeaseError(StoreError):
+    """Another coordinator has taken the search over: nothing was written."""
+
+
+class LeaseHeldError(StoreError):
+    """Another process is the search's coordinator."""
+
+
+class UnknownSearchError(StoreError):
+    """No search of this name is in the store."""
+
+
+class NameTakenError(StoreError):
+    """A search of this name is already in the store."""

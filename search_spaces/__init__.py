@@ -1,0 +1,13 @@
+"""Search spaces: what can be sampled, and how a sample becomes a model (`space.Space` is what a search uses)."""
+
+SPACES = {  # resolved on use, so that listing them imports nothing heavy
+    "convnet": "search_spaces.convnet.space:convnet",
+}
+
+PRESETS = {  # of each space: names of keyword arguments for it; the first is the default
+    "convnet": "search_spaces.convnet.space:PRESETS",
+}
+
+SCHEDULES = {  # of each space: option values forced by a child's number
+    "convnet": "search_spaces.convnet.space:SCHEDULES",
+}

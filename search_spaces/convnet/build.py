@@ -1,0 +1,82 @@
+"""Builds a convolutional network as a Keras model; the only file of the space that imports Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from search_spaces.convnet.shapes import Shape, net_shapes
+from search_spaces.convnet.spec import ConvLayer, ConvNet
+
+
+def build(net: ConvNet, input_shape: Shape, num_classes: int, *, batch_norm_momentum: float = 0.9) -> keras.Model:
+    """An untrained model from images, (batch, height, width, channels), to logits, (batch, num_classes).
+
+    Inputs of one layer are concatenated in depth, the smaller ones padded with zeros at bottom and right; a layer
+    without inputs reads the image. What no layer reads is joined likewise, averaged over height and width (the zeros
+    of a padding included) and classified by one dense layer without softmax. Nothing is done to the image before.
+
+    Source: Zoph & Le 2017 (arXiv:1611.01578), sections 3.3 and 4.1.
+
+    Args:
+        net: the network.
+        input_shape: height, width, channels of an image.
+        num_classes: number of logits.
+        batch_norm_momentum: of the moving averages. Keras's own 0.99 needs some hundred steps before a model is
+            worth evaluating; children are trained for fewer.
+    """
+    shapes = net_shapes(net, input_shape)
+    image = keras.Input(input_shape, name="image")
+    maps = _Maps()
+    for index, (layer, shape) in enumerate(zip(net.layers, shapes.layers, strict=True)):
+        name = f"layer{index}"
+        x = maps.join(layer.inputs, shape.read, name) if layer.inputs else image
+        maps.append(_conv_layer(x, layer, name, batch_norm_momentum))
+    features = maps.join(net.dangling, shapes.features, "head")
+    features = keras.layers.GlobalAveragePooling2D(name="head_average")(features)
+    # float32 whatever the policy: a loss of bfloat16 logits loses digits.
+    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(features)
+    return keras.Model(image, logits, name="convnet")
+
+
+def _conv_layer(x: keras.KerasTensor, layer: ConvLayer, name: str, batch_norm_momentum: float) -> keras.KerasTensor:
+    x = keras.layers.Conv2D(
+        layer.num_filters,
+        (layer.filter_height, layer.filter_width),
+        strides=(layer.stride_height, layer.stride_width),
+        padding="same",
+        use_bias=False,  # batch normalization would subtract it again
+        name=f"{name}_conv",
+    )(x)
+    x = keras.layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
+    x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    return keras.layers.MaxPooling2D(2, padding="same", name=f"{name}_pool")(x) if layer.pool else x
+
+
+class _Maps:
+    """Outputs of the layers so far. Each is padded once per size, however many layers read it at that size: every
+    Keras layer costs time to build and to trace."""
+
+    def __init__(self) -> None:
+        self._outputs: list[keras.KerasTensor] = []
+        self._padded: dict[tuple[int, int, int], keras.KerasTensor] = {}
+
+    def append(self, output: keras.KerasTensor) -> None:
+        self._outputs.append(output)
+
+    def join(self, indices: Sequence[int], shape: Shape, name: str) -> keras.KerasTensor:
+        """The outputs of these layers, padded to the height and width of `shape` and concatenated in depth."""
+        height, width, _ = shape
+        maps = [self._pad(index, height, width) for index in indices]
+        return maps[0] if len(maps) == 1 else keras.layers.Concatenate(name=f"{name}_concat")(maps)
+
+    def _pad(self, index: int, height: int, width: int) -> keras.KerasTensor:
+        output = self._outputs[index]
+        rows, columns = height - output.shape[1], width - output.shape[2]
+        if rows == columns == 0:
+            return output
+        if (index, height, width) not in self._padded:
+            pad = keras.layers.ZeroPadding2D(((0, rows), (0, columns)), name=f"layer{index}_pad_{height}x{width}")
+            self._padded[index, height, width] = pad(output)
+        return self._padded[index, height, width]

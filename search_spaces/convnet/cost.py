@@ -1,0 +1,35 @@
+"""Parameters and FLOPs of a convolutional network, counted without Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from search_spaces.convnet.shapes import Shape, net_shapes
+from search_spaces.convnet.spec import ConvNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        params: all numbers that Keras stores, as its `count_params()`: those of batch normalization include the two
+            moving averages per channel, which are not trained.
+        flops: 2 for each multiply-add of the convolutions and the dense layer, for one image forward; multiplications
+            by the zeros of a padding count, as is usual.
+    """
+
+    params: int
+    flops: int
+
+
+def count(net: ConvNet, input_shape: Shape, num_classes: int) -> Cost:
+    """Counts a network for images of `input_shape` (height, width, channels)."""
+    shapes = net_shapes(net, input_shape)
+    params = flops = 0
+    for layer, shape in zip(net.layers, shapes.layers, strict=True):
+        weights = layer.filter_height * layer.filter_width * shape.read[2] * layer.num_filters
+        params += weights + 4 * layer.num_filters  # batch norm: scale, offset, moving mean and variance
+        flops += 2 * weights * shape.convolved[0] * shape.convolved[1]
+    weights = shapes.features[2] * num_classes
+    return Cost(params + weights + num_classes, flops + 2 * weights)

@@ -1,0 +1,57 @@
+"""The shape of every map in a network, without building it: the one home of the rules for strides and padding."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from search_spaces.convnet.spec import ConvNet
+
+Shape = tuple[int, int, int]  # height, width, channels
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerShapes:
+    """Shapes of one layer, in the order in which it computes.
+
+    Attributes:
+        read: the image, or the layer's inputs, padded and concatenated.
+        convolved: what the convolution gives.
+        output: after the pooling, if there is one.
+    """
+
+    read: Shape
+    convolved: Shape
+    output: Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class NetShapes:
+    """Shapes of all layers, and of the dangling outputs, padded and concatenated."""
+
+    layers: tuple[LayerShapes, ...]
+    features: Shape
+
+
+def net_shapes(net: ConvNet, input_shape: Shape) -> NetShapes:
+    """'same' padding: a stride s makes n pixels ceil(n / s), and so does pooling with s = 2."""
+    layers: list[LayerShapes] = []
+    for layer in net.layers:
+        read = joined(layers[source].output for source in layer.inputs) if layer.inputs else input_shape
+        convolved = (_ceil(read[0], layer.stride_height), _ceil(read[1], layer.stride_width), layer.num_filters)
+        output = (_ceil(convolved[0], 2), _ceil(convolved[1], 2), layer.num_filters) if layer.pool else convolved
+        layers.append(LayerShapes(read, convolved, output))
+    return NetShapes(tuple(layers), joined(layers[index].output for index in net.dangling))
+
+
+def joined(shapes: Iterable[Shape]) -> Shape:
+    """Maps are padded to the largest height and the largest width among them, and concatenated in depth.
+
+    Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.3.
+    """
+    heights, widths, channels = zip(*shapes, strict=True)
+    return max(heights), max(widths), sum(channels)
+
+
+def _ceil(size: int, stride: int) -> int:
+    return -(-size // stride)

@@ -1,0 +1,109 @@
+"""The two kinds of decision that a space can yield: one of n options, or any subset of the earlier layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of several options; its answer is one token, the index into `options`.
+
+    `name` is unique within a child. Choices of one `kind` share an embedding and a softmax in the policy; the default
+    is the name without its digits, with the options. `allowed` is a narrowing: options that it masks are never drawn,
+    and the tokens of the others stay what they were.
+    """
+
+    name: str
+    options: tuple[Any, ...]
+    kind: str = ""
+    allowed: tuple[bool, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(self.options))
+        if not self.options:
+            raise ValueError(f"Choice {self.name!r} has no options; give it at least one.")
+        if self.allowed is not None and (len(self.allowed) != len(self.options) or not any(self.allowed)):
+            raise ValueError(
+                f"Choice {self.name!r}: the mask {self.allowed} must allow at least one of {self.options}."
+            )
+        if not self.kind:
+            object.__setattr__(self, "kind", f"{_without_digits(self.name)}{list(self.options)!r}")
+
+    @property
+    def num_tokens(self) -> int:
+        return 1
+
+    @property
+    def forced(self) -> tuple[int | None, ...]:
+        """The token that is the only one allowed, else None: a forced token carries no log-probability."""
+        if len(self.options) > 1 and self.allowed is None:
+            return (None,)
+        possible = [index for index in range(len(self.options)) if self.allows(index)]
+        return (possible[0] if len(possible) == 1 else None,)
+
+    def allows(self, token: int) -> bool:
+        return self.allowed is None or self.allowed[token]
+
+    def check(self, tokens: tuple[int, ...]) -> None:
+        (token,) = tokens
+        if not 0 <= token < len(self.options):
+            raise ValueError(
+                f"Token {token} is out of range for {self.name!r}: it has {len(self.options)} options "
+                f"(0 to {len(self.options) - 1}). Was this child sampled from another search space?"
+            )
+
+    def value(self, tokens: tuple[int, ...]) -> Any:
+        """What the space is sent: the option."""
+        return self.options[tokens[0]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Links:
+    """Any subset of `count` earlier layers; its answer is `count` tokens of 0 or 1, oldest layer first.
+
+    `count` equals the number of earlier `Links` of the same kind in this child: bit j links to the layer of the j-th.
+    `forced_bits` is a narrowing: a bit that is not None is never drawn.
+    """
+
+    name: str
+    count: int
+    kind: str = ""
+    forced_bits: tuple[int | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError(f"Links {self.name!r}: count is {self.count}, it must be 0 or more.")
+        if self.forced_bits is not None and len(self.forced_bits) != self.count:
+            raise ValueError(f"Links {self.name!r}: {len(self.forced_bits)} forced bits for {self.count} layers.")
+        if not self.kind:
+            object.__setattr__(self, "kind", _without_digits(self.name))
+
+    @property
+    def num_tokens(self) -> int:
+        return self.count
+
+    @property
+    def forced(self) -> tuple[int | None, ...]:
+        return (None,) * self.count if self.forced_bits is None else self.forced_bits
+
+    def check(self, tokens: tuple[int, ...]) -> None:
+        for token in tokens:
+            if token not in (0, 1):
+                raise ValueError(
+                    f"Token {token} is out of range for {self.name!r}: each of its {self.count} bits is 0 or 1. "
+                    "Was this child sampled from another search space?"
+                )
+
+    def value(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """What the space is sent: the indices of the linked layers, ascending."""
+        return tuple(index for index, bit in enumerate(tokens) if bit)
+
+
+Decision = Choice | Links
+
+
+def _without_digits(name: str) -> str:
+    return re.sub(r"\d+", "", name)

@@ -1,0 +1,146 @@
+"""Narrowing: what a person knows takes options away from a space, without renumbering the tokens of the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from search_spaces.decisions import Choice, Decision, Links
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """`--fix PATTERN=VALUE` (fix) or `--only PATTERN=VALUE,VALUE`; values are texts, compared with `str(option)`.
+
+    For `Links` the values are layer indices, or `none`, or `all`: fixed, exactly these layers are linked; otherwise no
+    other layer may be.
+    """
+
+    pattern: str
+    values: tuple[str, ...]
+    fix: bool
+
+    def __str__(self) -> str:
+        return f"{'--fix' if self.fix else '--only'} {self.pattern}={','.join(self.values)}"
+
+    def matches(self, decision: Decision) -> bool:
+        return fnmatch.fnmatchcase(decision.name, self.pattern)
+
+
+def parse_rule(text: str, *, fix: bool) -> Rule:
+    """Reads `layer*/filter_height=3,5`.
+
+    Raises:
+        ValueError: there is no `=`, no name or no value.
+    """
+    pattern, equals, values = text.partition("=")
+    flag = "--fix" if fix else "--only"
+    if not equals or not pattern or not values:
+        raise ValueError(f"{flag} {text!r} is not of the form NAME=VALUE, for example layer*/filter_height=3.")
+    return Rule(pattern.strip(), tuple(value.strip() for value in values.split(",")), fix)
+
+
+@dataclasses.dataclass(frozen=True)
+class Narrowing:
+    """The rules of one search, applied in order to every decision that a walk meets."""
+
+    rules: tuple[Rule, ...] = ()
+
+    def __call__(self, decision: Decision) -> Decision:
+        for rule in self.rules:
+            if rule.matches(decision):
+                decision = (
+                    _narrow_choice(decision, rule) if isinstance(decision, Choice) else _narrow_links(decision, rule)
+                )
+        return decision
+
+    def check(self, decisions: Iterable[Decision]) -> None:
+        """Checks every rule against the decisions a space is known to yield.
+
+        Raises:
+            ValueError: a pattern matches no decision, or a value is none of the options anywhere it matches.
+        """
+        known = {decision.name: decision for decision in decisions}
+        for rule in self.rules:
+            matched = [decision for decision in known.values() if rule.matches(decision)]
+            if not matched:
+                raise ValueError(
+                    f"{rule}: no decision of this space is called {rule.pattern!r}; "
+                    f"it has {nearest_first(rule.pattern, list(known))}."
+                )
+            choices = [decision for decision in matched if isinstance(decision, Choice)]
+            if choices and rule.fix and len(rule.values) > 1:
+                raise ValueError(f"{rule}: --fix takes one value; use --only to leave several.")
+            options = sorted({str(option) for choice in choices for option in choice.options}, key=_numbers_first)
+            for value in rule.values:
+                if choices and value not in options:
+                    raise ValueError(f"{rule}: {value!r} is not an option; there are {', '.join(options)}.")
+            most = max((decision.count for decision in matched if isinstance(decision, Links)), default=0)
+            # One decision of this name has its own sentence, in `_layers`.
+            if not choices and rule.pattern not in known and (wrong := _outside(rule.values, most)):
+                raise ValueError(
+                    f"{rule}: none of these has an earlier layer {wrong[0]}; the last has {most} (from 0)."
+                )
+        for decision in known.values():
+            self(decision)
+
+
+def nearest_first(name: str, known: Sequence[str], most: int = 8) -> str:
+    """The known names as a text, nearest to `name` first; long lists are cut."""
+    ranked = sorted(known, key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
+    shown = ", ".join(ranked[:most])
+    return shown if len(ranked) <= most else f"{shown} and {len(ranked) - most} more"
+
+
+def _narrow_choice(choice: Choice, rule: Rule) -> Choice:
+    allowed = tuple(choice.allows(i) and str(option) in rule.values for i, option in enumerate(choice.options))
+    if not any(allowed):
+        left = ", ".join(str(option) for i, option in enumerate(choice.options) if choice.allows(i))
+        raise ValueError(f"{rule} leaves no option of {choice.name!r}; before it there were {left}.")
+    return dataclasses.replace(choice, allowed=allowed)
+
+
+def _narrow_links(links: Links, rule: Rule) -> Links:
+    linked = _layers(links, rule)
+    for index, bit in enumerate(links.forced):
+        if (bit == 1 and index not in linked) or (bit == 0 and index in linked and rule.fix):
+            state = "linked" if bit else "not linked"
+            raise ValueError(
+                f"{rule} contradicts an earlier rule, by which layer {index} is {state} to {links.name!r}."
+            )
+    bits = tuple(
+        bit if bit is not None else (1 if rule.fix else None) if index in linked else 0
+        for index, bit in enumerate(links.forced)
+    )
+    return dataclasses.replace(links, forced_bits=bits)
+
+
+def _layers(links: Links, rule: Rule) -> set[int]:
+    if rule.values == ("none",):
+        return set()
+    if rule.values == ("all",):
+        return set(range(links.count))
+    try:
+        layers = {int(value) for value in rule.values}
+    except ValueError:
+        raise ValueError(f"{rule}: the layers of {links.name!r} are numbers, 'none' or 'all'.") from None
+    # A pattern such as layer*/inputs=0 also meets the first layers, which have no such layer before them.
+    exact = rule.pattern == links.name
+    if exact and (wrong := sorted(layer for layer in layers if not 0 <= layer < links.count)):
+        raise ValueError(f"{rule}: {links.name!r} has no earlier layer {wrong[0]}; it has {links.count} (from 0).")
+    return layers
+
+
+def _outside(values: Sequence[str], count: int) -> list[str]:
+    """The values that are numbers, but of none of `count` layers."""
+    return [value for value in values if value.removeprefix("-").isdecimal() and not 0 <= int(value) < count]
+
+
+def _numbers_first(text: str) -> tuple[Any, ...]:
+    try:
+        return (0, float(text), text)
+    except ValueError:
+        return (1, 0.0, text)

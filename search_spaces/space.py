@@ -1,0 +1,108 @@
+"""A space as one search uses it: the generator, what a person narrowed, and what a schedule forces."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
+
+from search_spaces.decisions import Choice, Decision
+from search_spaces.narrowing import Narrowing, Rule
+from search_spaces.walk import Walk, possible_answers, replay
+
+Schedule = Callable[[int], Mapping[str, Any]]
+SCHEDULED = range(0, 50_000, 100)  # the numbers at which a schedule is tried before a search begins
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """What can be sampled.
+
+    Attributes:
+        function: takes no arguments and returns a generator of decisions that returns the spec.
+        narrowing: options taken away from every child.
+        schedule: option values by decision name that are forced for the child of a given number, or None.
+    """
+
+    function: Callable[[], Generator[Decision, Any, Any]]
+    narrowing: Narrowing = dataclasses.field(default_factory=Narrowing)
+    schedule: Schedule | None = None
+
+    def walk(self, number: int) -> Walk:
+        """A fresh walk for the child of this number, narrowed and under the schedule."""
+        rules = self.narrowing.rules
+        if self.schedule is not None:
+            rules += tuple(Rule(name, (str(value),), fix=True) for name, value in self.schedule(number).items())
+        return Walk(self.function(), Narrowing(rules) if rules else None)
+
+    def decode(self, tokens: tuple[int, ...] | list[int]) -> Walk:
+        """The finished walk of a stored child. Narrowing plays no part: tokens mean the same with and without it."""
+        return replay(Walk(self.function()), tokens)
+
+    def check(self) -> None:
+        """Tries the space before a search is created.
+
+        Raises:
+            ValueError: it breaks the rules of `Walk`, a narrowing rule fits no decision, or both the schedule and a
+                rule speak of one decision.
+        """
+        known = [decision for walk in self.survey() for decision in walk.decisions]
+        self.narrowing.check(known)
+        if self.schedule is not None:
+            self._check_schedule(self.schedule, known)
+        self.walk(0)
+
+    def _check_schedule(self, schedule: Schedule, known: list[Decision]) -> None:
+        forced = {(name, str(value)) for number in SCHEDULED for name, value in schedule(number).items()}
+        for name, value in sorted(forced):
+            if any(rule.matches(Choice(name, (None,))) for rule in self.narrowing.rules):
+                raise ValueError(
+                    f"{name!r} is set by the schedule, so it cannot also be narrowed; drop the rule or the schedule."
+                )
+            try:
+                Narrowing((Rule(name, (value,), fix=True),)).check(known)
+            except ValueError as error:
+                raise ValueError(f"The schedule does not fit this space. {error}") from None
+
+    def enumerate(self, number: int) -> Iterator[Walk]:
+        """Every finished walk of the child of this number, in ascending order of tokens."""
+        # A generator cannot be copied, so each branch is walked again from the root; the stack holds iterators, since a
+        # `Links` of 20 bits alone has a million answers.
+        pending: list[Iterator[list[tuple[int, ...]]]] = [iter([[]])]
+        while pending:
+            prefix = next(pending[-1], None)
+            if prefix is None:
+                pending.pop()
+                continue
+            walk = self.walk(number)
+            for answer in prefix:
+                walk.answer(answer)
+            if walk.decision is None:
+                yield walk
+            else:
+                pending.append(_extended(prefix, walk.decision))
+
+    def survey(self) -> list[Walk]:
+        """Finished walks that always take the first option, or the last, or random ones.
+
+        Decisions can depend on earlier answers, so walking is the only way to learn their names and kinds; these walks
+        meet all but the rarest. Always the same ones.
+        """
+        generator = random.Random(0)
+        pickers: list[Callable[[int], int]] = [lambda n: 0, lambda n: n - 1]
+        pickers += [generator.randrange] * 64
+        return [self._finish(Walk(self.function()), pick) for pick in pickers]
+
+    @staticmethod
+    def _finish(walk: Walk, pick: Callable[[int], int]) -> Walk:
+        while (decision := walk.decision) is not None:
+            if isinstance(decision, Choice):
+                walk.answer((pick(len(decision.options)),))
+            else:
+                walk.answer(tuple(pick(2) for _ in range(decision.count)))
+        return walk
+
+
+def _extended(prefix: list[tuple[int, ...]], decision: Decision) -> Iterator[list[tuple[int, ...]]]:
+    return ([*prefix, answer] for answer in possible_answers(decision))

@@ -1,0 +1,146 @@
+"""Drives a space's generator: shows the current decision, takes its tokens, and holds the spec at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, Protocol
+
+from search_spaces.decisions import Choice, Decision, Links
+
+Narrow = Mapping[str, Any]
+
+
+class Narrower(Protocol):
+    def __call__(self, decision: Decision) -> Decision: ...
+
+
+class Walk:
+    """One child in the making.
+
+    `decision` is the one to answer next, or None once the space has returned; then `spec` holds what it returned.
+    `answer(tokens)` sends an answer. `tokens` and `answers` (tokens by decision name) grow as the walk proceeds.
+
+    Raises ValueError where the space breaks its rules: a name used twice, a kind with two numbers of options, a `Links`
+    whose count is not the number of earlier `Links` of its kind, or something yielded that is no decision.
+    """
+
+    def __init__(self, generator: Generator[Decision, Any, Any], narrower: Narrower | None = None) -> None:
+        self._generator = generator
+        self._narrower = narrower
+        self._widths: dict[str, int] = {}
+        self._links: dict[str, int] = {}
+        self.decision: Decision | None = None
+        self.decisions: list[Decision] = []
+        self.answers: dict[str, tuple[int, ...]] = {}
+        self.spec: Any = None
+        self._advance(None)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(itertools.chain.from_iterable(self.answers.values()))
+
+    @property
+    def forced(self) -> tuple[int | None, ...]:
+        """For each token so far, the value it was forced to, or None where it was free."""
+        return tuple(itertools.chain.from_iterable(decision.forced for decision in self.decisions))
+
+    def answer(self, tokens: tuple[int, ...]) -> None:
+        decision = self.decision
+        if decision is None:
+            raise ValueError(f"The space has no decision left to answer with {tokens}.")
+        if len(tokens) != decision.num_tokens:
+            raise ValueError(f"{decision.name!r} takes {decision.num_tokens} tokens, got {len(tokens)}.")
+        decision.check(tokens)
+        self.decisions.append(decision)
+        self.answers[decision.name] = tokens
+        self._advance(decision.value(tokens))
+
+    def _advance(self, value: Any) -> None:
+        try:
+            decision = self._generator.send(value)
+        except StopIteration as stop:
+            self.decision, self.spec = None, stop.value
+            return
+        if not isinstance(decision, Choice | Links):
+            raise ValueError(f"The space yielded {decision!r}; it may yield only Choice and Links.")
+        if decision.name in self.answers:
+            raise ValueError(f"The space yielded the name {decision.name!r} twice; names are unique within a child.")
+        if isinstance(decision, Links):
+            expected = self._links.get(decision.kind, 0)
+            if decision.count != expected:
+                raise ValueError(
+                    f"Links {decision.name!r} has count {decision.count}, but {expected} Links of kind "
+                    f"{decision.kind!r} came before it; the count must equal their number."
+                )
+            self._links[decision.kind] = expected + 1
+        else:
+            width = self._widths.setdefault(decision.kind, len(decision.options))
+            if width != len(decision.options):
+                raise ValueError(
+                    f"Choice {decision.name!r} has {len(decision.options)} options, but an earlier one of its kind "
+                    f"{decision.kind!r} has {width}; choices of one kind have the same number of options."
+                )
+        self.decision = self._narrower(decision) if self._narrower else decision
+
+
+def replay(walk: Walk, tokens: tuple[int, ...] | list[int]) -> Walk:
+    """Answers a fresh walk with a whole child's tokens.
+
+    Raises:
+        ValueError: the tokens are too few, too many or out of range for this space.
+    """
+    rest = tuple(tokens)
+    while walk.decision is not None:
+        size = walk.decision.num_tokens
+        if len(rest) < size:
+            raise ValueError(
+                f"The tokens end before {walk.decision.name!r}: the space asks for more than the {len(tokens)} given. "
+                "Was this child sampled from another search space?"
+            )
+        walk.answer(rest[:size])
+        rest = rest[size:]
+    if rest:
+        raise ValueError(
+            f"{len(rest)} of {len(tokens)} tokens are left over after the last decision. "
+            "Was this child sampled from another search space?"
+        )
+    return walk
+
+
+def canonical_hash(spec: Any, tokens: tuple[int, ...]) -> str:
+    """Sha256 of `spec.canonical()` where the spec has one, else of the tokens: equal children have equal hashes."""
+    canonical = spec.canonical() if hasattr(spec, "canonical") else list(tokens)
+    return hashlib.sha256(canonical_json(canonical).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def spec_to_json(spec: Any) -> Any:
+    """A spec as plain JSON: a dataclass becomes a dict, a JSON value stays itself.
+
+    Raises:
+        ValueError: the spec holds something that JSON cannot.
+    """
+    plain = dataclasses.asdict(spec) if dataclasses.is_dataclass(spec) and not isinstance(spec, type) else spec
+    try:
+        return json.loads(json.dumps(plain, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The space returned a {type(spec).__name__} that is neither a frozen dataclass of plain values nor a "
+            f"JSON value: {error}."
+        ) from error
+
+
+def possible_answers(decision: Decision) -> Iterator[tuple[int, ...]]:
+    """Every answer that the decision's narrowing admits, in ascending order of tokens."""
+    if isinstance(decision, Choice):
+        yield from ((token,) for token in range(len(decision.options)) if decision.allows(token))
+    else:
+        yield from itertools.product(*((0, 1) if bit is None else (bit,) for bit in decision.forced))
