@@ -79,36 +79,47 @@ class Proposer:
         """Children of these numbers, in their order; fewer where the space is exhausted."""
         children: dict[int, NewChild] = {}
         first_draws: dict[int, Proposal] = {}
-        pending = list(numbers)
-        for attempt in range(TRIES):
-            proposals = self._controller.ask([Draw(number, attempt) for number in pending])
-            refused = []
-            for number, proposal in zip(pending, proposals, strict=True):
+        tried = dict.fromkeys(numbers, 0)
+        while pending := [number for number in numbers if number not in children and tried[number] < TRIES]:
+            for draw, proposal in self._draw(pending, tried):
+                number = draw.number
+                if number in children:
+                    continue
+                tried[number] = draw.attempt + 1
                 first_draws.setdefault(number, proposal)
-                candidate = self._examine(number, proposal.tokens)
-                if candidate is None:
-                    refused.append(number)
-                else:
+                candidate = self._examine(proposal.tokens)
+                if candidate is not None:
                     children[number] = self._accept(
-                        number, proposal, candidate, batch, drawn_under, Origin.POLICY, attempt
+                        number, proposal, candidate, batch, drawn_under, Origin.POLICY, draw.attempt
                     )
-            pending = refused
-            if not pending:
-                break
-        for number in pending:
-            found = self._neighbour(number, first_draws[number])
-            if found is None:
+        while (missing := next((number for number in numbers if number not in children), None)) is not None:
+            found = self._neighbour(missing, first_draws[missing])
+            if found is not None:
+                proposal, candidate = found
+                children[missing] = self._accept(
+                    missing, proposal, candidate, batch, drawn_under, Origin.NEIGHBOUR, TRIES
+                )
                 continue
-            proposal, candidate = found
-            children[number] = self._accept(number, proposal, candidate, batch, drawn_under, Origin.NEIGHBOUR, TRIES)
-        # Numbers stay without a gap where some of the last batch could not be filled.
-        ordered = [children[number] for number in numbers if number in children]
-        return [
-            dataclasses.replace(child, number=number, seed=child_seed(self._seed, number))
-            for number, child in zip(numbers, ordered, strict=False)
-        ]
+            if max(children, default=-1) < missing:
+                break
+            # Numbers have no gap: the last child of the batch gives way, and may come back under this number.
+            self._seen.discard(children.pop(max(children)).canonical_hash)
+        return [children[number] for number in numbers if number in children]
 
-    def _examine(self, number: int, tokens: tuple[int, ...], *, count: bool = True) -> _Candidate | None:
+    def _draw(self, pending: Sequence[int], tried: Mapping[int, int]) -> list[tuple[Draw, Proposal]]:
+        """The next draw of each number, and later tries beside them where they do not fill the controller's width: a
+        draw costs the same alone as in company. In order of tries, so that a later one counts only if no earlier did.
+        """
+        ahead = max(1, self._controller.width // len(pending))
+        draws = [
+            Draw(number, tried[number] + try_ahead)
+            for try_ahead in range(ahead)
+            for number in pending
+            if tried[number] + try_ahead < TRIES
+        ]
+        return list(zip(draws, self._controller.ask(draws), strict=True))
+
+    def _examine(self, tokens: tuple[int, ...], *, count: bool = True) -> _Candidate | None:
         """The decoded child, or None where it is refused (and counted, unless it was only looked at)."""
         walk = self._space.decode(tokens)
         fingerprint = canonical_hash(walk.spec, tokens)
@@ -152,10 +163,10 @@ class Proposer:
         )
 
     def _neighbour(self, number: int, drawn: Proposal) -> tuple[Proposal, _Candidate] | None:
+        answers = self._space.decode(drawn.tokens).answers
         changes = self._changes(number, drawn.tokens)
         pairs = ({**one, **other} for one, other in itertools.combinations(changes, 2) if one.keys() != other.keys())
         for some in (changes, self._shuffled(number, itertools.islice(pairs, 50_000))[:MOST_NEIGHBOURS]):
-            answers = self._space_answers(number, drawn.tokens)
             found = self._most_probable(number, [{**answers, **change} for change in some])
             if found is not None:
                 return found
@@ -164,17 +175,26 @@ class Proposer:
     def _most_probable(
         self, number: int, candidates: Sequence[Mapping[str, tuple[int, ...]]]
     ) -> tuple[Proposal, _Candidate] | None:
-        if not candidates:
+        open_candidates = [given for given in candidates if self._may_be_new(number, given)]
+        if not open_candidates:
             return None
-        proposals = self._controller.ask([Draw(number, TRIES, given) for given in candidates])
+        proposals = self._controller.ask([Draw(number, TRIES, given) for given in open_candidates])
         for proposal in sorted(proposals, key=lambda proposal: -proposal.log_prob):
-            candidate = self._examine(number, proposal.tokens, count=False)
+            candidate = self._examine(proposal.tokens, count=False)
             if candidate is not None:
                 return proposal, candidate
         return None
 
-    def _space_answers(self, number: int, tokens: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        return self._space.decode(tokens).answers
+    def _may_be_new(self, number: int, given: Mapping[str, tuple[int, ...]]) -> bool:
+        """False where the given answers settle the whole child and it would be refused: no need to weigh it."""
+        draw = Draw(number, TRIES, given)
+        walk = self._space.walk(number)
+        while (decision := walk.decision) is not None:
+            answer = draw.answer(decision)
+            if answer is None:
+                return True
+            walk.answer(answer)
+        return self._examine(walk.tokens, count=False) is not None
 
     def _changes(self, number: int, tokens: tuple[int, ...]) -> list[dict[str, tuple[int, ...]]]:
         """Every change of one unforced decision: another option, or one bit turned; shuffled, since equally probable
@@ -201,7 +221,7 @@ class Proposer:
         if self._all is None or self._space.schedule is not None:
             walks = list(itertools.islice(self._space.enumerate(number), LARGEST_ENUMERATED + 1))
             self._all = [walk.tokens for walk in walks] if len(walks) <= LARGEST_ENUMERATED else []
-        left = (tokens for tokens in self._all if self._examine(number, tokens, count=False) is not None)
+        left = (tokens for tokens in self._all if self._examine(tokens, count=False) is not None)
         return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left)[:MOST_NEIGHBOURS]]
 
     def _shuffled(self, number: int, items: Iterator[Any] | Sequence[Any]) -> list[Any]:

@@ -26,7 +26,7 @@ from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS
 from controllers.base import Controller
 from db.owner import Owner
-from db.records import Lease, NameTakenError, Search, SearchState, StaleLeaseError, UnknownSearchError
+from db.records import Lease, Search, SearchState, StaleLeaseError, UnknownSearchError
 from db.store import Store
 from search_spaces.walk import canonical_hash
 
@@ -89,10 +89,7 @@ def refuse_taken(store: Store, name: str) -> None:
         store.search(name)
     except UnknownSearchError:
         return
-    raise NameTakenError(
-        f"A search called {name!r} is already in {store}. Go on with it: automl resume {name} --store {store.address}; "
-        "or choose another name."
-    )
+    raise store.name_taken(name)
 
 
 def prepare_resume(
@@ -308,7 +305,9 @@ def _make_pool(
 ) -> Pool:
     if run.workers == 0:
         name = f"{lease.epoch}.inline"
-        return InlinePool(Worker(store, search.id, experiment, name, "this process", lease.epoch, settings["keep"]))
+        worker = Worker(store, search.id, experiment, name, "this process", lease.epoch, settings["keep"])
+        worker.warm_up()
+        return InlinePool(worker)
     order = {
         "store": store.address,
         "search_id": search.id,

@@ -51,9 +51,8 @@ def main() -> None:
             print(f"{controller:9} seed {seed:2}  " + "  ".join(f"{value:8.4f}" for value in found[-1]), flush=True)
     policy, random = np.array(rows["reinforce"]), np.array(rows["random"])
     names = ("regret at 50", "regret at 100", f"regret at {arguments.children}", "top 1", "top 5", "top 15")
-    print(
-        f"\n| mean of {arguments.seeds} seeds | reinforce | random | difference, 95% of paired means |\n|---|---|---|---|"
-    )
+    print(f"\n| mean of {arguments.seeds} seeds | reinforce | random | difference, 95% of paired means |")
+    print("|---|---|---|---|")
     for column, name in enumerate(names):
         low, high = interval(policy[:, column] - random[:, column])
         means = f"{policy[:, column].mean():.4f} | {random[:, column].mean():.4f}"

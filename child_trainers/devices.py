@@ -21,7 +21,8 @@ def visible_gpus() -> list[str]:
     if command is None:
         return []
     listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False)
-    return [str(index) for index, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())  # lines of MIG slices lie between
+    return [str(index) for index in range(count)]
 
 
 def default_workers(gpus: list[str]) -> int:

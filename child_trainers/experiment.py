@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,15 @@ def make_space(settings: Mapping[str, Any]) -> Space:
     file = UserFile.from_json(chosen["file"])
     options = dict(chosen["options"])
     if file is not None:
+        if chosen["preset"] is not None:
+            raise ValueError(f"A space of your own has no presets; drop the preset {chosen['preset']!r}.")
         function = file.load()
     else:
         name = known("space", chosen["name"], SPACES)
         function = pkgutil.resolve_name(SPACES[name])
         presets = pkgutil.resolve_name(PRESETS[name])
         options = presets[known("preset", chosen["preset"] or next(iter(presets)), presets)] | options
+    _check_options(chosen["name"], function, options)
     narrowing = settings["narrowing"]
     rules = [parse_rule(text, fix=True) for text in narrowing["fix"]]
     rules += [parse_rule(text, fix=False) for text in narrowing["only"]]
@@ -54,14 +58,28 @@ def make_space(settings: Mapping[str, Any]) -> Space:
     if (schedule_name := settings["schedule"]) is not None:
         schedules = pkgutil.resolve_name(SCHEDULES[chosen["name"]]) if chosen["name"] in SCHEDULES else {}
         schedule = schedules[known("schedule", schedule_name, schedules)]
-    try:
-        space = Space(functools.partial(function, **options), Narrowing(tuple(rules)), schedule)
-        space.check()
-    except TypeError as error:
-        if options and "argument" in str(error):
-            raise ValueError(f"The space {chosen['name']} does not take these options: {error}.") from error
-        raise
+    space = Space(functools.partial(function, **options), Narrowing(tuple(rules)), schedule)
+    space.check()
     return space
+
+
+def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raises ValueError where a space's function does not take an option, or asks for one that was not given."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [
+        parameter
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for option in options:
+            known("space option", option, [parameter.name for parameter in named])
+    for parameter in named:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise ValueError(
+                f"The space {name} asks for {parameter.name!r}; give it a default, or a value with --set "
+                f"space.{parameter.name}=VALUE."
+            )
 
 
 def make_task(settings: Mapping[str, Any], *, progress: Any = None) -> Task:
@@ -69,6 +87,8 @@ def make_task(settings: Mapping[str, Any], *, progress: Any = None) -> Task:
     goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
     file = UserFile.from_json(chosen["file"])
     if file is not None:
+        if chosen["recipe"] is not None:
+            raise ValueError(f"A task of your own has no recipes; drop the recipe {chosen['recipe']!r}.")
         options = dict(chosen["options"])
         epochs = options.pop("epochs", None)
         if options:
@@ -83,7 +103,7 @@ def make_task(settings: Mapping[str, Any], *, progress: Any = None) -> Task:
         known("task option", option, fields)
     recipe = Recipe(**(constants | chosen["options"]))
     data_dir = None if chosen["data_dir"] is None else Path(chosen["data_dir"])
-    task = pkgutil.resolve_name(TASKS[kind])(name, recipe, data_dir=data_dir, goal=goal, progress=progress)
+    task: Task = pkgutil.resolve_name(TASKS[kind])(name, recipe, data_dir=data_dir, goal=goal, progress=progress)
     return task
 
 

@@ -123,8 +123,12 @@ class LocalPool(Pool):
         os.set_blocking(self._news, False)
         log_dir.mkdir(parents=True, exist_ok=True)
         self._slots = [self._slot(index, gpus) for index in range(count)]
-        for slot in self._slots:
-            self._start(slot)
+        try:
+            for slot in self._slots:
+                self._start(slot)
+        except BaseException:
+            self.close()  # nobody else could: the caller has no pool yet
+            raise
 
     def tend(self) -> bool:
         ended = self._drain()
@@ -132,7 +136,7 @@ class LocalPool(Pool):
             if slot.process is not None and slot.process.poll():
                 self._bury(slot)
                 ended = True
-        self._enforce_deadlines()
+        ended |= self._enforce_deadlines()
         for slot in self._slots:
             if slot.process is None:
                 self._start(slot)
@@ -206,10 +210,12 @@ class LocalPool(Pool):
             log=tail,
         )
 
-    def _enforce_deadlines(self) -> None:
+    def _enforce_deadlines(self) -> bool:
+        """Ends workers whose child is past a deadline; True where there was one."""
         running = self._store.children(self._order["search_id"], states=[State.RUNNING])
         of_worker = {child.worker: child for child in running}
         now = self._clock()
+        killed = False
         for slot in self._slots:
             child = of_worker.get(slot.process.name) if slot.process is not None else None
             if child is None:
@@ -222,8 +228,11 @@ class LocalPool(Pool):
             late = self._timeout is not None and now - slot.child_since > self._timeout
             if late:
                 self._kill(slot, f"it took more than {self._timeout:g} s (--child-timeout)")
+                killed = True
             elif now - slot.progress_since > self._stall:
                 self._kill(slot, f"it made no step for {self._stall:g} s (--stall)")
+                killed = True
+        return killed
 
     def _kill(self, slot: _Slot, reason: str) -> None:
         process, slot.process = slot.process, None

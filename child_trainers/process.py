@@ -74,22 +74,27 @@ class WorkerProcess:
         self._send(b"w")
 
     def kill(self) -> None:
-        """Ends it and every process of its group, at once."""
+        """Ends it and every process of its group, at once; only the first call does."""
+        if self.sentinel < 0:
+            return  # its number, and that of its sentinel, may be another's by now
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        with contextlib.suppress(OSError):
-            os.close(self.sentinel)
+        os.close(self.sentinel)
+        self.sentinel = -1
 
     def log_tail(self) -> str:
-        """The end of what it printed."""
-        with self.log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._log_start, size - LOG_TAIL))
-            return file.read().decode(errors="replace")
+        """The end of what it printed; empty where a person has removed the file."""
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_start, size - LOG_TAIL))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
 
     def _send(self, content: bytes) -> None:
         # It may have died a moment ago; `poll` will say so.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 SCHEDULES = ("steps", "cosine")
@@ -37,18 +38,31 @@ class Recipe:
     last_epochs: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "last_epochs"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"task.{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("epochs", "batch_size", "last_epochs"):
+            if not _is_count(getattr(self, name)):
+                raise ValueError(f"task.{name} is {getattr(self, name)!r}; it must be a whole number above 0.")
         for name in ("num_train", "num_validation"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"task.{name} is {getattr(self, name)}; it must be above 0, or null for all images.")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"task.momentum is {self.momentum}; it must be in [0, 1).")
-        if self.weight_decay < 0:
-            raise ValueError(f"task.weight_decay is {self.weight_decay}; it must not be negative.")
+            value = getattr(self, name)
+            if value is not None and not _is_count(value):
+                raise ValueError(f"task.{name} is {value!r}; it must be a whole number above 0, or null for all.")
+        if not (_is_number(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"task.learning_rate is {self.learning_rate!r}; it must be a number above 0.")
+        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
+            raise ValueError(f"task.momentum is {self.momentum!r}; it must be a number in [0, 1).")
+        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"task.weight_decay is {self.weight_decay!r}; it must be a number, 0 or more.")
+        if not isinstance(self.augment, bool):
+            raise ValueError(f"task.augment is {self.augment!r}; it must be true or false.")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"task.schedule is {self.schedule!r}; it is one of {', '.join(SCHEDULES)}.")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0  # True is an int too, and a JSON value can be one
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 # Zoph & Le 2017, section 4.1, with the batch and the learning-rate steps of DenseNet (Huang et al. 2017), whose recipe
@@ -58,7 +72,7 @@ PAPER: dict[str, Any] = {}
 # For processors: enough to rank small networks, not to train them out.
 QUICK: dict[str, Any] = {
     "epochs": 5,
-    "batch_size": 128,
+    "batch_size": 64,
     "learning_rate": 0.1,
     "schedule": "cosine",
     "num_train": 4096,

@@ -81,7 +81,7 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome: ...
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most tasks need nothing
         """Loads and checks what children need; the coordinator calls it before workers start. May raise ValueError."""
 
     def warm_up(self) -> None:
@@ -96,7 +96,8 @@ class Task(abc.ABC):
 class FunctionTask(Task):
     """A person's function as a task.
 
-    The function may declare any of `spec`, `seed`, `epochs` and `report`, and returns the reward as one number, or a
+    The function may declare any of `spec`, `seed`, `epochs` and `report` (its own default of `epochs` holds where none
+    is asked for), and returns the reward as one number, or a
     dict with `reward`, or, with a goal, a dict with the goal's metric.
 
     Raises:
@@ -121,8 +122,11 @@ class FunctionTask(Task):
         if unknown:
             name = getattr(function, "__name__", "the function")
             raise ValueError(f"{name} asks for {unknown[0]!r}; a task is given any of {', '.join(PARAMETERS)}.")
+        required = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
         declared = {parameter.name for parameter in parameters}
         self._passed = [name for name in PARAMETERS if takes_any or name in declared]
+        if epochs is None and "epochs" not in required:
+            self._passed = [name for name in self._passed if name != "epochs"]
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
         fresh_start(seed)

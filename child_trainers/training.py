@@ -41,7 +41,7 @@ def whitening(input_shape: Sequence[int]) -> keras.layers.Layer:
 
 
 def to_device(data: ImageData) -> DeviceData:
-    """Whitens the images once, exactly as an exported model will."""
+    """Whitens the images once, by the layer that an exported model starts with."""
     layer = whitening(data.input_shape)
 
     def whitened(x: np.ndarray) -> tf.Tensor:
@@ -102,7 +102,9 @@ class Trainer:
         self._decayed = [len(variable.shape) > 1 for variable in self._variables]
         self._velocities = [tf.Variable(tf.zeros_like(variable)) for variable in self._variables]
         self._epoch = tf.function(self._train_epoch)
-        self._correct = tf.function(self._count_correct, reduce_retracing=True)
+        # A batch of any size, since the last one may be smaller and would be traced again.
+        batch = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in (data.x_validation, data.y_validation)]
+        self._correct = tf.function(self._count_correct, input_signature=batch)
 
     def train_epoch(self, epoch: int) -> float:
         """One pass over the shuffled images, epochs from 0; returns the mean loss in nats."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,20 @@ class UserFile:
 
     def check_unchanged(self) -> None:
         """Raises UserFileError where the file on disk is missing or no longer the one that the search began with."""
+        self._unchanged_text()
+
+    def _unchanged_text(self) -> str:
         found = UserFile.read(f"{self.path}:{self.attribute}")
         if found.sha256 != self.sha256:
             raise UserFileError(
                 f"{self.path} has changed since the search began (sha256 {self.sha256[:12]}, now {found.sha256[:12]}); "
                 "put the old text back, or accept the new one with --accept-change."
             )
+        return found.text
 
     def load(self) -> Callable[..., Any]:
         """Runs the file and returns the attribute. Raises UserFileError; what the file itself raises goes through."""
-        self.check_unchanged()
+        text = self._unchanged_text()
         name = f"automl_user_{self.sha256[:16]}"
         module = sys.modules.get(name)
         if module is None:
@@ -70,13 +74,12 @@ class UserFile:
             if folder not in sys.path:
                 # Last, never first: a person's own `db` or `controllers` must not become ours.
                 sys.path.append(folder)
-            spec = importlib.util.spec_from_file_location(name, self.path)
-            if spec is None or spec.loader is None:
-                raise UserFileError(f"{self.path} cannot be loaded as Python.")
-            module = importlib.util.module_from_spec(spec)
+            module = types.ModuleType(name)
+            module.__file__ = self.path
             sys.modules[name] = module
             try:
-                spec.loader.exec_module(module)
+                # What was hashed is what runs: a loader would read the file again, or a stale file of __pycache__.
+                exec(compile(text.encode(), self.path, "exec"), vars(module))
             except BaseException:
                 del sys.modules[name]
                 raise

@@ -32,7 +32,10 @@ class Draw:
         tokens = self.given.get(decision.name)
         if tokens is None or len(tokens) != decision.num_tokens:
             return None
-        if isinstance(decision, Choice) and (tokens[0] >= len(decision.options) or not decision.allows(tokens[0])):
+        if isinstance(decision, Choice):
+            if not 0 <= tokens[0] < len(decision.options) or not decision.allows(tokens[0]):
+                return None
+        elif any(bit not in (0, 1) for bit in tokens):
             return None
         if any(forced not in (None, token) for forced, token in zip(decision.forced, tokens, strict=True)):
             return None

@@ -26,7 +26,8 @@ class RandomSearch(Controller):
         walk = self.space.walk(draw.number)
         log_probs: list[float | None] = []
         while (decision := walk.decision) is not None:
-            tokens = draw.answer(decision) or _uniform_answer(decision, uniforms)
+            given = draw.answer(decision)
+            tokens = _uniform_answer(decision, uniforms) if given is None else given
             free_log_prob = -math.log(_num_options(decision))
             log_probs += [None if bit is not None else free_log_prob for bit in decision.forced]
             walk.answer(tokens)

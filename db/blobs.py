@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,7 +25,7 @@ def unpack(blob: bytes, expected_sha256: str | None) -> dict[str, np.ndarray]:
     """The arrays of `pack`.
 
     Raises:
-        StoreError: the bytes are not those that were stored.
+        StoreError: the bytes are not those that were stored, or hold something else than plain arrays.
     """
     found = sha256(blob)
     if found != expected_sha256:
@@ -32,8 +33,15 @@ def unpack(blob: bytes, expected_sha256: str | None) -> dict[str, np.ndarray]:
             f"Stored arrays are damaged: their checksum should be {expected_sha256} and is {found}. "
             "Restore the database from a backup."
         )
-    with np.load(io.BytesIO(blob), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    try:
+        with np.lib.npyio.NpzFile(io.BytesIO(blob), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member is no array")
+        return arrays
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        # The checksum is right, so somebody stored this on purpose: pickled objects, or no npz at all.
+        raise StoreError(f"Stored arrays are not plain arrays ({error}); they were not read.") from error
 
 
 def sha256(blob: bytes) -> str:

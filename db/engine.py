@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from db.schema import APPLICATION_ID, REVISION
 BUSY_SECONDS = 30.0
 WRITE = {"automl_write": True}  # an execution option: this connection's transactions take the write lock at once
 
+# SQLite's locks, and the memory that readers and writers share in WAL mode, do not hold between machines.
+NETWORK_FILESYSTEMS = frozenset({"afs", "ceph", "cifs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"})
+
 
 def parse_address(address: str) -> URL:
     """A database URL, or the path of a SQLite file.
@@ -27,11 +32,13 @@ def parse_address(address: str) -> URL:
         return URL.create("sqlite", database=str(Path(address).expanduser()))
     try:
         url = make_url(address)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):  # ValueError: the port is no number, and may be part of a password
         raise StoreError("The store's address is not a database URL; write sqlite:///FILE or a file's path.") from None
     backend = url.get_backend_name()
     if backend == "sqlite":
-        return url
+        if not url.database or url.database.startswith((":memory:", "file:")):
+            raise StoreError("A SQLite store must be a plain file; write sqlite:///FILE or a file's path.")
+        return URL.create("sqlite", database=url.database)
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     raise StoreError(f"The store cannot be on {backend}; use sqlite:///FILE or postgresql://HOST/DATABASE.")
@@ -39,23 +46,54 @@ def parse_address(address: str) -> URL:
 
 def shown(url: URL) -> str:
     """The address without its secrets, wherever in the URL they stand."""
-    return url.set(password=None, query={}).render_as_string(hide_password=True)
+    clean = URL.create(url.get_backend_name(), url.username, None, url.host, url.port, url.database)
+    return clean.render_as_string()
 
 
 def open_engine(url: URL, *, readonly: bool = False) -> Engine:
     """An engine whose SQLite connections wait for locks, check foreign keys and survive a power cut."""
     dumps = functools.partial(json.dumps, allow_nan=False)
     if url.get_backend_name() != "sqlite":
-        arguments = {"connect_timeout": 5, "keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3}
-        return create_engine(url, json_serializer=dumps, connect_args=arguments, pool_pre_ping=True)
-    options: dict[str, Any] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-    if readonly and url.database and url.database != ":memory:":
-        path = Path(url.database).absolute().as_uri()
-        url = URL.create("sqlite", database=path, query={"mode": "ro", "uri": "true"})
-    engine = create_engine(url, json_serializer=dumps, connect_args=options)
+        arguments = {
+            "connect_timeout": 5,
+            "keepalives_idle": 3,
+            "keepalives_interval": 1,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 5000,
+        }
+        try:
+            return create_engine(url, json_serializer=dumps, connect_args=arguments, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise StoreError(f"PostgreSQL needs the package {error.name}: pip install 'automl[postgres]'.") from error
+    path = Path(url.database or "").absolute()
+    refuse_network(path)
+    address = f"{path.as_uri()}?mode={'ro' if readonly else 'rwc'}"
+    connect = functools.partial(sqlite3.connect, address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+    engine = create_engine(url, json_serializer=dumps, creator=connect)
     event.listen(engine, "connect", functools.partial(_prepare_sqlite, readonly=readonly))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def refuse_network(path: Path, mounts: str | None = None) -> None:
+    """Raises StoreError where a file is on a network filesystem. `mounts` is the text of /proc/mounts."""
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text(errors="surrogateescape")
+        except OSError:
+            return
+    kinds = {}
+    for line in mounts.splitlines():
+        _device, folder, kind, *_rest = line.split(" ")
+        # Spaces and the like stand as octal numbers. Of two mounts on one folder the later one is seen.
+        kinds[re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), folder)] = kind
+    path = path.resolve()
+    kind = next((kinds[str(folder)] for folder in (path, *path.parents) if str(folder) in kinds), "")
+    if kind in NETWORK_FILESYSTEMS:
+        raise StoreError(
+            f"{path} is on a network filesystem ({kind}), where SQLite can lose data; put the store on a local disk, "
+            "or use postgresql://HOST/DATABASE."
+        )
 
 
 def _prepare_sqlite(connection: Any, _record: Any, *, readonly: bool) -> None:
@@ -90,16 +128,18 @@ def check_store(engine: Engine, *, thorough: bool) -> str | None:
         with engine.connect() as connection:
             tables = set(inspect(connection).get_table_names())
             sqlite = engine.dialect.name == "sqlite"
+            if sqlite:
+                _check_sqlite(connection, name, thorough=thorough, empty=not tables)
             if not tables:
                 return None
-            if sqlite:
-                _check_sqlite(connection, name, thorough=thorough)
             if not {"searches", "children", "alembic_version"} <= tables:
                 raise StoreError(f"{name} is not an automl store: it has other tables. Choose another --store.")
             revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    except exc.OperationalError:
+        raise  # the database did not answer, which says nothing about what is in it
     except exc.DatabaseError as error:
         raise StoreError(
-            f"{name} cannot be read as a database ({_first_line(error)}). Restore it from a backup, or choose another "
+            f"{name} cannot be read as a database ({first_line(error)}). Restore it from a backup, or choose another "
             "--store."
         ) from error
     known = _known_revisions()
@@ -111,8 +151,9 @@ def check_store(engine: Engine, *, thorough: bool) -> str | None:
     return str(revision)
 
 
-def _check_sqlite(connection: Connection, name: str, *, thorough: bool) -> None:
-    if connection.exec_driver_sql("PRAGMA application_id").scalar() != APPLICATION_ID:
+def _check_sqlite(connection: Connection, name: str, *, thorough: bool, empty: bool) -> None:
+    mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
+    if mark != APPLICATION_ID and not (empty and mark == 0):
         raise StoreError(f"{name} is not an automl store: its file carries another mark. Choose another --store.")
     foreign = connection.exec_driver_sql("SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view')").all()
     if foreign:
@@ -123,7 +164,8 @@ def _check_sqlite(connection: Connection, name: str, *, thorough: bool) -> None:
     if thorough:
         verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if verdict != "ok":
-            raise StoreError(f"{name} is damaged ({verdict}). Restore it from a backup, or choose another --store.")
+            found = " ".join(str(verdict).split())
+            raise StoreError(f"{name} is damaged ({found}). Restore it from a backup, or choose another --store.")
 
 
 def _known_revisions() -> set[str]:
@@ -132,5 +174,6 @@ def _known_revisions() -> set[str]:
     return {path.name.partition("_")[0] for path in folder.glob("[0-9]*.py")}
 
 
-def _first_line(error: exc.DatabaseError) -> str:
+def first_line(error: exc.DBAPIError) -> str:
+    """What the database said, without the statement and its values."""
     return str(error.orig).splitlines()[0] if error.orig else type(error).__name__

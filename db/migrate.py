@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import sqlite3
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from db.engine import WRITE, check_store
+from db.engine import BUSY_SECONDS, WRITE, check_store
 from db.records import StoreError
 from db.schema import APPLICATION_ID, REVISION
 
@@ -21,14 +21,14 @@ def create_or_upgrade(engine: Engine) -> None:
     One process makes the schema, in one transaction under the write lock: a kill leaves the file as it was. An older
     SQLite store is copied to `NAME.REVISION.bak` first.
     """
+    path = Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
+    if path is not None and not path.parent.is_dir():
+        raise StoreError(f"The folder {path.parent} for the store {path.name} does not exist; create it first.")
     revision = check_store(engine, thorough=True)
     if revision == REVISION:
         return
-    if engine.dialect.name == "sqlite" and engine.url.database:
-        if revision is not None:
-            _back_up(Path(engine.url.database), revision)
-        else:
-            _create_file(Path(engine.url.database))
+    if path is not None and revision is None:
+        _create_file(path)
     from alembic import command
     from alembic.config import Config
 
@@ -38,21 +38,21 @@ def create_or_upgrade(engine: Engine) -> None:
     with engine.connect().execution_options(**WRITE) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({APPLICATION_ID})")
+        elif revision is not None and path is not None:
+            # Read again: another process may have upgraded the store before this one got the write lock.
+            found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            if found != REVISION:
+                _back_up(path, str(found))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def _create_file(path: Path) -> None:
     """Makes the empty file: marked as ours, in WAL mode. Neither setting can be made inside a transaction."""
-    if not path.parent.is_dir():
-        raise StoreError(f"The folder {path.parent} for the store {path.name} does not exist; create it first.")
     try:
-        connection = sqlite3.connect(path, timeout=30.0)
-        try:
+        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        finally:
-            connection.close()
     except sqlite3.OperationalError as error:
         raise StoreError(f"The store {path} cannot be created: {error}.") from error
 
@@ -61,7 +61,10 @@ def _back_up(path: Path, revision: str) -> None:
     copy = path.with_name(f"{path.name}.{revision}.bak")
     partial = copy.with_name(f"{copy.name}.partial")
     partial.unlink(missing_ok=True)
-    with sqlite3.connect(path) as source:
-        source.execute("VACUUM INTO ?", (str(partial),))
-    source.close()
-    shutil.move(partial, copy)
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as source:
+            source.execute("VACUUM INTO ?", (str(partial),))
+        partial.replace(copy)
+    except (sqlite3.Error, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(f"The backup {copy} cannot be written ({error}); the store was not upgraded.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, Select, delete, exc, func, insert, select, te
 
 from db import blobs
 from db.digest import digest
-from db.engine import WRITE, check_store, open_engine, parse_address, shown
+from db.engine import WRITE, check_store, first_line, open_engine, parse_address, shown
 from db.owner import Owner
 from db.records import (
     ATTEMPTS,
@@ -84,10 +85,11 @@ class Store:
         self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
         beside = Path("artefacts") if self.file is None else self.file.with_name(f"{self.file.name}.artefacts")
         self._artefacts_dir = artefacts_dir or beside
+        self._option = f"--store {address if '://' not in address else shown(url)}"  # for commands that we show
+        self._engine = open_engine(url, readonly=readonly)
         missing = self.file is not None and not (self.file.exists() and self.file.stat().st_size)
         if missing and not create:
-            raise StoreError(f"There is no store at {shown(url)}. Start one with: automl search NAME --store {address}")
-        self._engine = open_engine(url, readonly=readonly)
+            raise StoreError(f"There is no store at {self}. Start one with: automl search NAME {self._option}")
         try:
             if create:
                 from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
@@ -95,13 +97,17 @@ class Store:
                 create_or_upgrade(self._engine)
             else:
                 self._check(thorough=False)
-        except exc.OperationalError as error:
-            raise StoreError(f"The store {shown(url)} cannot be reached: {error.orig}".strip()) from error
+        except exc.DBAPIError as error:
+            self.close()
+            raise StoreError(f"The store {self} cannot be opened: {first_line(error)}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def _check(self, *, thorough: bool) -> None:
         revision = check_store(self._engine, thorough=thorough)
         if revision is None:
-            raise StoreError(f"{self} holds no automl store yet. Start one with: automl search NAME --store {self}")
+            raise StoreError(f"{self} holds no automl store yet. Start one with: automl search NAME {self._option}")
         if revision != REVISION:
             raise StoreError(
                 f"{self} has schema {revision} and this program needs {REVISION}; "
@@ -156,12 +162,18 @@ class Store:
         }
         with self._write() as connection:
             if self._find(connection, name) is not None:
-                raise NameTakenError(
-                    f"A search called {name!r} is already in {self}. Go on with it: automl resume {name} --store "
-                    f"{self.address}; or choose another name."
-                )
-            connection.execute(insert(SearchRow).values(created=self._now(connection), **values))
+                raise self.name_taken(name)
+            try:
+                connection.execute(insert(SearchRow).values(created=self._now(connection), **values))
+            except exc.IntegrityError:  # on PostgreSQL another process may create it between the look and the write
+                raise self.name_taken(name) from None
             return self._search(connection, name)
+
+    def name_taken(self, name: str) -> NameTakenError:
+        return NameTakenError(
+            f"A search called {name!r} is already in {self}. Go on with it: automl resume {name} {self._option}; "
+            "or choose another name."
+        )
 
     def searches(self) -> list[Search]:
         with self._read() as connection:
@@ -216,15 +228,16 @@ class Store:
             if changed != 1:
                 raise LeaseHeldError(f"Another process took the search {name!r} a moment ago; nothing was changed.")
             running = (ChildRow.search_id == search.id, ChildRow.state == State.RUNNING)
-            for child in connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number)).all():
+            found = connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number).with_for_update())
+            for child in found.all():
                 interruptions = child.interruptions + 1 if unclean > 1 else 1
-                if search.owner is not None and interruptions >= UNCLEAN_TAKEOVERS:
-                    self._end_attempt(connection, now, child, Fault.CRASHED, charged=True)
+                if interruptions >= UNCLEAN_TAKEOVERS:
+                    message = f"it was running {interruptions} times in a row when its coordinator died"
+                    self._end_attempt(connection, now, child, Fault.CRASHED, charged=True, message=message)
+                    interruptions = 0  # charged once for these; the count begins again
                 else:
                     self._end_attempt(connection, now, child, Fault.INTERRUPTED, charged=False)
-                    connection.execute(
-                        update(ChildRow).where(ChildRow.id == child.id).values(interruptions=interruptions)
-                    )
+                connection.execute(update(ChildRow).where(ChildRow.id == child.id).values(interruptions=interruptions))
             return Lease(search.id, search.epoch + 1)
 
     def renew_lease(self, lease: Lease) -> None:
@@ -237,7 +250,7 @@ class Store:
             self._fence(connection, lease, owner=None, lease_until=None, state=state, cause=cause, unclean=0)
             now = self._now(connection)
             running = select(ChildRow).where(ChildRow.search_id == lease.search_id, ChildRow.state == State.RUNNING)
-            for child in connection.execute(running).all():
+            for child in connection.execute(running.with_for_update()).all():
                 self._end_attempt(connection, now, child, Fault.INTERRUPTED, charged=False)
 
     def set_state(self, lease: Lease, state: SearchState) -> None:
@@ -340,14 +353,8 @@ class Store:
             if search is None or search.state != SearchState.RUNNING or epoch not in (None, search.epoch):
                 return None
             self._expire(connection, search_id, now)
-            if search.budget is not None:
-                running = connection.scalar(
-                    select(func.count())
-                    .select_from(ChildRow)
-                    .where(ChildRow.search_id == search_id, ChildRow.state == State.RUNNING)
-                )
-                if search.num_trained + (running or 0) >= search.budget:
-                    return None
+            if self._budget_is_full(connection, search_id, search.budget, search.num_trained):
+                return None
             child = connection.execute(
                 select(ChildRow)
                 .where(ChildRow.search_id == search_id, ChildRow.state == State.READY)
@@ -377,15 +384,22 @@ class Store:
     def claimable(self, search_id: int) -> bool:
         """Whether a `claim` is worth trying: a look that writes nothing."""
         with self._read() as connection:
-            ready = select(ChildRow.id).where(ChildRow.search_id == search_id, ChildRow.state == State.READY).limit(1)
-            if connection.scalar(ready) is not None:
-                return True
+            search = connection.execute(
+                select(SearchRow.state, SearchRow.budget, SearchRow.num_trained).where(SearchRow.id == search_id)
+            ).first()
+            if search is None or search.state != SearchState.RUNNING:
+                return False
             expired = select(ChildRow.id).where(
                 ChildRow.search_id == search_id,
                 ChildRow.state == State.RUNNING,
                 ChildRow.lease_until < self._now(connection),
             )
-            return connection.scalar(expired.limit(1)) is not None
+            if connection.scalar(expired.limit(1)) is not None:
+                return True
+            ready = select(ChildRow.id).where(ChildRow.search_id == search_id, ChildRow.state == State.READY).limit(1)
+            if connection.scalar(ready) is None:
+                return False
+            return not self._budget_is_full(connection, search_id, search.budget, search.num_trained)
 
     def renew(self, claim: Claim, progress: int) -> bool:
         """Prolongs a claim and records the steps made so far. False where the claim is another's by now."""
@@ -410,8 +424,15 @@ class Store:
         """Ends a child with its reward or its fault, once: a second or stale delivery returns False.
 
         Weights are kept in the same transaction for the best `keep` children; those they displace are dropped.
+
+        Raises:
+            ValueError: neither a fault nor a finite reward is delivered.
         """
+        if delivery.fault is None and not (delivery.reward is not None and math.isfinite(delivery.reward)):
+            raise ValueError(f"A trained child's reward must be finite, got {delivery.reward}; deliver it as diverged.")
         with self._write() as connection:
+            # The search's row before the child's, as `claim` and `take_lease` lock them: no two wait for each other.
+            connection.execute(select(SearchRow.id).where(SearchRow.id == claim.search_id).with_for_update())
             now = self._now(connection)
             child = self._claimed(connection, claim)
             if child is None:
@@ -524,7 +545,7 @@ class Store:
         """Children by state, every state named."""
         query = select(ChildRow.state, func.count()).where(ChildRow.search_id == search_id).group_by(ChildRow.state)
         with self._read() as connection:
-            found = {state: count for state, count in connection.execute(query).tuples()}
+            found = {state: count for state, count in connection.execute(query)}
         return {state.value: found.get(state, 0) for state in State}
 
     def attempts(self, child_id: int) -> list[Attempt]:
@@ -567,7 +588,7 @@ class Store:
             .order_by(ChildRow.number)
         )
         with self._read() as connection:
-            return [(number, reward) for number, reward in connection.execute(query).tuples() if reward is not None]
+            return [(number, reward) for number, reward in connection.execute(query) if reward is not None]
 
     def lowest_reward(self, search_id: int, *, before_batch: int) -> float | None:
         """The lowest reward among consumed children of earlier batches."""
@@ -600,21 +621,27 @@ class Store:
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[Connection]:
-        with self._transaction(self._engine.connect().execution_options(**WRITE)) as connection:
+        with self._transaction(**WRITE) as connection:
             yield connection
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
-        with self._transaction(self._engine.connect()) as connection:
+        with self._transaction() as connection:
             yield connection
 
     @contextlib.contextmanager
-    def _transaction(self, opened: Connection) -> Iterator[Connection]:
+    def _transaction(self, **options: Any) -> Iterator[Connection]:
         try:
-            with opened as connection, connection.begin():
-                yield connection
+            with self._engine.connect() as connection:
+                connection.execution_options(**options)
+                with connection.begin():
+                    yield connection
         except exc.OperationalError as error:
-            raise StoreError(f"The store {self} did not answer: {error.orig}") from error
+            raise StoreError(f"The store {self} did not answer: {first_line(error)}") from error
+        except exc.DBAPIError as error:
+            raise StoreError(f"The store {self} refused: {first_line(error)}") from error
+        except exc.StatementError as error:  # a value that is no JSON; SQLAlchemy's own message shows all values
+            raise ValueError(f"This cannot be stored: {error.orig}.") from error
 
     def _now(self, connection: Connection) -> float:
         if self._clock is not None:
@@ -676,6 +703,11 @@ class Store:
         ).rowcount
         return bool(changed == 1)
 
+    def _budget_is_full(self, connection: Connection, search_id: int, budget: int | None, num_trained: int) -> bool:
+        running = (ChildRow.search_id == search_id, ChildRow.state == State.RUNNING)
+        count = select(func.count()).select_from(ChildRow).where(*running)
+        return budget is not None and num_trained + (connection.scalar(count) or 0) >= budget
+
     def _expire(self, connection: Connection, search_id: int, now: float) -> None:
         expired = select(ChildRow).where(
             ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.lease_until < now
@@ -697,6 +729,7 @@ class Store:
         log: str | None = None,
     ) -> None:
         """Makes the child ready again, or final once its charged attempts with this fault are used up."""
+        charged = charged and fault != Fault.INTERRUPTED
         self._close_attempt(
             connection, now, child, fault=fault, charged=charged, exit_code=exit_code, signal=signal, log=log
         )
@@ -711,7 +744,8 @@ class Store:
             if (same or 0) >= ATTEMPTS[fault]:
                 final = State.LOST if fault in MACHINE_FAULTS else State.FAILED
                 # A final child keeps its fence: its measurements are the last attempt's.
-                values |= {"state": final, "finished": now, "seconds": now - child.started, "fence": child.fence}
+                seconds = max(0.0, now - child.started)  # a clock may be set back
+                values |= {"state": final, "finished": now, "seconds": seconds, "fence": child.fence}
                 values |= {"fault": fault, "message": message, "worker": child.worker}
         connection.execute(update(ChildRow).where(ChildRow.id == child.id).values(**values))
 
@@ -736,7 +770,8 @@ class Store:
         if claim.child_id in best:
             checksum = blobs.sha256(delivery.weights)
             large = len(delivery.weights) > LARGEST_BLOB
-            path = self._write_file(checksum, delivery.weights) if large else None
+            # Equal children of two searches have equal weights: each has its own file, so that each can be dropped.
+            path = self._write_file(f"{claim.child_id}-{checksum}", delivery.weights) if large else None
             connection.execute(
                 insert(ArtefactRow).values(
                     child_id=claim.child_id,
@@ -753,7 +788,7 @@ class Store:
             .join(ChildRow, ChildRow.id == ArtefactRow.child_id)
             .where(ChildRow.search_id == claim.search_id, ArtefactRow.kind == "search")
         )
-        displaced = {child: path for child, path in connection.execute(of_search).tuples() if child not in best}
+        displaced = {child: path for child, path in connection.execute(of_search) if child not in best}
         if displaced:
             connection.execute(
                 delete(ArtefactRow).where(ArtefactRow.child_id.in_(displaced), ArtefactRow.kind == "search")
@@ -762,14 +797,18 @@ class Store:
 
     def _write_file(self, name: str, content: bytes) -> str:
         """Writes a file that is there whole or not at all."""
-        self._artefacts_dir.mkdir(parents=True, exist_ok=True)
         path = self._artefacts_dir / f"{name}.npz"
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            self._artefacts_dir.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise StoreError(f"Weights cannot be written to {self._artefacts_dir}: {error.strerror}.") from error
         return str(path.absolute())
 
     def _children(self, query: Select[Any]) -> list[Child]:

@@ -66,7 +66,7 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
 def resume_command(store: Store, name: str) -> str:
     """What to type to go on; the store is named only where it is not the one a bare command finds."""
     command = f"automl resume {name}"
-    return command if store.address == store_address(None) else f"{command} --store {shlex.quote(store.address)}"
+    return command if store.address == store_address(None) else f"{command} --store {shlex.quote(str(store))}"
 
 
 def _describe(store: Store, name: str, view: View) -> None:

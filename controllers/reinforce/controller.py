@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from controllers.base import Controller, ControllerState, Draw, Proposal, Result
+from controllers.reinforce.encoding import NewKindError
 from controllers.reinforce.heads import Heads
 from controllers.reinforce.losses import moving_baseline, rank_advantages
 from controllers.reinforce.policy import TABLES, Variables, initial_arrays
 from controllers.reinforce.presets import Settings
-from controllers.reinforce.sampling import NewKindError, Sampler
+from controllers.reinforce.sampling import Sampler
 from controllers.reinforce.update import Updater, encode
 from search_spaces.decisions import Choice, Decision
 from search_spaces.space import Space
 from search_spaces.walk import Walk, replay
+
+MOST = 1e12  # size of an advantage
+
+FIRST_STATE = ControllerState(
+    {"adam_steps": np.zeros((), np.float32), "rewards": np.zeros(0)},
+    {"baseline": None, "touched": {}, "best": []},
+)
 
 
 class Reinforce(Controller):
@@ -33,19 +41,44 @@ class Reinforce(Controller):
     def __init__(self, space: Space, *, seed: int, width: int, **settings: Any) -> None:
         super().__init__(space, seed=seed, width=width)
         self.settings = Settings(**settings)
-        self._heads = Heads.of(space.survey())
-        self._touched: set[str] = set()
-        self._baseline: float | None = None
-        self._rewards: list[float] = []
-        self._best: list[Best] = []
-        self._build(self._initial_arrays(), {}, {}, 0.0)
+        self._surveyed = Heads.of(space.survey())
+        self._load(FIRST_STATE, copy.deepcopy(self._surveyed))
+
+    def _load(self, state: ControllerState, heads: Heads) -> None:
+        """Takes a state into tables as large as `heads`; what the state does not name has its first values."""
+        self._heads = heads
+        self._larger: dict[tuple[str | int, ...], Reinforce] = {}
+        self._baseline: float | None = state.values["baseline"]
+        self._touched = set(state.values["touched"])
+        self._best = [Best(best["number"], tuple(best["tokens"]), best["reward"]) for best in state.values["best"]]
+        self._rewards: list[float] = state.arrays["rewards"].tolist()
+        settings = self.settings
+        main = initial_arrays(self.seed, settings.hidden_units, settings.initial_range, heads.widths)
+        first = {name: np.zeros_like(array) for name, array in main.items()}
+        second = {name: np.zeros_like(array) for name, array in main.items()}
+        for name, array in state.arrays.items():
+            part, slash, rest = name.partition("/")
+            if slash and part in ("first", "second"):
+                _place(first if part == "first" else second, rest, array, heads)
+            elif name not in ("adam_steps", "rewards"):
+                _place(main, name, array, heads)
+        self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
+        self._sampler = Sampler(self._variables, heads, units=settings.hidden_units, width=self.width)
+        self._updater = Updater(self._variables, settings, longest=heads.longest)
+        self._updater.steps.assign(float(state.arrays["adam_steps"]))
+        for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
+            for name, array in arrays.items():
+                getattr(moments, name).assign(array)
 
     def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
         try:
             return self._sampler.propose(self.space, self.seed, draws)
         except NewKindError as error:
-            self._grow(error.decisions)
-            return self._propose(draws)
+            # Drawn apart, in larger tables that are for it alone: asking must change neither this controller nor the
+            # last bit of another draw, and how far tables are padded can.
+            if len(draws) > 1:
+                return [proposal for draw in draws for proposal in self._propose([draw])]
+            return self._with_room_for(error.decisions)._propose(draws)
 
     def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
         if not results:
@@ -56,7 +89,8 @@ class Reinforce(Controller):
         if settings.advantage == "rank":
             advantages = rank_advantages(rewards, self._rewards)
         else:
-            advantages = [reward - baseline for reward in rewards]
+            # Adam squares the gradient, and float32 ends at 3e38.
+            advantages = [min(max(reward - baseline, -MOST), MOST) for reward in rewards]
         self._rewards = [*self._rewards, *rewards][-settings.rank_window :]
         self._remember(results)
         walks = [self._replay(result.number, result.tokens) for result in results]
@@ -64,6 +98,7 @@ class Reinforce(Controller):
         for walk in walks:
             self._grow(walk.decisions)
         loss, entropy, probabilities = self._updater(encode(walks, self._heads), advantages, len(self._best))
+        self._larger = {}
         self._touched |= {
             decision.kind for walk in walks for decision in walk.decisions if isinstance(decision, Choice)
         }
@@ -74,12 +109,13 @@ class Reinforce(Controller):
             "mean_reward": float(np.mean(rewards)),
             "probabilities": {
                 kind: [round(float(chance), 6) for chance in probabilities[row, : self._heads.widths[kind]]]
-                for kind, row in self._rows.items()
+                for kind, row in self._heads.rows.items()
                 if probabilities[row].any()
             },
         }
 
     def state(self) -> ControllerState:
+        touched = {kind: width for kind, width in self._heads.widths.items() if kind in self._touched}
         arrays: dict[str, np.ndarray] = {"adam_steps": self._updater.steps.numpy()}
         parts = {"": self._variables, "first/": self._updater.first, "second/": self._updater.second}
         for prefix, variables in parts.items():
@@ -88,77 +124,40 @@ class Reinforce(Controller):
                 if name not in TABLES:
                     arrays[prefix + name] = value
                     continue
-                for kind in self._touched:
-                    arrays[f"{prefix}{name}/{kind}"] = value[self._rows[kind], : self._heads.widths[kind]]
+                for kind, width in touched.items():
+                    arrays[f"{prefix}{name}/{kind}"] = value[self._heads.rows[kind], :width]
         arrays["rewards"] = np.asarray(self._rewards, np.float64)
         values = {
             "baseline": self._baseline,
-            "touched": {kind: self._heads.widths[kind] for kind in sorted(self._touched)},
+            "touched": touched,
             "slots": self._heads.slots,
             "best": [dataclasses.asdict(best) for best in self._best],
         }
         return ControllerState(arrays, values)
 
     def restore(self, state: ControllerState) -> None:
-        values, arrays = state.values, dict(state.arrays)
-        self._baseline = values["baseline"]
-        self._touched = set(values["touched"])
-        self._best = [Best(best["number"], tuple(best["tokens"]), best["reward"]) for best in values["best"]]
-        self._rewards = arrays.pop("rewards").tolist()
-        for kind, width in values["touched"].items():
-            self._heads.rows.setdefault(kind, len(self._heads.rows))
-            self._heads.widths.setdefault(kind, width)
-        self._heads.slots = max(self._heads.slots, values["slots"])
-        steps = float(arrays.pop("adam_steps"))
-        main = self._initial_arrays()
-        first = {name: np.zeros_like(array) for name, array in main.items()}
-        second = {name: np.zeros_like(array) for name, array in main.items()}
-        for prefix, target in (("first/", first), ("second/", second), ("", main)):
-            for name, array in arrays.items():
-                if name.startswith(prefix) and not (prefix == "" and name.startswith(("first/", "second/"))):
-                    self._place(target, name.removeprefix(prefix), array)
-        self._build(main, first, second, steps)
-
-    @property
-    def _rows(self) -> dict[str, int]:
-        return self._heads.rows
-
-    def _initial_arrays(self) -> dict[str, np.ndarray]:
-        settings = self.settings
-        return initial_arrays(
-            self.seed, settings.hidden_units, settings.initial_range, self._heads.kinds, self._heads.width
-        )
-
-    def _place(self, target: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
-        table, slash, kind = name.partition("/")
-        if slash and table in TABLES:
-            target[table][self._rows[kind], : len(array)] = array
-        else:
-            target[name] = array
-
-    def _build(
-        self,
-        main: Mapping[str, np.ndarray],
-        first: Mapping[str, np.ndarray],
-        second: Mapping[str, np.ndarray],
-        steps: float,
-    ) -> None:
-        self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
-        self._sampler = Sampler(self._variables, self._heads, units=self.settings.hidden_units, width=self.width)
-        self._updater = Updater(self._variables, self.settings)
-        self._updater.steps.assign(steps)
-        for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
-            for name, array in arrays.items():
-                getattr(moments, name).assign(array)
+        heads = copy.deepcopy(self._surveyed)
+        for kind, width in state.values["touched"].items():
+            heads.rows.setdefault(kind, len(heads.rows))
+            heads.widths.setdefault(kind, width)
+        heads.slots = state.values["slots"]
+        self._load(state, heads)
 
     def _grow(self, decisions: Iterable[Decision]) -> None:
-        """Rebuilds the tables with room for these decisions, and with all that was learned."""
-        known = copy.deepcopy(self._heads)
-        if not known.meet(decisions):
-            return
-        state = self.state()
-        self._heads = known
-        self.restore(state)
+        """Makes room for these decisions, with all that was learned."""
+        heads = copy.deepcopy(self._heads)
+        if heads.meet(decisions):
+            self._load(self.state(), heads)
+
+    def _with_room_for(self, decisions: Iterable[Decision]) -> Reinforce:
+        """A copy that has it."""
+        heads = copy.deepcopy(self._heads)
+        heads.meet(decisions)
+        key: tuple[str | int, ...] = (*heads.rows, heads.slots)
+        if key not in self._larger:
+            self._larger[key] = larger = copy.copy(self)
+            larger._load(self.state(), heads)
+        return self._larger[key]
 
     def _replay(self, number: int, tokens: Sequence[int]) -> Walk:
         return replay(self.space.walk(number), tuple(tokens))
@@ -177,3 +176,11 @@ class Best:
     number: int
     tokens: tuple[int, ...]
     reward: float
+
+
+def _place(target: dict[str, np.ndarray], name: str, array: np.ndarray, heads: Heads) -> None:
+    table, slash, kind = name.partition("/")
+    if slash and table in TABLES:
+        target[table][heads.rows[kind], : len(array)] = array
+    else:
+        target[name] = array

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
-from search_spaces.decisions import Choice, Decision
+from search_spaces.decisions import Decision, Links
 from search_spaces.walk import Walk
 
 
@@ -17,32 +18,44 @@ class Heads:
         rows: the row of each kind of `Choice`, in the order they turned up.
         widths: the number of options of each kind.
         slots: anchors that one child can have at the most.
+        longest: the most decisions among the walks that the heads were made of.
     """
 
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     widths: dict[str, int] = dataclasses.field(default_factory=dict)
     slots: int = 0
+    longest: int = 1
 
     @property
     def width(self) -> int:
         """The widest decision."""
         return max(self.widths.values(), default=1)
 
-    @property
-    def kinds(self) -> list[tuple[str, int]]:
-        return list(self.widths.items())
+    def padded_length(self, steps: int) -> int:
+        """The next of a third, two thirds and all of the longest child: a compiled graph is made for each length."""
+        third = math.ceil(self.longest / 3)
+        return max(1, math.ceil(steps / third)) * third
 
     def meet(self, decisions: Iterable[Decision]) -> bool:
-        """Makes room for the decisions of one child; True where that took more room."""
+        """Makes room for the decisions of one child; True where that took more room.
+
+        Raises:
+            ValueError: a kind has another number of options than in an earlier child.
+        """
         grown = False
         links = 0
         for decision in decisions:
-            if not isinstance(decision, Choice):
+            if isinstance(decision, Links):
                 links += 1
             elif decision.kind not in self.rows:
                 self.rows[decision.kind] = len(self.rows)
                 self.widths[decision.kind] = len(decision.options)
                 grown = True
+            elif self.widths[decision.kind] != len(decision.options):
+                raise ValueError(
+                    f"Choice {decision.name!r} has {len(decision.options)} options, but in another child its kind "
+                    f"{decision.kind!r} has {self.widths[decision.kind]}; choices of one kind have the same number."
+                )
         if links > self.slots:
             self.slots, grown = links, True
         return grown
@@ -52,22 +65,5 @@ class Heads:
         heads = cls()
         for walk in walks:
             heads.meet(walk.decisions)
+            heads.longest = max(heads.longest, len(walk.decisions))
         return heads
-
-
-class AnchorSlots:
-    """Hands out the anchors of one child: each `Links` fills the next slot, and links to those of its own kind."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._of_kind: dict[str, list[int]] = {}
-
-    def earlier(self, kind: str) -> list[int]:
-        """Slots of the earlier `Links` of this kind, oldest first."""
-        return self._of_kind.get(kind, [])
-
-    def fill(self, kind: str) -> int:
-        slot = self._count
-        self._count += 1
-        self._of_kind.setdefault(kind, []).append(slot)
-        return slot

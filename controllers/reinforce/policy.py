@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -70,33 +70,59 @@ def lstm_cell(weights: tf.Tensor, inputs: tf.Tensor, hidden: tf.Tensor, cell: tf
 def attention_logits(
     anchors: tf.Tensor, current: tf.Tensor, w_previous: tf.Tensor, w_current: tf.Tensor, v: tf.Tensor
 ) -> tf.Tensor:
-    """Log-odds that each earlier layer j feeds the current layer i.
+    """Log-odds that each earlier layer j feeds each current layer i.
 
         logit P(j feeds i) = v^T tanh(W_prev h_j + W_curr h_i)
 
     Args:
         anchors: float32 (batch, slots, units), h_j.
-        current: float32 (batch, units), h_i.
+        current: float32 (batch, layers, units), h_i.
 
     Returns:
-        float32 (batch, slots). Gradients flow into the anchors.
+        float32 (batch, layers, slots). Gradients flow into the anchors.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.3.
     """
-    mixed = tf.tanh(tf.einsum("bsu,uw->bsw", anchors, w_previous) + tf.matmul(current, w_current)[:, tf.newaxis, :])
-    return tf.einsum("bsw,w->bs", mixed, v)
+    previous = tf.matmul(anchors, w_previous)[:, tf.newaxis, :, :]
+    mixed = tf.tanh(previous + tf.matmul(current, w_current)[:, :, tf.newaxis, :])
+    return tf.reduce_sum(mixed * v, axis=3)
 
 
-def next_input(variables: Variables, carry: Carry, previous: Previous) -> tf.Tensor:
+def embed(variables: Variables, kind: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
+    """float32 (…, units): the embedding of an option."""
+    width, units = variables.embeddings.shape[1:]
+    return tf.gather(tf.reshape(variables.embeddings, (-1, units)), kind * width + token)
+
+
+def next_input(
+    variables: Variables, anchors: tf.Tensor, mode: tf.Tensor, embedded: tf.Tensor, chosen: tf.Tensor
+) -> tf.Tensor:
     """float32 (batch, units): the embedding of the option taken, or the mean of the anchors chosen."""
-    width = variables.embeddings.shape[1]
-    flat = tf.reshape(variables.embeddings, (-1, variables.embeddings.shape[2]))
-    embedded = tf.gather(flat, previous.kind * width + previous.token)
-    total = tf.einsum("bs,bsu->bu", previous.chosen, carry.anchors)
-    count = tf.reduce_sum(previous.chosen, axis=1, keepdims=True)
-    mean = tf.where(count > 0, total / tf.maximum(count, 1.0), variables.nothing[tf.newaxis, :])
-    mode = previous.mode[:, tf.newaxis]
-    return tf.where(mode == EMBEDDING, embedded, tf.where(mode == ANCHORS, mean, variables.start[tf.newaxis, :]))
+    total = tf.matmul(chosen[:, tf.newaxis, :], anchors)[:, 0, :]
+    count = tf.reduce_sum(chosen, axis=1, keepdims=True)
+    mean = tf.where(count > 0, total / tf.maximum(count, 1.0), variables.nothing)
+    mode = mode[:, tf.newaxis]
+    return tf.where(mode == EMBEDDING, embedded, tf.where(mode == ANCHORS, mean, variables.start))
+
+
+def advance(variables: Variables, carry: Carry, inputs: tf.Tensor, slot: tf.Tensor) -> Carry:
+    """Both LSTM layers by one decision; the top output becomes the anchor of a `Links`."""
+    hidden_0, cell_0 = lstm_cell(variables.lstm_0, inputs, carry.hidden_0, carry.cell_0)
+    hidden_1, cell_1 = lstm_cell(variables.lstm_1, hidden_0, carry.hidden_1, carry.cell_1)
+    anchors = carry.anchors + slot[:, :, tf.newaxis] * hidden_1[:, tf.newaxis, :]
+    return Carry(hidden_0, cell_0, hidden_1, cell_1, anchors)
+
+
+def option_log_probs(variables: Variables, hidden: tf.Tensor, current: Current) -> tf.Tensor:
+    """float32 (…, width), log-probabilities of a choice's options, very low where not allowed.
+
+    Args:
+        hidden: float32 (…, units), the top output at the decision.
+    """
+    # Not a matrix product: its last bit would depend on how far the tables are padded.
+    logits = tf.reduce_sum(tf.gather(variables.kernels, current.kind) * hidden[..., tf.newaxis, :], axis=-1)
+    logits += tf.gather(variables.biases, current.kind)
+    return tf.nn.log_softmax(tf.where(current.allowed, logits, -1e9))
 
 
 def policy_step(
@@ -108,18 +134,20 @@ def policy_step(
         float32 (batch, width), log-probabilities of a choice's options, very low where not allowed;
         float32 (batch, slots), log-odds of a link to each anchor; and what the next step needs.
     """
-    inputs = next_input(variables, carry, previous)
-    hidden_0, cell_0 = lstm_cell(variables.lstm_0, inputs, carry.hidden_0, carry.cell_0)
-    hidden_1, cell_1 = lstm_cell(variables.lstm_1, hidden_0, carry.hidden_1, carry.cell_1)
-    # Not a matrix product: its last bit would depend on how far the tables are padded.
-    kernel = tf.gather(variables.kernels, current.kind)
-    logits = tf.reduce_sum(kernel * hidden_1[:, tf.newaxis, :], axis=2) + tf.gather(variables.biases, current.kind)
-    option_log_probs = tf.nn.log_softmax(tf.where(current.allowed, logits, -1e9))
-    link_logits = attention_logits(
-        carry.anchors, hidden_1, variables.previous_anchor, variables.current_anchor, variables.attention
+    embedded = embed(variables, previous.kind, previous.token)
+    inputs = next_input(variables, carry.anchors, previous.mode, embedded, previous.chosen)
+    following = advance(variables, carry, inputs, current.slot)
+    options = option_log_probs(variables, following.hidden_1, current)
+    if carry.anchors.shape[1] == 0:
+        return options, tf.zeros((tf.shape(options)[0], 0)), following
+    links = attention_logits(
+        carry.anchors,
+        following.hidden_1[:, tf.newaxis, :],
+        variables.previous_anchor,
+        variables.current_anchor,
+        variables.attention,
     )
-    anchors = carry.anchors + current.slot[:, :, tf.newaxis] * hidden_1[:, tf.newaxis, :]
-    return option_log_probs, link_logits, Carry(hidden_0, cell_0, hidden_1, cell_1, anchors)
+    return options, links[:, 0, :], following
 
 
 def zero_carry(batch: int | tf.Tensor, slots: int, units: int) -> Carry:
@@ -127,14 +155,18 @@ def zero_carry(batch: int | tf.Tensor, slots: int, units: int) -> Carry:
     return Carry(zeros, zeros, zeros, zeros, tf.zeros((batch, slots, units)))
 
 
-def initial_arrays(
-    seed: int, units: int, initial_range: float, kinds: Sequence[tuple[str, int]], width: int
-) -> dict[str, np.ndarray]:
-    """First values of every variable, each from (seed, its own name): a head is the same whenever its kind turns up."""
+def initial_arrays(seed: int, units: int, initial_range: float, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """First values of every variable, each from (seed, its own name): a head is the same whenever its kind turns up.
+
+    Args:
+        widths: the number of options of each kind, in the order of the tables' rows.
+    """
 
     def uniform(name: str, *shape: int) -> np.ndarray:
         return initial(seed, name).uniform(-initial_range, initial_range, shape).astype(np.float32)
 
+    # At least one of each: a gather needs something to take, also in a space of nothing but links.
+    num_rows, width = max(1, len(widths)), max(widths.values(), default=1)
     arrays = {
         "lstm_0": uniform("lstm_0", 2 * units + 1, 4 * units),
         "lstm_1": uniform("lstm_1", 2 * units + 1, 4 * units),
@@ -143,11 +175,11 @@ def initial_arrays(
         "previous_anchor": uniform("previous_anchor", units, units),
         "current_anchor": uniform("current_anchor", units, units),
         "attention": uniform("attention", units),
-        "embeddings": np.zeros((len(kinds), width, units), np.float32),
-        "kernels": np.zeros((len(kinds), width, units), np.float32),
-        "biases": np.zeros((len(kinds), width), np.float32),
+        "embeddings": np.zeros((num_rows, width, units), np.float32),
+        "kernels": np.zeros((num_rows, width, units), np.float32),
+        "biases": np.zeros((num_rows, width), np.float32),
     }
-    for row, (kind, num_options) in enumerate(kinds):
+    for row, (kind, num_options) in enumerate(widths.items()):
         for table in TABLES:
             shape = (num_options,) if table == "biases" else (num_options, units)
             arrays[table][row, :num_options] = uniform(f"{table}/{kind}", *shape)

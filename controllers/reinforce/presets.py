@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 
@@ -38,11 +39,11 @@ class Settings:
         if not 0 <= self.baseline_decay < 1:
             raise ValueError(f"controller.baseline_decay is {self.baseline_decay}; it must be in [0, 1).")
         for name in ("hidden_units", "initial_range", "learning_rate", "rank_window"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be above 0 and finite.")
         for name in ("entropy", "imitate", "imitation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"controller.{name} is {getattr(self, name)}; it must not be negative.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be 0 or more and finite.")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -4,114 +4,92 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from controllers.base import Draw, Proposal
 from controllers.keyed import stream
-from controllers.reinforce.heads import AnchorSlots, Heads
-from controllers.reinforce.policy import (
-    ANCHORS,
-    EMBEDDING,
-    START,
-    Current,
-    Previous,
-    Variables,
-    policy_step,
-    zero_carry,
-)
-from search_spaces.decisions import Choice, Links
+from controllers.reinforce.encoding import ChildEncoder, first_inputs, pack, padding, unpack
+from controllers.reinforce.heads import Heads
+from controllers.reinforce.policy import Carry, Current, Previous, Variables, policy_step
+from search_spaces.decisions import Choice, Decision, Links
 from search_spaces.space import Space
-from search_spaces.walk import Walk
-
-
-class NewKindError(Exception):
-    """A decision turned up for which the tables have no room yet; `decisions` are the child's so far, with that one."""
-
-    def __init__(self, walk: Walk) -> None:
-        super().__init__("new kind of decision")
-        self.decisions = [*walk.decisions, *([walk.decision] if walk.decision is not None else [])]
 
 
 class Sampler:
-    """Draws under the present values of `variables`, always `width` rows at once."""
+    """Draws under the present values of `variables`, always equally many rows at once: `width` or a few more."""
 
     def __init__(self, variables: Variables, heads: Heads, *, units: int, width: int) -> None:
         self._heads = heads
         self._units = units
-        self._width = width
-        self._step = tf.function(lambda carry, previous, current: policy_step(variables, carry, previous, current))
+        # In whole blocks: in a part of one, a matrix product's last bit depends on the row that a child stands in.
+        self._width = math.ceil(width / 8) * 8
+        self._variables = variables
+        # The traced graph itself: to have `tf.function` look it up again costs as much as a step.
+        shapes = ((self._width, (4 + heads.slots) * units), (self._width, 4 + heads.width + 2 * heads.slots))
+        self._step = tf.function(self._packed_step).get_concrete_function(
+            *(tf.TensorSpec(shape, tf.float32) for shape in shapes)
+        )
 
     def propose(self, space: Space, seed: int, draws: Sequence[Draw]) -> list[Proposal]:
         """One proposal per draw, at most `width`. Raises NewKindError."""
-        rows = [_Row(space, seed, draw) for draw in draws]
-        carry: Any = zero_carry(self._width, self._heads.slots, self._units)
-        previous = self._no_answers()
+        rows = [_Row(space, seed, draw, self._heads) for draw in draws]
+        carry = tf.zeros((self._width, (4 + self._heads.slots) * self._units))
+        previous = first_inputs((self._width,), self._heads)
         while any(row.walk.decision is not None for row in rows):
-            current, slots = self._decisions(rows)
-            option_log_probs, link_logits, carry = self._step(carry, previous, current)
-            previous = self._answers(rows, slots, option_log_probs.numpy(), link_logits.numpy())
+            current = self._decisions(rows)
+            found, carry = self._step(carry, tf.constant(pack(previous, current)))
+            previous = self._answers(rows, *np.split(found.numpy(), [self._heads.width], axis=1))
         return [Proposal(row.walk.tokens, tuple(row.log_probs)) for row in rows]
 
-    def _no_answers(self) -> Previous:
-        zeros = np.zeros(self._width, np.int32)
-        return Previous(zeros + START, zeros, zeros.copy(), np.zeros((self._width, self._heads.slots), np.float32))
+    def _packed_step(self, carry: tf.Tensor, packed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`policy_step` with one tensor per record: handing over many small ones costs more than the step itself."""
+        slots, units = self._heads.slots, self._units
+        hidden_0, cell_0, hidden_1, cell_1, anchors = tf.split(carry, [units] * 4 + [slots * units], axis=1)
+        before = Carry(hidden_0, cell_0, hidden_1, cell_1, tf.reshape(anchors, (self._width, slots, units)))
+        options, links, after = policy_step(self._variables, before, *unpack(packed, self._heads))
+        flat = tf.reshape(after.anchors, (self._width, slots * units))
+        return tf.concat([options, links], axis=1), tf.concat([*after[:4], flat], axis=1)
 
-    def _decisions(self, rows: Sequence[_Row]) -> tuple[Current, list[int]]:
-        """The rows' current decisions as arrays, and the slot that each row's `Links` fills."""
-        kind = np.zeros(self._width, np.int32)
-        allowed = np.ones((self._width, self._heads.width), bool)
-        slot = np.zeros((self._width, self._heads.slots), np.float32)
-        filled = [-1] * len(rows)
+    def _decisions(self, rows: Sequence[_Row]) -> Current:
+        current = padding((self._width,), self._heads)
+        for index, row in enumerate(rows):
+            if row.walk.decision is not None:
+                row.encoder.write_decision(current, index, row.walk.decision)
+        return current
+
+    def _answers(self, rows: Sequence[_Row], option_log_probs: np.ndarray, link_logits: np.ndarray) -> Previous:
+        previous = first_inputs((self._width,), self._heads)
         for index, row in enumerate(rows):
             decision = row.walk.decision
-            if isinstance(decision, Choice):
-                if decision.kind not in self._heads.rows:
-                    raise NewKindError(row.walk)
-                kind[index] = self._heads.rows[decision.kind]
-                allowed[index] = False
-                allowed[index, : len(decision.options)] = decision.allowed or True
-            elif isinstance(decision, Links):
-                row.earlier = list(row.anchors.earlier(decision.kind))
-                filled[index] = row.anchors.fill(decision.kind)
-                if filled[index] >= self._heads.slots:
-                    raise NewKindError(row.walk)
-                slot[index, filled[index]] = 1.0
-        return Current(kind, allowed, slot), filled
-
-    def _answers(
-        self, rows: Sequence[_Row], slots: Sequence[int], option_log_probs: np.ndarray, link_logits: np.ndarray
-    ) -> Previous:
-        previous = self._no_answers()
-        for index, row in enumerate(rows):
-            decision = row.walk.decision
-            if isinstance(decision, Choice):
-                token = row.choose(decision, option_log_probs[index])
-                previous.mode[index] = EMBEDDING
-                previous.kind[index] = self._heads.rows[decision.kind]
-                previous.token[index] = token
-            elif isinstance(decision, Links):
-                bits = row.link(decision, link_logits[index])
-                previous.mode[index] = ANCHORS
-                for bit, anchor in zip(bits, row.earlier, strict=True):
-                    previous.chosen[index, anchor] = bit
+            if decision is not None:
+                row.encoder.write_answer(
+                    previous, index, decision, row.answer(decision, option_log_probs[index], link_logits[index])
+                )
         return previous
 
 
 class _Row:
     """One child being drawn."""
 
-    def __init__(self, space: Space, seed: int, draw: Draw) -> None:
+    def __init__(self, space: Space, seed: int, draw: Draw, heads: Heads) -> None:
         self.walk = space.walk(draw.number)
-        self.anchors = AnchorSlots()
-        self.earlier: list[int] = []
+        self.encoder = ChildEncoder(heads)
         self.log_probs: list[float | None] = []
         self._uniforms = stream(seed, draw.number, draw.attempt)
         self._draw = draw
 
-    def choose(self, decision: Choice, log_probs: np.ndarray) -> int:
+    def answer(self, decision: Decision, option_log_probs: np.ndarray, link_logits: np.ndarray) -> tuple[int, ...]:
+        """The answer, forced, given or drawn; the walk goes on with it."""
+        if isinstance(decision, Choice):
+            answer = self._choose(decision, option_log_probs)
+        else:
+            answer = self._link(decision, link_logits)
+        self.walk.answer(answer)
+        return answer
+
+    def _choose(self, decision: Choice, log_probs: np.ndarray) -> tuple[int, ...]:
         (forced,) = decision.forced
         given = self._draw.answer(decision)
         if forced is not None:
@@ -125,13 +103,12 @@ class _Row:
             cumulative = np.cumsum(probabilities)
             token = int(np.searchsorted(cumulative, self._uniforms.random() * cumulative[-1], side="right"))
         self.log_probs.append(None if forced is not None else float(log_probs[token]))
-        self.walk.answer((token,))
-        return token
+        return (token,)
 
-    def link(self, decision: Links, logits: np.ndarray) -> tuple[int, ...]:
+    def _link(self, decision: Links, logits: np.ndarray) -> tuple[int, ...]:
         given = self._draw.answer(decision)
         bits = []
-        for index, (forced, anchor) in enumerate(zip(decision.forced, self.earlier, strict=True)):
+        for index, (forced, anchor) in enumerate(zip(decision.forced, self.encoder.earlier, strict=True)):
             logit = float(logits[anchor])
             if forced is not None:
                 bit = forced
@@ -141,7 +118,6 @@ class _Row:
                 bit = int(self._uniforms.random() < _sigmoid(logit))
             bits.append(bit)
             self.log_probs.append(None if forced is not None else _log_sigmoid(logit if bit else -logit))
-        self.walk.answer(tuple(bits))
         return tuple(bits)
 
 

@@ -1,0 +1,235 @@
+"""The search loop over a real store, with workers stepped by hand."""
+
+from __future__ import annotations
+
+import pytest
+from stepping import Bench, Killed, KillingStore, Tally, digest, worth
+
+from automl.loop import Stop
+from child_trainers.task import DivergedError
+from db.records import Fault, SearchState, State
+
+BUDGET = 5
+SHAPES = [(1, 1), (1, 3), (2, 1), (2, 3)]  # replicas, workers
+WRITES = {"take_lease", "set_budget", "commit_step", "claim", "measure", "deliver", "release"}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_search_is_the_same_however_many_workers_there_are(tmp_path, replicas):
+    digests = set()
+    for workers in (1, 2, 3, 5):
+        (tmp_path / str(workers)).mkdir()
+        bench = Bench(tmp_path / str(workers), replicas=replicas, workers=workers)
+        store = bench.new_store()
+        assert bench.run(store, BUDGET).state == SearchState.FINISHED
+        digests.add(digest(store))
+    assert len(digests) == 1
+
+
+def test_the_lag_is_part_of_the_search(tmp_path):
+    """With two replicas the third batch is drawn before the second was learned from."""
+    digests = []
+    for replicas in (1, 2):
+        (tmp_path / str(replicas)).mkdir()
+        bench = Bench(tmp_path / str(replicas), replicas=replicas)
+        store = bench.new_store()
+        bench.run(store, 8)
+        search = store.search("search")
+        digests.append([child.tokens for child in store.children(search.id)][:8])
+        drawn_under = [child.drawn_under for child in store.children(search.id)]
+        assert drawn_under[:8:2] == [max(0, batch + 1 - replicas) for batch in range(4)]
+    assert digests[0][: 2 * 1] == digests[1][: 2 * 1]
+    assert digests[0] != digests[1]
+
+
+def test_going_further_equals_having_asked_for_all_at_once(tmp_path):
+    bench = Bench(tmp_path, replicas=2, workers=3)
+    whole, parts = bench.new_store(), bench.new_store()
+    bench.run(whole, 20)
+    for budget in (1, 10, 13, 20):
+        assert bench.run(parts, budget).state == SearchState.FINISHED
+        assert parts.search("search").num_trained == budget
+    assert digest(parts) == digest(whole)
+
+
+@pytest.mark.parametrize(("replicas", "workers"), SHAPES)
+def test_killed_at_any_store_call_and_resumed_it_is_the_same_search(tmp_path, replicas, workers):
+    """Every object is dropped at the n-th call, for every n: before the call, and after it with its answer lost.
+
+    A call that only looks changes nothing, so being killed after it is being killed before the next.
+    """
+    bench = Bench(tmp_path, replicas=replicas, workers=workers)
+    reference = bench.new_store()
+    counting = KillingStore(reference)
+    bench.run(counting, BUDGET)
+    expected = digest(reference)
+    for number, call in enumerate(counting.calls):
+        for after in (False, True) if call in WRITES else (False,):
+            store = bench.new_store()
+            with pytest.raises(Killed):
+                bench.run(KillingStore(store, number, after=after), BUDGET)
+            bench.run(store, BUDGET)
+            where = f"{'after' if after else 'before'} call {number}, {call}"
+            assert digest(store) == expected, where
+            assert store.counts(store.search("search").id)[State.RUNNING] == 0, where
+            store.close()
+    assert set(counting.calls) >= WRITES
+
+
+def test_killed_again_and_again_it_still_ends_as_the_same_search(tmp_path):
+    bench = Bench(tmp_path, replicas=2, workers=2)
+    reference = bench.new_store()
+    bench.run(reference, BUDGET)
+    store = bench.new_store()
+    for _ in range(200):
+        killing = KillingStore(store, 23)
+        try:
+            bench.run(killing, BUDGET)
+            break
+        except Killed:
+            continue
+    assert digest(store) == digest(reference)
+
+
+def test_failed_children_are_told_the_floor_and_do_not_count(tmp_path):
+    def evaluate(spec, report):
+        if spec[0] == 1:
+            raise DivergedError("too steep")
+        return worth(spec, report)
+
+    bench = Bench(tmp_path, evaluate=evaluate, floor=-1.0, keep_going=True)
+    store = bench.new_store()
+    assert bench.run(store, 12).state == SearchState.FINISHED
+    children = store.children(store.search("search").id)
+    failed = [child for child in children if child.state == State.FAILED]
+    assert failed and all(child.fault == Fault.DIVERGED for child in failed)
+    assert {child.reward for child in failed if child.consumed_by is not None} == {-1.0}
+    assert sum(child.state == State.TRAINED for child in children) == 12
+
+
+def test_without_a_floor_a_failed_child_gets_the_lowest_reward_of_earlier_batches(tmp_path):
+    def evaluate(spec, report):
+        if spec[0] == 1:
+            raise ValueError("no")
+        return worth(spec, report)
+
+    bench = Bench(tmp_path, evaluate=evaluate, batch_size=3, keep_going=True)
+    store = bench.new_store()
+    bench.run(store, 20)
+    children = store.children(store.search("search").id)
+    checked = 0
+    for child in children:
+        if child.state != State.FAILED or child.consumed_by is None:
+            continue
+        earlier = [other.reward for other in children if other.batch < child.batch]
+        own = [other.reward for other in children if other.batch == child.batch and other.state == State.TRAINED]
+        assert child.reward == (min(earlier) if earlier else min(own, default=0.0))
+        checked += 1
+    assert checked >= 3
+
+
+def test_three_failures_at_the_start_pause_the_search(tmp_path):
+    def evaluate(spec):
+        raise RuntimeError(f"no data for {sum(spec) * 0}")
+
+    bench = Bench(tmp_path, evaluate=evaluate)
+    store = bench.new_store()
+    ending = bench.run(store, 10)
+    assert ending.state == SearchState.PAUSED
+    assert ending.cause == (
+        "The first 3 children failed (raised: RuntimeError: no data for 0). Mend the cause and resume, or resume with "
+        "--keep-going."
+    )
+    assert store.counts(store.search("search").id)[State.FAILED] == 3
+
+
+def test_ten_failures_in_a_row_pause_the_search_and_resume_goes_on_past_them(tmp_path):
+    numbers = iter(range(1000))
+
+    def evaluate(spec, report):
+        if 5 <= next(numbers) < 15:
+            raise RuntimeError("the disk is full")
+        return worth(spec, report)
+
+    bench = Bench(tmp_path, evaluate=evaluate)
+    store = bench.new_store()
+    ending = bench.run(store, 20)
+    assert ending.state == SearchState.PAUSED and "10 children in a row failed" in (ending.cause or "")
+    assert bench.run(store, 20).state == SearchState.FINISHED
+
+
+def test_failures_of_several_faults_do_not_pause(tmp_path):
+    numbers = iter(range(1000))
+
+    def evaluate(spec, report):
+        number = next(numbers)
+        if number < 12:
+            raise (DivergedError("a") if number % 2 else ValueError("b"))
+        return worth(spec, report)
+
+    bench = Bench(tmp_path, evaluate=evaluate)
+    assert bench.run(bench.new_store(), 4).state == SearchState.FINISHED
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_space_is_used_up_to_its_last_child(tmp_path, replicas):
+    """81 children in batches of 4, the last of one: none twice, none left, and the end is no failure."""
+    bench = Bench(tmp_path, replicas=replicas, workers=3, batch_size=4)
+    store = bench.new_store()
+    ending = bench.run(store, 200)
+    assert ending.state == SearchState.EXHAUSTED
+    assert ending.cause == "exhausted 81/200: the space has no more"
+    children = store.children(store.search("search").id)
+    assert len({tuple(child.tokens) for child in children}) == len(children) == 81
+    assert [child.number for child in children] == list(range(81))
+    assert all(child.consumed_by is not None for child in children)
+    assert bench.run(store, 200).state == SearchState.EXHAUSTED
+
+
+def test_a_stop_ends_the_claiming_and_a_resume_gives_the_same_search(tmp_path):
+    bench = Bench(tmp_path, replicas=2, workers=3)
+    reference, store = bench.new_store(), bench.new_store()
+    bench.run(reference, 9)
+    stop = Stop()
+    seen = iter(range(100))
+
+    class Stopping(KillingStore):
+        def __getattr__(self, name):
+            if name == "deliver" and next(seen) == 4:
+                stop.request("stopped by SIGINT")
+            return super().__getattr__(name)
+
+    ending = bench.run(Stopping(store), 9, stop)
+    assert (ending.state, ending.cause) == (SearchState.PAUSED, "stopped by SIGINT")
+    assert store.counts(store.search("search").id)[State.RUNNING] == 0
+    assert 4 < store.search("search").num_trained < 9
+    bench.run(store, 9)
+    assert digest(store) == digest(reference)
+
+
+def test_a_stop_waits_ten_seconds_for_running_children(tmp_path):
+    now = [0.0]
+    stop = Stop(clock=lambda: now[0])
+    assert not stop.overdue
+    stop.request("first")
+    stop.request("second")
+    now[0] = 10.0
+    assert (stop.cause, stop.overdue) == ("first", False)
+    now[0] = 10.1
+    assert stop.overdue
+
+
+def test_the_tally_shows_lost_and_doubled_rewards(tmp_path):
+    """The yardstick of the tests above: without its rewards a search is another one."""
+
+    class Deaf(Tally):
+        def _learn(self, results):
+            return {}
+
+    for name in ("listening", "deaf"):
+        (tmp_path / name).mkdir()
+    listening, deaf = Bench(tmp_path / "listening"), Bench(tmp_path / "deaf", controller=Deaf)
+    stores = listening.new_store(), deaf.new_store()
+    listening.run(stores[0], BUDGET)
+    deaf.run(stores[1], BUDGET)
+    assert digest(stores[0]) != digest(stores[1])

@@ -1,0 +1,114 @@
+"""A search in a SQLite store, made by hand, for tests of workers and pools."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from child_trainers.user_files import UserFile
+from db.owner import Owner
+from db.records import Child, Lease, NewChild, Step
+from db.store import Store
+
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self, now=1000.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@dataclasses.dataclass(frozen=True)
+class HandMadeSearch:
+    store: Store
+    id: int
+    lease: Lease
+    settings: dict[str, Any]
+
+    def child(self, number) -> Child:
+        (child,) = self.store.children(self.id, number=number)
+        return child
+
+    def attempts(self, number):
+        return self.store.attempts(self.child(number).id)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def new_search(tmp_path):
+    """Makes a running search whose children have the given tokens."""
+    stores = []
+
+    def make(tokens, *, settings=None, budget=None, clock=None):
+        store = Store(str(tmp_path / "store.db"), create=True, clock=clock)
+        stores.append(store)
+        search = store.create_search(
+            "tried",
+            space="mine",
+            task="mine",
+            controller="none",
+            seed=0,
+            replicas=1,
+            batch_size=len(tokens),
+            threads=1,
+            settings=settings or {},
+            budget=budget,
+        )
+        lease = store.take_lease("tried", Owner.this_process())
+        proposals = [
+            NewChild(
+                number=number,
+                batch=0,
+                drawn_under=0,
+                origin="policy",
+                tries=1,
+                tokens=given,
+                log_probs=(None,) * len(given),
+                canonical_hash=str(number),
+                spec=None,
+                seed=100 + number,
+                params=None,
+                flops=None,
+            )
+            for number, given in enumerate(tokens)
+        ]
+        step = Step(0, None, {"proposed": True}, "", None, None)
+        store.commit_step(lease, step, {}, proposals, {})
+        return HandMadeSearch(store, search.id, lease, settings or {})
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def settings_of():
+    """The settings of a search, as they are stored, with only what a test cares for."""
+
+    def make(*, space="convnet", task="digits", **changes):
+        def chosen(reference, **more):
+            file = UserFile.read(reference).to_json() if UserFile.is_reference(reference) else None
+            return {"name": reference, "options": {}, "file": file} | more
+
+        settings = {
+            "space": chosen(space, preset=None),
+            "narrowing": {"fix": [], "only": []},
+            "schedule": None,
+            "task": chosen(task, recipe=None, goal=None, data_dir=None),
+        }
+        for path, value in changes.items():
+            group, _, name = path.partition("__")
+            if name:
+                settings[group][name] = value
+            else:
+                settings[group] = value
+        return settings
+
+    return make

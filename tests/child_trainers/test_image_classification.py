@@ -1,0 +1,108 @@
+import keras
+import numpy as np
+import pytest
+
+from child_trainers.data.dataset import DataError
+from child_trainers.recipes import DIGITS, Recipe
+from child_trainers.task import Goal
+from child_trainers.tasks.image_classification import SHAPES, ImageClassification
+from search_spaces.convnet.spec import ConvLayer, ConvNet
+
+NET = ConvNet((ConvLayer(3, 3, 8, (), pool=True), ConvLayer(3, 3, 16, (0,)), ConvLayer(1, 1, 8, (0, 1))))
+
+
+class FakeReport:
+    def __init__(self):
+        self.accuracies = []
+
+    def __call__(self, epoch, **metrics):
+        self.accuracies.append(metrics["val_accuracy"])
+
+    def step(self, count=1):
+        pass
+
+
+@pytest.fixture(scope="module")
+def task():
+    return ImageClassification("digits", Recipe(**(DIGITS | {"epochs": 3})))
+
+
+@pytest.fixture(scope="module")
+def trained(task):
+    report = FakeReport()
+    return task.evaluate(NET, seed=5, report=report), report
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Bright and dark images of 6 x 4 pixels with 3 channels, told apart by which half is bright."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    y = generator.integers(2, size=200)
+    x = generator.integers(60, size=(200, 6, 4, 3))
+    x[y == 0, :3] += 150
+    x[y == 1, 3:] += 150
+    path = tmp_path / "halves.npz"
+    np.savez(path, x_train=x.astype(np.uint8), y_train=y)
+    return path
+
+
+def test_the_digits_end_to_end(trained):
+    outcome, report = trained
+    assert len(report.accuracies) == 3
+    assert outcome.metrics["val_accuracy"] == max(report.accuracies) > 0.5  # a guess is right in one of ten
+    assert outcome.reward == outcome.metrics["val_accuracy"] ** 3
+    assert outcome.epoch == 1 + report.accuracies.index(max(report.accuracies))
+
+
+# Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_model_takes_raw_images_and_gives_the_stored_accuracy(task, trained, tmp_path):
+    outcome, _ = trained
+    model = task.model(NET, outcome.weights)
+    assert task.validate(model) == {"val_accuracy": outcome.metrics["val_accuracy"]}
+    model.save(tmp_path / "child.keras")
+    loaded = keras.saving.load_model(tmp_path / "child.keras")  # needs nothing of ours
+    assert task.validate(loaded) == {"val_accuracy": outcome.metrics["val_accuracy"]}
+    assert loaded.input_shape == (None, 8, 8, 1) and loaded.output_shape == (None, 10)
+    raw = task.data.x_validation[:4].astype(np.float32)
+    np.testing.assert_array_equal(loaded(raw), model(raw))
+    np.testing.assert_allclose(loaded(raw * 3 + 20), loaded(raw), rtol=0.01, atol=0.01)  # whitening is its first layer
+
+
+def test_own_images_end_to_end(npz):
+    task = ImageClassification(f"npz:{npz}", Recipe(epochs=2, batch_size=20, learning_rate=0.05, augment=False))
+    assert task.shapes == ((6, 4, 3), 2)
+    outcome = task.evaluate(ConvNet((ConvLayer(6, 4, 4, ()),)), seed=0, report=FakeReport())
+    model = task.model(ConvNet((ConvLayer(6, 4, 4, ()),)), outcome.weights)
+    assert task.validate(model) == {"val_accuracy": outcome.metrics["val_accuracy"]}
+
+
+def test_shapes_are_known_without_data_and_are_the_data_s(task):
+    assert ImageClassification("cifar10", Recipe()).shapes == SHAPES["cifar10"] == ((32, 32, 3), 10)
+    assert task.shapes == (task.data.input_shape, task.data.num_classes)
+
+
+def test_the_recipe_limits_the_images():
+    limited = ImageClassification("digits", Recipe(num_train=100, num_validation=50)).data
+    assert (len(limited.x_train), len(limited.x_validation)) == (100, 50)
+    task = ImageClassification("digits", Recipe(num_train=5000))
+    with pytest.raises(DataError, match="digits has 1297 training images, so it cannot be limited to 5000"):
+        task.prepare()
+
+
+def test_missing_data_are_found_before_workers_start(tmp_path):
+    with pytest.raises(DataError, match=r"none\.npz is not a file"):
+        ImageClassification(f"npz:{tmp_path}/none.npz", Recipe()).prepare()
+
+
+def test_floor_and_description(task):
+    assert task.floor == 0.0
+    assert ImageClassification("digits", Recipe(), goal=Goal("loss", minimize=True)).floor is None
+    described = task.describe()
+    assert (described["data"], described["epochs"], described["momentum"]) == ("digits", 3, 0.9)
+
+
+def test_another_goal(task):
+    other = ImageClassification("digits", Recipe(epochs=1, num_train=64), goal=Goal("loss", minimize=True))
+    outcome = other.evaluate(ConvNet((ConvLayer(1, 1, 4, ()),)), seed=0, report=FakeReport())
+    assert outcome.reward == -outcome.metrics["loss"] < 0

@@ -1,0 +1,140 @@
+"""Worker processes, with a few lines of Python in place of the worker's own."""
+
+import gc
+import json
+import os
+import select
+import signal
+import sys
+
+import pytest
+
+from child_trainers import process
+from child_trainers.process import LOG_TAIL, WorkerProcess
+
+SECONDS = 30.0
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Starts a process that runs the given Python text."""
+    started = []
+    notify = os.open(os.devnull, os.O_WRONLY)
+
+    def start(text, order="{}"):
+        monkeypatch.setattr(process, "START", text)
+        worker = WorkerProcess(
+            "1.0.1", order, log=tmp_path / "worker-0.log", environment={"GIVEN": "yes"}, pass_fd=notify
+        )
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.kill()
+    os.close(notify)
+
+
+def wait(worker):
+    assert select.select([worker.sentinel], [], [], SECONDS)[0], "it did not end"
+    assert worker.poll()
+
+
+def test_exit_codes(start):
+    worker = start("import sys; sys.exit(7)")
+    wait(worker)
+    assert (worker.exit_code, worker.signal, worker.ending) == (7, None, "exit code 7")
+
+
+@pytest.mark.parametrize(
+    ("number", "ending"), [(signal.SIGSEGV, "signal SIGSEGV"), (signal.SIGRTMIN + 1, f"signal {signal.SIGRTMIN + 1}")]
+)
+def test_signals(start, number, ending):
+    worker = start(f"import os; os.kill(os.getpid(), {int(number)})")
+    wait(worker)
+    assert (worker.exit_code, worker.signal, worker.ending) == (None, number, ending)
+
+
+def test_a_running_process_has_not_ended(start):
+    worker = start("import sys; sys.stdin.read()")
+    assert not worker.poll() and (worker.exit_code, worker.signal) == (None, None)
+    worker.kill()
+    assert worker.poll() and worker.signal == signal.SIGKILL
+
+
+def test_the_order_comes_through_the_pipe_and_then_bytes_to_wake(start):
+    order = json.dumps({"store": "postgresql://me:secret@host/db", "text": "x" * 200_000})
+    worker = start(
+        "import sys; line = sys.stdin.buffer.readline(); byte = sys.stdin.buffer.read(1); print(len(line), byte)", order
+    )
+    worker.wake()
+    wait(worker)
+    assert worker.log_tail() == f"{len(order) + 1} b'w'\n"
+
+
+def test_what_is_seen_from_outside(start):
+    worker = start("import os, sys; os.write(1, os.environ['GIVEN'].encode()); sys.stdin.read()", '{"store": "secret"}')
+    for file in ("cmdline", "environ"):
+        with open(f"/proc/{worker.pid}/{file}", "rb") as opened:
+            assert b"secret" not in opened.read()
+    assert os.getsid(worker.pid) == os.getpgid(worker.pid) == worker.pid != os.getsid(0)
+
+
+def test_a_dead_process_can_be_woken_and_killed_again(start):
+    worker = start("pass")
+    wait(worker)
+    for _ in range(3):
+        worker.wake()
+    worker.kill()
+    worker.kill()
+    worker.wake()
+    assert worker.exit_code == 0
+
+
+def test_log_tail_is_of_this_process_and_cut(start):
+    first = start("print('first')")
+    wait(first)
+    assert first.log_tail() == "first\n"
+    second = start(f"print('x' * {2 * LOG_TAIL} + 'end')")
+    wait(second)
+    assert second.log_tail() == "x" * (LOG_TAIL - 4) + "end\n"
+    third = start("import sys; print('third', file=sys.stderr)")
+    wait(third)
+    assert third.log_tail() == "third\n"
+
+
+def test_log_tail_survives_cut_characters_and_a_removed_file(start):
+    worker = start(f"import sys; sys.stdout.buffer.write('é'.encode() * {LOG_TAIL} + b'!')")
+    wait(worker)
+    assert worker.log_tail().endswith("é!")
+    worker.log.unlink()
+    assert worker.log_tail() == ""
+
+
+def test_killing_ends_the_whole_group(start):
+    worker = start(
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([{sys.executable!r}, '-c', 'import threading; threading.Event().wait()'])\n"
+        "print(child.pid, flush=True)\n"
+        "sys.stdin.readline(); sys.stdin.read(1)\n"
+    )
+    while not (tail := worker.log_tail()).endswith("\n"):
+        assert not worker.poll()
+    grandchild = os.pidfd_open(int(tail))
+    try:
+        worker.wake()  # its parent ends by itself, and leaves it running
+        wait(worker)
+        assert not select.select([grandchild], [], [], 0)[0]
+        worker.kill()
+        assert select.select([grandchild], [], [], SECONDS)[0]
+    finally:
+        os.close(grandchild)
+
+
+def test_no_file_descriptor_is_left(start):
+    # Warnings are errors here: a pipe or a process that is forgotten warns when it is collected.
+    before = set(os.listdir("/proc/self/fd"))
+    for text in ("pass", "import sys; sys.stdin.read()"):
+        start(text).kill()
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before

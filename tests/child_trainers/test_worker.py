@@ -1,0 +1,304 @@
+"""A worker stepped by hand, over a real store."""
+
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from child_trainers import heartbeat
+from child_trainers.experiment import Experiment
+from child_trainers.process import ROOT
+from child_trainers.task import Outcome, Task
+from child_trainers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Worker
+from db.records import Delivery, Fault, SearchState, State, StoreError
+from search_spaces.decisions import Choice
+from search_spaces.space import Space
+
+
+def space():
+    return {"size": (yield Choice("size", (10, 20, 30)))}
+
+
+class FakeTask(Task):
+    """Calls the function that a test puts here."""
+
+    floor = 0.0
+
+    def __init__(self):
+        self.function = lambda spec, seed, report: Outcome(spec["size"] / 100)
+
+    def evaluate(self, spec, *, seed, report):
+        return self.function(spec, seed, report)
+
+
+@pytest.fixture
+def task():
+    return FakeTask()
+
+
+@pytest.fixture
+def search(new_search, clock):
+    return new_search([(0,), (1,), (2,), (0,)], clock=clock)
+
+
+@pytest.fixture
+def new_worker(search, task, clock):
+    def make(name="1.0.1", **changes):
+        settings = {"device": "cpu", "epoch": search.lease.epoch, "keep": 2, "beat": False, "clock": clock} | changes
+        return Worker(search.store, search.id, Experiment(Space(space), task), name, **settings)
+
+    return make
+
+
+def test_claim_train_deliver(search, task, new_worker, clock):
+    worker = new_worker()
+
+    def evaluate(spec, seed, report):
+        assert (spec, seed) == ({"size": 10}, 100)
+        clock.now += 2.5
+        report(1, val_accuracy=0.5)
+        return Outcome(0.125, {"val_accuracy": 0.5})
+
+    task.function = evaluate
+    claim = worker.claim()
+    assert (claim.number, search.child(0).state, search.child(0).worker) == (0, State.RUNNING, "1.0.1")
+    delivery = worker.train(claim)
+    assert search.child(0).state == State.RUNNING
+    assert delivery == Delivery(reward=0.125, metrics={"val_accuracy": 0.5}, seconds=2.5)
+    assert worker.deliver(claim, delivery)
+    child = search.child(0)
+    assert (child.state, child.reward, child.metrics, child.seconds) == (
+        State.TRAINED,
+        0.125,
+        {"val_accuracy": 0.5},
+        2.5,
+    )
+    (attempt,) = search.attempts(0)
+    assert (attempt.worker, attempt.device, attempt.fault) == ("1.0.1", "cpu", None)
+    assert not worker.deliver(claim, delivery)  # once
+
+
+def test_work_once_until_there_is_nothing(search, new_worker):
+    worker = new_worker()
+    assert [worker.work_once() for _ in range(5)] == [True, True, True, True, False]
+    assert [child.reward for child in search.store.children(search.id)] == [0.1, 0.2, 0.3, 0.1]
+
+
+def test_nothing_is_claimed_under_another_epoch_or_when_stopping(search, new_worker):
+    assert new_worker(epoch=search.lease.epoch + 1).claim() is None
+    search.store.set_state(search.lease, SearchState.STOPPING)
+    assert not new_worker().work_once()
+
+
+def test_the_budget_gates_claims(new_search, task):
+    search = new_search([(0,), (1,)], budget=1)
+    worker = Worker(search.store, search.id, Experiment(Space(space), task), "1.0.1", "cpu", search.lease.epoch, 0)
+    assert [worker.work_once(), worker.work_once()] == [True, False]
+
+
+class ResourceExhaustedError(Exception):
+    pass
+
+
+def raises(error):
+    def evaluate(spec, seed, report):
+        raise error
+
+    return evaluate
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "fault", "message"),
+    [
+        (raises(ValueError("no such layer")), Fault.RAISED, "ValueError: no such layer"),
+        (raises(ValueError()), Fault.RAISED, "ValueError: ValueError"),
+        (raises(SystemExit(3)), Fault.RAISED, "SystemExit: 3"),
+        (raises(MemoryError("8 GB")), Fault.OOM, "MemoryError: 8 GB"),
+        (raises(ResourceExhaustedError("GPU")), Fault.OOM, "ResourceExhaustedError: GPU"),
+        (raises(FloatingPointError("overflow")), Fault.DIVERGED, "FloatingPointError: overflow"),
+        (
+            lambda spec, seed, report: report(2, loss=math.nan),
+            Fault.DIVERGED,
+            "DivergedError: loss of epoch 2 is nan.",
+        ),
+        (
+            lambda spec, seed, report: report(1, accuracy=0.5, loss=np.float32("inf")),
+            Fault.DIVERGED,
+            "DivergedError: loss of epoch 1 is inf.",
+        ),
+    ],
+)
+def test_faults_are_delivered_with_message_and_log(search, task, new_worker, evaluate, fault, message):
+    task.function = evaluate
+    assert new_worker().work_once()
+    child = search.child(0)
+    assert (child.state, child.fault, child.message, child.reward) == (State.FAILED, fault, message, None)
+    (attempt,) = search.attempts(0)
+    assert (attempt.fault, attempt.charged, attempt.exit_code, attempt.signal) == (fault, True, None, None)
+    assert attempt.log.startswith("Traceback") and message.partition(":")[0] in attempt.log
+    assert search.child(1).state == State.READY
+
+
+def test_tokens_of_another_space_are_a_fault_of_the_child(new_search, task):
+    search = new_search([(7,)])
+    worker = Worker(search.store, search.id, Experiment(Space(space), task), "1.0.1", "cpu", search.lease.epoch, 0)
+    assert worker.work_once()
+    assert search.child(0).fault == Fault.RAISED and "out of range" in search.child(0).message
+
+
+def test_messages_and_logs_are_cut(search, task, new_worker):
+    task.function = raises(ValueError("x" * 50_000))
+    new_worker().work_once()
+    assert len(search.child(0).message) == 1000
+    assert len(search.attempts(0)[0].log) == LOG_TAIL
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StoreError])
+def test_what_is_not_the_child_s_goes_through(search, task, new_worker, error):
+    task.function = raises(error)
+    with pytest.raises(error):
+        new_worker().work_once()
+    assert search.child(0).state == State.RUNNING
+
+
+def test_measures_are_written_per_epoch(search, task, new_worker):
+    def evaluate(spec, seed, report):
+        report.step(12)
+        report(1, val_accuracy=np.float32(0.5), steps=np.int64(12))
+        report(np.int64(2), val_accuracy=0.75, early=True)
+        report(2, val_accuracy=0.8, early=False)  # the same epoch again replaces
+        return Outcome(0.5)
+
+    task.function = evaluate
+    new_worker().work_once()
+    measured = [(row.epoch, row.metrics) for row in search.store.measurements(search.child(0).id)]
+    assert measured == [(1, {"val_accuracy": 0.5, "steps": 12}), (2, {"val_accuracy": 0.8, "early": False})]
+
+
+def test_reports_count_steps(search, new_worker):
+    report = ClaimReport(search.store, new_worker().claim())
+    report.step()
+    report.step(10)
+    report(1, loss=1.0)
+    assert report.steps == 12
+
+
+def test_a_report_renews_the_claim(search, new_worker, clock):
+    claim = new_worker().claim()
+    before = search.child(0).lease_until
+    clock.now += 20
+    ClaimReport(search.store, claim)(1, loss=1.0)
+    assert search.child(0).lease_until == before + 20
+
+
+def lose(search, clock, new_worker):
+    """Another worker takes what the first one's lease has left behind."""
+    clock.now += 31
+    taken = new_worker("1.1.1").claim()
+    assert taken.number == 0
+    return taken
+
+
+def everything(search):
+    children = [dataclasses.asdict(child) for child in search.store.children(search.id)]
+    return children, search.attempts(0), search.store.measurements(search.child(0).id)
+
+
+def test_a_lost_claim_drops_the_training_and_changes_nothing(search, task, new_worker, clock):
+    worker = new_worker()
+    claim = worker.claim()
+    seen = {}
+
+    def evaluate(spec, seed, report):
+        report(1, val_accuracy=0.5)
+        lose(search, clock, new_worker)
+        seen["before"] = everything(search)
+        report(2, val_accuracy=0.9)
+        raise AssertionError("not reached")
+
+    task.function = evaluate
+    assert worker.train(claim) is None
+    assert everything(search) == seen["before"]
+    assert search.child(0).worker == "1.1.1"
+
+
+def test_a_lost_claim_s_delivery_changes_nothing(search, new_worker, clock):
+    worker = new_worker()
+    claim = worker.claim()
+    delivery = worker.train(claim)
+    taken = lose(search, clock, new_worker)
+    before = everything(search)
+    assert not worker.deliver(claim, delivery)
+    assert not worker.deliver(claim, Delivery(fault=Fault.RAISED, message="late"))
+    with pytest.raises(ClaimLostError):
+        ClaimReport(search.store, claim)(1, loss=1.0)
+    assert everything(search) == before
+    assert [attempt.fault for attempt in search.attempts(0)] == [Fault.NODE_LOST, None]
+    assert new_worker("1.1.1").deliver(taken, delivery)
+    assert search.child(0).state == State.TRAINED
+
+
+def test_an_expired_claim_that_nobody_took_is_still_its_owner_s(search, new_worker, clock):
+    worker = new_worker()
+    claim = worker.claim()
+    clock.now += 1000
+    assert worker.deliver(claim, worker.train(claim))
+    assert search.child(0).state == State.TRAINED
+
+
+def test_the_claim_is_renewed_while_a_child_trains(search, task, new_worker, clock, monkeypatch):
+    monkeypatch.setattr(heartbeat.Heartbeat.__init__, "__defaults__", (0.001,))
+    claim_until = []
+
+    def evaluate(spec, seed, report):
+        claim_until.append(search.child(0).lease_until)
+        clock.now += 10
+        report.step(5)
+        while search.child(0).progress != 5:
+            pass
+        claim_until.append(search.child(0).lease_until)
+        return Outcome(1.0)
+
+    task.function = evaluate
+    new_worker(beat=True).work_once()
+    assert claim_until == [1030.0, 1040.0]
+
+
+def test_weights_of_the_best_are_kept(search, task, new_worker):
+    def evaluate(spec, seed, report):
+        return Outcome(spec["size"] / 100, weights={"w": np.full(2, spec["size"], np.float32)}, epoch=7)
+
+    task.function = evaluate
+    worker = new_worker(keep=2)
+    while worker.work_once():
+        pass
+    # Rewards are 0.1, 0.2, 0.3, 0.1: children 2 and 1 are the best.
+    kept = [search.store.weights(search.child(number).id) for number in range(4)]
+    assert [None if weights is None else weights["w"].tolist() for weights in kept] == [None, [20, 20], [30, 30], None]
+
+
+def test_weights_that_would_need_pickle_are_a_fault(search, task, new_worker):
+    task.function = lambda spec, seed, report: Outcome(1.0, weights={"w": np.array([object()])})
+    new_worker().work_once()
+    assert search.child(0).fault == Fault.RAISED
+    assert search.store.weights(search.child(0).id) is None
+
+
+def test_importing_a_worker_imports_nothing_slow():
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import child_trainers.worker; "
+        "print({'tensorflow', 'keras', 'sklearn', 'alembic', 'controllers', 'automl'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
+
+
+def test_a_worker_without_orders_ends():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from child_trainers.worker import main; main()"
+    with open(os.devnull) as nothing:
+        ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], stdin=nothing, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "The coordinator ended before it said what to do.\n")

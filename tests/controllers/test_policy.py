@@ -1,0 +1,321 @@
+"""The recurrent policy: its parts by hand, drawing and learning against each other, and that it learns."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from controllers.base import Draw, Result
+from controllers.reinforce.controller import Reinforce
+from controllers.reinforce.encoding import NewKindError
+from controllers.reinforce.heads import Heads
+from controllers.reinforce.policy import (
+    ANCHORS,
+    EMBEDDING,
+    START,
+    Variables,
+    attention_logits,
+    embed,
+    initial_arrays,
+    lstm_cell,
+    next_input,
+)
+from controllers.reinforce.presets import PRESETS, Settings
+from controllers.reinforce.sampling import Sampler
+from controllers.reinforce.update import children_log_probs, encode
+from search_spaces.decisions import Choice, Links
+from search_spaces.narrowing import Narrowing, parse_rule
+from search_spaces.space import Space
+from search_spaces.walk import replay
+
+UNITS = 5
+
+
+def layers():
+    """One to three layers, each with an operation and inputs."""
+    depth = yield Choice("depth", (1, 2, 3))
+    found = []
+    for index in range(depth):
+        found.append(((yield Choice(f"layer{index}/op", ("a", "b", "c"))), (yield Links(f"layer{index}/in", index))))
+    return found
+
+
+def two_links():
+    return (yield Links("layer0", 0)), (yield Links("layer1", 1))
+
+
+def choice_and_link():
+    return (yield Choice("op", ("a", "b", "c", "d"))), (yield Links("in0", 0)), (yield Links("in1", 1))
+
+
+def tables(space, *, scale=0.7):
+    """Room for the space, and a policy that is far from uniform."""
+    heads = Heads.of(space.survey())
+    return heads, variables_of(initial_arrays(3, UNITS, scale, heads.widths))
+
+
+def variables_of(arrays):
+    return Variables(**{name: tf.Variable(array) for name, array in arrays.items()})
+
+
+def drawn(space, heads, variables, numbers=range(8)):
+    sampler = Sampler(variables, heads, units=UNITS, width=8)
+    proposals = sampler.propose(space, 0, [Draw(number) for number in numbers])
+    walks = [replay(space.walk(number), draw.tokens) for number, draw in zip(numbers, proposals, strict=True)]
+    return proposals, walks
+
+
+# --- Parts
+
+
+def test_lstm_cell_is_that_of_keras():
+    generator = np.random.default_rng(0)
+    weights = generator.normal(size=(2 * UNITS + 1, 4 * UNITS)).astype(np.float32)
+    inputs, hidden, cell = generator.normal(size=(3, 2, UNITS)).astype(np.float32)
+    theirs = keras.layers.LSTMCell(UNITS)
+    theirs.build((2, UNITS))
+    theirs.set_weights([weights[:UNITS], weights[UNITS:-1], weights[-1]])  # gates in the same order
+    _, (their_hidden, their_cell) = theirs(inputs, [hidden, cell])
+    ours = lstm_cell(weights, inputs, hidden, cell)
+    np.testing.assert_allclose(ours[0], their_hidden, atol=1e-6)
+    np.testing.assert_allclose(ours[1], their_cell, atol=1e-6)
+
+
+def test_attention_logits_hand_computed():
+    logits = attention_logits(
+        tf.constant([[[1.0], [0.0]]]),
+        tf.constant([[[2.0]]]),
+        tf.constant([[0.5]]),
+        tf.constant([[0.25]]),
+        tf.constant([3.0]),
+    )
+    np.testing.assert_allclose(logits, [[[3 * math.tanh(1.0), 3 * math.tanh(0.5)]]], rtol=1e-6)
+
+
+def test_the_next_input_hand_computed():
+    variables = Variables(*[tf.zeros(())] * len(Variables._fields))._replace(
+        start=tf.constant([7.0, 7.0]),
+        nothing=tf.constant([-1.0, -2.0]),
+        embeddings=tf.reshape(tf.range(12.0), (2, 3, 2)),  # kinds, options, units
+    )
+    anchors = tf.constant([[[1.0, 0.0], [3.0, 4.0], [100.0, 100.0]]] * 5)
+    mode = tf.constant([START, EMBEDDING, ANCHORS, ANCHORS, ANCHORS])
+    embedded = embed(variables, tf.constant([0, 1, 0, 0, 0]), tf.constant([0, 2, 0, 0, 0]))
+    chosen = tf.constant([[0.0] * 3, [0.0] * 3, [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0] * 3])
+    expected = [[7, 7], [10, 11], [2, 2], [3, 4], [-1, -2]]  # start, an option, mean of two, one, none
+    np.testing.assert_array_equal(next_input(variables, anchors, mode, embedded, chosen), expected)
+
+
+def test_a_head_starts_the_same_whatever_other_heads_there_are():
+    alone = initial_arrays(0, UNITS, 0.08, {"op": 3})
+    beside = initial_arrays(0, UNITS, 0.08, {"other": 5, "op": 3})
+    for name in Variables._fields:
+        if name in ("embeddings", "kernels", "biases"):
+            np.testing.assert_array_equal(beside[name][1, :3], alone[name][0])
+            assert not beside[name][1, 3:].any()
+        else:
+            np.testing.assert_array_equal(beside[name], alone[name])
+        assert np.abs(beside[name]).max() <= 0.08
+
+
+def test_a_kind_has_one_number_of_options_across_children():
+    heads = Heads.of([])
+    heads.meet([Choice("a", (0, 1), kind="k")])
+    sentence = (
+        "Choice 'b' has 3 options, but in another child its kind 'k' has 2; choices of one kind have the same number."
+    )
+    with pytest.raises(ValueError) as raised:
+        heads.meet([Choice("b", (0, 1, 2), kind="k")])
+    assert str(raised.value) == sentence
+
+
+def test_without_room_there_is_no_encoding():
+    space = Space(layers)
+    heads, _ = tables(space)
+    for small in (Heads(heads.rows, heads.widths, slots=2), Heads({}, {}, slots=3)):
+        with pytest.raises(NewKindError):
+            encode([space.decode((2, 0, 1, 0, 2, 0, 1))], small)
+
+
+# --- Whole children
+
+
+def test_drawing_and_learning_agree_on_log_probabilities():
+    rules = (
+        parse_rule("layer0/op=b", fix=True),
+        parse_rule("layer*/op=a,b", fix=False),
+        parse_rule("layer2/in=0", fix=True),
+    )
+    space = Space(layers, Narrowing(rules))
+    heads, variables = tables(space)
+    proposals, walks = drawn(space, heads, variables)
+    assert {len(walk.decisions) for walk in walks} == {3, 5, 7}  # padded to 7
+    found = children_log_probs(variables, encode(walks, heads)).log_probs.numpy()
+    for row, proposal, walk in zip(found, proposals, walks, strict=True):
+        rest = list(proposal.log_probs)
+        for step, decision in enumerate(walk.decisions):
+            tokens = [rest.pop(0) or 0.0 for _ in range(decision.num_tokens)]
+            assert row[step] == pytest.approx(sum(tokens), abs=1e-5)
+        assert not row[len(walk.decisions) :].any()
+
+
+def test_padding_of_tables_does_not_change_log_probabilities():
+    space = Space(layers)
+    heads, variables = tables(space)
+    _, walks = drawn(space, heads, variables)
+    large = Heads(dict(heads.rows), dict(heads.widths), heads.slots, heads.longest)
+    large.meet([Choice("wide", tuple(range(19))), *(Links(f"x{index}", index) for index in range(9))])
+    wide = variables_of(initial_arrays(3, UNITS, 0.7, large.widths))
+    small, padded = (
+        children_log_probs(*pair).log_probs
+        for pair in ((variables, encode(walks, heads)), (wide, encode(walks, large)))
+    )
+    # Not bit for bit: how a sum over options is split into lanes hangs on how many there are.
+    np.testing.assert_allclose(padded, small, atol=1e-6)
+
+
+def test_gradients_flow_into_anchors():
+    space = Space(two_links)
+    heads, variables = tables(space)
+    # Without W_curr a bit's log-odds are v^T tanh(W_prev h_0): the first input acts through the anchor or not at all.
+    variables.current_anchor.assign(tf.zeros_like(variables.current_anchor))
+    sequences = encode([space.decode((1,))], heads)
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(children_log_probs(variables, sequences).log_probs)
+        return tape.gradient(total, variables.start)
+
+    assert np.abs(gradient()).min() > 1e-6
+    variables.previous_anchor.assign(tf.zeros_like(variables.previous_anchor))
+    np.testing.assert_array_equal(gradient(), np.zeros(UNITS))
+
+
+def test_forced_tokens_have_no_gradient():
+    rules = (parse_rule("layer*/op=b", fix=True), parse_rule("layer*/in=all", fix=True))
+    space = Space(layers, Narrowing(rules))
+    heads, variables = tables(space)
+    _, walks = drawn(space, heads, variables)
+    with tf.GradientTape() as tape:
+        found = children_log_probs(variables, encode(walks, heads))
+        total = tf.reduce_sum(found.log_probs)
+    kernels, attention, start = (
+        tf.convert_to_tensor(gradient).numpy()
+        for gradient in tape.gradient(total, (variables.kernels, variables.attention, variables.start))
+    )
+    by_name = {
+        decision.name: heads.rows[decision.kind] for decision in walks[0].decisions if isinstance(decision, Choice)
+    }
+    assert not kernels[by_name["layer0/op"]].any()
+    assert not attention.any()
+    assert kernels[by_name["depth"]].any() and start.any()  # depth is free
+
+
+def test_entropy_and_probabilities_of_a_uniform_policy():
+    space = Space(choice_and_link)
+    heads, variables = tables(space, scale=0.0)
+    found = children_log_probs(variables, encode([space.decode((2, 1)), space.decode((0, 0))], heads))
+    np.testing.assert_allclose(found.log_probs, [[-math.log(4), 0, -math.log(2)]] * 2, rtol=1e-6)
+    assert float(found.entropy) == pytest.approx((math.log(4) + math.log(2)) / 2)  # nats per free token
+    np.testing.assert_allclose(found.probabilities, [[0.25] * 4])
+
+
+def test_frequencies_are_the_policy_s_own_probabilities():
+    num = 2000
+    controller = Reinforce(Space(choice_and_link), seed=0, width=500, initial_range=1.0)
+    proposals = controller.ask([Draw(number) for number in range(num)])
+    options = controller.ask([Draw(0, given={"op": (token,)}) for token in range(4)])
+    chances = [math.exp(proposal.log_probs[0]) for proposal in options]
+    assert max(chances) > 2 * min(chances)  # else the test would say little
+    # A binomial count is within 5 standard deviations of its mean, but for one case in a million.
+    for token, chance in enumerate(chances):
+        count = sum(proposal.tokens[0] == token for proposal in proposals)
+        assert abs(count - num * chance) < 5 * math.sqrt(num * chance * (1 - chance))
+    # The bit's chance differs with the option before it: a sum of Bernoulli variables, with variance sum p (1 - p).
+    ones = np.array([p if bit else 1 - p for (_, bit), p in ((q.tokens, math.exp(q.log_probs[1])) for q in proposals)])
+    count = sum(proposal.tokens[1] for proposal in proposals)
+    assert abs(count - ones.sum()) < 5 * math.sqrt((ones * (1 - ones)).sum())
+
+
+# --- Learning
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_rewarded_choice_becomes_more_probable(preset):
+    controller = Reinforce(Space(choice_and_link), seed=0, width=4, **PRESETS[preset])
+
+    def chances():
+        good, bad = controller.ask([Draw(0, given={"op": (1,), "in1": (1,)}), Draw(0, given={"op": (2,), "in1": (0,)})])
+        return np.array(good.log_probs), np.array(bad.log_probs)
+
+    good, bad = chances()
+    figures = controller.tell([Result(0, (1, 1), (), 1.0), Result(1, (2, 0), (), 0.0)])
+    assert (figures["baseline"], figures["mean_reward"]) == (0.5, 0.5)
+    new_good, new_bad = chances()
+    assert (new_good > good).all()
+    assert (new_bad < bad).all()
+
+
+def test_an_option_that_narrowing_masks_is_neither_raised_nor_lowered():
+    space = Space(choice_and_link, Narrowing((parse_rule("op=a,b", fix=False),)))
+    heads, variables = tables(space)
+    found = children_log_probs(variables, encode([replay(space.walk(0), (3, 1))], heads)).log_probs.numpy()
+    assert found[0, 0] == 0
+    assert found[0, 2] < 0
+
+
+def bits():
+    found = []
+    for index in range(6):
+        found.append((yield Choice(f"bit{index}", (0, 1), kind=f"bit{index}")))
+    return found
+
+
+def test_the_default_learns_a_small_task_within_fifteen_batches():
+    controller = Reinforce(Space(bits), seed=1, width=8)
+    target = (1, 0, 0, 1, 1, 0)
+    means = []
+    for batch in range(15):
+        draws = [Draw(8 * batch + row) for row in range(8)]
+        batch_results = [
+            Result(draw.number, proposal.tokens, proposal.log_probs, float(np.mean(np.equal(proposal.tokens, target))))
+            for draw, proposal in zip(draws, controller.ask(draws), strict=True)
+        ]
+        means.append(controller.tell(batch_results)["mean_reward"])
+    # Random children have 1/2 with standard deviation 0.2, so the mean of 24 has 0.04.
+    assert np.mean(means[-3:]) > 0.9
+
+
+# --- Settings
+
+
+def test_the_paper_s_constants():
+    paper = Settings(**PRESETS["paper"])
+    assert (paper.hidden_units, paper.initial_range, paper.learning_rate) == (35, 0.08, 0.0006)
+    assert (paper.advantage, paper.entropy, paper.imitate, paper.imitation) == ("reward", 0, 0, 0)
+    names = [name for name in Variables._fields if name.startswith("lstm")]
+    assert len(names) == 2
+    assert initial_arrays(0, 35, 0.08, {})["lstm_1"].shape == (71, 140)  # input, recurrent and bias rows; 4 gates
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"advantage": "best"}, "controller.advantage is 'best'; it is 'reward' or 'rank'."),
+        ({"baseline_decay": 1.0}, "controller.baseline_decay is 1.0; it must be in [0, 1)."),
+        ({"baseline_decay": math.nan}, "controller.baseline_decay is nan; it must be in [0, 1)."),
+        ({"hidden_units": 0}, "controller.hidden_units is 0; it must be above 0 and finite."),
+        ({"initial_range": -0.1}, "controller.initial_range is -0.1; it must be above 0 and finite."),
+        ({"learning_rate": math.nan}, "controller.learning_rate is nan; it must be above 0 and finite."),
+        ({"rank_window": 0}, "controller.rank_window is 0; it must be above 0 and finite."),
+        ({"entropy": -1.0}, "controller.entropy is -1.0; it must be 0 or more and finite."),
+        ({"imitate": -1}, "controller.imitate is -1; it must be 0 or more and finite."),
+        ({"imitation": math.inf}, "controller.imitation is inf; it must be 0 or more and finite."),
+    ],
+)
+def test_a_wrong_setting_is_said_in_one_sentence(settings, sentence):
+    with pytest.raises(ValueError) as raised:
+        Reinforce(Space(bits), seed=0, width=1, **settings)
+    assert str(raised.value) == sentence

@@ -1,0 +1,259 @@
+"""Schemas: the newest is what the tables say, older stores are brought up to it, and a kill leaves what was there."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from store_helpers import THERE, Clock, claim, dump, files_under, make_search, trained
+
+from db import engine as engine_module
+from db import migrate
+from db import store as store_module
+from db.records import State, StoreError
+from db.schema import REVISION, Row
+from db.store import Store
+
+ROOT = Path(__file__).parents[2]
+ASSETS = Path(__file__).parent / "assets"
+OLD_DIGESTS = {
+    "0001": "00a3fd45bb98ae28888a9eaae0435ebdc1484bd92862dce25bd4825bf074c29d"
+}  # of the search in assets/0001.sqlite
+
+
+def scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    return ScriptDirectory.from_config(config)
+
+
+def test_the_newest_migration_is_the_schemas_revision() -> None:
+    assert scripts().get_heads() == [REVISION]
+
+
+def test_migration_files_are_named_after_their_revisions() -> None:
+    revisions = {script.revision for script in scripts().walk_revisions()}
+    assert engine_module._known_revisions() == revisions
+
+
+def test_migrations_make_what_the_tables_say(store: Store) -> None:
+    with store._engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Row.metadata) == []
+
+
+def test_a_store_that_is_up_to_date_is_left_alone(sqlite_path: Path) -> None:
+    before = sqlite_path.read_bytes()
+    Store(str(sqlite_path), create=True).close()
+    assert sqlite_path.read_bytes() == before
+    assert not list(sqlite_path.parent.glob("*.bak*"))
+
+
+def test_settings_of_a_new_file(tmp_path: Path) -> None:
+    with (
+        contextlib.closing(Store(str(tmp_path / "new.db"), create=True)) as store,
+        store._engine.connect() as connection,
+    ):
+        found = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "trusted_schema")
+        }
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "trusted_schema": 0}
+
+
+# Stores of earlier versions
+
+
+@pytest.mark.parametrize("revision", OLD_DIGESTS)
+def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path, revision: str) -> None:
+    path = shutil.copy(ASSETS / f"{revision}.sqlite", tmp_path / "store.db")
+    clock = Clock()
+    with contextlib.closing(Store(str(path), create=True, clock=clock)) as store:
+        search = store.search("old")
+        assert (search.budget, search.num_trained, search.refused, search.unclean) == (3, 1, {"repeat": 2}, 0)
+        assert store.digest(search.id) == OLD_DIGESTS[revision]
+        states = [child.state for child in store.children(search.id)]
+        assert states == [State.TRAINED, State.FAILED, State.RUNNING, State.READY, State.READY]
+        (best,) = store.top(search.id, 1)
+        assert [row.metrics for row in store.measurements(best.id)] == [{"accuracy": 0.5}]
+        np.testing.assert_array_equal(store.weights(best.id)["w"], np.full((2, 2), 0.5, np.float32))
+        assert [segment.workers for segment in store.segments(search.id)] == [2]
+        store.check()
+        clock.pass_seconds(60)
+        store.take_lease("old", THERE)
+        again = claim(store, search)
+        assert again.number == 2
+        assert store.deliver(again, trained(0.75))
+        assert claim(store, search).number == 3
+
+
+# A schema to come: the tests add a migration after the newest
+
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999"
+down_revision = "{down}"
+
+
+def upgrade():
+    op.add_column("searches", sa.Column("note", sa.Text(), nullable=True))
+    op.create_table("notes", sa.Column("id", sa.Integer(), primary_key=True))
+    {then}
+"""
+
+
+@pytest.fixture
+def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Moves this program's schema to 9999; returns the migrations' folder."""
+
+    def move(then: str = "pass") -> Path:
+        folder = tmp_path / "migrations"
+        shutil.copytree(migrate.MIGRATIONS, folder)
+        (folder / "versions" / "9999_next.py").write_text(NEXT.format(down=REVISION, then=then))
+        monkeypatch.setattr(migrate, "MIGRATIONS", folder)
+        monkeypatch.setattr(engine_module, "_known_revisions", lambda: {"0001", "9999"})
+        for module in (migrate, engine_module, store_module):
+            monkeypatch.setattr(module, "REVISION", "9999")
+        return folder
+
+    return move
+
+
+def tables_of(path: Path) -> set[str]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
+
+
+def test_an_older_store_is_upgraded_after_a_backup(sqlite_path: Path, next_schema: Callable[[str], Path]) -> None:
+    with contextlib.closing(Store(str(sqlite_path))) as store:
+        make_search(store)
+        before = dump(store)
+    next_schema("pass")
+    with contextlib.closing(Store(str(sqlite_path), create=True)) as store:
+        assert store.search("tiny").name == "tiny"
+    assert "notes" in tables_of(sqlite_path)
+    copy = sqlite_path.with_name("store.db.0001.bak")
+    assert "notes" not in tables_of(copy)
+    assert not list(sqlite_path.parent.glob("*.partial"))
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT count(*) FROM searches").fetchone() == (len(before["searches"]),)
+
+
+@pytest.mark.parametrize("options", [{}, {"readonly": True}], ids=str)
+def test_looking_at_an_older_store_does_not_upgrade_it(
+    sqlite_path: Path, next_schema: Callable[[str], Path], options: dict[str, bool]
+) -> None:
+    next_schema("pass")
+    before = sqlite_path.read_bytes()
+    with pytest.raises(StoreError) as caught:
+        Store(str(sqlite_path), **options)
+    assert str(caught.value) == (
+        f"sqlite:///{sqlite_path} has schema 0001 and this program needs 9999; any `automl search` or `automl resume` "
+        "upgrades it (a backup is made first)."
+    )
+    assert sqlite_path.read_bytes() == before
+    assert not list(sqlite_path.parent.glob("*.bak*"))
+
+
+def test_an_older_store_is_not_upgraded_without_its_backup(
+    sqlite_path: Path, next_schema: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next_schema("pass")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StoreError, match=r"The backup .* cannot be written .*; the store was not upgraded\."):
+        Store(str(sqlite_path), create=True)
+    assert "notes" not in tables_of(sqlite_path)
+    assert not list(sqlite_path.parent.glob("*.bak*"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_migration_that_fails_changes_nothing(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    next_schema: Callable[[str], Path],
+    kind: str,
+) -> None:
+    address = str(tmp_path / "store.db") if kind == "sqlite" else request.getfixturevalue("new_database")("failing")
+    with contextlib.closing(Store(address, create=True)) as store:
+        make_search(store)
+        before = dump(store)
+    next_schema("raise RuntimeError('half done')")
+    with pytest.raises(RuntimeError, match="half done"):
+        Store(address, create=True)
+    monkeypatch.undo()
+    with contextlib.closing(Store(address)) as store:
+        assert dump(store) == before
+        store.check()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from db import engine, migrate, store
+folder, path = sys.argv[1:]
+migrate.MIGRATIONS = Path(folder)
+migrate.REVISION = engine.REVISION = store.REVISION = "9999"
+engine._known_revisions = lambda: {"0001", "9999"}
+store.Store(path, create=True)
+"""
+
+
+def killed(folder: Path, path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(folder), str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def test_a_kill_in_an_upgrade_changes_nothing(
+    sqlite_path: Path, next_schema: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(Store(str(sqlite_path))) as store:
+        make_search(store)
+        before = dump(store)
+    folder = next_schema(KILL)
+    monkeypatch.undo()
+    killed(folder, sqlite_path)
+    with contextlib.closing(Store(str(sqlite_path), create=True)) as store:
+        assert dump(store) == before
+        store.check()
+
+
+def test_a_kill_in_the_making_leaves_no_half_store(
+    tmp_path: Path, next_schema: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new.db"
+    folder = next_schema(KILL)
+    monkeypatch.undo()
+    killed(folder, path)
+    assert files_under(tmp_path)  # the file is there, and empty of tables
+    with pytest.raises(StoreError):
+        Store(str(path))
+    with contextlib.closing(Store(str(path), create=True)) as store:
+        make_search(store)
+        store.check()

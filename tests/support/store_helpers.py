@@ -1,0 +1,106 @@
+"""What the store's tests share: a clock they set, tiny searches, and dumps of whole databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import select
+
+from db import blobs
+from db.digest import state_hash
+from db.owner import Owner
+from db.records import Claim, Delivery, Lease, NewChild, Search, Step
+from db.schema import Row
+from db.store import Store
+
+START = 1_700_000_000.0
+HERE = Owner("this-host", "boot-a", 11, 100)  # on no real host, so never known to be gone
+THERE = Owner("that-host", "boot-b", 22, 200)
+
+
+class Clock:
+    """The database's clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def make_search(store: Store, name: str = "tiny", *, budget: int | None = None, seed: int = 7) -> Search:
+    return store.create_search(
+        name,
+        space="space",
+        task="task",
+        controller="random",
+        seed=seed,
+        replicas=1,
+        batch_size=4,
+        threads=1,
+        settings={"rate": 0.5},
+        budget=budget,
+    )
+
+
+def make_child(number: int, *, batch: int = 0, canonical_hash: str | None = None) -> NewChild:
+    return NewChild(
+        number=number,
+        batch=batch,
+        drawn_under=0,
+        origin="policy",
+        tries=1,
+        tokens=(number, 1),
+        log_probs=(-0.5, None),
+        canonical_hash=canonical_hash or f"hash-{number}",
+        spec={"depth": number},
+        seed=2**62 + number,
+        params=10 * number,
+        flops=None,
+    )
+
+
+def make_step(number: int, consumed_batch: int | None = None) -> Step:
+    arrays = {"w": np.full(3, number, np.float32)}
+    blob = blobs.pack(arrays)
+    return Step(number, consumed_batch, {"loss": 0.25}, state_hash(arrays, {"n": number}), blob, blobs.sha256(blob))
+
+
+def start(store: Store, children: int = 4, *, name: str = "tiny", budget: int | None = None) -> tuple[Search, Lease]:
+    """A search that runs, with its first step and its first children."""
+    make_search(store, name, budget=budget)
+    lease = store.take_lease(name, HERE)
+    proposals = [make_child(number) for number in range(children)]
+    store.commit_step(lease, make_step(0), {}, proposals, {"repeat": 1})
+    return store.search(name), lease
+
+
+def claim(store: Store, search: Search, worker: str = "worker-a") -> Claim:
+    claimed = store.claim(search.id, worker, "cpu")
+    assert claimed is not None
+    return claimed
+
+
+def trained(reward: float = 0.5, weights: bytes | None = None) -> Delivery:
+    return Delivery(reward=reward, metrics={"accuracy": reward, "seconds": 3.0}, seconds=3.0, weights=weights)
+
+
+def packed(value: float) -> bytes:
+    return blobs.pack({"w": np.full((2, 2), value, np.float32)})
+
+
+def dump(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table."""
+    with store._engine.connect() as connection:
+        return {
+            table.name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr)
+            for table in Row.metadata.sorted_tables
+        }
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

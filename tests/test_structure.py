@@ -1,0 +1,205 @@
+"""What the source itself must be: layered, without cycles, and without ways for data to become code."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {  # the table of docs/architecture.md
+    "automl": {"child_trainers", "controllers", "search_spaces", "db"},
+    "child_trainers": {"search_spaces", "db"},
+    "controllers": {"search_spaces"},
+    "search_spaces": set(),
+    "db": set(),
+}
+# Database code may put these, and nothing else, into the text of a statement: none of them is a person's.
+SQL_CONSTANTS = {"APPLICATION_ID"}
+# The one place that reads pickles: it allows numpy arrays and nothing else.
+PICKLE = {"child_trainers/data/numpy_unpickler.py"}
+# The one place that runs a person's file, named on the command line and approved (never one out of a store).
+USER_FILES = {"child_trainers/user_files.py": "exec"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "os.system",
+    "os.popen",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "keras.config.enable_unsafe_deserialization",
+}
+FORBIDDEN_KEYWORDS = {"shell": True, "allow_pickle": True, "safe_mode": False}
+
+
+def sources() -> list[str]:
+    return [str(path.relative_to(ROOT)) for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+@functools.cache
+def tree_of(path: str) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(), path)
+
+
+def module_of(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imported(node: ast.AST, package: str) -> list[str]:
+    """The modules that an import statement names; `from x import y` may mean the module x.y as well."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{package}: imports are absolute"
+        return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
+def at_import_time(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run when the module is imported; not functions, not `if TYPE_CHECKING`."""
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test):
+            yield from at_import_time(statement.orelse)
+            continue
+        yield statement
+        for part in ("body", "orelse", "finalbody"):
+            yield from at_import_time(getattr(statement, part, []))
+        for handler in getattr(statement, "handlers", []):
+            yield from at_import_time(handler.body)
+
+
+def test_every_package_is_looked_at() -> None:
+    assert {path.partition("/")[0] for path in sources()} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", sources())
+def test_imports_run_downwards_only(path: str) -> None:
+    package = path.partition("/")[0]
+    for node in ast.walk(tree_of(path)):
+        for name in imported(node, path):
+            other = name.partition(".")[0]
+            if other in MAY_IMPORT and other != package:
+                assert other in MAY_IMPORT[package], f"{path} imports {name}"
+            assert other != "tests", f"{path} imports {name}"
+
+
+def test_the_database_knows_no_tensors() -> None:
+    for path in sources():
+        if path.startswith("db/"):
+            names = {name.partition(".")[0] for node in ast.walk(tree_of(path)) for name in imported(node, path)}
+            assert not names & {"tensorflow", "keras"}, path
+
+
+def test_the_package_root_and_the_members_import_no_tensorflow() -> None:
+    """`import automl`, and listing controllers, spaces and tasks, must be quick."""
+    waiting, seen = ["automl", "controllers", "search_spaces", "child_trainers", "child_trainers.tasks"], set()
+    graph = import_graph()
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += graph[module]
+    paths = {module_of(path): path for path in sources()}
+    for module in seen:
+        for statement in at_import_time(tree_of(paths[module]).body):
+            names = {name.partition(".")[0] for name in imported(statement, module)}
+            assert not names & {"tensorflow", "keras"}, module
+
+
+@functools.cache
+def import_graph() -> dict[str, set[str]]:
+    """Each module, and those of ours that its import imports. A package's own `__init__` counts as imported, too."""
+    modules = {module_of(path): path for path in sources()}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names = {name for node in at_import_time(tree_of(path).body) for name in imported(node, path)}
+        graph[module] = (names & set(modules)) - {module}
+    return graph
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = import_graph()
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way[way.index(module) :], module))
+        if module in done:
+            return
+        for other in sorted(graph[module]):
+            visit(other, (*way, module))
+        done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+@pytest.mark.parametrize("path", sources())
+def test_nothing_stored_can_become_code(path: str) -> None:
+    for node in ast.walk(tree_of(path)):
+        for name in imported(node, path):
+            assert name.partition(".")[0] not in FORBIDDEN_MODULES or path in PICKLE, f"{path} imports {name}"
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in FORBIDDEN_CALLS or called == USER_FILES.get(path), (
+                f"{path}:{node.lineno} calls {called}"
+            )
+            for keyword in node.keywords:
+                if keyword.arg in FORBIDDEN_KEYWORDS and isinstance(keyword.value, ast.Constant):
+                    allowed = keyword.value.value is not FORBIDDEN_KEYWORDS[keyword.arg]
+                    assert allowed, f"{path}:{node.lineno} passes {ast.unparse(keyword)}"
+
+
+SQL_METHODS = {"text", "exec_driver_sql", "execute", "executescript", "executemany", "scalar", "scalars"}
+
+
+def unsafe_sql(node: ast.Call) -> str | None:
+    """Why a call that takes SQL is given text that was put together, or None."""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name not in SQL_METHODS or not node.args:
+        return None
+    statement = node.args[0]
+    for part in ast.walk(statement):
+        if isinstance(part, ast.FormattedValue) and ast.unparse(part.value) not in SQL_CONSTANTS:
+            return f"puts {ast.unparse(part.value)} into SQL"
+    formatted = isinstance(statement, ast.BinOp) and isinstance(statement.op, ast.Add | ast.Mod)
+    if formatted and any(isinstance(part, ast.Constant | ast.JoinedStr) for part in ast.walk(statement)):
+        return f"puts SQL together: {ast.unparse(statement)}"
+    called = statement.func if isinstance(statement, ast.Call) else None
+    if isinstance(called, ast.Attribute) and called.attr == "format":
+        return f"formats SQL: {ast.unparse(statement)}"
+    return None
+
+
+@pytest.mark.parametrize("path", sources())
+def test_sql_is_never_put_together_from_data(path: str) -> None:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            why = unsafe_sql(node)
+            assert why is None, f"{path}:{node.lineno} {why}"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'text(f"SELECT {name}")',
+        'connection.exec_driver_sql("SELECT " + name)',
+        'connection.execute("SELECT %s" % name)',
+        'connection.scalar(text("SELECT {}".format(name)))',
+    ],
+)
+def test_the_test_would_notice(statement: str) -> None:
+    calls = [node for node in ast.walk(ast.parse(statement)) if isinstance(node, ast.Call)]
+    assert any(unsafe_sql(call) for call in calls)
+
+
+@pytest.mark.parametrize("path", sources())
+def test_only_database_code_speaks_sql(path: str) -> None:
+    names = {name.partition(".")[0] for node in ast.walk(tree_of(path)) for name in imported(node, path)}
+    assert path.startswith("db/") or not names & {"sqlalchemy", "sqlite3", "alembic", "psycopg"}
