@@ -408,10 +408,11 @@ class Store:
             return self._update_claimed(connection, claim, lease_until=until, progress=progress)
 
     def measure(self, claim: Claim, epoch: int, metrics: Mapping[str, Any]) -> bool:
-        """Writes the metrics of an epoch; the same epoch again replaces them."""
+        """Writes the metrics of an epoch, which proves progress; the same epoch again replaces them."""
         with self._write() as connection:
             now = self._now(connection)
-            if not self._update_claimed(connection, claim, lease_until=now + LEASE_SECONDS):
+            moved = {"lease_until": now + LEASE_SECONDS, "progress": ChildRow.progress + 1}
+            if not self._update_claimed(connection, claim, **moved):
                 return False
             key = {"child_id": claim.child_id, "fence": claim.fence, "epoch": epoch}
             connection.execute(

@@ -29,6 +29,10 @@ class Walk:
     """
 
     def __init__(self, generator: Generator[Decision, Any, Any], narrower: Narrower | None = None) -> None:
+        if not hasattr(generator, "send"):
+            raise ValueError(
+                f"A space must be a generator function that yields decisions; this one returned {generator!r} at once."
+            )
         self._generator = generator
         self._narrower = narrower
         self._widths: dict[str, int] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -40,7 +42,7 @@ class Sampler:
         while any(row.walk.decision is not None for row in rows):
             current = self._decisions(rows)
             found, carry = self._step(carry, tf.constant(pack(previous, current)))
-            previous = self._answers(rows, *np.split(found.numpy(), [self._heads.width], axis=1))
+            previous = self._answers(rows, found.numpy())
         return [Proposal(row.walk.tokens, tuple(row.log_probs)) for row in rows]
 
     def _packed_step(self, carry: tf.Tensor, packed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -59,14 +61,15 @@ class Sampler:
                 row.encoder.write_decision(current, index, row.walk.decision)
         return current
 
-    def _answers(self, rows: Sequence[_Row], option_log_probs: np.ndarray, link_logits: np.ndarray) -> Previous:
+    def _answers(self, rows: Sequence[_Row], found: np.ndarray) -> Previous:
+        # Plain lists: a row has a few numbers, for which arrays cost more than they save.
+        options, links = (part.tolist() for part in np.split(found, [self._heads.width], axis=1))
         previous = first_inputs((self._width,), self._heads)
         for index, row in enumerate(rows):
             decision = row.walk.decision
             if decision is not None:
-                row.encoder.write_answer(
-                    previous, index, decision, row.answer(decision, option_log_probs[index], link_logits[index])
-                )
+                answer = row.answer(decision, options[index], links[index])
+                row.encoder.write_answer(previous, index, decision, answer)
         return previous
 
 
@@ -80,7 +83,7 @@ class _Row:
         self._uniforms = stream(seed, draw.number, draw.attempt)
         self._draw = draw
 
-    def answer(self, decision: Decision, option_log_probs: np.ndarray, link_logits: np.ndarray) -> tuple[int, ...]:
+    def answer(self, decision: Decision, option_log_probs: list[float], link_logits: list[float]) -> tuple[int, ...]:
         """The answer, forced, given or drawn; the walk goes on with it."""
         if isinstance(decision, Choice):
             answer = self._choose(decision, option_log_probs)
@@ -89,7 +92,7 @@ class _Row:
         self.walk.answer(answer)
         return answer
 
-    def _choose(self, decision: Choice, log_probs: np.ndarray) -> tuple[int, ...]:
+    def _choose(self, decision: Choice, log_probs: list[float]) -> tuple[int, ...]:
         (forced,) = decision.forced
         given = self._draw.answer(decision)
         if forced is not None:
@@ -97,19 +100,19 @@ class _Row:
         elif given is not None:
             (token,) = given
         else:
-            probabilities = np.exp(log_probs[: len(decision.options)].astype(np.float64))
-            if decision.allowed is not None:
-                probabilities *= decision.allowed
-            cumulative = np.cumsum(probabilities)
-            token = int(np.searchsorted(cumulative, self._uniforms.random() * cumulative[-1], side="right"))
-        self.log_probs.append(None if forced is not None else float(log_probs[token]))
+            chances = (
+                math.exp(log_probs[index]) if decision.allows(index) else 0.0 for index in range(len(decision.options))
+            )
+            cumulative = list(itertools.accumulate(chances))
+            token = bisect.bisect_right(cumulative, self._uniforms.random() * cumulative[-1])
+        self.log_probs.append(None if forced is not None else log_probs[token])
         return (token,)
 
-    def _link(self, decision: Links, logits: np.ndarray) -> tuple[int, ...]:
+    def _link(self, decision: Links, logits: list[float]) -> tuple[int, ...]:
         given = self._draw.answer(decision)
         bits = []
         for index, (forced, anchor) in enumerate(zip(decision.forced, self.encoder.earlier, strict=True)):
-            logit = float(logits[anchor])
+            logit = logits[anchor]
             if forced is not None:
                 bit = forced
             elif given is not None:

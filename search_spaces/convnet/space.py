@@ -70,7 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "depths": (3, 4, 5, 6),
         "filter_heights": (1, 3, 5),
         "filter_widths": (1, 3, 5),
-        "num_filters": (8, 16, 24, 32),
+        "num_filters": (8, 12, 16, 24),
         "pooling": (1, 3),
     },
     "paper": {  # the first experiment of section 4.1

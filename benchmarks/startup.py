@@ -1,0 +1,98 @@
+"""How long the commands take that a person waits for: `--help`, and the looks at a store of 10,000 children.
+
+    python benchmarks/startup.py [--children 10000] [--runs 5]
+
+Wall seconds of whole processes, the median of the runs.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from db.owner import Owner
+from db.records import Delivery, NewChild, Origin, SearchState, Step
+from db.store import Store
+
+BATCH = 100
+
+
+def fill(path: Path, children: int) -> None:
+    """A search with so many trained children, written through the store as a search writes them."""
+    store = Store(str(path), create=True)
+    search = store.create_search(
+        "large",
+        space="convnet",
+        task="digits",
+        controller="random",
+        seed=0,
+        replicas=1,
+        batch_size=BATCH,
+        threads=1,
+        settings={"space": {"file": None}, "task": {"file": None}},
+        budget=children,
+    )
+    lease = store.take_lease("large", Owner.this_process())
+    layer = {"filter_height": 3, "filter_width": 3, "num_filters": 24, "inputs": [0, 1]}
+    layer |= {"stride_height": 1, "stride_width": 1, "pool": False}
+    for batch in range(children // BATCH):
+        proposals = [
+            NewChild(
+                number=number,
+                batch=batch,
+                drawn_under=batch,
+                origin=Origin.POLICY,
+                tries=0,
+                tokens=tuple(range(40)),
+                log_probs=(-1.0,) * 40,
+                canonical_hash=str(number),
+                spec={"layers": [layer] * 6},
+                seed=number,
+                params=10_000,
+                flops=1_000_000,
+            )
+            for number in range(batch * BATCH, (batch + 1) * BATCH)
+        ]
+        store.commit_step(lease, Step(batch, None, {}, "0" * 64, None, None), {}, proposals, {})
+        for number in range(BATCH):
+            claim = store.claim(search.id, "worker", "cpu")
+            assert claim is not None
+            reward = (claim.number * 7919 % children) / children
+            store.deliver(claim, Delivery(reward=reward, metrics={"val_accuracy": reward}, seconds=1.0))
+            assert claim.number == batch * BATCH + number
+    store.release(lease, SearchState.FINISHED, None)
+    store.close()
+
+
+def seconds(arguments: list[str], runs: int) -> float:
+    """The median wall time of the command; one run before it warms the disk's cache."""
+    command = [str(Path(sys.executable).with_name("automl")), *arguments]
+    times = []
+    for run in range(runs + 1):
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        if run:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--children", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "large.db"
+        fill(path, arguments.children)
+        store = ["--store", str(path)]
+        figures = {"help": seconds(["--help"], arguments.runs)}
+        for command in (["list"], ["show", "large"], ["top", "large"]):
+            figures[command[0]] = seconds([*command, *store], arguments.runs)
+    print(" ".join(f"{name}={figure:.2f}" for name, figure in figures.items()))
+
+
+if __name__ == "__main__":
+    main()

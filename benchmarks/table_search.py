@@ -1,0 +1,31 @@
+"""A search of 2,000 children on NAS-Bench-Macro in one process, everything stored: wall seconds from command to end.
+
+AUTOML_DATA=… python benchmarks/table_search.py [--children 2000]
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--children", type=int, default=2000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(Path(sys.executable).with_name("automl")), "search", "table", "--workers", "0"]
+        command += ["--space", f"{HERE}/nasbench_macro.py:space", "--task", f"{HERE}/nasbench_macro.py:evaluate"]
+        command += ["--children", str(arguments.children), "--store", f"{folder}/table.db"]
+        began = time.perf_counter()
+        subprocess.run(command, check=True)
+        took = time.perf_counter() - began
+    print(f"seconds={took:.1f} milliseconds_per_child={1000 * took / arguments.children:.1f}")
+
+
+if __name__ == "__main__":
+    main()
