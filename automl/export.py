@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automl.approval import check_approved
+from automl.settings import with_data_dir
 from child_trainers.experiment import Experiment, known, make_experiment
+from child_trainers.user_files import UserFile
 from db.records import Child, Search, State, StoreError
 from db.store import Store
 
@@ -65,7 +68,7 @@ def export_child(
 
 def model_of(store: Store, search: Search, child: Child) -> keras.Model:
     """The child's Keras model with its stored weights, from raw input to logits. Raises ExportError."""
-    return _model(store, search, child, make_experiment(search.settings))
+    return _model(store, search, child, _experiment(search))
 
 
 def child_json(child: Child) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def _export_json(store: Store, search: Search, child: Child, path: Path) -> str:
 
 
 def _export_python(store: Store, search: Search, child: Child, path: Path) -> str:
-    experiment = make_experiment(search.settings)
+    experiment = _experiment(search)
     spec = experiment.space.decode(child.tokens).spec
     shapes = experiment.task.shapes
     if not hasattr(spec, "source") or shapes is None:
@@ -123,7 +126,7 @@ def _export_python(store: Store, search: Search, child: Child, path: Path) -> st
 def _export_keras(store: Store, search: Search, child: Child, path: Path) -> str:
     import keras
 
-    experiment = make_experiment(search.settings)
+    experiment = _experiment(search)
     model = _model(store, search, child, experiment)
     model.save(path)
     reloaded = keras.models.load_model(path)
@@ -146,6 +149,15 @@ EXPORTERS: dict[str, Callable[[Store, Search, Child, Path], str]] = {
     "keras": _export_keras,
 }
 EXTENSIONS = {"json": ".json", "python": ".py", "keras": ".keras"}
+
+
+def _experiment(search: Search) -> Experiment:
+    """The search's space and task. A person's file runs only if they approved it on this machine."""
+    settings = with_data_dir(search.settings, None)
+    for group in ("space", "task"):
+        if (file := UserFile.from_json(settings[group]["file"])) is not None:
+            check_approved(file, name=search.name, flag=f"--{group}")
+    return make_experiment(settings)
 
 
 def _child(store: Store, search: Search, number: int | None) -> Child:

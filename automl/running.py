@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -16,7 +17,7 @@ from typing import Any
 from automl.approval import approve, check_approved
 from automl.loop import Coordinator, Ending, Stop, StopNow, unpack_state
 from automl.proposing import Cost, Limits, Proposer
-from automl.settings import Asked, check_name, stored_settings
+from automl.settings import Asked, check_name, stored_settings, with_data_dir
 from child_trainers.devices import default_workers, environment, quiet_native_start, visible_gpus
 from child_trainers.experiment import Experiment, known, make_experiment
 from child_trainers.heartbeat import Heartbeat
@@ -31,6 +32,7 @@ from db.store import Store
 from search_spaces.walk import canonical_hash
 
 VERSIONED = ("automl", "tensorflow", "keras", "numpy", "sqlalchemy")
+ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
 Progress = Callable[[int, int], None]
 
 
@@ -66,6 +68,7 @@ def create(store: Store, name: str, asked: Asked, *, progress: Progress | None =
     for file in _user_files(settings).values():
         approve(file)  # the person names it here and now
     experiment = make_experiment(settings, progress=progress)
+    experiment.task.prepare()  # wrong data must leave no search behind
     _cost_function(experiment, Limits(**settings["limits"]))
     _make_controller(settings, experiment, asked.seed, asked.batch_size)
     store.create_search(
@@ -127,10 +130,10 @@ def prepare_resume(
         if file is not None and file != stored:
             settings[group] = {**settings[group], "name": f"{file.path}:{file.attribute}", "file": file.to_json()}
             changes[f"{group}.file"] = {"path": file.path, "sha256": file.sha256}
-    chosen = data_dir or os.environ.get("AUTOML_DATA")
-    if chosen and (folder := str(Path(chosen).expanduser().absolute())) != settings["task"]["data_dir"]:
-        settings["task"] = {**settings["task"], "data_dir": folder}
-        changes["task.data_dir"] = folder
+    before = settings["task"]["data_dir"]
+    settings = with_data_dir(settings, data_dir)
+    if settings["task"]["data_dir"] != before:
+        changes["task.data_dir"] = settings["task"]["data_dir"]
     if keep_going is not None and keep_going != settings["keep_going"]:
         settings["keep_going"] = changes["keep_going"] = keep_going
     settings["run"] = dataclasses.asdict(run)
@@ -163,7 +166,7 @@ def run_search(
     settings = dict(search.settings if settings is None else settings)
     prepare_process(search.threads, run.workers, settings["policy_device"])
     lease = store.take_lease(name, Owner.this_process())
-    ending = Ending(SearchState.PAUSED, "it ended with an error")
+    ending = Ending(SearchState.PAUSED, ERROR)
     try:
         with Heartbeat(lambda: _renew(store, lease)):
             ending = _run_under_lease(store, search, lease, settings, run, stop, changes or {}, on_turn, progress)
@@ -172,7 +175,7 @@ def run_search(
         ending = Ending(SearchState.PAUSED, stop.cause)
         return ending
     except KeyboardInterrupt:
-        ending = Ending(SearchState.PAUSED, "stopped at once")
+        ending = Ending(SearchState.PAUSED, AT_ONCE)
         raise
     except StaleLeaseError:
         ending = None  # type: ignore[assignment]
@@ -213,26 +216,30 @@ def _run_under_lease(
     store.change_settings(lease, settings)
     store.set_budget(lease, run.children)
     segment = store.begin_segment(lease, _segment(run, search, settings, changes))
-    experiment.task.prepare()  # before workers start: they would all load or download, and fail one by one
-    pool = _make_pool(store, search, lease, experiment, settings, run)
-    coordinator = Coordinator(
-        store,
-        search,
-        lease,
-        controller,
-        proposer,
-        pool,
-        floor=experiment.task.floor,
-        keep_going=settings["keep_going"],
-        log=str(log_dir(store, search.name)) if run.workers else "",
-    )
-    ending = Ending(SearchState.PAUSED, "it ended with an error")
+    ending = Ending(SearchState.PAUSED, ERROR)
     try:
-        ending = coordinator.run(run.children, stop, lambda: on_turn(coordinator) if on_turn else None)
-        return ending
+        experiment.task.prepare()  # before workers start: they would all load or download, and fail one by one
+        with contextlib.closing(_make_pool(store, search, lease, experiment, settings, run)) as pool:
+            coordinator = Coordinator(
+                store,
+                search,
+                lease,
+                controller,
+                proposer,
+                pool,
+                floor=experiment.task.floor,
+                keep_going=settings["keep_going"],
+                log=str(log_dir(store, search.name)) if run.workers else "",
+            )
+            ending = coordinator.run(run.children, stop, lambda: on_turn(coordinator) if on_turn else None)
+    except StopNow:
+        ending = Ending(SearchState.PAUSED, stop.cause)
+    except KeyboardInterrupt:
+        ending = Ending(SearchState.PAUSED, AT_ONCE)
+        raise
     finally:
-        pool.close()
         store.end_segment(lease, segment, ending.cause or ending.state)
+    return ending
 
 
 def prepare_process(threads: int, workers: int, policy_device: str) -> None:
@@ -372,10 +379,11 @@ def _approved(
         if given is not None:
             raise ValueError(f"The search {name!r} uses no file of yours as its {group}; drop {flag}.")
         return None
-    if given is None and not accept_change:
+    if given is None:
         check_approved(stored, name=name, flag=flag)
-        stored.check_unchanged()
-        return stored
+        if not accept_change:
+            stored.check_unchanged()
+            return stored
     file = UserFile.read(given or f"{stored.path}:{stored.attribute}")
     if file.sha256 != stored.sha256 and not accept_change:
         raise UserFileError(

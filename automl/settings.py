@@ -171,6 +171,12 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
     }
 
 
+def with_data_dir(settings: dict[str, Any], given: str | None) -> dict[str, Any]:
+    """Stored settings with the data folder of this start: the argument, else AUTOML_DATA, else the stored one."""
+    folder = _data_dir(given) or settings["task"]["data_dir"]
+    return {**settings, "task": {**settings["task"], "data_dir": folder}}
+
+
 def check_name(name: str) -> str:
     """A search's name. Raises ValueError for one that a terminal or a folder could not bear."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):

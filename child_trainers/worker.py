@@ -213,13 +213,14 @@ class _Watch:
 
 
 def _read_line(pipe: int) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
+    """The order. Bytes to wake may stand behind it already; a worker looks for children before it first waits."""
+    read = b""
+    while b"\n" not in read:
         part = os.read(pipe, 65536)
         if not part:
             sys.exit("The coordinator ended before it said what to do.")
-        line += part
-    return line
+        read += part
+    return read.partition(b"\n")[0]
 
 
 def _exit_at_once(code: int) -> None:

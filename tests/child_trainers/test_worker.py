@@ -13,7 +13,7 @@ from child_trainers import heartbeat
 from child_trainers.experiment import Experiment
 from child_trainers.process import ROOT
 from child_trainers.task import Outcome, Task
-from child_trainers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Worker
+from child_trainers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Worker, _read_line
 from db.records import Delivery, Fault, SearchState, State, StoreError
 from search_spaces.decisions import Choice
 from search_spaces.space import Space
@@ -302,3 +302,15 @@ def test_a_worker_without_orders_ends():
     with open(os.devnull) as nothing:
         ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], stdin=nothing, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (1, "The coordinator ended before it said what to do.\n")
+
+
+@pytest.mark.parametrize("behind", [b"", b"w", b"wwww"])
+def test_an_order_is_read_whatever_wakes_stand_behind_it(behind):
+    """A pool that wakes its workers before they are up used to leave them waiting for ever."""
+    read, write = os.pipe()
+    try:
+        os.write(write, b'{"store": "automl.db"}\n' + behind)
+        assert _read_line(read) == b'{"store": "automl.db"}'
+    finally:
+        os.close(read)
+        os.close(write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
@@ -162,6 +163,8 @@ class Bench:
         self._count = 0
         self._template = folder / "template.db"
         Store(str(self._template), create=True).close()
+        # As a worker does when it warms up: where another test imported Keras, each child collects garbage.
+        gc.freeze()
 
     def new_store(self) -> Store:
         """A store that holds one search, not yet begun."""

@@ -1,0 +1,80 @@
+"""Every test of the face works in a folder of its own, with an empty home folder, as a newcomer does."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command_line import MINE, Ran, clean_environment, run_automl
+
+from automl.cli.app import main
+
+# Quick children on real digits.
+QUICK = ("--set", "task.epochs=1", "--set", "task.num_train=512", "--fix", "depth=3", "--fix", "layer*/num_filters=8")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder; beside it an empty home. What a command does to this process is undone."""
+    data = os.environ.get("AUTOML_DATA")
+    before, modules = dict(os.environ), set(sys.modules)
+    environment = clean_environment()
+    os.environ.clear()
+    os.environ.update(environment)
+    home = tmp_path / "home"
+    os.environ.update(HOME=str(home), XDG_CONFIG_HOME=str(home / "config"), XDG_CACHE_HOME=str(home / "cache"))
+    if data is not None:
+        os.environ["TESTS_DATA"] = data
+    work = tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield work
+    gc.unfreeze()  # a command that trains in its own process freezes what is there
+    for name in set(sys.modules) - modules:
+        if name.startswith("automl_user_"):
+            del sys.modules[name]
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def automl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Runs the command line in this process."""
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["automl", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def mine(folder: Path) -> Path:
+    """A person's file with a space and a task."""
+    path = folder / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+    """The store of a small real search called `digits`, and what its command printed. To be copied, not written."""
+    folder = tmp_path_factory.mktemp("digits")
+    environment = clean_environment() | {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    arguments = ("search", "digits", *QUICK, "--children", "3", "--batch-size", "2", "--workers", "1")
+    ran = run_automl(*arguments, folder=folder, env=environment)
+    assert ran.code == 0, ran.err
+    return folder / "automl.db", ran

@@ -1,0 +1,436 @@
+"""What bad input gets: one sentence on standard error and exit code 1, and nothing was done."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import MINE, OURS, files_in
+
+from db.schema import REVISION
+from db.store import Store
+
+INLINE = ("--workers", "0", "--children", "3")
+LOOKING = (("list",), ("show", "mine"), ("top", "mine"), ("export", "mine", "--format", "json", "--to", "new.json"))
+CHANGING = (("search", "mine"), ("resume", "mine"), ("delete", "mine", "--yes"))
+
+
+@pytest.fixture
+def searched(automl, mine, folder):
+    """A finished search called `mine`."""
+    ran = automl("search", "mine", *OURS, *INLINE)
+    assert ran.code == 0, ran.err
+    return folder / "automl.db"
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--space", "convnot"], "There is no space called 'convnot'; there is convnet."),
+        (["--task", "digit"], "There is no task called 'digit'; there is digits, cifar10, npz."),
+        (["--task", "cifar"], "There is no task called 'cifar'; there is cifar10, digits, npz."),
+        (["--task", "npz"], "The task npz needs a file: write npz:PATH."),
+        (["--controller", "rando"], "There is no controller called 'rando'; there is random, reinforce."),
+        (["--preset", "papr"], "There is no preset called 'papr'; there is paper, small."),
+        (["--preset", "smal"], "There is no preset called 'smal'; there is small, paper."),
+        (["--task", "cifar10", "--recipe", "quik"], "There is no recipe called 'quik'; there is quick, paper."),
+        (["--recipe", "paper"], "There is no recipe called 'paper'; there is default."),
+        (
+            ["--controller", "random", "--controller-preset", "paper"],
+            "There is no controller preset called 'paper'; there is default.",
+        ),
+        (["--schedule", "dept"], "There is no schedule called 'dept'; there is depth."),
+        (
+            ["--set", "spcae.strides=true"],
+            "There is no group of options called 'spcae'; there is space, task, controller.",
+        ),
+        (
+            ["--set", "space.stride=true"],
+            "There is no space option called 'stride'; there is strides, skips, filter_widths, num_filters, depths, "
+            "filter_heights, pooling.",
+        ),
+        (
+            ["--set", "task.epoch=3"],
+            "There is no task option called 'epoch'; there is epochs, last_epochs, momentum, schedule, batch_size, "
+            "augment, num_train, learning_rate and 2 more.",
+        ),
+        (
+            ["--fix", "depht=3"],
+            "--fix depht=3: no decision of this space is called 'depht'; it has depth, layer1/inputs, layer2/inputs, "
+            "layer3/inputs, layer4/inputs, layer5/inputs, layer0/inputs, layer0/filter_height and 16 more.",
+        ),
+        (["--fix", "depth=7"], "--fix depth=7: '7' is not an option; there are 3, 4, 5, 6."),
+        (["--fix", "depth"], "--fix 'depth' is not of the form NAME=VALUE, for example layer*/filter_height=3."),
+        (
+            ["--fix", "depth=6", "--schedule", "depth"],
+            "'depth' is set by the schedule, so it cannot also be narrowed; drop the rule or the schedule.",
+        ),
+        (["--set", "task.epochs=0"], "task.epochs is 0; it must be a whole number above 0."),
+        (["--set", "strides"], "--set 'strides' is not of the form GROUP.NAME=VALUE, for example space.strides=true."),
+        (["--children", "0"], "--children is 0; it must be 1 or more."),
+        (["--time", "soon"], "'soon' is not a time; write for example 45s, 10m or 1.5h."),
+        (["--max-params", "few"], "'few' is not a number; write for example 300000, 300k or 1.5M."),
+        (["--config", "none.toml"], "none.toml cannot be read: No such file or directory."),
+        (["--minimize", "a", "--maximize", "b"], "--minimize and --maximize exclude each other; name the one metric "
+         "that counts."),
+    ],
+)  # fmt: skip
+def test_wrong_names_and_values(automl, folder, flags, sentence):
+    controller = () if "--controller" in flags else ("--controller", "random")
+    assert automl("search", "first", *controller, *INLINE, *flags).error == sentence
+    if Path("automl.db").exists():
+        assert automl("list", "--json").json == []
+
+
+@pytest.mark.parametrize("name", ["", "-rf", "../up", "a b", "é", "x" * 101, "a/b", "'; DROP TABLE searches; --"])
+def test_names_that_no_search_may_have(automl, folder, name):
+    error = automl("search", *INLINE, "--", name).error
+    assert error == (
+        f"{name!r} cannot name a search; use up to 100 letters, digits, '.', '_' and '-', beginning with a letter or "
+        "digit."
+    )
+
+
+def test_an_option_of_a_controller_that_it_has_not(automl):
+    error = automl("search", "first", "--controller", "random", "--set", "controller.rate=1", *INLINE).error
+    assert error == "There is no controller option called 'rate'; there is none."
+
+
+def test_unknown_search(automl, searched):
+    for command in (("show", "mien"), ("top", "mien"), ("resume", "mien"), ("delete", "mien", "--yes")):
+        sentence = f"There is no search called 'mien' in sqlite:///{searched.name}; it has mine."
+        assert automl(*command).error == sentence
+
+
+def test_a_name_that_exists(automl, searched):
+    before = searched.read_bytes()
+    assert automl("search", "mine", *OURS, *INLINE).error == (
+        "A search called 'mine' is already in sqlite:///automl.db. Go on with it: automl resume mine --store automl.db;"
+        " or choose another name."
+    )
+    assert searched.read_bytes() == before
+
+
+def test_a_usage_error_is_clicks_own(automl):
+    ran = automl("search")
+    assert ran.code == 2 and "Missing argument 'NAME'" in ran.err
+
+
+# Stores
+
+
+@pytest.mark.parametrize("command", [*LOOKING, ("resume", "mine"), ("delete", "mine", "--yes")])
+def test_no_store(automl, folder, command):
+    assert automl(*command).error == (
+        "There is no store at sqlite:///automl.db. Start one with: automl search NAME --store automl.db"
+    )
+    assert files_in(folder) == {}
+
+
+def other_peoples(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE letters (text)")
+    connection.close()
+    return "is not an automl store"
+
+
+def no_database(path):
+    path.write_bytes(b"Dear diary, " * 1000)
+    return "cannot be read as a database (file is not a database)"
+
+
+def torn(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return "database disk image is malformed"
+
+
+def newer(path):
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("UPDATE alembic_version SET version_num='9999'")
+    connection.commit()
+    connection.close()
+    return f"was written by a newer automl (schema 9999; this program knows up to {REVISION})"
+
+
+def trapped(path):
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("CREATE TRIGGER gift AFTER UPDATE ON searches BEGIN DELETE FROM children; END")
+    connection.commit()
+    connection.close()
+    return "holds a trigger 'gift' that automl never makes"
+
+
+@pytest.fixture(scope="module")
+def any_store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("stores") / "automl.db"
+    Store(str(path), create=True).close()
+    return path
+
+
+@pytest.mark.parametrize("damage", [other_peoples, no_database, torn, newer, trapped])
+def test_a_store_that_cannot_be_used_is_refused_and_not_written(automl, folder, mine, any_store, damage):
+    path = folder / "automl.db"
+    if damage not in (other_peoples, no_database):
+        shutil.copy(any_store, path)
+    sentence = damage(path)
+    before = files_in(folder)
+    for command in (*LOOKING, ("search", "mine", *OURS, *INLINE), *CHANGING[1:]):
+        error = automl(*command).error
+        assert sentence in error and "automl.db" in error, command
+        assert files_in(folder) == before, command
+    report = automl("doctor", "--json")
+    (finding,) = [finding for finding in __import__("json").loads(report.out) if finding["subject"] == "store"]
+    assert report.code == 1 and not finding["well"] and sentence in finding["found"]
+    assert files_in(folder) == before
+
+
+def test_the_folder_of_a_store_must_be_there(automl, mine):
+    error = automl("search", "mine", *OURS, "--store", "none/a.db").error
+    assert error == "The folder none for the store a.db does not exist; create it first."
+
+
+def test_addresses_that_are_none(automl):
+    assert automl("list", "--store", "mysql://host/db").error == (
+        "The store cannot be on mysql; use sqlite:///FILE or postgresql://HOST/DATABASE."
+    )
+    assert "is not a database URL" in automl("list", "--store", "://").error
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:hush-hush@localhost:9/things",
+        "postgresql://me@localhost:9/things?password=hush-hush&sslpassword=hush-hush",
+        "postgresql://me:hush-hush@localhost:not-a-port/things",
+        "mysql://me:hush-hush@localhost/things",
+    ],
+)
+@pytest.mark.parametrize("command", [("list",), ("search", "mine", *OURS, *INLINE), ("resume", "mine"), ("doctor",)])
+def test_secrets_of_an_address_are_never_shown(automl, mine, folder, address, command):
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    ran = automl(*command, "--store", address)
+    assert ran.code == 1
+    assert "hush-hush" not in ran.out + ran.err
+    assert not any(b"hush-hush" in content for content in files_in(folder).values())
+
+
+# A person's own files
+
+
+def test_a_persons_file_that_cannot_be_used(automl, folder, mine):
+    def error(space="mine.py:space", task="mine.py:evaluate"):
+        return automl("search", "first", "--controller", "random", "--space", space, "--task", task, *INLINE).error
+
+    here = folder / "mine.py"
+    assert error(space="none.py:space") == f"{folder / 'none.py'} cannot be read: No such file or directory."
+    assert error(task="mine.py:evaluat") == f"{here} has no function 'evaluat'; it has Path, Choice, space, evaluate."
+    assert error(task="mine.py") == "mine.py names no attribute; write mine.py:NAME, with the function's name."
+    assert error(task="mine.py:space") != ""
+    (folder / "latin.py").write_bytes("# caf\xe9".encode("latin-1"))
+    assert error(space="latin.py:space") == f"{folder / 'latin.py'} is not a Python file: it is not UTF-8 text."
+    assert automl("list", "--json").json == []
+
+
+def test_errors_in_a_persons_file_are_not_disguised(automl, folder, mine):
+    mine.write_text("import automl\n1 / 0\n")
+    assert automl("search", "first", *OURS, *INLINE).error == (
+        "ZeroDivisionError: division by zero (--debug shows where)"
+    )
+    mine.write_text("def space(:\n")
+    assert automl("search", "first", *OURS, *INLINE).error.startswith("SyntaxError: invalid syntax (mine.py, line 1)")
+
+
+def test_resume_without_the_file(automl, searched, mine):
+    mine.unlink()
+    assert automl("resume", "mine", "--children", "5").error == f"{mine} cannot be read: No such file or directory."
+
+
+def test_resume_with_a_changed_file(automl, searched, mine):
+    mine.write_text(MINE + "\n# better now\n")
+    error = automl("resume", "mine", "--children", "5").error
+    assert error.startswith(f"{mine} has changed since the search began (sha256 ")
+    assert error.endswith("; put the old text back, or accept the new one with --accept-change.")
+
+
+def test_resume_on_a_machine_where_the_file_was_never_approved(automl, searched, mine, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another machine"))
+    sentence = (
+        f"The search 'mine' runs your file {mine}, which was not started or approved by you on this machine; read it, "
+        f"then approve it with: automl resume mine --space {mine}:space"
+    )
+    assert automl("resume", "mine", "--children", "5").error == sentence
+    # Accepting a change is no approval: a store from somewhere else may name any file of this machine.
+    mine.write_text(MINE + f"\nPath({str(tmp_path / 'marker')!r}).touch()\n")
+    assert automl("resume", "mine", "--children", "5", "--accept-change").error == sentence
+    assert not (tmp_path / "marker").exists()
+
+
+def test_looking_and_exporting_run_no_file_that_was_not_approved(automl, searched, mine, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another machine"))
+    for command in (("show", "mine"), ("top", "mine"), ("list",), ("doctor",)):
+        assert automl(*command).code == 0
+    for kind in ("python", "keras"):
+        assert "was not started or approved by you" in automl("export", "mine", "--format", kind, "--to", "new").error
+    assert automl("export", "mine", "--format", "json", "--to", "new.json").code == 0
+
+
+def test_resume_with_a_file_that_the_search_does_not_use(automl, mine, folder):
+    with_builtin = ("--space", "mine.py:space", "--task", "mine.py:evaluate", "--controller", "random")
+    assert automl("search", "mine", *with_builtin, *INLINE).code == 0
+    other = folder / "other.py"
+    other.write_text(MINE + "\n# another\n")
+    error = automl("resume", "mine", "--children", "5", "--task", "other.py:evaluate").error
+    assert error.startswith(f"{other} is not the text that the search began with (sha256 ")
+
+
+# Data
+
+
+def save(path, **changes):
+    generator = np.random.default_rng(0)
+    arrays = {
+        "x_train": generator.integers(0, 256, (40, 6, 6, 1)).astype(np.uint8),
+        "y_train": np.arange(40) % 4,
+    }
+    np.savez(path, **(arrays | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"x_train": np.zeros((40, 6))},
+            "x_train in {path} must hold numbers in shape (count, height, width, channels), found float64 of shape "
+            "(40, 6).",
+        ),
+        (
+            {"x_train": np.full((40, 6, 6, 1), "a")},
+            "x_train in {path} must hold numbers in shape (count, height, width, channels), found <U1 of shape "
+            "(40, 6, 6, 1).",
+        ),
+        ({"y_train": np.zeros(40)}, "y_train in {path} must hold integers in shape (count,), found float64 of shape "
+         "(40,)."),
+        ({"y_train": np.arange(39) % 4}, "x_train and y_train in {path} must be of one length, found 40 images and 39 "
+         "labels."),
+    ],
+)  # fmt: skip
+def test_arrays_of_the_wrong_form(automl, folder, changes, sentence):
+    path = folder / "images.npz"
+    save(path, **changes)
+    error = automl("search", "first", "--task", "npz:images.npz", "--controller", "random", *INLINE).error
+    assert error == sentence.format(path=path)
+    assert automl("list", "--json").json == []
+
+
+def test_an_array_file_that_is_not_there(automl, folder):
+    error = automl("search", "first", "--task", "npz:none.npz", "--controller", "random", *INLINE).error
+    assert error == f"{folder / 'none.npz'} is not a file; expected one made with numpy.savez."
+
+
+def test_cifar10_with_the_wrong_checksum(automl, folder):
+    data = folder / "data" / "cifar-10-batches-py"
+    data.mkdir(parents=True)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (data / name).write_bytes(b"not the photographs")
+    error = automl("search", "first", "--task", "cifar10", "--data-dir", "data", "--controller", "random", *INLINE).error
+    assert error.startswith(
+        f"{data / 'data_batch_1'} is damaged or not the official file: expected sha256 54636561a3ce25bd3e19253c6b0d8538"
+    )
+    assert "found " in error and "in 19 bytes; replace it" in error
+    # Mended, the same command is to be given again: no search has been begun.
+    assert automl("list", "--json").json == []
+
+
+def test_cifar10_offline(automl, folder, monkeypatch):
+    def unreachable(*arguments, **options):
+        raise urllib.error.URLError("Network is unreachable")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    error = automl("search", "first", "--task", "cifar10", "--data-dir", "data", "--controller", "random", *INLINE).error
+    data = folder / "data"
+    assert error == (
+        f"CIFAR-10 is not in {data} (the download failed: <urlopen error Network is unreachable>): unpack "
+        f"https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz so that {data / 'cifar-10-batches-py'} holds "
+        "data_batch_1, data_batch_2, data_batch_3, data_batch_4, data_batch_5, test_batch."
+    )
+    assert automl("list", "--json").json == []
+
+
+# Limits that cannot be judged, exports, deletions
+
+
+def test_limits_need_a_space_and_a_task_that_can_count(automl, mine):
+    assert automl("search", "first", *OURS, *INLINE, "--max-params", "10k").error == (
+        "--max-params and --max-flops need a space whose specs have a method count(input_shape, num_classes), and a "
+        "task with images; drop the limit."
+    )
+
+
+def test_export_onto_something(automl, searched, folder):
+    def export(to, *flags, kind="json"):
+        return automl("export", "mine", "--format", kind, "--to", to, *flags)
+
+    there = folder / "there.json"
+    there.write_text("mine")
+    assert export("there.json").error == "there.json is there already; choose another path or add --force."
+    assert there.read_text() == "mine"
+    assert export("none/a.json").error == "The folder none does not exist; create it first."
+    assert export(folder, "--force").error == f"{folder} is a folder; name a file in it."
+    assert export("a.h5", kind="hdf5").error.startswith("There is no format called 'hdf5'; there is ")
+    assert export("a.json", "--child", "99").error == "'mine' has no child 99; see automl top mine."
+
+
+def test_deleting_asks_first(automl, searched, monkeypatch):
+    error = "Deleting 'mine' with its 8 children needs --yes where nobody can be asked."
+    assert automl("delete", "mine").error == error
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    assert automl("delete", "mine").out == "Nothing was deleted.\n"
+    assert automl("list", "--json").json[0]["name"] == "mine"
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    assert automl("delete", "mine").out == "Deleted mine.\n"
+    assert automl("list", "--json").json == []
+
+
+# Tracebacks
+
+
+def test_debug_shows_the_traceback(folder, mine):
+    from command_line import run_automl
+
+    ran = run_automl("resume", "mine", "--debug", folder=folder)
+    assert ran.code == 1
+    assert "Traceback (most recent call last)" in ran.err and "There is no store at" in ran.err
+    plain = run_automl("resume", "mine", folder=folder)
+    assert plain.error.startswith("There is no store at")
+
+
+def test_what_nobody_expected_is_one_line_too(automl, monkeypatch):
+    def broken(*arguments, **options):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("automl.cli.look.print_list", broken)
+    assert automl("list").error == "KeyError: 'surprise' (--debug shows where)"
+
+
+def test_a_closed_pipe_is_no_error(searched, folder):
+    from command_line import script
+
+    with subprocess.Popen(
+        [script(), "top", "mine", "--json"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
