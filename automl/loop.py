@@ -25,10 +25,11 @@ FAILURES_IN_A_ROW = 10
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """How a run of the loop ended."""
+    """How a run of the loop ended. `failed`: it paused itself, since nothing could be trained."""
 
     state: SearchState
     cause: str | None = None
+    failed: bool = False
 
 
 class Stop:
@@ -122,7 +123,7 @@ class Coordinator:
         try:
             news = self._pool.tend()
         except PoolError as error:
-            return Ending(SearchState.PAUSED, str(error))
+            return Ending(SearchState.PAUSED, str(error), failed=True)
         if not news:
             self._pool.wait(WAIT_SECONDS)
             return None
@@ -230,6 +231,7 @@ class Coordinator:
                     SearchState.PAUSED,
                     f"{many} failed ({child.fault}: {child.message}).{log} Mend "
                     "the cause and resume, or resume with --keep-going.",
+                    failed=True,
                 )
         return None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from automl.export import export_child, model_of
 from automl.loop import Ending, Stop
 from automl.running import create, prepare_resume, run_search
 from automl.settings import Asked
+from child_trainers.experiment import known
 from db.records import Child, Search, State, StoreError
 from db.store import Store
 
@@ -42,23 +44,43 @@ def search(name: str, *, store: str | None = None, **asked: Any) -> Result:
         ValueError: a setting is unknown or wrong.
         NameTakenError: the name exists.
     """
-    for key in ("set", "fix", "only"):
-        if key in asked:
-            asked[key] = tuple(asked[key])
-    opened = Store(store_address(store), create=True)
-    with contextlib.closing(opened):
-        run = create(opened, name, Asked(**asked))
-        ending = run_search(opened, name, run, Stop())
+    names = [field.name for field in dataclasses.fields(Asked)]
+    for key, value in asked.items():
+        known("setting", key, names)
+        if isinstance(value, list):
+            asked[key] = tuple(value)
+    settings = Asked(**asked)
+    with contextlib.closing(Store(store_address(store), create=True)) as opened:
+        run = create(opened, name, settings)
+        with _time_limit(run.time) as stop:
+            ending = run_search(opened, name, run, stop)
     return Result(name, store_address(store), ending)
 
 
 def resume(name: str, *, store: str | None = None, **changes: Any) -> Result:
     """Goes on with a search, or further: takes `children`, `time`, `workers` and the rest of `prepare_resume`."""
-    opened = Store(store_address(store))
-    with contextlib.closing(opened):
+    with contextlib.closing(Store(store_address(store))) as opened:
         run, settings, changed = prepare_resume(opened, name, **changes)
-        ending = run_search(opened, name, run, Stop(), settings=settings, changes=changed)
+        with _time_limit(run.time) as stop:
+            ending = run_search(opened, name, run, stop, settings=settings, changes=changed)
     return Result(name, store_address(store), ending)
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float | None) -> Iterator[Stop]:
+    """A stop that is requested when the time is over. A child that trains in this process is trained to its end."""
+    stop = Stop()
+    if seconds is None:
+        yield stop
+        return
+    timer = threading.Timer(seconds, stop.request, ["the time that was given is over"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield stop
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 @dataclasses.dataclass(frozen=True)

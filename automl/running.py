@@ -335,23 +335,49 @@ def _make_pool(
 
 
 def _segment(run: Run, search: Search, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    machine = {
-        "host": platform.node(),
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads_per_worker": search.threads,
-    }
     files = {group: {"path": file.path, "sha256": file.sha256} for group, file in _user_files(settings).items()}
     return {
         "children": run.children,
         "time": None if run.time is None or math.isinf(run.time) else run.time,
         "workers": run.workers,
         "versions": versions(),
-        "machine": machine,
+        "machine": machine() | {"threads_per_worker": search.threads},
         "user_files": files,
         "changes": dict(changes),
     }
+
+
+def machine() -> dict[str, Any]:
+    """What children's last bits can depend on beside the versions."""
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def other_surroundings(store: Store, search: Search) -> list[str]:
+    """How this machine and its packages differ from those of the last run: children may then not be bit-equal."""
+    segments = store.segments(search.id)
+    if not segments:
+        return []
+    last, here = segments[-1], versions()
+    changed = [
+        f"{name} {before} before, {here[name]} now"
+        for name, before in last.versions.items()
+        if name in here and here[name] != before
+    ]
+    before, now = last.machine.get("processor"), machine()["processor"]
+    return changed if before == now else [*changed, f"processor {before} before, {now} now"]
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -20,6 +20,13 @@ from search_spaces import SPACES
 GROUPS = ("space", "task", "controller")
 DEFAULT_CHILDREN = 100
 MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9}
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of settings: the types that fit, and the words for them
+    "str": ((str,), "a text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "tuple[str, ...]": ((tuple,), "a list of texts"),
+}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -83,6 +90,8 @@ class Asked:
     policy_device: str = "cpu"
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_kind(field, getattr(self, field.name))
         for name in ("replicas", "batch_size", "threads", "max_params", "max_flops", "stall", "child_timeout", "time"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -119,9 +128,7 @@ def from_toml(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         name = known("setting", key.replace("-", "_"), names)
         if name == "set":
-            value = [
-                f"{group}.{option}={json.dumps(given)}" for group in value for option, given in value[group].items()
-            ]
+            value = _options_of_tables(path, value)
         elif name == "time" or name.endswith("timeout") or name == "stall":
             value = parse_seconds(str(value))
         elif name.startswith("max_"):
@@ -203,6 +210,26 @@ def parse_count(text: str) -> int:
     return round(float(match[1]) * MULTIPLES.get(match[2], 1))
 
 
+def _check_kind(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raises ValueError where a setting from a TOML file or from Python is of another type than declared."""
+    kind, _, optional = str(field.type).partition(" | ")
+    types, words = KINDS[kind]
+    fits = type(value) in types and (kind != "tuple[str, ...]" or all(type(item) is str for item in value))
+    if not (fits or (value is None and optional)):
+        raise ValueError(f"{_flag(field.name)} is {value!r}; it must be {words}.")
+
+
+def _options_of_tables(path: Path, tables: Any) -> list[str]:
+    """`[set.GROUP]` tables as the texts of --set."""
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise ValueError(f"{path}: 'set' holds tables by group; write for example [set.task] and below it epochs = 8.")
+    return [
+        f"{group}.{option}={json.dumps(given, default=str)}"
+        for group, table in tables.items()
+        for option, given in table.items()
+    ]
+
+
 def _parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     options: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for text in texts:
@@ -241,7 +268,7 @@ def _file(reference: str) -> dict[str, str] | None:
 
 def _data_dir(given: str | None) -> str | None:
     chosen = given or os.environ.get("AUTOML_DATA")
-    return None if chosen is None else str(Path(chosen).expanduser().absolute())
+    return str(Path(chosen).expanduser().absolute()) if chosen else None
 
 
 def _flag(name: str) -> str:

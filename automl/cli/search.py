@@ -12,14 +12,17 @@ from automl.cli.interrupts import Interrupts
 from automl.cli.views import View, make_view
 from automl.loop import Ending, Stop
 from automl.results import store_address
-from automl.running import Run, create, log_dir, prepare_resume, refuse_taken, run_search
+from automl.running import Run, create, log_dir, other_surroundings, prepare_resume, refuse_taken, run_search
 from automl.settings import Asked, from_toml
 from db.records import SearchState
 from db.store import Store
 
 
 def start(name: str, store_option: str | None, config: Path | None, given: dict[str, Any]) -> None:
-    asked = Asked(**({} if config is None else from_toml(config)) | given)
+    configured = {} if config is None else from_toml(config)
+    if "set" in configured and "set" in given:
+        given["set"] = configured["set"] + given["set"]  # single options: of one named twice, the last holds
+    asked = Asked(**configured | given)
     with contextlib.closing(Store(store_address(store_option), create=True)) as store:
         refuse_taken(store, name)
         view = make_view(store, name)
@@ -37,10 +40,12 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
         if run.children is not None and search.num_trained >= run.children:
             print(
                 f"{name} has trained {search.num_trained} of {run.children} children. Go further with: "
-                f"{resume_command(store, name)} --children {2 * run.children}"
+                f"{resume_command(store, name)} --children {2 * search.num_trained}"
             )
             return
         view.note(f"Resuming the search {name!r} in {store}")
+        for difference in other_surroundings(store, search):
+            view.note(f"Children may differ in their last bits from those trained before: {difference}")
         _run(store, name, run, view, settings=settings, changes=changed)
 
 
@@ -115,7 +120,7 @@ def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
     view.result()
     if ending.state == SearchState.PAUSED:
         print(f"Paused: {ending.cause}\nGo on with: {command}")
-        if ending.cause and "failed (" in ending.cause:
+        if ending.failed:
             sys.exit(1)
     elif ending.state == SearchState.EXHAUSTED:
         print(f"Done: {ending.cause}.")
