@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -31,15 +32,13 @@ def examine(address: str, data_dir: str | None) -> list[Finding]:
         store = Store(address, readonly=True)
     except StoreError as error:
         return [*findings, Finding("store", False, str(error), "name another with --store")]
-    try:
-        store.check()
-    except StoreError as error:
-        return [*findings, Finding("store", False, str(error), "restore it from a backup")]
-    findings.append(Finding("store", True, f"{store} can be read and is not damaged"))
-    for search in store.searches():
-        findings.append(_search(store, search.name))
-    store.close()
-    return findings
+    with contextlib.closing(store):
+        try:
+            store.check()
+        except StoreError as error:
+            return [*findings, Finding("store", False, str(error), "restore it from a backup")]
+        findings.append(Finding("store", True, f"{store} can be read and is not damaged"))
+        return findings + [_search(store, search.name) for search in store.searches()]
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
