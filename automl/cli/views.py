@@ -155,7 +155,9 @@ def panel(standing: Standing) -> RenderableType:
         heads.add_row("draws refused", ", ".join(f"{count} {reason}" for reason, count in search.refused.items()))
     parts: list[RenderableType] = [heads]
     if search.budget is not None:
-        parts.insert(0, ProgressBar(total=search.budget, completed=standing.num_trained))
+        bar = Table.grid(expand=True)  # a bar alone ends without a new line
+        bar.add_row(ProgressBar(total=search.budget, completed=standing.num_trained))
+        parts.insert(0, bar)
     if standing.best:
         parts += [Text(), best_table(standing)]
     title = f"{search.name}: {search.space} on {search.task} by {search.controller}"
@@ -163,23 +165,28 @@ def panel(standing: Standing) -> RenderableType:
 
 
 def best_table(standing: Standing) -> RenderableType:
+    """The best children; a spec that is too long for the terminal is cut, the figures are not."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("child", "reward", "metric", "params", "FLOPs", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("spec", overflow="ellipsis", no_wrap=True)
-    for child in standing.best:
-        table.add_row(
+    headings = ("child", "reward", "metric", "params", "FLOPs", "seconds")
+    rows = [
+        (
             str(child.number),
             f"{child.reward:.4f}",
             first_metric(child.metrics),
             quantity(child.params),
             quantity(child.flops),
             "-" if child.seconds is None else f"{child.seconds:.1f}",
-            Text(spec_line(child.spec)),
         )
+        for child in standing.best
+    ]
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for heading, *cells in zip(headings, *rows, strict=True):
+        table.add_column(heading, justify="right", no_wrap=True, width=max(map(len, (heading, *cells))))
+    table.add_column("spec", overflow="ellipsis", no_wrap=True, ratio=1)
+    for child, row in zip(standing.best, rows, strict=True):
+        table.add_row(*row, Text(spec_line(child.spec)))
     return table
 
 
