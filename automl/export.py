@@ -113,14 +113,13 @@ def _export_json(store: Store, search: Search, child: Child, path: Path) -> str:
 def _export_python(store: Store, search: Search, child: Child, path: Path) -> str:
     experiment = _experiment(search)
     spec = experiment.space.decode(child.tokens).spec
-    shapes = experiment.task.shapes
-    if not hasattr(spec, "source") or shapes is None:
+    if not hasattr(spec, "source") or not hasattr(experiment.task, "source"):
         raise ExportError(
             f"Children of {search.name!r} cannot be written as Python: that takes a space whose specs have a method "
-            "source(input_shape, num_classes), and a task with images. Export them as json."
+            "source(input_shape, num_classes, preprocessing), and a task with images. Export them as json."
         )
-    path.write_text(spec.source(*shapes), encoding="utf-8")
-    return "a Keras model without weights, as readable source"
+    path.write_text(experiment.task.source(spec), encoding="utf-8")
+    return "a Keras model from raw images, without weights, as readable source"
 
 
 def _export_keras(store: Store, search: Search, child: Child, path: Path) -> str:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from child_trainers.data.dataset import ImageData
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, Outcome, Report
+from child_trainers.whitening import whitening
 
 PADDING = 4  # pixels on each side before the random crop
 VALIDATION_BATCH = 512
@@ -24,20 +25,6 @@ class DeviceData(NamedTuple):
     y_train: tf.Tensor  # int32 (count,)
     x_validation: tf.Tensor
     y_validation: tf.Tensor
-
-
-def whitening(input_shape: Sequence[int]) -> keras.layers.Layer:
-    """Subtracts each image's mean and divides by its standard deviation, over all its pixels and channels.
-
-    A plain Keras layer, so that an exported model that starts with it needs nothing of ours.
-    Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.1 ("whitening").
-    """
-    # epsilon: a blank image must not divide by zero; 0.01 is far below the variance of any real one (0 to 255 squared).
-    layer = keras.layers.LayerNormalization(
-        axis=[1, 2, 3], center=False, scale=False, epsilon=0.01, dtype="float32", name="whitening"
-    )
-    layer.build((None, *input_shape))
-    return layer
 
 
 def to_device(data: ImageData) -> DeviceData:

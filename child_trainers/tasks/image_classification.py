@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from child_trainers.data.dataset import ImageData
 from child_trainers.recipes import Recipe
 from child_trainers.task import Goal, Outcome, Report, Task, fresh_start, read_outcome
+from child_trainers.whitening import WHITENING_SOURCE, whitening
 
 if TYPE_CHECKING:
     import keras
@@ -96,12 +97,16 @@ class ImageClassification(Task):
         """The child's model with its stored weights; it takes raw images, whitening is its first layer."""
         import keras
 
-        from child_trainers.training import ordered_weights, whitening
+        from child_trainers.training import ordered_weights
 
         inner = spec.build(*self.shapes)
         inner.set_weights(ordered_weights(weights))
         image = keras.Input(self.shapes[0], name="raw_image")
         return keras.Model(image, inner(whitening(self.shapes[0])(image)), name="child")
+
+    def source(self, spec: Any) -> str:
+        """A Python file that builds the child's model from raw images, without weights."""
+        return str(spec.source(*self.shapes, preprocessing=WHITENING_SOURCE))
 
     def validate(self, model: keras.Model) -> dict[str, float]:
         """The metrics of a model from raw images that `evaluate` stored for the child."""

@@ -47,8 +47,12 @@ if __name__ == "__main__":
 """
 
 
-def source(net: ConvNet, input_shape: Shape, num_classes: int) -> str:
-    """The text of a Python file whose `build()` returns the model of `build.build`, with its weights in equal order."""
+def source(net: ConvNet, input_shape: Shape, num_classes: int, preprocessing: str = "") -> str:
+    """The text of a Python file whose `build()` returns the model of `build.build`, with its weights in equal order.
+
+    Args:
+        preprocessing: a layer without weights that the image goes through first, as a Keras expression.
+    """
     height, width, channels = input_shape
     cost = count(net, input_shape, num_classes)
     docstring = (
@@ -57,8 +61,11 @@ def source(net: ConvNet, input_shape: Shape, num_classes: int) -> str:
         f'classes.\n{cost.params:,} parameters, {cost.flops:,} FLOPs per image.\n"""\n'
     )
     body = ["def build():", f'    image = keras.Input(({height}, {width}, {channels}), name="image")']
+    if preprocessing:
+        body.append(f"    prepared = {preprocessing}(image)")
+    image = "prepared" if preprocessing else "image"
     for index, layer in enumerate(net.layers):
-        body += _layer(index, layer)
+        body += _layer(index, layer, image)
     body += _joined("features", net.dangling)
     last = f"layer{net.dangling[0]}" if len(net.dangling) == 1 else "features"
     body.append(f"    features = layers.GlobalAveragePooling2D()({last})")
@@ -73,14 +80,14 @@ def source(net: ConvNet, input_shape: Shape, num_classes: int) -> str:
     return "\n\n".join(["\n".join((docstring, IMPORTS)), *functions, "\n".join(body) + "\n", MAIN])
 
 
-def _layer(index: int, layer: ConvLayer) -> list[str]:
+def _layer(index: int, layer: ConvLayer, image: str) -> list[str]:
     lines = _joined(f"inputs{index}", layer.inputs)
     if len(layer.inputs) > 1:
         read = f"inputs{index}"
     elif layer.inputs:
         read = f"layer{layer.inputs[0]}"
     else:
-        read = "image"
+        read = image
     call = f"conv({read}, {layer.num_filters}, ({layer.filter_height}, {layer.filter_width})"
     if (layer.stride_height, layer.stride_width) != (1, 1):
         call += f", strides=({layer.stride_height}, {layer.stride_width})"

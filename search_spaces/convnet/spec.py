@@ -108,8 +108,8 @@ class ConvNet:
 
         return count(self, input_shape, num_classes)
 
-    def source(self, input_shape: tuple[int, int, int], num_classes: int) -> str:
+    def source(self, input_shape: tuple[int, int, int], num_classes: int, preprocessing: str = "") -> str:
         """The text of a Python file that builds the network and needs only Keras; see `source.source`."""
         from search_spaces.convnet.source import source
 
-        return source(self, input_shape, num_classes)
+        return source(self, input_shape, num_classes, preprocessing)

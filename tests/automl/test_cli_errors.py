@@ -122,7 +122,7 @@ def test_a_name_that_exists(automl, searched):
 
 def test_a_usage_error_is_clicks_own(automl):
     ran = automl("search")
-    assert ran.code == 2 and "Missing argument 'NAME'" in ran.err
+    assert ran.code == 2 and "missing argument 'name'" in ran.err.lower()
 
 
 # Stores
@@ -237,7 +237,6 @@ def test_a_persons_file_that_cannot_be_used(automl, folder, mine):
     assert error(space="none.py:space") == f"{folder / 'none.py'} cannot be read: No such file or directory."
     assert error(task="mine.py:evaluat") == f"{here} has no function 'evaluat'; it has Path, Choice, space, evaluate."
     assert error(task="mine.py") == "mine.py names no attribute; write mine.py:NAME, with the function's name."
-    assert error(task="mine.py:space") != ""
     (folder / "latin.py").write_bytes("# caf\xe9".encode("latin-1"))
     assert error(space="latin.py:space") == f"{folder / 'latin.py'} is not a Python file: it is not UTF-8 text."
     assert automl("list", "--json").json == []

@@ -1,3 +1,5 @@
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from child_trainers.data.dataset import DataError
 from child_trainers.recipes import DIGITS, Recipe
 from child_trainers.task import Goal
 from child_trainers.tasks.image_classification import SHAPES, ImageClassification
+from child_trainers.training import ordered_weights
 from search_spaces.convnet.spec import ConvLayer, ConvNet
 
 NET = ConvNet((ConvLayer(3, 3, 8, (), pool=True), ConvLayer(3, 3, 16, (0,)), ConvLayer(1, 1, 8, (0, 1))))
@@ -67,6 +70,18 @@ def test_the_model_takes_raw_images_and_gives_the_stored_accuracy(task, trained,
     raw = task.data.x_validation[:4].astype(np.float32)
     np.testing.assert_array_equal(loaded(raw), model(raw))
     np.testing.assert_allclose(loaded(raw * 3 + 20), loaded(raw), rtol=0.01, atol=0.01)  # whitening is its first layer
+
+
+def test_the_source_takes_raw_images_too(task, trained, tmp_path):
+    """The file's model, given the child's weights, is the child's model: whitening is its first layer as well."""
+    outcome, _ = trained
+    path = tmp_path / "child.py"
+    path.write_text(task.source(NET))
+    module = types.ModuleType("child")
+    exec(compile(path.read_text(), path, "exec"), vars(module))
+    written = module.build()
+    written.set_weights(ordered_weights(outcome.weights))
+    assert task.validate(written) == {"val_accuracy": outcome.metrics["val_accuracy"]}
 
 
 def test_own_images_end_to_end(npz):

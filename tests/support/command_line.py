@@ -186,7 +186,9 @@ def clean_environment() -> dict[str, str]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file's content, but for what SQLite lays beside a database while anybody looks at it."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".db-shm", ".db-wal")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def python(code: str, *, folder: Path, arguments: tuple[str, ...] = ()) -> Ran:
