@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,11 +86,12 @@ class Store:
         self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
         beside = Path("artefacts") if self.file is None else self.file.with_name(f"{self.file.name}.artefacts")
         self._artefacts_dir = artefacts_dir or beside
-        self._option = f"--store {address if '://' not in address else shown(url)}"  # for commands that we show
+        # For commands that we show to people: quoted, and without a password.
+        self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
         self._engine = open_engine(url, readonly=readonly)
         missing = self.file is not None and not (self.file.exists() and self.file.stat().st_size)
         if missing and not create:
-            raise StoreError(f"There is no store at {self}. Start one with: automl search NAME {self._option}")
+            raise StoreError(f"There is no store at {self}. Start one with: automl search NAME {self.option}")
         try:
             if create:
                 from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
@@ -107,7 +109,7 @@ class Store:
     def _check(self, *, thorough: bool) -> None:
         revision = check_store(self._engine, thorough=thorough)
         if revision is None:
-            raise StoreError(f"{self} holds no automl store yet. Start one with: automl search NAME {self._option}")
+            raise StoreError(f"{self} holds no automl store yet. Start one with: automl search NAME {self.option}")
         if revision != REVISION:
             raise StoreError(
                 f"{self} has schema {revision} and this program needs {REVISION}; "
@@ -171,7 +173,7 @@ class Store:
 
     def name_taken(self, name: str) -> NameTakenError:
         return NameTakenError(
-            f"A search called {name!r} is already in {self}. Go on with it: automl resume {name} {self._option}; "
+            f"A search called {name!r} is already in {self}. Go on with it: automl resume {name} {self.option}; "
             "or choose another name."
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
 def resume_command(store: Store, name: str) -> str:
     """What to type to go on; the store is named only where it is not the one a bare command finds."""
     command = f"automl resume {name}"
-    return command if store.address == store_address(None) else f"{command} --store {shlex.quote(str(store))}"
+    return command if store.address == store_address(None) else f"{command} {store.option}"
 
 
 def _describe(store: Store, name: str, view: View) -> None:

@@ -135,8 +135,8 @@ def test_a_search_that_fails_from_the_start_pauses(automl, mine, folder):
     ran = automl("search", "mine", *flags, *INLINE)
     assert ran.code == 1 and ran.err == ""
     assert ran.out.splitlines()[-2:] == [
-        "Paused: The first 3 children failed (raised: RuntimeError: no data). Mend the cause and resume, or resume with "
-        "--keep-going.",
+        "Paused: The first 3 children failed (raised: RuntimeError: no data). Mend the cause and resume, or resume "
+        "with --keep-going.",
         "Go on with: automl resume mine",
     ]
     ran = automl("resume", "mine", "--keep-going", "--time", "0.3s", *INLINE)
@@ -174,8 +174,8 @@ def test_minimizing_a_metric(automl, mine):
 
 def test_settings_from_a_file(automl, mine, folder):
     (folder / "search.toml").write_text(
-        'space = "mine.py:space"\ntask = "mine.py:evaluate"\ncontroller = "random"\nchildren = 9\nworkers = 0\nseed = 4\n'
-        'fix = ["digit0=2"]\n'
+        'space = "mine.py:space"\ntask = "mine.py:evaluate"\ncontroller = "random"\nchildren = 9\n'
+        'workers = 0\nseed = 4\nfix = ["digit0=2"]\n'
     )
     assert automl("search", "mine", "--config", "search.toml", "--children", "2").code == 0
     shown = automl("show", "mine", "--json").json
@@ -353,10 +353,10 @@ def test_a_folder_with_packages_of_the_same_names(mine, folder):
     ran = run_automl("search", "mine", *OURS, "--children", "2", "--workers", "1", folder=folder)
     assert ran.code == 0 and "Done: 2 children trained." in ran.out, ran
     imported = python("import automl", folder=folder)
+    root, found = Path(package.__file__).parents[1], folder / "child_trainers" / "__init__.py"
     assert imported.err.splitlines()[-1] == (
-        f"ImportError: automl needs its own package 'child_trainers' in {Path(package.__file__).parents[1]}, but Python "
-        f"finds {folder / 'child_trainers' / '__init__.py'} first; run Python from another folder or with -P, or rename "
-        "that package."
+        f"ImportError: automl needs its own package 'child_trainers' in {root}, but Python finds {found} first; run "
+        "Python from another folder or with -P, or rename that package."
     )
     assert python("import automl; automl.Choice", folder=folder, arguments=("-P",)).code == 0
 
