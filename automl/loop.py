@@ -110,7 +110,7 @@ class Coordinator:
                     stopping = True
                 if stop.overdue:
                     return Ending(SearchState.PAUSED, stop.cause)
-                if self._store.counts(self._search.id)[State.RUNNING] == 0:
+                if self._store.unfinished(self._search.id)[1] == 0:
                     return self._ending(budget) or Ending(SearchState.PAUSED, stop.cause)
 
     def turn(self, budget: int | None, *, stopping: bool = False) -> Ending | None:
@@ -198,15 +198,16 @@ class Coordinator:
         return lowest
 
     def _ending(self, budget: int | None) -> Ending | None:
-        counts = self._store.counts(self._search.id)
-        if counts[State.RUNNING]:
+        ready, running = self._store.unfinished(self._search.id)
+        if running:
             return None
-        if budget is not None and counts[State.TRAINED] >= budget:
+        trained = self._store.search(self._search.name).num_trained
+        if budget is not None and trained >= budget:
             return Ending(SearchState.FINISHED)
         assert self._step is not None
-        if counts[State.READY] == 0 and not self._step.figures["proposed"]:
+        if ready == 0 and not self._step.figures["proposed"]:
             wanted = "" if budget is None else f"/{budget}"
-            return Ending(SearchState.EXHAUSTED, f"exhausted {counts[State.TRAINED]}{wanted}: the space has no more")
+            return Ending(SearchState.EXHAUSTED, f"exhausted {trained}{wanted}: the space has no more")
         return None
 
     def _window(self) -> int:

@@ -168,7 +168,7 @@ def run_search(
     lease = store.take_lease(name, Owner.this_process())
     ending = Ending(SearchState.PAUSED, ERROR)
     try:
-        with Heartbeat(lambda: _renew(store, lease)):
+        with Heartbeat(lambda: _renew(store, lease, stop)):
             ending = _run_under_lease(store, search, lease, settings, run, stop, changes or {}, on_turn, progress)
         return ending
     except StopNow:
@@ -263,10 +263,11 @@ def log_dir(store: Store, name: str) -> Path:
     return Path(platformdirs.user_log_dir("automl")) / name
 
 
-def _renew(store: Store, lease: Lease) -> bool:
+def _renew(store: Store, lease: Lease, stop: Stop) -> bool:
     try:
         store.renew_lease(lease)
-    except StaleLeaseError:
+    except StaleLeaseError as error:
+        stop.request(str(error))  # the loop may have nothing to write for long; this makes it write, and be told
         return False
     return True
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,11 @@ def make_task(settings: Mapping[str, Any], *, progress: Any = None) -> Task:
         epochs = options.pop("epochs", None)
         if options:
             raise ValueError(f"A task of your own takes only task.epochs, not task.{next(iter(options))}.")
-        return FunctionTask(file.load(), goal=goal, epochs=epochs)
+        imported_before = "keras" in sys.modules
+        function = file.load()
+        imports_it = "keras" in sys.modules and not imported_before
+        uses_keras = imports_it or "keras" in file.text or "tensorflow" in file.text
+        return FunctionTask(function, goal=goal, epochs=epochs, uses_keras=uses_keras)
     name = chosen["name"]
     kind = known("task", "npz" if name.startswith("npz:") else name, TASKS)
     recipes = RECIPES[kind]

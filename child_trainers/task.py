@@ -97,19 +97,30 @@ class FunctionTask(Task):
     """A person's function as a task.
 
     The function may declare any of `spec`, `seed`, `epochs` and `report` (its own default of `epochs` holds where none
-    is asked for), and returns the reward as one number, or a
-    dict with `reward`, or, with a goal, a dict with the goal's metric.
+    is asked for), and returns the reward as one number, or a dict with `reward`, or, with a goal, a dict with the
+    goal's metric.
+
+    Args:
+        uses_keras: whether Keras must be cleared and seeded before each child.
 
     Raises:
         ValueError: the function declares a parameter that a task is never given.
     """
 
-    def __init__(self, function: Callable[..., Any], *, goal: Goal | None = None, epochs: int | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        goal: Goal | None = None,
+        epochs: int | None = None,
+        uses_keras: bool = True,
+    ) -> None:
         if not callable(function):
             raise ValueError(f"A task must be a function, got {function!r}.")
         self._function = function
         self._goal = goal
         self._epochs = epochs
+        self._uses_keras = uses_keras
         parameters = inspect.signature(function).parameters.values()
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         unknown = [
@@ -129,21 +140,25 @@ class FunctionTask(Task):
             self._passed = [name for name in self._passed if name != "epochs"]
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
-        fresh_start(seed)
+        fresh_start(seed, keras=self._uses_keras)
         offered = {"spec": spec, "seed": seed, "epochs": self._epochs, "report": report}
         return read_outcome(self._function(**{name: offered[name] for name in self._passed}), self._goal)
 
 
-def fresh_start(seed: int) -> None:
+def fresh_start(seed: int, *, keras: bool = True) -> None:
     """Leaves nothing of the child before to this one, and seeds every global generator: a child trained third in a
-    worker equals the same child alone. Keras is only touched where it is imported already."""
+    worker equals the same child alone.
+
+    Keras is only touched where it is imported already. Not to touch it at all matters where children train beside the
+    policy: clearing it makes TensorFlow prepare every compiled function again, which takes a second.
+    """
     random.seed(seed)
     np.random.seed(seed)
-    if "keras" in sys.modules:
-        import keras
+    if keras and "keras" in sys.modules:
+        from keras import backend, utils
 
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(seed)
+        backend.clear_session()
+        utils.set_random_seed(seed)
 
 
 def read_outcome(returned: Any, goal: Goal | None = None) -> Outcome:

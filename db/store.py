@@ -544,6 +544,14 @@ class Store:
         with self._read() as connection:
             return set(connection.scalars(select(ChildRow.canonical_hash).where(ChildRow.search_id == search_id)))
 
+    def unfinished(self, search_id: int) -> tuple[int, int]:
+        """How many children are ready, and how many running: few, however many there are in all."""
+        query = select(func.count()).where(ChildRow.search_id == search_id)
+        with self._read() as connection:
+            ready = connection.scalar(query.where(ChildRow.state == State.READY))
+            running = connection.scalar(query.where(ChildRow.state == State.RUNNING))
+        return ready or 0, running or 0
+
     def counts(self, search_id: int) -> dict[str, int]:
         """Children by state, every state named."""
         query = select(ChildRow.state, func.count()).where(ChildRow.search_id == search_id).group_by(ChildRow.state)

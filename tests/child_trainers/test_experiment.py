@@ -80,7 +80,7 @@ def test_the_first_preset_and_recipe_are_the_default(settings_of):
     space = make_space(settings_of())
     assert space.walk(0).decision.options == (3, 4, 5, 6)
     assert make_space(settings_of(space__preset="paper")).walk(0).decision.options == (6, 8, 10, 12, 14, 16, 18, 20)
-    assert make_task(settings_of()).recipe.epochs == 4
+    assert make_task(settings_of()).recipe.epochs == 2
     assert make_task(settings_of(task="cifar10")).recipe.num_train == 4096
     assert make_task(settings_of(task="cifar10", task__recipe="paper")).recipe.num_train is None
 
@@ -89,7 +89,7 @@ def test_options_override_the_preset_and_the_recipe(settings_of):
     settings = settings_of(space__options={"depths": [4, 9]}, task__options={"epochs": 7, "augment": True})
     assert make_space(settings).walk(0).decision.options == (4, 9)
     recipe = make_task(settings).recipe
-    assert (recipe.epochs, recipe.augment, recipe.batch_size) == (7, True, 64)
+    assert (recipe.epochs, recipe.augment, recipe.batch_size) == (7, True, 32)
 
 
 def test_narrowing(settings_of):
