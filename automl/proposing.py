@@ -17,6 +17,7 @@ from search_spaces.walk import Walk, canonical_hash, possible_answers, spec_to_j
 
 TRIES = 20
 MOST_NEIGHBOURS = 1_000
+MOST_LEFT = 64  # children of an enumerated space that the controller weighs when no neighbour is left
 LARGEST_ENUMERATED = 100_000
 
 
@@ -73,7 +74,7 @@ class Proposer:
         self._seed = seed
         self._seen = seen
         self.refused = Counter(refused)
-        self._all: list[tuple[int, ...]] | None = None
+        self._all: dict[str, tuple[int, ...]] | None = None
 
     def propose(self, numbers: Sequence[int], *, batch: int, drawn_under: int) -> list[NewChild]:
         """Children of these numbers, in their order; fewer where the space is exhausted."""
@@ -123,17 +124,22 @@ class Proposer:
         """The decoded child, or None where it is refused (and counted, unless it was only looked at)."""
         walk = self._space.decode(tokens)
         fingerprint = canonical_hash(walk.spec, tokens)
-        reason, cost = "repeat", Cost(None, None)
+        reason: str | None = "repeat"
         if fingerprint not in self._seen:
             cost = self._cost(walk.spec)
-            if self._limits.params is not None and (cost.params or 0) > self._limits.params:
-                reason = "max_params"
-            elif self._limits.flops is not None and (cost.flops or 0) > self._limits.flops:
-                reason = "max_flops"
-            else:
+            reason = self._refusal(cost)
+            if reason is None:
                 return _Candidate(walk, fingerprint, cost)
-        if count:
+        if count and reason is not None:
             self.refused[reason] += 1
+        return None
+
+    def _refusal(self, cost: Cost) -> str | None:
+        """The limit that a child of this cost is over, or None."""
+        if self._limits.params is not None and (cost.params or 0) > self._limits.params:
+            return "max_params"
+        if self._limits.flops is not None and (cost.flops or 0) > self._limits.flops:
+            return "max_flops"
         return None
 
     def _accept(
@@ -217,12 +223,22 @@ class Proposer:
         return self._shuffled(number, changes)
 
     def _left(self, number: int) -> list[dict[str, tuple[int, ...]]]:
-        """Children that were not proposed yet, of a space small enough to enumerate."""
+        """Some children that were not proposed yet, of a space small enough to enumerate."""
         if self._all is None or self._space.schedule is not None:
-            walks = list(itertools.islice(self._space.enumerate(number), LARGEST_ENUMERATED + 1))
-            self._all = [walk.tokens for walk in walks] if len(walks) <= LARGEST_ENUMERATED else []
-        left = (tokens for tokens in self._all if self._examine(tokens, count=False) is not None)
-        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left)[:MOST_NEIGHBOURS]]
+            self._all = self._enumerated(number)
+        left = [tokens for fingerprint, tokens in self._all.items() if fingerprint not in self._seen]
+        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left)[:MOST_LEFT]]
+
+    def _enumerated(self, number: int) -> dict[str, tuple[int, ...]]:
+        """Tokens by canonical hash of every child within the limits; none where the space is too large."""
+        walks = list(itertools.islice(self._space.enumerate(number), LARGEST_ENUMERATED + 1))
+        if len(walks) > LARGEST_ENUMERATED:
+            return {}
+        return {
+            canonical_hash(walk.spec, walk.tokens): walk.tokens
+            for walk in walks
+            if self._refusal(self._cost(walk.spec)) is None
+        }
 
     def _shuffled(self, number: int, items: Iterator[Any] | Sequence[Any]) -> list[Any]:
         listed = list(items)

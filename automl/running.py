@@ -314,7 +314,8 @@ def _make_pool(
     if run.workers == 0:
         name = f"{lease.epoch}.inline"
         worker = Worker(store, search.id, experiment, name, "this process", lease.epoch, settings["keep"])
-        worker.warm_up()
+        with quiet_native_start():
+            worker.warm_up()
         return InlinePool(worker)
     order = {
         "store": store.address,
