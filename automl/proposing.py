@@ -17,7 +17,7 @@ from search_spaces.walk import Walk, canonical_hash, possible_answers, spec_to_j
 
 TRIES = 20
 MOST_NEIGHBOURS = 1_000
-MOST_LEFT = 64  # children of an enumerated space that the controller weighs when no neighbour is left
+MOST_WEIGHED = 32  # new candidates that the controller weighs against each other
 LARGEST_ENUMERATED = 100_000
 
 
@@ -181,7 +181,8 @@ class Proposer:
     def _most_probable(
         self, number: int, candidates: Sequence[Mapping[str, tuple[int, ...]]]
     ) -> tuple[Proposal, _Candidate] | None:
-        open_candidates = [given for given in candidates if self._may_be_new(number, given)]
+        may_be_new = (given for given in candidates if self._may_be_new(number, given))
+        open_candidates = list(itertools.islice(may_be_new, MOST_WEIGHED))
         if not open_candidates:
             return None
         proposals = self._controller.ask([Draw(number, TRIES, given) for given in open_candidates])
@@ -200,7 +201,9 @@ class Proposer:
             if answer is None:
                 return True
             walk.answer(answer)
-        return self._examine(walk.tokens, count=False) is not None
+        if canonical_hash(walk.spec, walk.tokens) in self._seen:
+            return False
+        return self._refusal(self._cost(walk.spec)) is None
 
     def _changes(self, number: int, tokens: tuple[int, ...]) -> list[dict[str, tuple[int, ...]]]:
         """Every change of one unforced decision: another option, or one bit turned; shuffled, since equally probable
@@ -227,7 +230,7 @@ class Proposer:
         if self._all is None or self._space.schedule is not None:
             self._all = self._enumerated(number)
         left = [tokens for fingerprint, tokens in self._all.items() if fingerprint not in self._seen]
-        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left)[:MOST_LEFT]]
+        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left)[:MOST_WEIGHED]]
 
     def _enumerated(self, number: int) -> dict[str, tuple[int, ...]]:
         """Tokens by canonical hash of every child within the limits; none where the space is too large."""

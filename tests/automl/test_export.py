@@ -1,0 +1,257 @@
+"""Exports of a real search on digits: whole or not at all, and what a stranger can do with the file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import OURS
+
+from automl.export import EXPORTERS
+from child_trainers.data.digits import load_digits_data
+from db import blobs
+from db.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+# Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def store(digits, folder):
+    """A copy of the digits' store in the current folder."""
+    path, _ = digits
+    shutil.copy(path, folder / "automl.db")
+    return folder / "automl.db"
+
+
+@pytest.fixture
+def export(automl, store):
+    def export(kind, to, *flags):
+        return automl("export", "digits", "--format", kind, "--to", to, *flags)
+
+    return export
+
+
+def best_of(store, count=1):
+    with contextlib.closing(Store(str(store), readonly=True)) as opened:
+        return opened.top(opened.search("digits").id, count)[count - 1]
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()} - {"automl.db", "automl.db-wal", "automl.db-shm"}
+
+
+def alone(code, folder, *arguments):
+    """Runs Python code where none of our packages can be imported."""
+    hidden = f"import sys\nsys.path = [entry for entry in sys.path if entry != {str(ROOT)!r}]\n"
+    hidden += "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"
+    hidden += "import importlib.util\n"
+    hidden += "for name in ('automl', 'db', 'controllers', 'search_spaces', 'child_trainers'):\n"
+    hidden += "    assert importlib.util.find_spec(name) is None, name\n"
+    command = [sys.executable, "-I", "-c", hidden + code, *map(str, arguments)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_json(export, store, folder):
+    ran = export("json", "best.json")
+    best = best_of(store)
+    assert (ran.code, ran.out) == (
+        0,
+        f"Exported child {best.number} of digits to best.json: the child as it is stored.\n",
+    )
+    document = json.loads((folder / "best.json").read_text())
+    assert (document["search"], document["space"], document["task"]) == ("digits", "convnet", "digits")
+    assert (document["number"], document["tokens"], document["reward"]) == (best.number, best.tokens, best.reward)
+    assert [row["epoch"] for row in document["epochs"]] == [1]
+    assert document["epochs"][0]["val_accuracy"] == document["metrics"]["val_accuracy"]
+    assert len(document["log_probs"]) == len(document["tokens"])
+    assert names(folder) == {"best.json"}
+
+
+def test_a_child_by_number(export, store, folder):
+    worst = best_of(store, 3)
+    assert export("json", "one.json", "--child", worst.number).code == 0
+    assert json.loads((folder / "one.json").read_text())["number"] == worst.number
+    with contextlib.closing(Store(str(store), readonly=True)) as opened:
+        ready = opened.children(opened.search("digits").id, states=["ready"])[0]
+    assert export("json", "none.json", "--child", ready.number).error == (
+        f"Child {ready.number} of 'digits' is ready, not trained; see automl top."
+    )
+    assert names(folder) == {"one.json"}
+
+
+def test_keras_and_python_without_our_packages(export, store, folder):
+    """The model, loaded by Keras alone, has the stored accuracy on raw images, and so has the source's model with its
+    weights."""
+    best = best_of(store)
+    stored = best.metrics["val_accuracy"]
+    ran = export("keras", "best.keras")
+    assert ran.code == 0, ran.err
+    assert ran.out == (
+        f"Exported child {best.number} of digits to best.keras: validation accuracy {stored:.4f}, as in the search "
+        f"({stored:.4f}).\n"
+    )
+    ran = export("python", "best.py")
+    assert ran.out == (
+        f"Exported child {best.number} of digits to best.py: a Keras model from raw images, without weights, as "
+        "readable source.\n"
+    )
+    assert names(folder) == {"best.keras", "best.py"}
+    data = load_digits_data()
+    np.savez(folder / "validation.npz", x=data.x_validation, y=data.y_validation)
+    code = """
+import runpy
+import keras
+import numpy as np
+model = keras.models.load_model("best.keras")
+held = np.load("validation.npz")
+logits = model.predict(held["x"], verbose=0)
+print((logits.argmax(1) == held["y"]).mean())
+built = runpy.run_path("best.py")["build"]()
+print(built.count_params())
+built.set_weights(model.get_weights())
+assert np.allclose(built.predict(held["x"], verbose=0), logits, atol=1e-4)
+runpy.run_path("best.py", run_name="__main__")
+"""
+    accuracy, params, *summary = alone(code, folder).splitlines()
+    assert float(accuracy) == pytest.approx(stored, abs=1e-3)
+    assert int(params) == best.params
+    assert any("Total params" in line for line in summary)
+
+
+def test_an_existing_file_is_kept_unless_forced(export, folder):
+    (folder / "best.json").write_text("precious")
+    assert export("json", "best.json").error == "best.json is there already; choose another path or add --force."
+    assert (folder / "best.json").read_text() == "precious"
+    assert export("json", "best.json", "--force").code == 0
+    assert json.loads((folder / "best.json").read_text())["search"] == "digits"
+
+
+@pytest.mark.parametrize("flags", [(), ("--force",)])
+def test_a_link_is_never_followed(export, folder, flags):
+    (folder / "precious.txt").write_text("precious")
+    for name, target in (("link.json", "precious.txt"), ("dangling.json", "nothing.txt")):
+        (folder / name).symlink_to(target)
+        assert export("json", name, *flags).error == f"{name} is a link; choose another path."
+    assert (folder / "precious.txt").read_text() == "precious"
+    assert not (folder / "nothing.txt").exists()
+
+
+def test_nothing_is_left_of_an_export_that_fails(export, folder, monkeypatch):
+    def broken(store, search, child, path):
+        path.write_text("half of")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(EXPORTERS, "json", broken)
+    assert "No space left on device" in export("json", "best.json").error
+    assert names(folder) == set()
+    (folder / "best.json").write_text("precious")
+    assert "No space left on device" in export("json", "best.json", "--force").error
+    assert (folder / "best.json").read_text() == "precious" and names(folder) == {"best.json"}
+
+
+def test_a_file_that_appears_meanwhile_is_kept(export, folder, monkeypatch):
+    def slow(store, search, child, path):
+        path.write_text("ours")
+        (folder / "best.json").write_text("precious")
+        return "slowly"
+
+    monkeypatch.setitem(EXPORTERS, "json", slow)
+    assert "is there already" in export("json", "best.json").error
+    assert (folder / "best.json").read_text() == "precious" and names(folder) == {"best.json"}
+
+
+def tamper(store, change):
+    """Puts other bytes in the place of the best child's weights."""
+    child = best_of(store).id
+    connection = sqlite3.connect(store)
+    (blob,) = connection.execute("SELECT blob FROM artefacts WHERE child_id=?", (child,)).fetchone()
+    blob, sha256 = change(blob)
+    connection.execute("UPDATE artefacts SET blob=?, sha256=? WHERE child_id=?", (blob, sha256, child))
+    connection.commit()
+    connection.close()
+
+
+def test_damaged_weights_are_refused(export, store, folder):
+    def flip(blob):
+        return blob[:-1] + bytes([blob[-1] ^ 1]), blobs.sha256(blob)
+
+    tamper(store, flip)
+    assert export("keras", "best.keras").error.startswith("Stored arrays are damaged: their checksum should be ")
+    assert names(folder) == set()
+
+
+def test_weights_of_another_model_are_refused(export, store, folder):
+    """Their checksum is right: somebody put them there."""
+
+    def zeros(blob):
+        arrays = {name: np.zeros_like(array) for name, array in blobs.unpack(blob, blobs.sha256(blob)).items()}
+        forged = blobs.pack(arrays)
+        return forged, blobs.sha256(forged)
+
+    tamper(store, zeros)
+    error = export("keras", "best.keras").error
+    assert error.startswith("The exported model has validation accuracy 0.") and "nothing was written" in error
+    assert names(folder) == set()
+
+    def other_shapes(blob):
+        forged = blobs.pack({"weight0000": np.zeros(3, np.float32)})
+        return forged, blobs.sha256(forged)
+
+    tamper(store, other_shapes)
+    error = export("keras", "best.keras").error
+    assert error.startswith(f"The stored weights do not fit child {best_of(store).number}: ")
+    assert names(folder) == set()
+
+
+def test_a_child_whose_weights_were_not_kept(export, store, folder):
+    child = best_of(store)
+    connection = sqlite3.connect(store)
+    connection.execute("DELETE FROM artefacts WHERE child_id=?", (child.id,))
+    connection.commit()
+    connection.close()
+    assert export("keras", "best.keras").error == (
+        f"No weights are stored for child {child.number} of 'digits': a search keeps those of its best 10 children "
+        "(--keep)."
+    )
+    assert names(folder) == set()
+
+
+def test_unknown_formats(export):
+    assert export("kears", "a").error == "There is no format called 'kears'; there is keras, json, python."
+    assert export("savedmodel", "a").error.startswith("There is no format called 'savedmodel'; there is ")
+
+
+def test_what_a_persons_own_space_and_task_cannot_be_exported_as(automl, mine, folder):
+    assert automl("search", "mine", *OURS, "--children", "2", "--workers", "0").code == 0
+    before = names(folder)
+    assert automl("export", "mine", "--format", "python", "--to", "a.py").error == (
+        "Children of 'mine' cannot be written as Python: that takes a space whose specs have a method "
+        "source(input_shape, num_classes, preprocessing), and a task with images. Export them as json."
+    )
+    assert automl("export", "mine", "--format", "keras", "--to", "a.keras").error == (
+        "The task mine.py:evaluate keeps no models; export its children as json."
+    )
+    assert names(folder) == before
+
+
+def test_nothing_to_export_yet(automl, mine, folder):
+    (folder / "mine.py").write_text(mine.read_text() + "\ndef broken(spec):\n    raise RuntimeError\n")
+    flags = ("--space", "mine.py:space", "--task", "mine.py:broken", "--controller", "random", "--workers", "0")
+    assert automl("search", "mine", *flags, "--children", "2").code == 1
+    assert automl("export", "mine", "--format", "json", "--to", "a.json").error == (
+        "No child of 'mine' is trained yet; go on with: automl resume mine"
+    )

@@ -1,0 +1,320 @@
+"""From draws to children: no repeats, nothing over a limit, the same whoever asks, and an end when none is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+
+from automl.proposing import TRIES, Cost, Limits, Proposer
+from controllers.base import Controller, ControllerState, Proposal
+from controllers.keyed import child_seed, stream
+from controllers.random_search import RandomSearch
+from db.records import Origin
+from search_spaces.decisions import Choice, Links
+from search_spaces.narrowing import Narrowing, parse_rule
+from search_spaces.space import Space
+
+SEED = 5
+
+
+def digits_space():
+    """27 children."""
+    digits = []
+    for index in range(3):
+        digits.append((yield Choice(f"digit{index}", (0, 1, 2), kind=f"digit{index}")))
+    return digits
+
+
+def graph_space():
+    """Eight graphs of three layers."""
+    layers = []
+    for index in range(3):
+        layers.append((yield Links(f"layer{index}", count=index, kind="layer")))
+    return layers
+
+
+def tree_space():
+    """What is asked depends on what was answered: 2 + 3 children."""
+    if (yield Choice("kind", ("small", "large"))) == "small":
+        return ["small", (yield Choice("small", (1, 2)))]
+    return ["large", (yield Choice("large", (1, 2, 3)))]
+
+
+class Scripted(Controller):
+    """Always draws the same child; given answers change it. Every token has the log-probability that a table says."""
+
+    def __init__(self, space, *, drawn, log_probs=None, width=4):
+        super().__init__(space, seed=SEED, width=width)
+        self._drawn = drawn
+        self._log_probs = log_probs or {}
+        self.asked = []
+
+    def _propose(self, draws):
+        self.asked += draws
+        return [self._draw(draw) for draw in draws]
+
+    def _draw(self, draw):
+        walk = self.space.walk(draw.number)
+        log_probs = []
+        while (decision := walk.decision) is not None:
+            tokens = draw.answer(decision) or self._usual(decision)
+            forced = decision.forced
+            log_prob = self._log_probs.get((decision.name, tokens), -1.0)
+            log_probs += [None if bit is not None else log_prob for bit in forced]
+            walk.answer(tokens)
+        return Proposal(walk.tokens, tuple(log_probs))
+
+    def _usual(self, decision):
+        usual = self._drawn.get(decision.name, (0,) * decision.num_tokens)
+        return tuple(token if forced is None else forced for token, forced in zip(usual, decision.forced, strict=True))
+
+    def _learn(self, results):
+        return {}
+
+    def state(self):
+        return ControllerState({}, {})
+
+    def restore(self, state):
+        pass
+
+
+def proposer_of(space, controller, *, seen=None, refused=None, limits=None, cost=None):
+    return Proposer(
+        space,
+        controller,
+        cost or (lambda spec: Cost(None, None)),
+        limits or Limits(),
+        seed=SEED,
+        seen=set() if seen is None else seen,
+        refused=refused or {},
+    )
+
+
+def random_proposer(function=digits_space, *, width=8, rules=(), **options):
+    space = Space(function, Narrowing(tuple(parse_rule(rule, fix=True) for rule in rules)))
+    return proposer_of(space, RandomSearch(space, seed=SEED, width=width), **options)
+
+
+def scripted_proposer(function=digits_space, *, rules=(), log_probs=None, seen=None, **drawn):
+    space = Space(function, Narrowing(tuple(parse_rule(rule, fix=True) for rule in rules)))
+    controller = Scripted(space, drawn=drawn, log_probs=log_probs)
+    return proposer_of(space, controller, seen=seen), controller
+
+
+def batches(proposer, sizes, first=0):
+    """Children of one batch after another."""
+    children, number = [], first
+    for batch, size in enumerate(sizes):
+        children += proposer.propose(range(number, number + size), batch=batch, drawn_under=batch)
+        number += size
+    return children
+
+
+def tokens_of(children):
+    return [child.tokens for child in children]
+
+
+# Draws by (seed, number, try)
+
+
+def test_a_child_is_what_its_number_and_try_draw():
+    space = Space(digits_space)
+    controller = RandomSearch(space, seed=SEED, width=4)
+    for child in batches(random_proposer(), [4, 4, 4]):
+        assert child.origin == Origin.POLICY
+        uniforms = stream(SEED, child.number, child.tries)
+        assert child.tokens == tuple(int(uniforms.random() * 3) for _ in range(3))
+        assert child.seed == child_seed(SEED, child.number)
+        assert child.log_probs == (-math.log(3),) * 3
+        assert child.spec == list(child.tokens)
+    assert controller.width == 4
+
+
+def test_the_children_do_not_depend_on_the_controllers_width():
+    """A wide controller fills spare rows with later tries; a narrow one asks for them one after the other."""
+    results = []
+    for width in (1, 2, 3, 8, 40):
+        proposer = random_proposer(width=width)
+        results.append((batches(proposer, [4] * 6), dict(proposer.refused)))
+    assert all(result == results[0] for result in results)
+    children, refused = results[0]
+    assert refused["repeat"] > 5 and any(child.tries > 1 for child in children)
+
+
+def test_nothing_comes_twice():
+    children = batches(random_proposer(), [5] * 5)
+    assert len(set(tokens_of(children))) == len({child.canonical_hash for child in children}) == 25
+
+
+def test_a_new_proposer_that_knows_what_was_seen_goes_on_as_the_old_one():
+    whole = batches(random_proposer(), [4] * 6)
+    begun = random_proposer()
+    first = batches(begun, [4] * 3)
+    resumed = random_proposer(seen={child.canonical_hash for child in first}, refused=dict(begun.refused))
+    rest = [
+        child
+        for batch in range(3, 6)
+        for child in resumed.propose(range(4 * batch, 4 * batch + 4), batch=batch, drawn_under=batch)
+    ]
+    assert first + rest == whole
+
+
+def test_refusals_are_counted_on():
+    begun = random_proposer()
+    batches(begun, [4] * 5)
+    resumed = random_proposer(refused={"repeat": 100})
+    batches(resumed, [4] * 5)
+    assert resumed.refused["repeat"] == begun.refused["repeat"] + 100 > 100
+
+
+# Limits
+
+
+def test_nothing_over_a_limit_is_proposed_and_refusals_are_counted_by_reason():
+    def cost(spec):
+        return Cost(params=sum(spec), flops=10 * spec[0])
+
+    proposer = random_proposer(cost=cost, limits=Limits(params=4, flops=10))
+    children = batches(proposer, [4] * 4)
+    assert all(child.params == sum(child.spec) <= 4 and child.flops == 10 * child.spec[0] <= 10 for child in children)
+    assert proposer.refused["max_params"] > 0 and proposer.refused["max_flops"] > 0
+    few = random_proposer(cost=cost, limits=Limits(params=0))
+    assert tokens_of(batches(few, [4])) == [(0, 0, 0)]
+
+
+def test_neighbours_keep_the_limits_too():
+    proposer = proposer_of(
+        Space(digits_space),
+        Scripted(Space(digits_space), drawn={}),
+        cost=lambda spec: Cost(sum(spec), None),
+        limits=Limits(params=1),
+    )
+    assert set(tokens_of(batches(proposer, [4]))) == {(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)}
+
+
+# Neighbours
+
+
+def test_after_twenty_tries_the_most_probable_change_of_one_decision_is_taken():
+    log_probs = {("digit1", (2,)): -0.1, ("digit2", (1,)): -0.2, ("digit0", (2,)): -5.0}
+    proposer, controller = scripted_proposer(digit0=(0,), digit1=(0,), digit2=(0,), log_probs=log_probs)
+    first, second, third = batches(proposer, [1, 1, 1])
+    assert (first.tokens, first.origin, first.tries) == ((0, 0, 0), Origin.POLICY, 0)
+    assert (second.tokens, second.origin, second.tries) == ((0, 2, 0), Origin.NEIGHBOUR, TRIES)
+    assert (third.tokens, third.origin) == ((0, 0, 1), Origin.NEIGHBOUR)
+    assert second.log_probs == (-1.0, -0.1, -1.0)
+    attempts = sorted({draw.attempt for draw in controller.asked if draw.number == 1 and not draw.given})
+    assert attempts == list(range(TRIES))
+    assert proposer.refused["repeat"] == 2 * TRIES  # neighbours that were only looked at do not count
+
+
+def test_neighbours_change_one_decision_until_none_is_left_then_two():
+    proposer, _ = scripted_proposer(digit0=(0,), digit1=(0,), digit2=(0,))
+    tokens = tokens_of(batches(proposer, [1] * 27))
+    changed = [sum(token != 0 for token in child) for child in tokens]
+    assert changed == [0] + [1] * 6 + [2] * 12 + [3] * 8  # the last by enumeration
+    assert len(set(tokens)) == 27
+
+
+def test_equally_probable_neighbours_do_not_all_change_the_first_decision():
+    firsts = set()
+    for number in range(1, 12):
+        proposer, _ = scripted_proposer(digit0=(0,), digit1=(0,), digit2=(0,))
+        batches(proposer, [1], first=0)
+        (child,) = proposer.propose([number], batch=1, drawn_under=1)
+        firsts.add(next(index for index, token in enumerate(child.tokens) if token))
+    assert firsts == {0, 1, 2}
+
+
+def test_a_neighbour_of_links_turns_one_bit():
+    proposer, _ = scripted_proposer(graph_space)
+    tokens = tokens_of(batches(proposer, [1] * 8))
+    assert [sum(child) for child in tokens] == [0, 1, 1, 1, 2, 2, 2, 3]
+    assert set(tokens) == set(itertools.product((0, 1), repeat=3))
+
+
+def test_forced_decisions_are_never_changed():
+    proposer, _ = scripted_proposer(rules=["digit1=2"], digit0=(0,), digit2=(0,))
+    children = batches(proposer, [1] * 12)
+    assert len(children) == 9
+    assert all(child.tokens[1] == 2 and child.log_probs[1] is None for child in children)
+    proposer, _ = scripted_proposer(graph_space, rules=["layer2=0"])
+    children = batches(proposer, [1] * 5)
+    assert {child.tokens for child in children} == {(0, 1, 0), (1, 1, 0)}
+
+
+def test_what_depends_on_a_changed_decision_is_drawn_again():
+    proposer, _ = scripted_proposer(tree_space, kind=(0,), small=(0,), large=(2,))
+    specs = [child.spec for child in batches(proposer, [1] * 5)]
+    assert specs[0] == ["small", 1]
+    assert ["large", 3] in specs[1:3] and ["small", 2] in specs[1:3]  # drawn as the controller would
+    assert sorted(specs) == [["large", 1], ["large", 2], ["large", 3], ["small", 1], ["small", 2]]
+
+
+def test_neighbours_are_the_same_after_a_restart():
+    whole, _ = scripted_proposer(digit0=(1,), digit1=(1,), digit2=(1,))
+    expected = batches(whole, [3] * 4)
+    begun, _ = scripted_proposer(digit0=(1,), digit1=(1,), digit2=(1,))
+    first = batches(begun, [3] * 2)
+    resumed, _ = scripted_proposer(
+        digit0=(1,), digit1=(1,), digit2=(1,), seen={child.canonical_hash for child in first}
+    )
+    rest = [
+        child
+        for batch in (2, 3)
+        for child in resumed.propose(range(3 * batch, 3 * batch + 3), batch=batch, drawn_under=batch)
+    ]
+    assert first + rest == expected
+
+
+# The end
+
+
+@pytest.mark.parametrize("size", [1, 4, 27, 40])
+@pytest.mark.parametrize("make", [random_proposer, lambda: scripted_proposer(digit0=(1,), digit1=(1,), digit2=(1,))[0]])
+def test_a_space_is_used_up_without_a_gap(make, size):
+    proposer = make()
+    children = batches(proposer, [size] * (27 // size + 2))
+    assert [child.number for child in children] == list(range(27))
+    assert len(set(tokens_of(children))) == 27
+    assert proposer.propose([27, 28], batch=9, drawn_under=9) == []
+
+
+def test_a_batch_that_only_its_last_draw_could_fill_has_no_gap():
+    """Number 0 finds nothing that number 1 has not taken: number 1 gives way."""
+
+    class OneWay(Scripted):
+        def _draw(self, draw):
+            if draw.number == 0 and not draw.given:
+                return Proposal((0, 0, 0), (-1.0,) * 3)
+            if draw.number == 1 and not draw.given:
+                return Proposal((2, 2, 2), (-1.0,) * 3)
+            return super()._draw(draw)
+
+    space = Space(digits_space)
+    everything = batches(random_proposer(), [27])
+    seen = {child.canonical_hash for child in everything if child.tokens != (2, 2, 2)}
+    proposer = proposer_of(space, OneWay(space, drawn={}), seen=seen)
+    (child,) = proposer.propose([0, 1], batch=0, drawn_under=0)
+    assert (child.number, child.tokens, child.origin) == (0, (2, 2, 2), Origin.NEIGHBOUR)
+
+
+def test_equal_children_written_differently_are_one():
+    @dataclasses.dataclass(frozen=True)
+    class Set:
+        members: tuple[int, ...]
+
+        def canonical(self):
+            return sorted(self.members)
+
+    def sets():
+        first = yield Choice("first", (0, 1, 2))
+        second = yield Choice("second", (0, 1, 2))
+        return Set((first, second))
+
+    children = batches(random_proposer(sets), [9])
+    assert len(children) == 6
+    assert len({child.canonical_hash for child in children}) == 6

@@ -1,0 +1,117 @@
+"""The Python face: the same searches, without a command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from command_line import MINE, Watcher, run_automl
+from command_line import OURS as FLAGS
+
+import automl
+from child_trainers.data.digits import load_digits_data
+from db.records import NameTakenError, SearchState, StoreError, UnknownSearchError
+
+OURS = {"space": "mine.py:space", "task": "mine.py:evaluate", "controller": "random", "workers": 0}
+
+
+def test_search_and_resume(mine, folder):
+    result = automl.search("mine", **OURS, children=3, fix=["digit0=3"])
+    assert (result.name, result.store, result.ending.state) == ("mine", "automl.db", SearchState.FINISHED)
+    trained = [child for child in result.children if child.state == "trained"]
+    assert [child.number for child in trained] == [0, 1, 2]
+    assert all(child.spec[0] == 3 for child in result.children)
+    best = result.best
+    assert best.reward == max(child.reward for child in trained) == best.child.metrics["worth"]
+    further = automl.resume("mine", children=5)
+    assert further.ending.state == SearchState.FINISHED
+    assert sum(child.state == "trained" for child in result.children) == 5  # it is read when it is asked for
+    assert automl.resume("mine").ending.state == SearchState.FINISHED
+
+
+def test_it_equals_the_search_of_the_command_line(mine, folder):
+    automl.search("mine", **OURS, children=9, seed=4, batch_size=4)
+    flags = ("--children", "9", "--seed", "4", "--batch-size", "4", "--workers", "0", "--store", "other.db")
+    assert run_automl("search", "mine", *FLAGS, *flags, folder=folder).code == 0
+    assert Watcher(folder / "automl.db", "mine").digest() == Watcher(folder / "other.db", "mine").digest()
+
+
+def test_open_store(mine, folder, monkeypatch):
+    result = automl.search("mine", **OURS, children=2, store="named.db")
+    with contextlib.closing(automl.open_store("named.db")) as store:
+        (search,) = store.searches()
+        assert (search.name, search.num_trained) == ("mine", 2)
+        with pytest.raises(StoreError):  # for looking only
+            store.delete("mine")
+    monkeypatch.setenv("AUTOML_STORE", "named.db")
+    with contextlib.closing(automl.open_store()) as store:
+        assert len(store.children(store.search("mine").id)) == len(result.children)
+    with pytest.raises(StoreError, match=r"There is no store at sqlite:///none\.db"):
+        automl.open_store("none.db")
+    assert not (folder / "none.db").exists()
+
+
+def test_exports_and_the_dataframe(mine, folder):
+    result = automl.search("mine", **OURS, children=3)
+    path = result.export("json", "best.json")
+    assert path == path.relative_to(".") and json.loads(path.read_text())["number"] == result.best.child.number
+    one = result.export("json", folder / "one.json", child=0)
+    assert json.loads(one.read_text())["number"] == 0
+    with pytest.raises(ValueError, match="there already"):
+        result.best.export("json", "best.json")
+    result.best.export("json", "best.json", force=True)
+    frame = result.dataframe()
+    assert list(frame.index) == [child.number for child in result.children]
+    assert frame["reward"].max() == result.best.reward
+
+
+def test_a_result_of_a_search_that_somebody_else_ran(digits, folder):
+    path, _ = digits
+    shutil.copy(path, folder / "copy.db")
+    result = automl.Result("digits", "copy.db")
+    assert result.ending is None
+    assert result.best.reward == pytest.approx(result.best.child.metrics["val_accuracy"] ** 3)
+    model = result.best.model()
+    assert model.count_params() == result.best.child.params
+    data = load_digits_data()
+    found = np.mean(model.predict(data.x_validation, verbose=0).argmax(1) == data.y_validation)
+    assert found == pytest.approx(result.best.child.metrics["val_accuracy"], abs=1e-3)
+
+
+def test_the_time_limit_holds_here_too(mine, folder):
+    result = automl.search("mine", **OURS, time=0.4)
+    assert (result.ending.state, result.ending.cause) == (SearchState.PAUSED, "the time that was given is over")
+    assert 0 < len(result.children) < 1024
+
+
+def test_nothing_trained_has_no_best(mine, folder):
+    mine.write_text(MINE + "\ndef broken(spec):\n    raise RuntimeError('no data')\n")
+    result = automl.search("mine", **{**OURS, "task": "mine.py:broken"}, children=3)
+    assert result.ending.failed and result.ending.state == SearchState.PAUSED
+    with pytest.raises(StoreError, match="No child of 'mine' is trained yet"):
+        _ = result.best
+
+
+def test_wrong_arguments(mine, folder):
+    with pytest.raises(ValueError, match="There is no setting called 'childern'; there is children, "):
+        automl.search("mine", **OURS, childern=3)
+    with pytest.raises(ValueError, match="--children is '3'; it must be a whole number"):
+        automl.search("mine", **OURS, children="3")
+    assert not (folder / "automl.db").exists()
+    automl.search("mine", **OURS, children=1)
+    with pytest.raises(NameTakenError, match="automl resume mine"):
+        automl.search("mine", **OURS)
+    with pytest.raises(UnknownSearchError, match="it has mine"):
+        automl.resume("mien")
+    with pytest.raises(AttributeError, match="module 'automl' has no attribute 'saerch'"):
+        _ = automl.saerch
+
+
+def test_the_public_names(folder):
+    assert {name: getattr(automl, name) for name in automl.__all__}
+    namespace: dict[str, object] = {}
+    exec("from automl import *", namespace)
+    assert set(automl.__all__) <= set(namespace)

@@ -1,0 +1,279 @@
+"""What a person asks for, from flags, a TOML file and Python: every bad value is one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import pytest
+
+from automl.settings import (
+    Asked,
+    check_name,
+    from_toml,
+    parse_count,
+    parse_seconds,
+    stored_settings,
+    with_data_dir,
+)
+
+
+def refusal(function, *arguments, **options):
+    with pytest.raises(ValueError) as caught:
+        function(*arguments, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("45s", 45), ("10m", 600), ("1.5h", 5400), ("2d", 172800), (" 2 H ", 7200), ("0.25s", 0.25)],
+)
+def test_seconds(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "1h30m", "5 min", "nan", "inf", "1e3", "½h"])
+def test_no_seconds(text):
+    assert refusal(parse_seconds, text) == f"{text!r} is not a time; write for example 45s, 10m or 1.5h."
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("300000", 300_000), ("300k", 300_000), ("1.5M", 1_500_000), ("2G", 2 * 10**9), ("0.3k", 300)]
+)
+def test_counts(text, count):
+    assert parse_count(text) == count
+    assert type(parse_count(text)) is int
+
+
+@pytest.mark.parametrize("text", ["", "few", "-1", "1,000", "1 million", "0x10", "k"])
+def test_no_counts(text):
+    assert refusal(parse_count, text) == f"{text!r} is not a number; write for example 300000, 300k or 1.5M."
+
+
+def test_names():
+    for name in ("a", "first", "Run-2.1_b", "0", "x" * 100):
+        assert check_name(name) == name
+    for name in ("", ".", "..", "-x", "_x", "a/b", "a\\b", "a b", "a\nb", "a\n", "a\0", "\x1b[31m", "x" * 101, "ä"):
+        assert refusal(check_name, name) == (
+            f"{name!r} cannot name a search; use up to 100 letters, digits, '.', '_' and '-', beginning with a letter "
+            "or digit."
+        )
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("task.x=3", 3),
+        ("task.x=0.5", 0.5),
+        ("task.x=true", True),
+        ("task.x=null", None),
+        ("task.x=[3, 4]", [3, 4]),
+        ("task.x=cosine", "cosine"),
+        ('task.x="3"', "3"),
+        ("task.x=a=b", "a=b"),
+        ("task.x=", ""),
+        (" task.x = 3 ", 3),
+        ("task.x=True", "True"),
+    ],
+)
+def test_values_of_options(text, value):
+    options = stored_settings(Asked(set=(text,)))["task"]["options"]
+    assert options == {"x": value} and type(options["x"]) is type(value)
+
+
+def test_options_by_group_and_the_last_of_one_name_holds():
+    settings = stored_settings(Asked(set=("space.a=1", "task.b=2", "controller.c=3", "task.b=4")))
+    assert [settings[group]["options"] for group in ("space", "task", "controller")] == [{"a": 1}, {"b": 4}, {"c": 3}]
+
+
+def test_options_of_no_form_or_group():
+    for text in ("strides", "strides=true", "space.=1", ".a=1", "space.a"):
+        sentence = f"--set {text!r} is not of the form GROUP.NAME=VALUE, for example space.strides=true."
+        if text == ".a=1":
+            sentence = "There is no group of options called ''; there is space, task, controller."
+        assert refusal(stored_settings, Asked(set=(text,))) == sentence
+    assert refusal(stored_settings, Asked(set=("taks.a=1",))).startswith(
+        "There is no group of options called 'taks'; there is task, "
+    )
+
+
+# Bad values
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("children", 0, "--children is 0; it must be 1 or more."),
+        ("children", -1, "--children is -1; it must be 1 or more."),
+        ("children", 2.5, "--children is 2.5; it must be a whole number."),
+        ("children", "20", "--children is '20'; it must be a whole number."),
+        ("children", True, "--children is True; it must be a whole number."),
+        ("workers", -1, "--workers is -1; it must be 0 or more."),
+        ("keep", -1, "--keep is -1; it must be 0 or more."),
+        ("seed", -1, "--seed is -1; it must be 0 or more."),
+        ("seed", None, "--seed is None; it must be a whole number."),
+        ("replicas", 0, "--replicas is 0; it must be above 0."),
+        ("batch_size", 0, "--batch-size is 0; it must be above 0."),
+        ("threads", 0, "--threads is 0; it must be above 0."),
+        ("max_params", 0, "--max-params is 0; it must be above 0."),
+        ("max_flops", 0, "--max-flops is 0; it must be above 0."),
+        ("stall", 0.0, "--stall is 0.0; it must be above 0."),
+        ("child_timeout", 0, "--child-timeout is 0; it must be above 0."),
+        ("time", 0.0, "--time is 0.0; it must be above 0."),
+        ("time", "10m", "--time is '10m'; it must be a number."),
+        ("policy_device", "tpu", "--policy-device is 'tpu'; it is cpu or gpu."),
+        ("keep_going", "yes", "--keep-going is 'yes'; it must be true or false."),
+        ("space", 3, "--space is 3; it must be a text."),
+        ("fix", "depth=3", "--fix is 'depth=3'; it must be a list of texts."),
+        ("only", (3,), "--only is (3,); it must be a list of texts."),
+    ],
+)
+def test_bad_values(setting, value, sentence):
+    assert refusal(Asked, **{setting: value}) == sentence
+
+
+def test_both_goals():
+    assert refusal(Asked, minimize="a", maximize="b") == (
+        "--minimize and --maximize exclude each other; name the one metric that counts."
+    )
+
+
+def test_the_budget_is_a_hundred_children_where_nothing_else_ends_it():
+    assert Asked().budget == 100
+    assert Asked(children=7).budget == Asked(children=7, time=60.0).budget == 7
+    assert Asked(time=60.0).budget is None
+
+
+def test_settings_are_plain_json(folder):
+    settings = stored_settings(Asked(minimize="loss", fix=("depth=3",), max_params=9, schedule="depth"))
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings["task"]["goal"] == {"metric": "loss", "minimize": True}
+    assert settings["limits"] == {"params": 9, "flops": None}
+    assert "run" not in settings  # it belongs to one start
+
+
+def test_a_relative_path_is_stored_as_an_absolute_one(folder):
+    settings = stored_settings(Asked(task="npz:mine.npz", data_dir="data"))
+    assert settings["task"]["name"] == f"npz:{folder / 'mine.npz'}"
+    assert settings["task"]["data_dir"] == str(folder / "data")
+    assert stored_settings(Asked(task="npz:~/mine.npz"))["task"]["name"] == f"npz:{os.environ['HOME']}/mine.npz"
+
+
+def test_where_data_lie(folder):
+    assert stored_settings(Asked())["task"]["data_dir"] is None
+    os.environ["AUTOML_DATA"] = ""
+    assert stored_settings(Asked())["task"]["data_dir"] is None
+    os.environ["AUTOML_DATA"] = "there"
+    settings = stored_settings(Asked())
+    assert settings["task"]["data_dir"] == str(folder / "there")
+    assert with_data_dir(settings, "here")["task"]["data_dir"] == str(folder / "here")
+    del os.environ["AUTOML_DATA"]
+    assert with_data_dir(settings, None) == settings
+
+
+# TOML
+
+
+def write(folder, text):
+    path = folder / "search.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_setting_can_stand_in_a_file(folder):
+    text = """
+space = "convnet"
+preset = "paper"
+task = "cifar10"
+recipe = "quick"
+controller = "random"
+controller-preset = "default"
+fix = ["depth=6"]
+only = ["layer*/filter_height=3,5"]
+schedule = "depth"
+max-params = "300k"
+max_flops = 5000000
+minimize = "loss"
+seed = 3
+replicas = 1
+batch-size = 4
+threads = 2
+children = 200
+time = "1.5h"
+workers = 2
+keep = 3
+stall = "10m"
+child-timeout = 90
+keep-going = true
+data-dir = "data"
+policy-device = "gpu"
+
+[set.task]
+epochs = 8
+schedule = "cosine"
+
+[set.space]
+depths = [6, 8]
+"""
+    values = from_toml(write(folder, text))
+    assert {*values, "maximize"} == {field.name for field in dataclasses.fields(Asked)}
+    assert (values["max_params"], values["max_flops"]) == (300_000, 5_000_000)
+    assert (values["time"], values["stall"], values["child_timeout"]) == (5400.0, 600.0, 90.0)
+    asked = Asked(**values)
+    options = stored_settings(asked)
+    assert options["task"]["options"] == {"epochs": 8, "schedule": "cosine"}
+    assert options["space"]["options"] == {"depths": [6, 8]}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("childern = 3", "There is no setting called 'childern'; there is children, "),
+        ('space = "convnet', "{path} is not TOML: "),
+        ('time = "soon"', "'soon' is not a time; write for example 45s, 10m or 1.5h."),
+        ("max-params = true", "'True' is not a number; write for example 300000, 300k or 1.5M."),
+        ('children = "20"', "--children is '20'; it must be a whole number."),
+        ('fix = "depth=3"', "--fix is 'depth=3'; it must be a list of texts."),
+        ("fix = [3]", "--fix is (3,); it must be a list of texts."),
+        ("set = 3", "{path}: 'set' holds tables by group; write for example [set.task] and below it epochs = 8."),
+        ("[set]\ntask = 3", "{path}: 'set' holds tables by group; write for example [set.task] and below it "),
+        ("[set.taks]\nepochs = 3", "There is no group of options called 'taks'; there is task, "),
+    ],
+)
+def test_bad_files(folder, text, sentence):
+    path = write(folder, text)
+    found = refusal(lambda: stored_settings(Asked(**from_toml(path))))
+    assert found.startswith(sentence.format(path=path))
+
+
+def test_a_file_that_is_no_text(folder):
+    path = folder / "search.toml"
+    path.write_bytes(b'space = "\xe9"')
+    assert refusal(from_toml, path).startswith(f"{path} is not TOML: ")
+    assert (
+        refusal(from_toml, folder / "none.toml") == f"{folder / 'none.toml'} cannot be read: No such file or directory."
+    )
+    assert refusal(from_toml, folder) == f"{folder} cannot be read: Is a directory."
+
+
+def test_flags_win_and_single_options_add_up(automl, mine, folder):
+    write(
+        folder,
+        'task = "mine.py:evaluate"\nspace = "mine.py:space"\ncontroller = "random"\nseed = 3\nchildren = 9\n'
+        'fix = ["digit0=1"]\n[set.task]\nepochs = 8\n',
+    )
+    flags = ("--config", "search.toml", "--children", "1", "--workers", "0", "--set", "task.epochs=2")
+    assert automl("search", "mine", *flags).code == 0
+    settings = automl("show", "mine", "--json").json["settings"]
+    assert settings["run"]["children"] == 1
+    assert settings["task"]["options"] == {"epochs": 2}
+    assert settings["narrowing"]["fix"] == ["digit0=1"]
+    flags = ("--config", "search.toml", "--children", "1", "--workers", "0", "--fix", "digit1=2", "--seed", "4")
+    assert automl("search", "other", *flags).code == 0
+    shown = automl("show", "other", "--json").json
+    assert shown["settings"]["task"]["options"] == {"epochs": 8}
+    assert (shown["settings"]["narrowing"]["fix"], shown["seed"]) == (["digit1=2"], 4)
