@@ -14,7 +14,7 @@ from child_trainers.pool import Pool, PoolError
 from controllers.base import Controller, ControllerState, Result
 from db import blobs
 from db.digest import state_hash
-from db.records import FINAL, Child, Lease, Search, SearchState, State, Step
+from db.records import Child, Lease, Search, SearchState, State, Step
 from db.store import Store
 
 GRACE_SECONDS = 10.0
@@ -110,7 +110,7 @@ class Coordinator:
                     stopping = True
                 if stop.overdue:
                     return Ending(SearchState.PAUSED, stop.cause)
-                if self._store.unfinished(self._search.id)[1] == 0:
+                if self._store.progress(self._search.id)[2] == 0:
                     return self._ending(budget) or Ending(SearchState.PAUSED, stop.cause)
 
     def turn(self, budget: int | None, *, stopping: bool = False) -> Ending | None:
@@ -127,7 +127,9 @@ class Coordinator:
         if not news:
             self._pool.wait(WAIT_SECONDS)
             return None
-        return None if stopping or self._keep_going else self._failing()
+        if stopping or self._keep_going or not self._store.failed(self._search.id, first=self._window()):
+            return None
+        return self._failing()
 
     def _consume(self) -> bool:
         """Learns from every complete batch in order; True where new children were proposed."""
@@ -135,8 +137,10 @@ class Coordinator:
         if self._step is None:
             proposed = self._commit(None, [], {}, {})
         while self._step is not None:
+            if not self._store.is_complete(self._search.id, self._step.number):
+                break
             children = self._store.children(self._search.id, batch=self._step.number)
-            if not children or any(child.state not in FINAL for child in children):
+            if not children:
                 break
             rewards = {child.number: self._reward(child, children) for child in children}
             figures = self._controller.tell(
@@ -198,10 +202,9 @@ class Coordinator:
         return lowest
 
     def _ending(self, budget: int | None) -> Ending | None:
-        ready, running = self._store.unfinished(self._search.id)
+        trained, ready, running = self._store.progress(self._search.id)
         if running:
             return None
-        trained = self._store.search(self._search.name).num_trained
         if budget is not None and trained >= budget:
             return Ending(SearchState.FINISHED)
         assert self._step is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from controllers.base import Controller, Draw, Proposal
@@ -17,7 +17,8 @@ from search_spaces.walk import Walk, canonical_hash, possible_answers, spec_to_j
 
 TRIES = 20
 MOST_NEIGHBOURS = 1_000
-MOST_WEIGHED = 32  # new candidates that the controller weighs against each other
+MOST_PAIRS = 50_000  # of changes, from which the neighbours two changes away are picked
+MOST_WEIGHED = 8  # new candidates that the controller weighs against each other
 LARGEST_ENUMERATED = 100_000
 
 
@@ -171,15 +172,15 @@ class Proposer:
     def _neighbour(self, number: int, drawn: Proposal) -> tuple[Proposal, _Candidate] | None:
         answers = self._space.decode(drawn.tokens).answers
         changes = self._changes(number, drawn.tokens)
-        pairs = ({**one, **other} for one, other in itertools.combinations(changes, 2) if one.keys() != other.keys())
-        for some in (changes, self._shuffled(number, itertools.islice(pairs, 50_000))[:MOST_NEIGHBOURS]):
-            found = self._most_probable(number, [{**answers, **change} for change in some])
-            if found is not None:
-                return found
-        return self._most_probable(number, self._left(number))
+        found = self._most_probable(number, ({**answers, **change} for change in changes))
+        if found is None:
+            pairs = itertools.islice(itertools.combinations(changes, 2), MOST_PAIRS)
+            apart = self._shuffled(number, ((one, other) for one, other in pairs if one.keys() != other.keys()))
+            found = self._most_probable(number, ({**answers, **one, **other} for one, other in apart[:MOST_NEIGHBOURS]))
+        return found or self._most_probable(number, self._left(number))
 
     def _most_probable(
-        self, number: int, candidates: Sequence[Mapping[str, tuple[int, ...]]]
+        self, number: int, candidates: Iterable[Mapping[str, tuple[int, ...]]]
     ) -> tuple[Proposal, _Candidate] | None:
         may_be_new = (given for given in candidates if self._may_be_new(number, given))
         open_candidates = list(itertools.islice(may_be_new, MOST_WEIGHED))

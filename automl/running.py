@@ -313,7 +313,8 @@ def _make_pool(
 ) -> Pool:
     if run.workers == 0:
         name = f"{lease.epoch}.inline"
-        worker = Worker(store, search.id, experiment, name, "this process", lease.epoch, settings["keep"])
+        # No heartbeat: nobody else claims under this lease, which has one of its own.
+        worker = Worker(store, search.id, experiment, name, "this process", lease.epoch, settings["keep"], beat=False)
         with quiet_native_start():
             worker.warm_up()
         return InlinePool(worker)

@@ -22,7 +22,8 @@ class Choice:
     allowed: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "options", tuple(self.options))
+        if type(self.options) is not tuple:
+            object.__setattr__(self, "options", tuple(self.options))
         if not self.options:
             raise ValueError(f"Choice {self.name!r} has no options; give it at least one.")
         if self.allowed is not None and (len(self.allowed) != len(self.options) or not any(self.allowed)):

@@ -69,7 +69,7 @@ class Walk:
         except StopIteration as stop:
             self.decision, self.spec = None, stop.value
             return
-        if not isinstance(decision, Choice | Links):
+        if not isinstance(decision, (Choice, Links)):
             raise ValueError(f"The space yielded {decision!r}; it may yield only Choice and Links.")
         if decision.name in self.answers:
             raise ValueError(f"The space yielded the name {decision.name!r} twice; names are unique within a child.")

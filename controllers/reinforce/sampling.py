@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,9 +30,13 @@ class Sampler:
         # In whole blocks: in a part of one, a matrix product's last bit depends on the row that a child stands in.
         self._width = math.ceil(width / 8) * 8
         self._variables = variables
-        # The traced graph itself: to have `tf.function` look it up again costs as much as a step.
-        shapes = ((self._width, (4 + heads.slots) * units), (self._width, 4 + heads.width + 2 * heads.slots))
-        self._step = tf.function(self._packed_step).get_concrete_function(
+
+    @functools.cached_property
+    def _step(self) -> Any:
+        """The traced graph itself: to have `tf.function` look it up again costs as much as a step."""
+        slots, units = self._heads.slots, self._units
+        shapes = ((self._width, (4 + slots) * units), (self._width, 4 + self._heads.width + 2 * slots))
+        return tf.function(self._packed_step).get_concrete_function(
             *(tf.TensorSpec(shape, tf.float32) for shape in shapes)
         )
 
@@ -80,8 +86,12 @@ class _Row:
         self.walk = space.walk(draw.number)
         self.encoder = ChildEncoder(heads)
         self.log_probs: list[float | None] = []
-        self._uniforms = stream(seed, draw.number, draw.attempt)
+        self._seed = seed
         self._draw = draw
+
+    @functools.cached_property
+    def _uniforms(self) -> np.random.Generator:
+        return stream(self._seed, self._draw.number, self._draw.attempt)
 
     def answer(self, decision: Decision, option_log_probs: list[float], link_logits: list[float]) -> tuple[int, ...]:
         """The answer, forced, given or drawn; the walk goes on with it."""
