@@ -273,12 +273,12 @@ def _take_terminal():
 
 def test_the_live_view_and_ctrl_c(mine, folder):
     (folder / "hold").mkdir()
-    terminal = Terminal("search", "mine", *OURS, "--children", "20", "--workers", "1")
+    terminal = Terminal("search", "mine", *OURS, "--children", "800", "--workers", "1")
     try:
         terminal.read_until("1 running")
         text = without_colours(terminal.text)
         assert "mine: mine.py:space on mine.py:evaluate by random" in text
-        assert "trained" in text and "0 of 20 in " in text
+        assert "trained" in text and "0 of 800 in " in text
         (folder / "hold").rmdir()
         terminal.read_until("reward")
         (folder / "hold").mkdir()
