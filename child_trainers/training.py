@@ -112,14 +112,17 @@ class Trainer:
         steps, size = self.steps_per_epoch, self._batch_size
         count = int(self._data.x_train.shape[0])
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[self._seed, epoch])
-        total = tf.constant(0.0)
-        for step in tf.range(steps):
+
+        # Not a Python loop: AutoGraph, which would turn it into this one, does nothing under Python 3.13.
+        def body(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             indices = tf.gather(order, step * size + tf.range(size))
             images, labels = tf.gather(self._data.x_train, indices), tf.gather(self._data.y_train, indices)
             number = epoch * steps + step
             if self._recipe.augment:
                 images = augment(images, tf.stack([self._seed, number]))
-            total += self._train_step(images, labels, self._learning_rate(number))
+            return step + 1, total + self._train_step(images, labels, self._learning_rate(number))
+
+        _, total = tf.while_loop(lambda step, _: step < steps, body, (tf.constant(0), tf.constant(0.0)))
         return total / steps
 
     def _train_step(self, images: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor) -> tf.Tensor:
