@@ -63,7 +63,7 @@ class InlinePool(Pool):
         return self._worker.work_once()
 
     def wait(self, seconds: float) -> None:
-        time.sleep(seconds)  # nothing else in this process could have news
+        pass
 
     def wake(self) -> None:
         pass
