@@ -1,0 +1,9 @@
+"""What every test stands on."""
+
+from __future__ import annotations
+
+import signal
+
+# A shell without job control starts background commands with Ctrl-C ignored, which every process under test would
+# inherit: the tests of Ctrl-C must not depend on how they were started.
+signal.signal(signal.SIGINT, signal.default_int_handler)
