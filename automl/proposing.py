@@ -109,10 +109,10 @@ class Proposer:
         return [children[number] for number in numbers if number in children]
 
     def _draw(self, pending: Sequence[int], tried: Mapping[int, int]) -> list[tuple[Draw, Proposal]]:
-        """The next draw of each number, and later tries beside them where they do not fill the controller's width: a
-        draw costs the same alone as in company. In order of tries, so that a later one counts only if no earlier did.
-        """
-        ahead = max(1, self._controller.width // len(pending))
+        """The next draw of each number, and after the first ones later tries beside them, since a draw costs the same
+        alone as in company. In order of tries, so that a later one counts only if no earlier did."""
+        redraws = any(tried[number] for number in pending)
+        ahead = max(1, self._controller.redraw_width // len(pending)) if redraws else 1
         draws = [
             Draw(number, tried[number] + try_ahead)
             for try_ahead in range(ahead)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
 from child_trainers.experiment import known
 from child_trainers.tasks import TASKS
 from child_trainers.user_files import UserFile
@@ -59,6 +60,8 @@ class Asked:
         keep_going: do not pause when child after child fails.
         data_dir: where data sets lie.
         policy_device: `cpu` or `gpu`.
+        precision: of training: `float32`, `bfloat16`, `float16`; by default the fastest that this machine has.
+        xla: compile training steps with XLA.
     """
 
     space: str = "convnet"
@@ -88,6 +91,8 @@ class Asked:
     keep_going: bool = False
     data_dir: str | None = None
     policy_device: str = "cpu"
+    precision: str | None = None
+    xla: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -104,6 +109,8 @@ class Asked:
             raise ValueError("--minimize and --maximize exclude each other; name the one metric that counts.")
         if self.policy_device not in ("cpu", "gpu"):
             raise ValueError(f"--policy-device is {self.policy_device!r}; it is cpu or gpu.")
+        if self.precision is not None:
+            known("precision", self.precision, list(PRECISIONS))
 
     @property
     def budget(self) -> int | None:
@@ -175,6 +182,11 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
         "child_timeout": asked.child_timeout,
         "keep_going": asked.keep_going,
         "policy_device": asked.policy_device,
+        # Settled here and now: a child must be trained the same way wherever the search is resumed.
+        "compute": {
+            "precision": asked.precision or default_precision(visible_gpus()),
+            "xla": asked.xla,
+        },
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from child_trainers.devices import Compute
 from child_trainers.recipes import RECIPES, Recipe
 from child_trainers.task import FunctionTask, Goal, Task
 from child_trainers.tasks import TASKS
@@ -108,7 +109,10 @@ def make_task(settings: Mapping[str, Any], *, progress: Any = None) -> Task:
         known("task option", option, fields)
     recipe = Recipe(**(constants | chosen["options"]))
     data_dir = None if chosen["data_dir"] is None else Path(chosen["data_dir"])
-    task: Task = pkgutil.resolve_name(TASKS[kind])(name, recipe, data_dir=data_dir, goal=goal, progress=progress)
+    compute = Compute(**settings["compute"])
+    task: Task = pkgutil.resolve_name(TASKS[kind])(
+        name, recipe, data_dir=data_dir, goal=goal, progress=progress, compute=compute
+    )
     return task
 
 

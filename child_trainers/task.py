@@ -33,8 +33,8 @@ class Report(Protocol):
     def __call__(self, epoch: int, **metrics: float) -> None:
         """Writes the metrics of an epoch (1, 2, …). Raises DivergedError where one is not finite."""
 
-    def step(self, count: int = 1) -> None:
-        """Counts training steps between two epochs."""
+    def follow(self, steps_done: Callable[[], int]) -> None:
+        """Takes a count of training steps, to be read from another thread between two epochs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +45,14 @@ class Outcome:
         reward: what the controller is told; higher is better.
         metrics: JSON values, kept with the child.
         weights: the model's weights at `epoch`, the epoch that the reward was read from, by name.
+        seconds: where the time went, by phase.
     """
 
     reward: float
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     weights: Mapping[str, np.ndarray] | None = None
     epoch: int = 0
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

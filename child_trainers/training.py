@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from child_trainers.data.dataset import ImageData
+from child_trainers.devices import FLOAT32, Compute
+from child_trainers.networks import Network, weights_of
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, Outcome, Report
 from child_trainers.whitening import whitening
@@ -43,72 +51,110 @@ def to_device(data: ImageData) -> DeviceData:
     )
 
 
-def train(model: keras.Model, data: DeviceData, recipe: Recipe, *, seed: int, report: Report) -> Outcome:
-    """Trains a model from images to logits and returns its reward.
+def train(
+    network: Network, data: DeviceData, recipe: Recipe, *, seed: int, report: Report, compute: Compute = FLOAT32
+) -> Outcome:
+    """Trains a network and returns its reward.
 
         reward = max(validation accuracies of the last epochs)^3
 
     The outcome's weights are those of the best of these epochs, the first of equals.
 
     Raises:
-        DivergedError: the training loss of an epoch is not finite.
+        DivergedError: the training loss is not finite; found at the step where it happens.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.1.
     """
-    trainer = Trainer(model, data, recipe, seed)
-    best, best_epoch, best_weights, train_loss = -1.0, 0, [], 0.0
+    trainer = Trainer(network, data, recipe, seed, compute)
+    report.follow(trainer.steps_done)
+    best, best_epoch, best_weights, train_loss = -1.0, 0, {}, 0.0
     for epoch in range(1, recipe.epochs + 1):
         train_loss = trainer.train_epoch(epoch - 1)
-        report.step(trainer.steps_per_epoch)
-        if not np.isfinite(train_loss):
-            raise DivergedError(f"The training loss of epoch {epoch} is {train_loss}.")
         accuracy = trainer.validate()
         report(epoch, val_accuracy=accuracy, loss=train_loss)
         # The paper cubes the best of the *last* epochs; the best of all would favour children that peak early and then
         # diverge.
         if epoch > recipe.epochs - recipe.last_epochs and accuracy > best:
             best, best_epoch = accuracy, epoch
-            best_weights = model.get_weights()
+            best_weights = weights_of(network)
     metrics = {"val_accuracy": best, "epoch": best_epoch, "loss": train_loss, "traces": trainer.traces}
-    return Outcome(best**3, metrics, name_weights(best_weights), best_epoch)
+    return Outcome(best**3, metrics | dataclasses.asdict(compute), best_weights, best_epoch, dict(trainer.seconds))
 
 
 class Trainer:
-    """One child's compiled steps. Two traces: an epoch of training, and a batch of validation."""
+    """One child's compiled steps. Two traces: an epoch of training, and the whole validation.
 
-    def __init__(self, model: keras.Model, data: DeviceData, recipe: Recipe, seed: int) -> None:
-        self._model = model
+    Attributes:
+        traces: how many there were so far.
+        seconds: spent in each phase: trace, train, validate.
+    """
+
+    def __init__(
+        self, network: Network, data: DeviceData, recipe: Recipe, seed: int, compute: Compute = FLOAT32
+    ) -> None:
+        self._network = network
         self._data = data
         self._recipe = recipe
         self._seed = seed
         count = int(data.x_train.shape[0])
         self._batch_size = min(recipe.batch_size, count)
         self.steps_per_epoch = count // self._batch_size
-        self.traces = 0
-        self._variables = [variable.value for variable in model.trainable_variables]
+        self._variables = list(network.trainable.values())
         self._decayed = [len(variable.shape) > 1 for variable in self._variables]
         self._velocities = [tf.Variable(tf.zeros_like(variable)) for variable in self._variables]
-        self._epoch = tf.function(self._train_epoch)
-        # A batch of any size, since the last one may be smaller and would be traced again.
-        batch = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in (data.x_validation, data.y_validation)]
-        self._correct = tf.function(self._count_correct, input_signature=batch)
+        self._scale = LossScale() if compute.precision == "float16" else None
+        with tf.device("CPU"):  # read by another thread, which must not wait for a GPU
+            self._steps_done = tf.Variable(0, dtype=tf.int64)
+        self.traces = 0
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._step = tf.function(self._train_step, jit_compile=True) if compute.xla else self._train_step
+        self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
+        self._correct = self._traced(self._count_correct)
+
+    def steps_done(self) -> int:
+        """Training steps so far, also in the middle of an epoch; may be called from any thread."""
+        return int(self._steps_done.numpy())
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the shuffled images, epochs from 0; returns the mean loss in nats."""
-        return float(self._epoch(tf.constant(epoch)))
+        """One pass over the shuffled images, epochs from 0; returns the mean loss in nats.
+
+        Raises:
+            DivergedError: the loss is not finite; no step is trained after that one.
+        """
+        with self._phase("trace"):
+            train = self._epoch()
+        with self._phase("train"):
+            steps, total = (value.numpy() for value in train(tf.constant(epoch)))
+        if not math.isfinite(total):
+            raise DivergedError(f"The training loss of step {steps} of epoch {epoch + 1} is {total}.")
+        return float(total) / self.steps_per_epoch
 
     def validate(self) -> float:
         """Accuracy on the validation images, in [0, 1]."""
-        x, y = self._data.x_validation, self._data.y_validation
-        count = int(x.shape[0])
-        correct = sum(
-            int(self._correct(x[start : start + VALIDATION_BATCH], y[start : start + VALIDATION_BATCH]))
-            for start in range(0, count, VALIDATION_BATCH)
-        )
-        return correct / count
+        with self._phase("trace"):
+            count_correct = self._correct()
+        with self._phase("validate"):
+            return int(count_correct()) / int(self._data.x_validation.shape[0])
 
-    def _train_epoch(self, epoch: tf.Tensor) -> tf.Tensor:
-        self.traces += 1
+    def _traced(self, function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[[], Any]:
+        """Traces a function once, when it is first asked for."""
+
+        def trace() -> Any:
+            self.traces += 1
+            return tf.function(function, autograph=False).get_concrete_function(*signature)
+
+        return functools.cache(trace)
+
+    @contextlib.contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+
+    def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Steps that were trained, and the sum of their losses."""
         steps, size = self.steps_per_epoch, self._batch_size
         count = int(self._data.x_train.shape[0])
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[self._seed, epoch])
@@ -120,16 +166,23 @@ class Trainer:
             number = epoch * steps + step
             if self._recipe.augment:
                 images = augment(images, tf.stack([self._seed, number]))
-            return step + 1, total + self._train_step(images, labels, self._learning_rate(number))
+            loss = self._step(images, labels, self._learning_rate(number))
+            self._steps_done.assign_add(1)
+            return step + 1, total + loss
 
-        _, total = tf.while_loop(lambda step, _: step < steps, body, (tf.constant(0), tf.constant(0.0)))
-        return total / steps
+        def goes_on(step: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+            return tf.logical_and(step < steps, tf.math.is_finite(total))
+
+        return tf.while_loop(goes_on, body, (tf.constant(0), tf.constant(0.0)))
 
     def _train_step(self, images: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = self._model(images, training=True)
+            logits = self._network.train_logits(images)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-        gradients = tape.gradient(loss, self._variables)
+            scaled = loss if self._scale is None else self._scale.apply(loss)
+        gradients = tape.gradient(scaled, self._variables)
+        if self._scale is not None:
+            gradients = self._scale.remove(gradients)
         recipe = self._recipe
         for variable, velocity, gradient, decayed in zip(
             self._variables, self._velocities, gradients, self._decayed, strict=True
@@ -150,10 +203,47 @@ class Trainer:
     def _learning_rate(self, step: tf.Tensor) -> tf.Tensor:
         return learning_rate(self._recipe, step, self._recipe.epochs * self.steps_per_epoch)
 
-    def _count_correct(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        self.traces += 1
-        predictions = tf.argmax(self._model(images, training=False), axis=1, output_type=labels.dtype)
-        return tf.reduce_sum(tf.cast(predictions == labels, tf.int32))
+    def _count_correct(self) -> tf.Tensor:
+        """How many validation images are classified rightly."""
+        x, y = self._data.x_validation, self._data.y_validation
+
+        def body(start: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            end = start + VALIDATION_BATCH
+            found = tf.argmax(self._network.logits(x[start:end]), axis=1, output_type=y.dtype)
+            return end, correct + tf.math.count_nonzero(found == y[start:end], dtype=tf.int32)
+
+        count = int(x.shape[0])
+        _, correct = tf.while_loop(lambda start, _: start < count, body, (tf.constant(0), tf.constant(0)))
+        return correct
+
+
+class LossScale:
+    """Keeps small gradients within the range of float16.
+
+    The loss is multiplied by a scale that doubles after a thousand good steps and halves at a step whose gradients are
+    not finite; such a step trains nothing.
+
+    Source: Micikevicius et al. 2018 (arXiv:1710.03740), section 3.2.
+    """
+
+    PATIENCE = 1000
+
+    def __init__(self) -> None:
+        self._scale = tf.Variable(2.0**15)
+        self._good_steps = tf.Variable(0)
+
+    def apply(self, loss: tf.Tensor) -> tf.Tensor:
+        return loss * self._scale
+
+    def remove(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The gradients of the loss itself, all zeros where one is not finite."""
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+        true = [tf.where(finite, gradient / self._scale, 0.0) for gradient in gradients]
+        good = tf.where(finite, self._good_steps + 1, 0)
+        grown = tf.where(good >= self.PATIENCE, self._scale * 2.0, self._scale)
+        self._scale.assign(tf.where(finite, grown, tf.maximum(self._scale / 2.0, 1.0)))
+        self._good_steps.assign(good % self.PATIENCE)
+        return true
 
 
 def learning_rate(recipe: Recipe, step: tf.Tensor, total_steps: int) -> tf.Tensor:
@@ -194,13 +284,3 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
         logits = np.asarray(model(x[start : start + VALIDATION_BATCH].astype(np.float32), training=False))
         correct += int((logits.argmax(axis=1) == y[start : start + VALIDATION_BATCH]).sum())
     return correct / len(y)
-
-
-def name_weights(weights: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """A model's weights by name, in their order."""
-    return {f"weight{index:04d}": np.asarray(weight) for index, weight in enumerate(weights)}
-
-
-def ordered_weights(named: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The weights of `name_weights` in a model's order."""
-    return [named[name] for name in sorted(named)]

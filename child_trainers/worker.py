@@ -44,19 +44,22 @@ class ClaimReport:
     def __init__(self, store: Store, claim: Claim) -> None:
         self._store = store
         self._claim = claim
-        self.steps = 0
+        self._steps_done: Callable[[], int] = lambda: 0
 
     def __call__(self, epoch: int, **metrics: float) -> None:
         for name, value in metrics.items():
             if isinstance(value, float | np.floating) and not math.isfinite(value):
                 raise DivergedError(f"{name} of epoch {epoch} is {value}.")
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
-        self.step()
         if not self._store.measure(self._claim, int(epoch), plain):
             raise ClaimLostError
 
-    def step(self, count: int = 1) -> None:
-        self.steps += count
+    def follow(self, steps_done: Callable[[], int]) -> None:
+        self._steps_done = steps_done
+
+    @property
+    def steps(self) -> int:
+        return self._steps_done()
 
 
 @dataclasses.dataclass

@@ -84,8 +84,11 @@ class Controller(abc.ABC):
         space: what is sampled.
         seed: the search's seed.
         width: how many children are drawn side by side at the most; fixed for a search, since matrix products of
-            different widths differ in the last bit.
+            different widths differ in the last bit. Draws again, of which one child may need many, have a width of
+            their own.
     """
+
+    redraw_width = 32
 
     def __init__(self, space: Space, *, seed: int, width: int) -> None:
         if width < 1:
@@ -98,10 +101,14 @@ class Controller(abc.ABC):
         """The children for these draws, in their order. Raises ValueError for none."""
         if not draws:
             raise ValueError("ask needs at least one draw, got none.")
-        proposals: list[Proposal] = []
-        for start in range(0, len(draws), self.width):
-            proposals += self._propose(draws[start : start + self.width])
-        return proposals
+        proposals: dict[int, Proposal] = {}
+        for again, width in ((False, self.width), (True, self.redraw_width)):
+            places = [place for place, draw in enumerate(draws) if (draw.attempt > 0) == again]
+            for start in range(0, len(places), width):
+                side_by_side = places[start : start + width]
+                found = self._propose([draws[place] for place in side_by_side], width)
+                proposals |= zip(side_by_side, found, strict=True)
+        return [proposals[place] for place in range(len(draws))]
 
     def tell(self, results: Sequence[Result]) -> dict[str, Any]:
         """Learns from a whole batch and returns figures of the step (JSON values).
@@ -115,8 +122,8 @@ class Controller(abc.ABC):
         return self._learn([result for result in results if result.reward is not None])
 
     @abc.abstractmethod
-    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
-        """At most `width` draws."""
+    def _propose(self, draws: Sequence[Draw], width: int) -> list[Proposal]:
+        """At most `width` draws; a draw is always asked for under the same width."""
 
     @abc.abstractmethod
     def _learn(self, results: Sequence[Result]) -> dict[str, Any]:

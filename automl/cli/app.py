@@ -94,6 +94,11 @@ def search(
     keep_going: KeepGoing = None,
     data_dir: DataDir = None,
     policy_device: Annotated[str | None, typer.Option(help="cpu, gpu.", show_default="cpu")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of training: float32, bfloat16, float16.", show_default="the machine's fastest"),
+    ] = None,
+    xla: Annotated[bool | None, typer.Option("--xla", help="Compile training steps with XLA.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these; flags win.")] = None,
     store: StoreOption = None,
 ) -> None:
@@ -129,6 +134,8 @@ def search(
         "keep_going": keep_going,
         "data_dir": data_dir,
         "policy_device": policy_device,
+        "precision": precision,
+        "xla": xla,
     }
     start(name, store, config, {key: value for key, value in given.items() if value is not None})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from child_trainers.data.dataset import ImageData
+from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import Recipe
-from child_trainers.task import Goal, Outcome, Report, Task, fresh_start, read_outcome
+from child_trainers.task import Goal, Outcome, Report, Task, read_outcome
 from child_trainers.whitening import WHITENING_SOURCE, whitening
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class ImageClassification(Task):
         data_dir: where CIFAR-10 lies.
         goal: another metric as the reward.
         progress: called with bytes done and bytes in all while data are downloaded.
+        compute: in which precision children are trained, and whether under XLA.
     """
 
     floor = 0.0
@@ -41,12 +44,14 @@ class ImageClassification(Task):
         data_dir: Path | None = None,
         goal: Goal | None = None,
         progress: Any = None,
+        compute: Compute = FLOAT32,
     ) -> None:
         self.name = name
         self.recipe = recipe
         self._data_dir = data_dir
         self._goal = goal
         self._progress = progress
+        self._compute = compute
         if goal is not None:
             self.floor = None  # type: ignore[assignment]
 
@@ -87,20 +92,24 @@ class ImageClassification(Task):
         _ = self._device_data
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+        from child_trainers.networks import make_network
         from child_trainers.training import train
 
-        fresh_start(seed)
-        model = spec.build(*self.shapes)
-        return read_outcome(train(model, self._device_data, self.recipe, seed=seed, report=report), self._goal)
+        began = time.perf_counter()
+        network = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
+        build = time.perf_counter() - began
+        outcome = train(network, self._device_data, self.recipe, seed=seed, report=report, compute=self._compute)
+        seconds = {"build": build, **outcome.seconds}
+        return read_outcome(dataclasses.replace(outcome, seconds=seconds), self._goal)
 
     def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
         """The child's model with its stored weights; it takes raw images, whitening is its first layer."""
         import keras
 
-        from child_trainers.training import ordered_weights
+        from child_trainers.networks import set_weights
 
         inner = spec.build(*self.shapes)
-        inner.set_weights(ordered_weights(weights))
+        set_weights(inner, weights)
         image = keras.Input(self.shapes[0], name="raw_image")
         return keras.Model(image, inner(whitening(self.shapes[0])(image)), name="child")
 

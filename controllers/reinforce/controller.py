@@ -63,22 +63,24 @@ class Reinforce(Controller):
             elif name not in ("adam_steps", "rewards"):
                 _place(main, name, array, heads)
         self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
-        self._sampler = Sampler(self._variables, heads, units=settings.hidden_units, width=self.width)
+        self._samplers: dict[int, Sampler] = {}
         self._updater = Updater(self._variables, settings, longest=heads.longest)
         self._updater.steps.assign(float(state.arrays["adam_steps"]))
         for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
             for name, array in arrays.items():
                 getattr(moments, name).assign(array)
 
-    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+    def _propose(self, draws: Sequence[Draw], width: int) -> list[Proposal]:
+        if width not in self._samplers:
+            self._samplers[width] = Sampler(self._variables, self._heads, units=self.settings.hidden_units, width=width)
         try:
-            return self._sampler.propose(self.space, self.seed, draws)
+            return self._samplers[width].propose(self.space, self.seed, draws)
         except NewKindError as error:
             # Drawn apart, in larger tables that are for it alone: asking must change neither this controller nor the
             # last bit of another draw, and how far tables are padded can.
             if len(draws) > 1:
-                return [proposal for draw in draws for proposal in self._propose([draw])]
-            return self._with_room_for(error.decisions)._propose(draws)
+                return [proposal for draw in draws for proposal in self._propose([draw], width)]
+            return self._with_room_for(error.decisions)._propose(draws, width)
 
     def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
         if not results:

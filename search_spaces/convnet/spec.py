@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import keras
 
     from search_spaces.convnet.cost import Cost
+    from search_spaces.convnet.network import ConvNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,12 @@ class ConvNet:
         from search_spaces.convnet.build import build
 
         return build(self, input_shape, num_classes)
+
+    def network(self, input_shape: tuple[int, int, int], num_classes: int, **options: Any) -> ConvNetwork:
+        """The same, untrained, as plain TensorFlow operations for training; see `network.ConvNetwork`."""
+        from search_spaces.convnet.network import ConvNetwork
+
+        return ConvNetwork(self, input_shape, num_classes, **options)
 
     def count(self, input_shape: tuple[int, int, int], num_classes: int) -> Cost:
         """Parameters, and FLOPs per image; see `cost.count`."""

@@ -52,7 +52,7 @@ class Scripted(Controller):
         self._log_probs = log_probs or {}
         self.asked = []
 
-    def _propose(self, draws):
+    def _propose(self, draws, width):
         self.asked += draws
         return [self._draw(draw) for draw in draws]
 
@@ -133,10 +133,11 @@ def test_a_child_is_what_its_number_and_try_draw():
     assert controller.width == 4
 
 
-def test_the_children_do_not_depend_on_the_controllers_width():
-    """A wide controller fills spare rows with later tries; a narrow one asks for them one after the other."""
+def test_the_children_do_not_depend_on_how_many_are_drawn_side_by_side(monkeypatch):
+    """A wide redraw has later tries beside the next ones; a narrow one asks for them one after the other."""
     results = []
     for width in (1, 2, 3, 8, 40):
+        monkeypatch.setattr(RandomSearch, "redraw_width", width)
         proposer = random_proposer(width=width)
         results.append((batches(proposer, [4] * 6), dict(proposer.refused)))
     assert all(result == results[0] for result in results)

@@ -17,6 +17,7 @@ from automl.settings import (
     stored_settings,
     with_data_dir,
 )
+from child_trainers.devices import default_precision, visible_gpus
 
 
 def refusal(function, *arguments, **options):
@@ -126,6 +127,12 @@ def test_options_of_no_form_or_group():
         ("time", 0.0, "--time is 0.0; it must be above 0."),
         ("time", "10m", "--time is '10m'; it must be a number."),
         ("policy_device", "tpu", "--policy-device is 'tpu'; it is cpu or gpu."),
+        ("precision", "bfloat", "There is no precision called 'bfloat'; there is bfloat16, float32, float16."),
+        ("precision", "float64", "There is no precision called 'float64'; there is float16, bfloat16, float32."),
+        ("precision", "", "There is no precision called ''; there is float32, bfloat16, float16."),
+        ("precision", 16, "--precision is 16; it must be a text."),
+        ("xla", "yes", "--xla is 'yes'; it must be true or false."),
+        ("xla", None, "--xla is None; it must be true or false."),
         ("keep_going", "yes", "--keep-going is 'yes'; it must be true or false."),
         ("space", 3, "--space is 3; it must be a text."),
         ("fix", "depth=3", "--fix is 'depth=3'; it must be a list of texts."),
@@ -175,6 +182,28 @@ def test_where_data_lie(folder):
     assert with_data_dir(settings, None) == settings
 
 
+@pytest.fixture
+def gpus(monkeypatch):
+    """Sets the GPUs that children may use."""
+
+    def choose(chosen):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        visible_gpus.cache_clear()
+
+    yield choose
+    visible_gpus.cache_clear()
+
+
+def test_how_children_are_trained_is_settled_when_a_search_begins(gpus):
+    """A search that is resumed on another machine goes on as it began."""
+    for chosen, fastest in (("0", "bfloat16"), ("-1", default_precision([]))):
+        gpus(chosen)
+        assert stored_settings(Asked())["compute"] == {"precision": fastest, "xla": False}
+        for precision in ("float32", "bfloat16", "float16"):
+            asked = Asked(precision=precision, xla=True)
+            assert stored_settings(asked)["compute"] == {"precision": precision, "xla": True}
+
+
 # TOML
 
 
@@ -211,6 +240,8 @@ child-timeout = 90
 keep-going = true
 data-dir = "data"
 policy-device = "gpu"
+precision = "float16"
+xla = true
 
 [set.task]
 epochs = 8
@@ -227,6 +258,7 @@ depths = [6, 8]
     options = stored_settings(asked)
     assert options["task"]["options"] == {"epochs": 8, "schedule": "cosine"}
     assert options["space"]["options"] == {"depths": [6, 8]}
+    assert options["compute"] == {"precision": "float16", "xla": True}
 
 
 @pytest.mark.parametrize(
@@ -237,6 +269,9 @@ depths = [6, 8]
         ('time = "soon"', "'soon' is not a time; write for example 45s, 10m or 1.5h."),
         ("max-params = true", "'True' is not a number; write for example 300000, 300k or 1.5M."),
         ('children = "20"', "--children is '20'; it must be a whole number."),
+        ('precision = "bf16"', "There is no precision called 'bf16'; there is "),
+        ("precision = 16", "--precision is 16; it must be a text."),
+        ("xla = 1", "--xla is 1; it must be true or false."),
         ('fix = "depth=3"', "--fix is 'depth=3'; it must be a list of texts."),
         ("fix = [3]", "--fix is (3,); it must be a list of texts."),
         ("set = 3", "{path}: 'set' holds tables by group; write for example [set.task] and below it epochs = 8."),

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,48 @@ def test_workers_by_default(monkeypatch):
     for cores, workers in ((8, 4), (3, 1), (1, 1), (None, 1)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         assert devices.default_workers([]) == workers
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Says what the operating system tells of the processor: a text, or an error."""
+
+    def tells(told):
+        def read_text(path, *arguments, **options):
+            assert str(path) == "/proc/cpuinfo"
+            if isinstance(told, OSError):
+                raise told
+            return told
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+
+    return tells
+
+
+@pytest.mark.parametrize(
+    ("told", "precision"),
+    [
+        ("flags\t\t: fpu sse2 avx512f avx512_bf16 amx_tile\n", "bfloat16"),
+        ("flags\t\t: fpu sse2 amx_bf16 amx_tile\n", "bfloat16"),
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512_vnni amx_int8\n", "float32"),
+        ("", "float32"),
+        (FileNotFoundError("no such file"), "float32"),  # not Linux
+        (PermissionError("not yours"), "float32"),
+    ],
+)
+def test_the_precision_by_default_is_the_processor_s_fastest(processor, told, precision):
+    processor(told)
+    assert devices.default_precision([]) == precision
+
+
+def test_the_precision_by_default_on_gpus(processor):
+    processor("flags : avx2")
+    assert devices.default_precision(["0"]) == devices.default_precision(["1", "GPU-ab"]) == "bfloat16"
+
+
+def test_the_precision_by_default_of_this_machine_is_a_known_one():
+    assert devices.default_precision([]) in devices.PRECISIONS
+    assert devices.FLOAT32 == devices.Compute() == devices.Compute("float32", xla=False)
 
 
 def test_environment(monkeypatch):

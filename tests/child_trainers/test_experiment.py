@@ -18,6 +18,12 @@ def message(make, settings):
 
 
 @pytest.fixture
+def settings_of(settings_of):
+    """With how children are trained, which only tasks of ours ask for."""
+    return lambda **changes: settings_of(**{"compute": {"precision": "float32", "xla": False}} | changes)
+
+
+@pytest.fixture
 def mine(tmp_path):
     def write(text):
         path = tmp_path / "mine.py"
@@ -196,6 +202,7 @@ settings = {
     "narrowing": {"fix": [], "only": []},
     "schedule": None,
     "task": {"name": "digits", "recipe": None, "options": {}, "goal": None, "file": None, "data_dir": None},
+    "compute": {"precision": "bfloat16", "xla": True},
 }
 shapes = make_experiment(settings).task.shapes
 print(shapes, {"tensorflow", "keras", "sklearn"} & set(sys.modules))

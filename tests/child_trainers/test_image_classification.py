@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from child_trainers.data.dataset import DataError
+from child_trainers.devices import Compute
 from child_trainers.recipes import DIGITS, Recipe
 from child_trainers.task import Goal
 from child_trainers.tasks.image_classification import SHAPES, ImageClassification
-from child_trainers.training import ordered_weights
 from search_spaces.convnet.spec import ConvLayer, ConvNet
 
 NET = ConvNet((ConvLayer(3, 3, 8, (), pool=True), ConvLayer(3, 3, 16, (0,)), ConvLayer(1, 1, 8, (0, 1))))
@@ -21,7 +21,7 @@ class FakeReport:
     def __call__(self, epoch, **metrics):
         self.accuracies.append(metrics["val_accuracy"])
 
-    def step(self, count=1):
+    def follow(self, steps_done):
         pass
 
 
@@ -55,6 +55,7 @@ def test_the_digits_end_to_end(trained):
     assert outcome.metrics["val_accuracy"] == max(report.accuracies) > 0.5  # a guess is right in one of ten
     assert outcome.reward == outcome.metrics["val_accuracy"] ** 3
     assert outcome.epoch == 1 + report.accuracies.index(max(report.accuracies))
+    assert outcome.seconds.keys() == {"build", "trace", "train", "validate"} and min(outcome.seconds.values()) > 0
 
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
@@ -80,8 +81,40 @@ def test_the_source_takes_raw_images_too(task, trained, tmp_path):
     module = types.ModuleType("child")
     exec(compile(path.read_text(), path, "exec"), vars(module))
     written = module.build()
-    written.set_weights(ordered_weights(outcome.weights))
+    written.set_weights(task.model(NET, outcome.weights).get_weights())
     assert task.validate(written) == {"val_accuracy": outcome.metrics["val_accuracy"]}
+
+
+@pytest.mark.parametrize("compute", [Compute("bfloat16"), Compute("float16"), Compute("bfloat16", xla=True)], ids=str)
+def test_the_model_gives_the_stored_accuracy_however_the_child_was_trained(compute):
+    """Stored weights are float32, and so is every validation."""
+    task = ImageClassification("digits", Recipe(**(DIGITS | {"num_train": 640})), compute=compute)
+    outcome = task.evaluate(NET, seed=5, report=FakeReport())
+    assert (outcome.metrics["precision"], outcome.metrics["xla"]) == (compute.precision, compute.xla)
+    assert {weight.dtype for weight in outcome.weights.values()} == {np.dtype(np.float32)}
+    model = task.model(NET, outcome.weights)
+    assert {variable.dtype for variable in model.variables} == {"float32"}
+    # Two ways to sum the same numbers: one image in 250 may stand between two classes.
+    assert task.validate(model)["val_accuracy"] == pytest.approx(outcome.metrics["val_accuracy"], abs=1 / 250)
+
+
+class Built:
+    """A spec of a space that only builds Keras models, deep enough for two-digit numbers of weights."""
+
+    def build(self, input_shape, num_classes):
+        model = keras.Sequential([keras.Input(input_shape), keras.layers.Flatten()])
+        for _ in range(3):
+            model.add(keras.layers.Dense(16, activation="relu"))
+            model.add(keras.layers.BatchNormalization(momentum=0.9))
+        model.add(keras.layers.Dense(num_classes))
+        return model
+
+
+def test_a_spec_that_only_builds_keras_is_trained_too(task):
+    outcome = task.evaluate(Built(), seed=5, report=FakeReport())
+    assert outcome.metrics["val_accuracy"] > 0.5 and outcome.metrics["traces"] == 2
+    model = task.model(Built(), outcome.weights)
+    assert task.validate(model) == {"val_accuracy": outcome.metrics["val_accuracy"]}
 
 
 def test_own_images_end_to_end(npz):

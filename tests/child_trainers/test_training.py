@@ -1,8 +1,11 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+import threading
+import time
 
 import keras
 import numpy as np
@@ -11,23 +14,30 @@ import tensorflow as tf
 
 from child_trainers import training
 from child_trainers.data.dataset import ImageData
-from child_trainers.devices import environment
+from child_trainers.devices import Compute, environment
+from child_trainers.networks import KerasNetwork, weights_of
 from child_trainers.process import ROOT
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, fresh_start
-from child_trainers.training import DeviceData, Trainer, augment, learning_rate, name_weights, ordered_weights, train
+from child_trainers.tasks.image_classification import ImageClassification
+from child_trainers.training import DeviceData, LossScale, Trainer, augment, learning_rate, train
+from search_spaces.convnet.spec import ConvLayer, ConvNet
+
+SECONDS = 10.0  # how long a test waits for what should come at once
 
 
 class FakeReport:
     def __init__(self):
         self.epochs = []
-        self.steps = 0
+        self.steps_done = None
+        self.steps = []  # done at the end of each epoch
 
     def __call__(self, epoch, **metrics):
         self.epochs.append((epoch, metrics))
+        self.steps.append(self.steps_done())
 
-    def step(self, count=1):
-        self.steps += count
+    def follow(self, steps_done):
+        self.steps_done = steps_done
 
 
 def random_data(num_train=32, num_validation=16, shape=(4, 4, 1), num_classes=3):
@@ -46,6 +56,34 @@ def random_data(num_train=32, num_validation=16, shape=(4, 4, 1), num_classes=3)
 def linear_model(shape=(4, 4, 1), num_classes=3, **settings):
     dense = keras.layers.Dense(num_classes, **settings)
     return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), dense])
+
+
+def linear_network(*arguments, **settings):
+    return KerasNetwork(linear_model(*arguments, **settings))
+
+
+class OwnNetwork:
+    """A linear network of plain operations; `change` does something to the logits of every training step.
+
+    Args:
+        gain: logits are multiplied by it after the product of images and kernel.
+    """
+
+    def __init__(self, size=16, num_classes=3, *, precision="float32", gain=1.0, change=lambda logits, step: logits):
+        self.trainable = {"kernel": tf.Variable(tf.ones((size, num_classes)))}
+        self.moving = {"step": tf.Variable(0)}  # the number of the last one, from 1
+        self._precision = tf.dtypes.as_dtype(precision)
+        self._gain = gain
+        self._change = change
+
+    def train_logits(self, images):
+        step = self.moving["step"].assign_add(1)
+        return self._change(self.logits(images), step)
+
+    def logits(self, images):
+        flat = tf.cast(tf.reshape(images, (tf.shape(images)[0], -1)), self._precision)
+        product = tf.matmul(flat, tf.cast(self.trainable["kernel"], self._precision))
+        return tf.cast(product, tf.float32) * self._gain
 
 
 def test_whitening_by_hand():
@@ -132,18 +170,19 @@ def test_learning_rate_as_cosine():
 
 def run_with_accuracies(monkeypatch, accuracies, last_epochs=5):
     """A training whose epochs only write their number into the weights."""
-    model = linear_model()
+    network = linear_network()
     given = iter(accuracies)
 
     def train_epoch(trainer, epoch):
-        model.set_weights([np.full_like(weight, epoch + 1) for weight in model.get_weights()])
+        for variable in network.trainable.values():
+            variable.assign(tf.fill(variable.shape, epoch + 1.0))
         return 1.0 / (epoch + 1)
 
     monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
     monkeypatch.setattr(Trainer, "validate", lambda trainer: next(given))
     recipe = Recipe(epochs=len(accuracies), batch_size=10, last_epochs=last_epochs)
     report = FakeReport()
-    return train(model, random_data(), recipe, seed=0, report=report), report
+    return train(network, random_data(), recipe, seed=0, report=report), report
 
 
 def test_the_reward_is_the_cube_of_the_best_of_the_last_five(monkeypatch):
@@ -157,7 +196,6 @@ def test_the_reward_is_the_cube_of_the_best_of_the_last_five(monkeypatch):
         enumerate([0.9, 0.95, 0.4, 0.6, 0.8, 0.8, 0.7], 1)
     )
     assert report.epochs[3][1]["loss"] == 0.25
-    assert report.steps == 7 * 3  # 32 images in batches of 10, the rest is dropped
 
 
 def test_fewer_epochs_than_five_and_no_success_at_all(monkeypatch):
@@ -165,6 +203,16 @@ def test_fewer_epochs_than_five_and_no_success_at_all(monkeypatch):
     outcome, _ = run_with_accuracies(monkeypatch, [0.0, 0.0])
     assert (outcome.reward, outcome.epoch) == (0.0, 1)
     assert run_with_accuracies(monkeypatch, [0.5, 0.25], last_epochs=1)[0].epoch == 2
+
+
+def test_steps_and_seconds_of_a_training():
+    report = FakeReport()
+    began = time.perf_counter()
+    outcome = train(linear_network(), random_data(), Recipe(epochs=3, batch_size=10), seed=0, report=report)
+    elapsed = time.perf_counter() - began
+    assert report.steps == [3, 6, 9]  # 32 images in batches of 10, the rest is dropped
+    assert outcome.seconds.keys() == {"trace", "train", "validate"}
+    assert min(outcome.seconds.values()) > 0 and sum(outcome.seconds.values()) < elapsed
 
 
 def one_pixel_data():
@@ -177,7 +225,7 @@ def test_one_step_by_hand():
     """Weights (1, 1): probabilities (0.5, 0.5), so the gradient of the loss is (-0.5, 0.5), and the loss is log 2."""
     model = linear_model((1, 1, 1), 2, kernel_initializer="ones")
     recipe = Recipe(epochs=4, batch_size=1, learning_rate=0.1, momentum=0.9, weight_decay=0.2, augment=False)
-    trainer = Trainer(model, one_pixel_data(), recipe, seed=0)
+    trainer = Trainer(KerasNetwork(model), one_pixel_data(), recipe, seed=0)
     assert trainer.train_epoch(0) == pytest.approx(math.log(2))
     kernel, bias = model.get_weights()
     # With decay g = (-0.3, 0.7), v = -0.1 g, w = 1 + 0.9 v - 0.1 g = 1 - 0.19 g; the bias is not decayed.
@@ -189,7 +237,7 @@ def test_steps_equal_keras_sgd_with_nesterov_and_decay():
     data = random_data()
     models = [linear_model(kernel_initializer=keras.initializers.GlorotUniform(seed=1)) for _ in range(2)]
     recipe = Recipe(epochs=8, batch_size=32, learning_rate=0.3, momentum=0.8, weight_decay=0.01, augment=False)
-    trainer = Trainer(models[0], data, recipe, seed=0)
+    trainer = Trainer(KerasNetwork(models[0]), data, recipe, seed=0)
     optimizer = keras.optimizers.SGD(0.3, momentum=0.8, nesterov=True)
     kernel, bias = models[1].trainable_variables
     for epoch in range(4):  # the rate is lowered from half of the 8 steps on
@@ -203,16 +251,29 @@ def test_steps_equal_keras_sgd_with_nesterov_and_decay():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_each_step_of_an_epoch_starts_from_the_one_before():
+    """All images are alike, so their order is no matter: the steps of one epoch are those of many epochs."""
+    data = random_data(num_train=1)
+    many = data._replace(x_train=tf.repeat(data.x_train, 40, axis=0), y_train=tf.repeat(data.y_train, 40))
+    recipe = Recipe(epochs=100, batch_size=1, learning_rate=0.3, augment=False)
+    one_epoch, many_epochs = OwnNetwork(), OwnNetwork()
+    loss = Trainer(one_epoch, many, recipe, seed=0).train_epoch(0)
+    trainer = Trainer(many_epochs, data, recipe, seed=0)
+    losses = [trainer.train_epoch(epoch) for epoch in range(40)]
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5) and losses[-1] < 0.1 * losses[0]
+    np.testing.assert_allclose(one_epoch.trainable["kernel"], many_epochs.trainable["kernel"], rtol=1e-6)
+
+
 def test_every_epoch_has_its_own_order_of_images():
     """With one image a step, a rate that changes nothing and no noise, the mean loss is the same in any order; the
     weights after an epoch with a real rate are not."""
     data = random_data()
     after = []
     for seed, epoch in ((0, 0), (0, 0), (1, 0), (0, 1)):
-        model = linear_model(kernel_initializer="zeros")
+        network = linear_network(kernel_initializer="zeros")
         recipe = Recipe(epochs=100, batch_size=1, learning_rate=0.05, augment=False)
-        Trainer(model, data, recipe, seed).train_epoch(epoch)
-        after.append(model.get_weights()[0])
+        Trainer(network, data, recipe, seed).train_epoch(epoch)
+        after.append(weights_of(network)["weight0000"])
     np.testing.assert_array_equal(after[0], after[1])
     assert np.any(after[0] != after[2]) and np.any(after[0] != after[3])
 
@@ -221,47 +282,194 @@ def test_every_epoch_has_its_own_order_of_images():
 def test_a_child_that_diverges(rate):
     recipe = Recipe(epochs=3, batch_size=8, learning_rate=rate, augment=False)
     report = FakeReport()
-    with pytest.raises(DivergedError, match=r"The training loss of epoch \d is (nan|inf)\."):
-        train(linear_model(), random_data(), recipe, seed=0, report=report)
-    assert report.steps in (4, 8, 12)  # the epoch that diverged was trained
+    with pytest.raises(DivergedError) as caught:
+        train(linear_network(), random_data(), recipe, seed=0, report=report)
+    found = re.fullmatch(r"The training loss of step (\d) of epoch (\d) is (nan|inf)\.", str(caught.value))
+    step, epoch = int(found[1]), int(found[2])
+    assert len(report.epochs) == epoch - 1
+    assert report.steps_done() == (epoch - 1) * 4 + step  # and none after it
+
+
+@pytest.mark.parametrize(("number", "step", "epoch"), [(1, 1, 1), (8, 8, 1), (13, 5, 2)])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_ends_training_at_its_step(number, step, epoch, value):
+    network = OwnNetwork(change=lambda logits, now: logits + tf.where(now == number, float(value), 0.0))
+    report = FakeReport()
+    recipe = Recipe(epochs=3, batch_size=4)
+    with pytest.raises(DivergedError, match=rf"^The training loss of step {step} of epoch {epoch} is nan\.$"):
+        train(network, random_data(), recipe, seed=0, report=report)
+    assert (report.steps_done(), network.moving["step"].numpy()) == (number, number)
+    assert len(report.epochs) == epoch - 1
+
+
+def test_an_infinite_loss_is_named_so():
+    """The image is of class 0, whose logit falls to minus infinity."""
+    network = OwnNetwork(1, 2, change=lambda logits, step: logits - [[math.inf, 0.0]])
+    with pytest.raises(DivergedError, match=r"^The training loss of step 1 of epoch 1 is inf\.$"):
+        train(network, one_pixel_data(), Recipe(augment=False), seed=0, report=FakeReport())
+
+
+def test_steps_are_counted_for_another_thread_while_an_epoch_runs():
+    reached, goes_on = threading.Event(), threading.Event()
+
+    def wait_in_the_sixth(logits, step):
+        def wait(step):
+            if step == 6:
+                reached.set()
+                goes_on.wait(SECONDS)
+
+        with tf.control_dependencies([tf.py_function(wait, [step], [])]):
+            return tf.identity(logits)
+
+    network = OwnNetwork(change=wait_in_the_sixth)
+    trainer = Trainer(network, random_data(), Recipe(batch_size=4), seed=0)
+    assert trainer.steps_done() == 0
+    losses = []
+    training_thread = threading.Thread(target=lambda: losses.append(trainer.train_epoch(0)), daemon=True)
+    training_thread.start()
+    try:
+        assert reached.wait(SECONDS)
+        assert trainer.steps_done() in (5, 6)  # what is being trained may count or not
+    finally:
+        goes_on.set()
+        training_thread.join(SECONDS)
+    assert trainer.steps_done() == 8 and math.isfinite(losses[0])
 
 
 def test_two_traces_though_the_last_validation_batch_is_smaller():
     data = random_data(num_validation=training.VALIDATION_BATCH + 100)
     recipe = Recipe(epochs=3, batch_size=8, learning_rate=0.01)
-    outcome = train(linear_model(), data, recipe, seed=0, report=FakeReport())
+    outcome = train(linear_network(), data, recipe, seed=0, report=FakeReport())
     assert outcome.metrics["traces"] == 2
+    assert (outcome.metrics["precision"], outcome.metrics["xla"]) == ("float32", False)
 
 
 def test_validation_counts_every_image_once():
     data = random_data(num_validation=2 * training.VALIDATION_BATCH + 7)
     model = linear_model()
-    accuracy = Trainer(model, data, Recipe(), seed=0).validate()
+    accuracy = Trainer(KerasNetwork(model), data, Recipe(), seed=0).validate()
     x, y = np.asarray(data.x_validation), np.asarray(data.y_validation)
     assert accuracy == np.mean(np.asarray(model(x)).argmax(axis=1) == y)
     assert training.accuracy(model, x, y) == accuracy
 
 
 def test_a_batch_is_never_larger_than_the_data():
-    trainer = Trainer(linear_model(), random_data(num_train=5), Recipe(batch_size=64), seed=0)
+    trainer = Trainer(linear_network(), random_data(num_train=5), Recipe(batch_size=64), seed=0)
     assert trainer.steps_per_epoch == 1
     assert math.isfinite(trainer.train_epoch(0))
 
 
-def test_weights_keep_their_order_by_name():
-    weights = [np.full(1, index) for index in range(12)]
-    named = name_weights(weights)
-    assert list(named)[:2] == ["weight0000", "weight0001"]
-    shuffled = {name: named[name] for name in sorted(named, reverse=True)}
-    assert [int(weight[0]) for weight in ordered_weights(shuffled)] == list(range(12))
+# Precision and XLA
+
+
+def scales(scale, gradients):
+    """The scale after each of these gradients, and what is made of them."""
+    found = []
+    for gradient in gradients:
+        (true,) = scale.remove([tf.constant([gradient, 4.0])])
+        found.append((float(scale.apply(tf.constant(1.0))), true.numpy().tolist()))
+    return found
+
+
+def test_the_scale_of_losses_by_hand(monkeypatch):
+    monkeypatch.setattr(LossScale, "PATIENCE", 3)
+    scale = LossScale()
+    high, low = 2.0**15, 2.0**14
+    assert float(scale.apply(tf.constant(0.5))) == high / 2
+    assert scales(scale, [2.0, 2.0, math.inf, 2.0, 2.0, math.nan, -math.inf]) == [
+        (high, [2 / high, 4 / high]),
+        (high, [2 / high, 4 / high]),
+        (low, [0.0, 0.0]),  # what is finite beside it trains nothing either
+        (low, [2 / low, 4 / low]),  # good steps are counted anew
+        (low, [2 / low, 4 / low]),
+        (low / 2, [0.0, 0.0]),
+        (low / 4, [0.0, 0.0]),
+    ]
+    assert [after for after, _ in scales(scale, [1.0] * 7)] == [low / 4] * 2 + [low / 2] * 3 + [low] * 2
+    assert [after for after, _ in scales(scale, [math.nan] * 20)][-5:] == [1.0] * 5
+
+
+def test_one_gradient_that_is_not_finite_spoils_all_of_its_step():
+    scale = LossScale()
+    good, bad = tf.constant([1.0]), tf.constant([[math.inf]])
+    assert [gradient.numpy().sum() for gradient in scale.remove([good, bad])] == [0.0, 0.0]
+    assert [gradient.shape for gradient in scale.remove([good, bad])] == [(1,), (1, 1)]
+
+
+def test_gradients_below_float16_are_trained_on():
+    """Probabilities are (0.5, 0.5), so the kernel's gradient is gain * (-0.5, 0.5); float16 ends at 6e-8."""
+    gain = 1e-8
+    recipe = Recipe(epochs=1, batch_size=1, learning_rate=1 / gain, momentum=0.0, weight_decay=0.0, augment=False)
+    network = OwnNetwork(1, 2, precision="float16", gain=gain)
+    Trainer(network, one_pixel_data(), recipe, 0, Compute("float16")).train_epoch(0)
+    np.testing.assert_allclose(network.trainable["kernel"], [[1.5, 0.5]], rtol=1e-3)
+
+
+def test_a_step_whose_gradients_overflow_leaves_the_weights():
+    """The kernel's gradient is 1000 * (-0.5, 0.5), and float16 ends at 65504: 2^7 is the largest scale that fits."""
+    recipe = Recipe(epochs=20, batch_size=1, weight_decay=0.0, augment=False)
+    network = OwnNetwork(1, 2, precision="float16", gain=1e3)
+    trainer = Trainer(network, one_pixel_data(), recipe, 0, Compute("float16"))
+    for epoch in range(8):  # the scale is halved from 2^15 on
+        assert trainer.train_epoch(epoch) == pytest.approx(math.log(2))
+        np.testing.assert_array_equal(network.trainable["kernel"], [[1.0, 1.0]])
+    trainer.train_epoch(8)
+    # By Nesterov's method the first step is 1.9 times the rate: 0.19 * 500.
+    np.testing.assert_allclose(network.trainable["kernel"], [[96.0, -94.0]], rtol=1e-3)
+
+
+def test_training_in_float16_is_close_to_float32():
+    data, recipe = random_data(num_train=64), Recipe(epochs=4, batch_size=8, augment=False)
+    results = {}
+    for precision in ("float32", "float16"):
+        network = OwnNetwork(precision=precision)
+        outcome = train(network, data, recipe, seed=0, report=FakeReport(), compute=Compute(precision))
+        assert (outcome.metrics["precision"], outcome.metrics["traces"]) == (precision, 2)
+        results[precision] = outcome.metrics["loss"], network.trainable["kernel"].numpy()
+    assert results["float16"][0] == pytest.approx(results["float32"][0], rel=0.01)
+    np.testing.assert_allclose(results["float16"][1], results["float32"][1], atol=0.01)
+    assert np.any(results["float16"][1] != results["float32"][1])
+    assert np.abs(results["float32"][1] - 1.0).max() > 0.3  # it has moved
+
+
+NET = ConvNet((ConvLayer(3, 3, 8, (), pool=True), ConvLayer(3, 3, 16, (0,), pool=True), ConvLayer(1, 3, 16, (0, 1))))
+
+
+def digits(compute, **changes):
+    recipe = Recipe(**({"batch_size": 32, "learning_rate": 0.05, "schedule": "cosine", "augment": False} | changes))
+    report = FakeReport()
+    outcome = ImageClassification("digits", recipe, compute=compute).evaluate(NET, seed=5, report=report)
+    return outcome, [metrics["loss"] for _, metrics in report.epochs]
+
+
+@pytest.fixture(scope="module")
+def plain_digits():
+    return digits(Compute(), epochs=3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_child_learns_the_digits_in_half_precision_as_well(plain_digits, precision):
+    (plain, plain_losses), (half, losses) = plain_digits, digits(Compute(precision), epochs=3)
+    assert (half.metrics["precision"], half.metrics["traces"]) == (precision, 2)
+    assert plain.metrics["val_accuracy"] > 0.8
+    assert abs(half.metrics["val_accuracy"] - plain.metrics["val_accuracy"]) < 0.05
+    assert losses == pytest.approx(plain_losses, abs=0.1) and losses != plain_losses
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_steps_compiled_by_xla_train_the_same(precision):
+    few = {"epochs": 1, "num_train": 320}
+    _, plain_losses = digits(Compute(precision), **few)
+    xla, losses = digits(Compute(precision, xla=True), **few)
+    assert (xla.metrics["precision"], xla.metrics["xla"], xla.metrics["traces"]) == (precision, True, 2)
+    assert losses == pytest.approx(plain_losses, rel=1e-3 if precision == "float32" else 0.03)
 
 
 def test_the_same_child_twice_is_bit_equal():
     results = []
     for _ in range(2):
         fresh_start(7)
-        model = linear_model()
-        outcome = train(model, random_data(), Recipe(epochs=2, batch_size=8), seed=7, report=FakeReport())
+        outcome = train(linear_network(), random_data(), Recipe(epochs=2, batch_size=8), seed=7, report=FakeReport())
         results.append(
             (outcome.reward, outcome.metrics, b"".join(weight.tobytes() for weight in outcome.weights.values()))
         )
@@ -271,6 +479,7 @@ def test_the_same_child_twice_is_bit_equal():
 CHILDREN = """
 import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
+from child_trainers.devices import Compute
 from child_trainers.recipes import Recipe
 from child_trainers.tasks.image_classification import ImageClassification
 from search_spaces.convnet.spec import ConvLayer, ConvNet
@@ -280,7 +489,7 @@ class Report:
         self.rows = []
     def __call__(self, epoch, **metrics):
         self.rows.append([epoch, metrics])
-    def step(self, count=1):
+    def follow(self, steps_done):
         pass
 
 nets = {
@@ -289,7 +498,7 @@ nets = {
     "c": ConvNet((ConvLayer(1, 1, 16, ()),)),
 }
 recipe = Recipe(epochs=2, batch_size=32, schedule="cosine", augment=True, num_train=256, num_validation=100)
-task = ImageClassification("digits", recipe)
+task = ImageClassification("digits", recipe, compute=Compute(**json.loads(sys.argv[3])))
 for name in sys.argv[2]:
     report = Report()
     outcome = task.evaluate(nets[name], seed=2**31 - 1 - ord(name), report=report)
@@ -298,10 +507,11 @@ print(json.dumps([outcome.reward, outcome.metrics, report.rows, digest]))
 """
 
 
-def test_a_child_trained_third_in_a_worker_equals_the_same_child_alone():
+@pytest.mark.parametrize("compute", [{}, {"precision": "bfloat16"}, {"xla": True}], ids=json.dumps)
+def test_a_child_trained_third_in_a_worker_equals_the_same_child_alone(compute):
     processes = [
         subprocess.Popen(
-            [sys.executable, "-P", "-c", CHILDREN, ROOT, order],
+            [sys.executable, "-P", "-c", CHILDREN, ROOT, order, json.dumps(compute)],
             env=os.environ | environment(threads=1, gpu=None),
             stdout=subprocess.PIPE,
             text=True,

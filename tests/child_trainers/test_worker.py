@@ -167,7 +167,6 @@ def test_what_is_not_the_child_s_goes_through(search, task, new_worker, error):
 
 def test_measures_are_written_per_epoch(search, task, new_worker):
     def evaluate(spec, seed, report):
-        report.step(12)
         report(1, val_accuracy=np.float32(0.5), steps=np.int64(12))
         report(np.int64(2), val_accuracy=0.75, early=True)
         report(2, val_accuracy=0.8, early=False)  # the same epoch again replaces
@@ -179,12 +178,17 @@ def test_measures_are_written_per_epoch(search, task, new_worker):
     assert measured == [(1, {"val_accuracy": 0.5, "steps": 12}), (2, {"val_accuracy": 0.8, "early": False})]
 
 
-def test_reports_count_steps(search, new_worker):
+def test_a_report_reads_the_count_that_it_follows(search, new_worker):
     report = ClaimReport(search.store, new_worker().claim())
-    report.step()
-    report.step(10)
+    assert report.steps == 0  # a person's own function may count nothing
+    done = [3]
+    report.follow(lambda: done[0])
+    assert report.steps == 3
+    done[0] = 12
     report(1, loss=1.0)
     assert report.steps == 12
+    report.follow(lambda: 5)
+    assert report.steps == 5
 
 
 def test_a_report_renews_the_claim(search, new_worker, clock):
@@ -257,7 +261,7 @@ def test_the_claim_is_renewed_while_a_child_trains(search, task, new_worker, clo
     def evaluate(spec, seed, report):
         claim_until.append(search.child(0).lease_until)
         clock.now += 10
-        report.step(5)
+        report.follow(lambda: 5)
         while search.child(0).progress != 5:
             pass
         claim_until.append(search.child(0).lease_until)

@@ -67,7 +67,7 @@ class Tally(Controller):
         super().__init__(space, seed=seed, width=width)
         self._told = np.zeros(3)
 
-    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+    def _propose(self, draws: Sequence[Draw], width: int) -> list[Proposal]:
         return [self._draw(draw) for draw in draws]
 
     def _draw(self, draw: Draw) -> Proposal:

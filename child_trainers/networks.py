@@ -1,0 +1,85 @@
+"""What the trainer trains: a network's variables by name, and its two forward passes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from child_trainers.devices import Compute
+from child_trainers.task import fresh_start
+
+
+class Network(Protocol):
+    """A classifier from images, float32 (batch, height, width, channels), to logits, float32 (batch, num_classes)."""
+
+    @property
+    def trainable(self) -> Mapping[str, tf.Variable]:
+        """Variables that gradients change, by name, in a fixed order."""
+
+    @property
+    def moving(self) -> Mapping[str, tf.Variable]:
+        """Those that training changes otherwise, for example moving averages."""
+
+    def train_logits(self, images: tf.Tensor) -> tf.Tensor:
+        """The pass of a training step; it may change `moving`."""
+
+    def logits(self, images: tf.Tensor) -> tf.Tensor:
+        """The pass of validation; it changes nothing."""
+
+
+class KerasNetwork:
+    """Any Keras model as a network: that of a space which has no `network` of its own.
+
+    Keras names repeat within a process, so weights are named by their place.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        names = {id(variable): f"weight{index:04d}" for index, variable in enumerate(model.weights)}
+        self.trainable = {names[id(variable)]: variable.value for variable in model.trainable_variables}
+        self.moving = {
+            name: variable.value
+            for name, variable in zip(names.values(), model.weights, strict=True)
+            if name not in self.trainable
+        }
+
+    def train_logits(self, images: tf.Tensor) -> tf.Tensor:
+        return self._model(images, training=True)
+
+    def logits(self, images: tf.Tensor) -> tf.Tensor:
+        return self._model(images, training=False)
+
+
+def make_network(spec: Any, input_shape: tuple[int, ...], num_classes: int, *, seed: int, compute: Compute) -> Network:
+    """A spec's own `network(input_shape, num_classes, seed=…, precision=…, xla=…)`, or the Keras model that it builds,
+    which is trained in float32."""
+    own = hasattr(spec, "network")
+    fresh_start(seed, keras=not own)  # clearing Keras takes a fifth of a second
+    if own:
+        network: Network = spec.network(input_shape, num_classes, seed=seed, **dataclasses.asdict(compute))
+        return network
+    return KerasNetwork(spec.build(input_shape, num_classes))
+
+
+def weights_of(network: Network) -> dict[str, np.ndarray]:
+    """Every weight by name."""
+    return {name: variable.numpy() for name, variable in [*network.trainable.items(), *network.moving.items()]}
+
+
+def set_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
+    """Gives a Keras model the weights of the network that was trained in its place.
+
+    Raises:
+        ValueError: they are not those of such a model.
+    """
+    by_path = {variable.path: variable for variable in model.weights}
+    if by_path.keys() == weights.keys():
+        for path, variable in by_path.items():
+            variable.assign(weights[path])
+    else:
+        model.set_weights([weights[name] for name in sorted(weights)])

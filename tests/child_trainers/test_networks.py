@@ -1,0 +1,185 @@
+"""Networks as the trainer sees them, and their weights on the way to a Keras model."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from child_trainers.devices import FLOAT32, Compute
+from child_trainers.networks import KerasNetwork, make_network, set_weights, weights_of
+from db import blobs
+from search_spaces.convnet.network import ConvNetwork
+from search_spaces.convnet.spec import ConvLayer, ConvNet
+
+SHAPE, CLASSES = (5, 4, 2), 3
+DEEP = ConvNet(tuple(ConvLayer(1, 1, 2, (index - 1,) if index else ()) for index in range(12)))
+
+
+def dense_model(widths=(4,)):
+    """With batch normalization: its passes differ, and gradients do not train all of its weights."""
+    model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()])
+    for width in widths:
+        model.add(keras.layers.Dense(width))
+        model.add(keras.layers.BatchNormalization())
+    model.add(keras.layers.Dense(CLASSES))
+    return model
+
+
+def images(count=6):
+    return np.random.default_rng(0).normal(size=(count, *SHAPE)).astype(np.float32)
+
+
+def randomise(network):
+    """No weight is equal to another, or to its start."""
+    generator = np.random.default_rng(1)
+    for variable in [*network.trainable.values(), *network.moving.values()]:
+        variable.assign(generator.uniform(0.5, 1.5, variable.shape))
+
+
+# A Keras model as a network
+
+
+def test_the_passes_are_the_model_s():
+    model, same = dense_model(), dense_model()
+    network = KerasNetwork(model)
+    randomise(network)
+    same.set_weights(model.get_weights())
+    x = images()
+    validation, training = same(x, training=False), same(x, training=True)
+    assert np.any(np.asarray(validation) != training)
+    np.testing.assert_array_equal(network.logits(x), validation)
+    np.testing.assert_array_equal(network.train_logits(x), training)
+    np.testing.assert_equal(model.get_weights(), same.get_weights())  # the averages were moved alike
+
+
+def test_gradients_train_what_the_model_says():
+    model = dense_model()
+    network = KerasNetwork(model)
+    # Kernel, bias; scale, offset, mean, variance; kernel, bias.
+    assert list(network.trainable) == [f"weight{place:04d}" for place in (0, 1, 2, 3, 6, 7)]
+    assert list(network.moving) == ["weight0004", "weight0005"]
+    model.layers[1].trainable = False
+    frozen = KerasNetwork(model)
+    assert list(frozen.trainable) == [f"weight{place:04d}" for place in (2, 3, 6, 7)]
+    assert frozen.trainable.keys() | frozen.moving.keys() == network.trainable.keys() | network.moving.keys()
+
+
+def test_the_variables_are_the_model_s_own():
+    model = dense_model()
+    network = KerasNetwork(model)
+    randomise(network)
+    for place, weight in enumerate(model.get_weights()):
+        np.testing.assert_array_equal(weights_of(network)[f"weight{place:04d}"], weight)
+
+
+def test_a_model_without_anything_to_move():
+    network = KerasNetwork(dense_model(widths=()))
+    assert (len(network.trainable), network.moving) == (2, {})
+
+
+# Weights
+
+
+def keras_pair():
+    """26 weights, most of which are of one shape: numbers of one and of two digits must not be mixed up."""
+    model, other = dense_model([4] * 4), dense_model([4] * 4)
+    return KerasNetwork(model), other
+
+
+def own_pair():
+    return DEEP.network(SHAPE, CLASSES, seed=0), DEEP.build(SHAPE, CLASSES)
+
+
+pairs = pytest.mark.parametrize("make_pair", [keras_pair, own_pair])
+
+
+@pairs
+def test_weights_come_back_as_a_keras_model(make_pair):
+    network, model = make_pair()
+    randomise(network)
+    weights = weights_of(network)
+    assert len(weights) == len(model.weights) > 10
+    blob = blobs.pack(weights)  # as the store keeps them
+    stored = blobs.unpack(blob, blobs.sha256(blob))
+    for given in (stored, dict(sorted(stored.items(), reverse=True))):
+        set_weights(model, {name: np.zeros_like(weight) for name, weight in stored.items()})
+        set_weights(model, given)
+        np.testing.assert_allclose(model(images(), training=False), network.logits(images()), rtol=1e-4, atol=1e-4)
+
+
+@pairs
+def test_weights_of_a_network_are_a_copy(make_pair):
+    network, _ = make_pair()
+    before = weights_of(network)
+    assert before.keys() == network.trainable.keys() | network.moving.keys()
+    kept = {name: weight.copy() for name, weight in before.items()}
+    randomise(network)
+    np.testing.assert_equal(before, kept)
+
+
+@pairs
+def test_weights_of_another_model_are_refused(make_pair):
+    network, model = make_pair()
+    weights = weights_of(network)
+    first = next(iter(weights))
+    for wrong in (
+        {},
+        {name: weight for name, weight in weights.items() if name != first},
+        weights | {"one_more": np.zeros(2, np.float32)},
+        weights | {first: np.zeros((7, 7), np.float32)},
+    ):
+        with pytest.raises(ValueError):
+            set_weights(model, wrong)
+
+
+# Which network a spec gets
+
+
+class Built:
+    """A spec of a space that only builds Keras models."""
+
+    def build(self, input_shape, num_classes):
+        assert (input_shape, num_classes) == (SHAPE, CLASSES)
+        return dense_model()
+
+
+def test_a_spec_s_own_network_is_taken():
+    net = ConvNet((ConvLayer(3, 3, 4, (), pool=True),))
+    network = make_network(net, SHAPE, CLASSES, seed=7, compute=Compute("bfloat16", xla=True))
+    assert isinstance(network, ConvNetwork)
+    same = net.network(SHAPE, CLASSES, seed=7, precision="bfloat16", xla=True)
+    np.testing.assert_equal(weights_of(network), weights_of(same))
+    np.testing.assert_array_equal(network.train_logits(images()), same.train_logits(images()))
+
+
+def test_a_spec_s_own_network_is_told_how_to_compute():
+    given = {}
+
+    class Own:
+        def network(self, input_shape, num_classes, **options):
+            given.update(options, shape=input_shape, classes=num_classes)
+            return "network"
+
+    assert make_network(Own(), SHAPE, CLASSES, seed=3, compute=Compute("float16")) == "network"
+    assert given == {"shape": SHAPE, "classes": CLASSES, "seed": 3, "precision": "float16", "xla": False}
+
+
+def test_any_other_spec_is_built():
+    network = make_network(Built(), SHAPE, CLASSES, seed=7, compute=Compute("bfloat16"))
+    assert isinstance(network, KerasNetwork)
+    assert {variable.dtype for variable in network.trainable.values()} == {tf.float32}
+    again = make_network(Built(), SHAPE, CLASSES, seed=7, compute=FLOAT32)
+    other = make_network(Built(), SHAPE, CLASSES, seed=8, compute=FLOAT32)
+    np.testing.assert_equal(weights_of(network), weights_of(again))
+    assert np.any(weights_of(network)["weight0000"] != weights_of(other)["weight0000"])
+
+
+@pytest.mark.parametrize("spec", [Built(), ConvNet((ConvLayer(1, 1, 2, ()),))], ids=["built", "own"])
+def test_every_child_starts_from_its_seed(spec):
+    drawn = []
+    for seed in (1, 1, 2):
+        make_network(spec, SHAPE, CLASSES, seed=seed, compute=FLOAT32)
+        drawn.append((random.random(), np.random.random()))
+    assert drawn[0] == drawn[1] != drawn[2]
