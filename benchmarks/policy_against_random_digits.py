@@ -36,8 +36,8 @@ def main() -> None:
             rewards = [child.reward or 0.0 for child in children]
             seconds = [child.seconds or 0.0 for child in children]
             found.append(float(np.mean(rewards[-30:])))
-            figures = f"{found[-1]:.4f} | {np.mean(rewards):.4f} | {max(rewards):.4f} | {np.median(seconds):.2f} | {max(seconds):.2f}"
-            print(f"| {controller} | {seed} | {figures} |", flush=True)
+            figures = [found[-1], np.mean(rewards), max(rewards), np.median(seconds), max(seconds)]
+            print(f"| {controller} | {seed} | {' | '.join(f'{figure:.4f}' for figure in figures)} |", flush=True)
     differences = np.array(means["reinforce"]) - np.array(means["random"])
     print("differences of the last 30, by seed: " + ", ".join(f"{value:+.4f}" for value in differences))
     print(f"policy={np.mean(means['reinforce']):.4f} random={np.mean(means['random']):.4f}")
