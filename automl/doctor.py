@@ -56,7 +56,7 @@ def _installation() -> Finding:
 
 def _devices() -> Finding:
     gpus = visible_gpus()
-    number = default_workers(gpus)
+    number = default_workers(len(gpus))
     found = f"{len(gpus)} GPUs, {os.cpu_count()} cores; a search starts {number} worker{'s' * (number != 1)}"
     return Finding("devices", True, found)
 

@@ -96,6 +96,11 @@ class Coordinator:
             child.number for child in store.children(search.id, states=[State.FAILED], first=self._window())
         }
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the workers, a sentence each."""
+        return self._pool.notes
+
     def run(self, budget: int | None, stop: Stop, on_turn: Callable[[], None] = lambda: None) -> Ending:
         """Turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` says so."""
         stopping = False
@@ -104,13 +109,15 @@ class Coordinator:
             on_turn()
             if ending is not None:
                 return ending
+            if self._store.progress(self._search.id).stop_requested:
+                stop.request("stopped by automl stop")
             if stop.cause is not None:
                 if not stopping:
                     self._store.set_state(self._lease, SearchState.STOPPING)
                     stopping = True
                 if stop.overdue:
                     return Ending(SearchState.PAUSED, stop.cause)
-                if self._store.progress(self._search.id)[2] == 0:
+                if self._store.progress(self._search.id).running == 0:
                     return self._ending(budget) or Ending(SearchState.PAUSED, stop.cause)
 
     def turn(self, budget: int | None, *, stopping: bool = False) -> Ending | None:
@@ -165,10 +172,16 @@ class Coordinator:
         last = number + self._search.replicas
         size = self._search.batch_size
         proposals = []
+        answered: dict[int, int | str] = {}
         if self._step is None or self._step.figures["proposed"]:
+            requests = self._store.requests(self._search.id)
             for following in range(first, last):
                 numbers = range(following * size, (following + 1) * size)
-                drawn = self._proposer.propose(numbers, batch=following, drawn_under=number)
+                of_people = self._proposer.answer(requests, numbers, batch=following, drawn_under=number)
+                requests = requests[len(of_people) :]
+                answered |= {request: answer for request, answer, _ in of_people}
+                made = [child for _, _, child in of_people if child is not None]
+                drawn = self._proposer.propose(numbers, batch=following, drawn_under=number, made=made)
                 proposals += drawn
                 if len(drawn) < size:
                     break
@@ -184,7 +197,7 @@ class Coordinator:
             blob=blob,
             blob_sha256=blobs.sha256(blob),
         )
-        self._store.commit_step(self._lease, step, rewards, proposals, dict(self._proposer.refused))
+        self._store.commit_step(self._lease, step, rewards, proposals, dict(self._proposer.refused), answered)
         self._step = step
         return bool(proposals)
 
@@ -202,15 +215,18 @@ class Coordinator:
         return lowest
 
     def _ending(self, budget: int | None) -> Ending | None:
-        trained, ready, running = self._store.progress(self._search.id)
-        if running:
+        progress = self._store.progress(self._search.id)
+        trained = progress.trained
+        if progress.running:
             return None
         if budget is not None and trained >= budget:
             return Ending(SearchState.FINISHED)
         assert self._step is not None
-        if ready == 0 and not self._step.figures["proposed"]:
+        if progress.ready == 0 and not self._step.figures["proposed"]:
             wanted = "" if budget is None else f"/{budget}"
-            return Ending(SearchState.EXHAUSTED, f"exhausted {trained}{wanted}: the space has no more")
+            over = [reason for reason in self._proposer.refused if reason.startswith("max_")]
+            within = f" within {' and '.join('--' + reason.replace('_', '-') for reason in over)}" if over else ""
+            return Ending(SearchState.EXHAUSTED, f"exhausted {trained}{wanted}: the space has no more{within}")
         return None
 
     def _window(self) -> int:

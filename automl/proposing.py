@@ -10,7 +10,7 @@ from typing import Any
 
 from controllers.base import Controller, Draw, Proposal
 from controllers.keyed import child_seed, stream
-from db.records import NewChild, Origin
+from db.records import NewChild, Origin, Request
 from search_spaces.decisions import Choice
 from search_spaces.space import Space
 from search_spaces.walk import Walk, canonical_hash, possible_answers, spec_to_json
@@ -77,9 +77,49 @@ class Proposer:
         self.refused = Counter(refused)
         self._all: dict[str, tuple[int, ...]] | None = None
 
-    def propose(self, numbers: Sequence[int], *, batch: int, drawn_under: int) -> list[NewChild]:
-        """Children of these numbers, in their order; fewer where the space is exhausted."""
-        children: dict[int, NewChild] = {}
+    def answer(
+        self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, drawn_under: int
+    ) -> list[tuple[int, int | str, NewChild | None]]:
+        """Makes children of people's requests, under the first of these numbers.
+
+        Returns:
+            for each request that was answered, in order: its id, the child's number or why it was refused, and the
+            child. Where there are more requests than numbers, the rest is left.
+        """
+        answers: list[tuple[int, int | str, NewChild | None]] = []
+        free = list(numbers)
+        for request in requests:
+            if not free:
+                break
+            made = self._make(request, free[0], batch, drawn_under)
+            answers.append((request.id, made, None) if isinstance(made, str) else (request.id, free.pop(0), made))
+        return answers
+
+    def _make(self, request: Request, number: int, batch: int, drawn_under: int) -> NewChild | str:
+        """The child of a request, with its log-probabilities under the controller, or why it cannot be one."""
+        tokens = tuple(request.tokens)
+        try:
+            answers = self._space.decode(tokens).answers
+        except ValueError as error:
+            return str(error)
+        (proposal,) = self._controller.ask([Draw(number, 0, answers)])
+        if proposal.tokens != tokens:
+            return "it is outside what --fix, --only or the schedule leaves"
+        candidate = self._examine(tokens, count=False)
+        if candidate is None:
+            fingerprint = canonical_hash(self._space.decode(tokens).spec, tokens)
+            return "the search has it already" if fingerprint in self._seen else "it is over a limit of the search"
+        return self._accept(number, proposal, candidate, batch, drawn_under, Origin.PERSON, 0)
+
+    def propose(
+        self, numbers: Sequence[int], *, batch: int, drawn_under: int, made: Sequence[NewChild] = ()
+    ) -> list[NewChild]:
+        """Children of these numbers, in their order; fewer where the space is exhausted.
+
+        Args:
+            made: those of `answer`, which have their numbers already.
+        """
+        children = {child.number: child for child in made}
         first_draws: dict[int, Proposal] = {}
         tried = dict.fromkeys(numbers, 0)
         while pending := [number for number in numbers if number not in children and tried[number] < TRIES]:
@@ -102,7 +142,7 @@ class Proposer:
                     missing, proposal, candidate, batch, drawn_under, Origin.NEIGHBOUR, TRIES
                 )
                 continue
-            if max(children, default=-1) < missing:
+            if max(children, default=-1) < missing or max(children) in {child.number for child in made}:
                 break
             # Numbers have no gap: the last child of the batch gives way, and may come back under this number.
             self._seen.discard(children.pop(max(children)).canonical_hash)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
+import itertools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from automl.export import export_child, model_of
-from automl.loop import Ending, Stop
-from automl.running import create, prepare_resume, run_search
-from automl.settings import Asked
-from child_trainers.experiment import known
-from db.records import Child, Search, State, StoreError
+from automl.loop import Coordinator, Ending, Stop
+from automl.running import create, prepare_resume, refuse_taken, run_search
+from automl.settings import Asked, check_name
+from child_trainers.experiment import SESSION, known
+from child_trainers.user_files import UserFile
+from db.records import FINAL, Child, Search, State, StoreError
 from db.store import Store
 
 if TYPE_CHECKING:
@@ -35,35 +40,132 @@ def open_store(address: str | None = None) -> Store:
     return Store(store_address(address), readonly=True)
 
 
-def search(name: str, *, store: str | None = None, **asked: Any) -> Result:
+def search(
+    name: str,
+    *,
+    x: np.ndarray | None = None,
+    y: np.ndarray | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    store: str | None = None,
+    on_child_end: Callable[[Child], None] | None = None,
+    **asked: Any,
+) -> Result:
     """Starts a search and runs it to its end.
 
     Takes the settings of `automl.settings.Asked` by name, for example `task="digits"`, `children=20`, `workers=0`.
+    `space` and `task` may also be functions: those of a module are found in its file by every worker and by a later
+    `resume`; those of a notebook or a session need `workers=0`.
+
+    Args:
+        x, y: images (count, height, width[, channels]) and labels (count,) to train on, in place of a task. They are
+            kept in a file beside the store, for workers and for `resume`.
+        arrays: more of them: x_validation, y_validation, x_test, y_test.
+        on_child_end: called with every child that has ended, soon after it did.
 
     Raises:
         ValueError: a setting is unknown or wrong.
         NameTakenError: the name exists.
     """
+    address = store_address(store)
     names = [field.name for field in dataclasses.fields(Asked)]
+    own: dict[str, Callable[..., Any]] = {}
     for key, value in asked.items():
         known("setting", key, names)
         if isinstance(value, list):
             asked[key] = tuple(value)
+        if key in ("space", "task") and callable(value):
+            asked[key] = _reference(value, workers=asked.get("workers"))
+            if not UserFile.is_reference(asked[key]):
+                own[key] = value
+    given = {"x_train": x, "y_train": y, **(arrays or {})} if x is not None or y is not None or arrays else {}
+    if given and "task" in asked:
+        raise ValueError("Arrays are a task of their own; drop the argument task, or x and y.")
+    check_name(name)
     settings = Asked(**asked)
-    with contextlib.closing(Store(store_address(store), create=True)) as opened:
-        run = create(opened, name, settings)
+    with contextlib.closing(Store(address, create=True)) as opened:
+        refuse_taken(opened, name)
+        if given:
+            settings = dataclasses.replace(settings, task=_keep_arrays(opened, name, given))
+        try:
+            run = create(opened, name, settings, own=own)
+        except BaseException:
+            if given:
+                arrays_path(opened, name).unlink(missing_ok=True)
+            raise
         with _time_limit(run.time) as stop:
-            ending = run_search(opened, name, run, stop)
-    return Result(name, store_address(store), ending)
+            ending = run_search(opened, name, run, stop, own=own, on_turn=_telling(opened, name, on_child_end))
+    return Result(name, address, ending)
 
 
-def resume(name: str, *, store: str | None = None, **changes: Any) -> Result:
-    """Goes on with a search, or further: takes `children`, `time`, `workers` and the rest of `prepare_resume`."""
-    with contextlib.closing(Store(store_address(store))) as opened:
+def resume(
+    name: str, *, store: str | None = None, on_child_end: Callable[[Child], None] | None = None, **changes: Any
+) -> Result:
+    """Goes on with a search, or further: takes `children`, `time`, `workers` and the rest of `prepare_resume`.
+
+    A search over a function of a notebook takes the same function again, as `space=` or `task=`.
+    """
+    own = {key: changes.pop(key) for key in ("space", "task") if callable(changes.get(key))}
+    with contextlib.closing(Store(store_address(store), upgrade=True)) as opened:
         run, settings, changed = prepare_resume(opened, name, **changes)
         with _time_limit(run.time) as stop:
-            ending = run_search(opened, name, run, stop, settings=settings, changes=changed)
+            ending = run_search(
+                opened,
+                name,
+                run,
+                stop,
+                settings=settings,
+                changes=changed,
+                own=own,
+                on_turn=_telling(opened, name, on_child_end),
+            )
     return Result(name, store_address(store), ending)
+
+
+def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
+    """How a search names a function: by its file, or by its name alone where only this process has it."""
+    title = getattr(function, "__qualname__", repr(function))
+    file = inspect.getsourcefile(function) if inspect.isfunction(function) else None
+    if file is not None and title.isidentifier() and function.__module__ != "__main__" and os.path.isfile(file):
+        return f"{file}:{title}"
+    if workers != 0:
+        raise ValueError(
+            f"Workers cannot find {title}: it lives in this session alone. Move it to a file and pass 'FILE.py:NAME' "
+            "or import it from there, or use workers=0."
+        )
+    return f"{SESSION}{title}"
+
+
+def arrays_path(store: Store, name: str) -> Path:
+    """Where the arrays of a search lie that was given some: beside a SQLite store, else in the current folder."""
+    folder = Path("automl.data").absolute() if store.file is None else store.file.with_name(f"{store.file.name}.data")
+    return folder / f"{name}.npz"
+
+
+def _keep_arrays(store: Store, name: str, arrays: Mapping[str, np.ndarray | None]) -> str:
+    """Writes arrays to the file that is the search's task."""
+    path = arrays_path(store, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, allow_pickle=False, **{key: np.asarray(array) for key, array in arrays.items() if array is not None})
+    return f"npz:{path}"
+
+
+def _telling(
+    store: Store, name: str, on_child_end: Callable[[Child], None] | None
+) -> Callable[[Coordinator], None] | None:
+    """What tells of children that have ended since the run began."""
+    if on_child_end is None:
+        return None
+    search_id = store.search(name).id
+    told = {child.number for child in store.children(search_id, states=FINAL)}
+
+    def tell(_: Coordinator) -> None:
+        first = next(number for number in itertools.count() if number not in told)
+        for child in store.children(search_id, states=FINAL, first=first):
+            if child.number not in told:
+                told.add(child.number)
+                on_child_end(child)
+
+    return tell
 
 
 @contextlib.contextmanager

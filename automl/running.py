@@ -9,7 +9,7 @@ import os
 import pkgutil
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,18 @@ from typing import Any
 from automl.approval import approve, check_approved
 from automl.loop import Coordinator, Ending, Stop, StopNow, unpack_state
 from automl.proposing import Cost, Limits, Proposer
-from automl.settings import Asked, check_name, stored_settings, with_data_dir
-from child_trainers.devices import default_workers, environment, quiet_native_start, visible_gpus
-from child_trainers.experiment import Experiment, known, make_experiment
+from automl.settings import Asked, changeable_options, check_name, completed, stored_settings, with_data_dir
+from child_trainers.devices import (
+    default_workers,
+    environment,
+    gpu_groups,
+    memory_share,
+    quiet_native_start,
+    visible_gpus,
+)
+from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, known, make_experiment
 from child_trainers.heartbeat import Heartbeat
-from child_trainers.pool import InlinePool, LocalPool, Pool
+from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
 from child_trainers.user_files import UserFile, UserFileError
 from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS
@@ -32,6 +39,7 @@ from db.store import Store
 from search_spaces.walk import canonical_hash
 
 VERSIONED = ("automl", "tensorflow", "keras", "numpy", "sqlalchemy")
+INLINE_DEVICE = "this process"  # of children that are trained in the coordinator
 ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
 Progress = Callable[[int, int], None]
 
@@ -51,8 +59,11 @@ class Run:
     workers: int
 
 
-def create(store: Store, name: str, asked: Asked, *, progress: Progress | None = None) -> Run:
+def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, progress: Progress | None = None) -> Run:
     """Checks everything that was asked, then writes the new search. Returns its first run.
+
+    Args:
+        own: a space or a task that only this process has.
 
     Raises:
         NameTakenError: the name exists; nothing was changed.
@@ -61,14 +72,19 @@ def create(store: Store, name: str, asked: Asked, *, progress: Progress | None =
     check_name(name)
     refuse_taken(store, name)
     settings = stored_settings(asked)
-    run = Run(asked.budget, asked.time, asked.workers if asked.workers is not None else default_workers(visible_gpus()))
+    _check_gpus(asked.gpus_per_child)
+    workers = asked.workers
+    if workers is None:
+        workers = default_workers(len(visible_gpus()) // asked.gpus_per_child * asked.workers_per_gpu)
+    run = Run(asked.budget, asked.time, workers)
     replicas = asked.replicas or (2 if run.workers else 1)
     settings["run"] = dataclasses.asdict(run)
     prepare_process(asked.threads, run.workers, asked.policy_device)
     for file in _user_files(settings).values():
         approve(file)  # the person names it here and now
-    experiment = make_experiment(settings, progress=progress)
+    experiment = make_experiment(settings, own=own, progress=progress)
     experiment.task.prepare()  # wrong data must leave no search behind
+    settings["task"]["fingerprint"] = experiment.task.fingerprint
     _cost_function(experiment, Limits(**settings["limits"]))
     _make_controller(settings, experiment, asked.seed, asked.batch_size)
     store.create_search(
@@ -84,6 +100,13 @@ def create(store: Store, name: str, asked: Asked, *, progress: Progress | None =
         budget=run.children,
     )
     return run
+
+
+def _check_gpus(per_child: int) -> None:
+    gpus = visible_gpus()
+    if per_child > 1 and len(gpus) < per_child:
+        there = f"there {'is' if len(gpus) == 1 else 'are'} {len(gpus)}" if gpus else "there is none"
+        raise ValueError(f"--gpus-per-child is {per_child}, but of GPUs {there} here.")
 
 
 def refuse_taken(store: Store, name: str) -> None:
@@ -102,6 +125,7 @@ def prepare_resume(
     children: int | None = None,
     time: float | None = None,
     workers: int | None = None,
+    set: Sequence[str] = (),
     space: str | None = None,
     task: str | None = None,
     data_dir: str | None = None,
@@ -110,13 +134,14 @@ def prepare_resume(
 ) -> tuple[Run, dict[str, Any], dict[str, Any]]:
     """What a resume will do: the run, the settings, and what it changes in them.
 
-    A bare resume repeats the last budgets. `space` and `task` approve a person's files on this machine.
+    A bare resume repeats the last budgets. `set` changes options of the task and the controller. `space` and `task`
+    approve a person's files on this machine.
 
     Raises:
         UnknownSearchError, UserFileError, ValueError.
     """
     search = store.search(name)
-    settings = {**search.settings}
+    settings = completed(search.settings)
     last = Run(**settings["run"])
     run = Run(
         children if children is not None else last.children,
@@ -124,6 +149,9 @@ def prepare_resume(
         workers if workers is not None else last.workers,
     )
     changes: dict[str, Any] = {}
+    for group, options in changeable_options(set).items():
+        settings[group] = {**settings[group], "options": settings[group]["options"] | options}
+        changes |= {f"{group}.{option}": value for option, value in options.items()}
     for group, given in (("space", space), ("task", task)):
         stored = UserFile.from_json(settings[group]["file"])
         file = _approved(name, group, stored, given, accept_change=accept_change)
@@ -148,6 +176,7 @@ def run_search(
     *,
     settings: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
+    own: Own = NOTHING_OWN,
     on_turn: Callable[[Coordinator], None] | None = None,
     progress: Progress | None = None,
 ) -> Ending:
@@ -156,6 +185,7 @@ def run_search(
     Args:
         settings: those of `prepare_resume`, written once the lease is held.
         changes: what they change, for the segment.
+        own: a space or a task that only this process has.
         on_turn: called after every turn of the loop.
 
     Raises:
@@ -163,13 +193,22 @@ def run_search(
         StaleLeaseError: another process took it over meanwhile.
     """
     search = store.search(name)
-    settings = dict(search.settings if settings is None else settings)
+    settings = completed(search.settings if settings is None else settings)
     prepare_process(search.threads, run.workers, settings["policy_device"])
+    _check_gpus(settings["compute"].get("devices", 1))
+    _check_session(settings, own, run.workers)
+    # All that may be refused is refused before the lease, which would leave a finished search paused.
+    experiment = make_experiment(settings, own=own, progress=progress)
+    controller = _make_controller(settings, experiment, search.seed, search.batch_size)
+    _check_fixed(store, search, controller, changes or {})
+    experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
     lease = store.take_lease(name, Owner.this_process())
     ending = Ending(SearchState.PAUSED, ERROR)
     try:
         with Heartbeat(lambda: _renew(store, lease, stop)):
-            ending = _run_under_lease(store, search, lease, settings, run, stop, changes or {}, on_turn, progress)
+            ending = _run_under_lease(
+                store, search, lease, experiment, controller, settings, run, stop, changes or {}, on_turn
+            )
         return ending
     except StopNow:
         ending = Ending(SearchState.PAUSED, stop.cause)
@@ -189,17 +228,16 @@ def _run_under_lease(
     store: Store,
     search: Search,
     lease: Lease,
+    experiment: Experiment,
+    controller: Controller,
     settings: dict[str, Any],
     run: Run,
     stop: Stop,
     changes: Mapping[str, Any],
     on_turn: Callable[[Coordinator], None] | None,
-    progress: Progress | None,
 ) -> Ending:
-    experiment = make_experiment(settings, progress=progress)
     if any(name.endswith(".file") for name in changes):
         _check_decodes(store, search, experiment)
-    controller = _make_controller(settings, experiment, search.seed, search.batch_size)
     step = store.last_step(search.id)
     if step is not None and step.blob is not None:
         controller.restore(unpack_state(step.blob, step.blob_sha256))
@@ -218,7 +256,6 @@ def _run_under_lease(
     segment = store.begin_segment(lease, _segment(run, search, settings, changes))
     ending = Ending(SearchState.PAUSED, ERROR)
     try:
-        experiment.task.prepare()  # before workers start: they would all load or download, and fail one by one
         with contextlib.closing(_make_pool(store, search, lease, experiment, settings, run)) as pool:
             coordinator = Coordinator(
                 store,
@@ -242,6 +279,30 @@ def _run_under_lease(
     return ending
 
 
+def _check_session(settings: Mapping[str, Any], own: Own, workers: int) -> None:
+    """Raises ValueError where a function of a session is missing, not wanted, or could not be found by workers."""
+    for group in ("space", "task"):
+        of_session = settings[group]["name"].startswith(SESSION)
+        if of_session and workers:
+            raise ValueError(
+                f"Workers cannot find the {group} {settings[group]['name'].removeprefix(SESSION)}, which lives in one "
+                "session alone; use workers=0."
+            )
+        if group in own and not of_session:
+            raise ValueError(f"This search has a {group} of its own; drop the argument {group}.")
+
+
+def _check_fixed(store: Store, search: Search, controller: Controller, changes: Mapping[str, Any]) -> None:
+    """Raises ValueError where something is changed on which stored states or metrics depend."""
+    fixed = [name for name in changes if name.removeprefix("controller.") in controller.fixed_options]
+    if fixed and store.last_step(search.id) is not None:
+        raise ValueError(f"{fixed[0]} cannot be changed after a search has begun: what was learned would not fit.")
+    if "task.num_validation" in changes:
+        raise ValueError(
+            "task.num_validation cannot be changed after a search has begun: rewards would no longer compare."
+        )
+
+
 def prepare_process(threads: int, workers: int, policy_device: str) -> None:
     """Ties this process to its device, before TensorFlow is imported: the policy is small and leaves GPUs to children.
 
@@ -263,6 +324,11 @@ def log_dir(store: Store, name: str) -> Path:
     return Path(platformdirs.user_log_dir("automl")) / name
 
 
+def checkpoint_dir(store: Store, name: str) -> Path:
+    """Where children's checkpoints go while they are trained: beside the logs' folder."""
+    return log_dir(store, name) / "checkpoints"
+
+
 def _renew(store: Store, lease: Lease, stop: Stop) -> bool:
     try:
         store.renew_lease(lease)
@@ -276,12 +342,11 @@ def _make_controller(settings: Mapping[str, Any], experiment: Experiment, seed: 
     chosen = settings["controller"]
     presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
     preset = presets[known("controller preset", chosen["preset"] or next(iter(presets)), presets)]
-    try:
-        with quiet_native_start():
-            kind = pkgutil.resolve_name(CONTROLLERS[chosen["name"]])
-            controller = kind(experiment.space, seed=seed, width=width, **(preset | chosen["options"]))
-    except TypeError as error:
-        raise ValueError(f"The controller {chosen['name']} does not take these options: {error}.") from error
+    with quiet_native_start():
+        kind = pkgutil.resolve_name(CONTROLLERS[chosen["name"]])
+        for option in chosen["options"]:
+            known("controller option", option, list(kind.options()))
+        controller: Controller = kind(experiment.space, seed=seed, width=width, **(preset | chosen["options"]))
     return controller
 
 
@@ -314,7 +379,18 @@ def _make_pool(
     if run.workers == 0:
         name = f"{lease.epoch}.inline"
         # No heartbeat: nobody else claims under this lease, which has one of its own.
-        worker = Worker(store, search.id, experiment, name, "this process", lease.epoch, settings["keep"], beat=False)
+        worker = Worker(
+            store,
+            search.id,
+            experiment,
+            name,
+            INLINE_DEVICE,
+            lease.epoch,
+            settings["keep"],
+            settings["early_stop"],
+            checkpoint_dir(store, search.name),
+            beat=False,
+        )
         with quiet_native_start():
             worker.warm_up()
         return InlinePool(worker)
@@ -325,15 +401,23 @@ def _make_pool(
         "epoch": lease.epoch,
         "keep": settings["keep"],
         "threads": search.threads,
+        "early_stop": settings["early_stop"],
+        "recycling": settings["recycling"],
+        "gpu_share": 1.0 / settings["workers_per_gpu"],
+        "checkpoints": str(checkpoint_dir(store, search.name)),
     }
+    deadlines = Deadlines(
+        stall=settings["stall"],
+        timeout=settings["child_timeout"],
+        memory=settings["worker_memory"] or memory_share(run.workers),
+    )
     return LocalPool(
         store,
         order,
         count=run.workers,
-        gpus=visible_gpus(),
+        gpus=gpu_groups(visible_gpus(), settings["compute"].get("devices", 1)),
         log_dir=log_dir(store, search.name),
-        stall=settings["stall"],
-        timeout=settings["child_timeout"],
+        deadlines=deadlines,
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
-from child_trainers.experiment import known
+from child_trainers.experiment import SESSION, known
+from child_trainers.recipes import EARLY_STOP, PRUNERS, RECIPES
 from child_trainers.tasks import TASKS
 from child_trainers.user_files import UserFile
 from controllers import CONTROLLERS
@@ -29,6 +30,15 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of settings: the types tha
     "tuple[str, ...]": ((tuple,), "a list of texts"),
 }
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+ADDED_LATER: dict[str, Any] = {
+    "compute": {"precision": "float32", "xla": False},
+    "workers_per_gpu": 1,
+    "early_stop": "none",
+    "worker_memory": None,
+    "recycling": {"after": 1000, "growth": 2 * 10**9},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +67,18 @@ class Asked:
         keep: for so many of the best children weights are kept.
         stall: seconds without a step after which a worker is ended.
         child_timeout: seconds that a child may take.
+        worker_memory: bytes that a worker and what it starts may hold; by default its share of this machine's.
+        recycle_after: children after which a worker makes room for a fresh one.
+        recycle_growth: bytes that a worker may have grown by when it does so earlier.
         keep_going: do not pause when child after child fails.
         data_dir: where data sets lie.
         policy_device: `cpu` or `gpu`.
+        early_stop: the pruner that stops hopeless children: `none`, `median`, `hyperband`, `asha`; by default the
+            recipe's.
         precision: of training: `float32`, `bfloat16`, `float16`; by default the fastest that this machine has.
         xla: compile training steps with XLA.
+        gpus_per_child: GPUs that train one child together.
+        workers_per_gpu: workers that share one GPU, each with its part of the memory.
     """
 
     space: str = "convnet"
@@ -88,16 +105,36 @@ class Asked:
     keep: int = 10
     stall: float = 1800.0
     child_timeout: float | None = None
+    worker_memory: int | None = None
+    recycle_after: int = 1000
+    recycle_growth: int = 2 * 10**9
     keep_going: bool = False
     data_dir: str | None = None
     policy_device: str = "cpu"
+    early_stop: str | None = None
     precision: str | None = None
     xla: bool = False
+    gpus_per_child: int = 1
+    workers_per_gpu: int = 1
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_kind(field, getattr(self, field.name))
-        for name in ("replicas", "batch_size", "threads", "max_params", "max_flops", "stall", "child_timeout", "time"):
+        for name in (
+            "replicas",
+            "batch_size",
+            "threads",
+            "max_params",
+            "max_flops",
+            "stall",
+            "child_timeout",
+            "time",
+            "worker_memory",
+            "recycle_after",
+            "recycle_growth",
+            "gpus_per_child",
+            "workers_per_gpu",
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{_flag(name)} is {value}; it must be above 0.")
@@ -107,8 +144,14 @@ class Asked:
                 raise ValueError(f"{_flag(name)} is {value}; it must be {1 if name == 'children' else 0} or more.")
         if self.minimize and self.maximize:
             raise ValueError("--minimize and --maximize exclude each other; name the one metric that counts.")
+        if self.gpus_per_child > 1 and self.workers_per_gpu > 1:
+            raise ValueError(
+                "--gpus-per-child and --workers-per-gpu exclude each other; a child has GPUs or shares one."
+            )
         if self.policy_device not in ("cpu", "gpu"):
             raise ValueError(f"--policy-device is {self.policy_device!r}; it is cpu or gpu.")
+        if self.early_stop is not None:
+            known("pruner", self.early_stop, list(PRUNERS))
         if self.precision is not None:
             known("precision", self.precision, list(PRECISIONS))
 
@@ -138,7 +181,7 @@ def from_toml(path: Path) -> dict[str, Any]:
             value = _options_of_tables(path, value)
         elif name == "time" or name.endswith("timeout") or name == "stall":
             value = parse_seconds(str(value))
-        elif name.startswith("max_"):
+        elif name.startswith("max_") or name in ("worker_memory", "recycle_growth"):
             value = parse_count(str(value))
         values[name] = tuple(value) if isinstance(value, list) else value
     return values
@@ -180,14 +223,42 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
         "keep": asked.keep,
         "stall": asked.stall,
         "child_timeout": asked.child_timeout,
+        "worker_memory": asked.worker_memory,
+        "recycling": {"after": asked.recycle_after, "growth": asked.recycle_growth},
         "keep_going": asked.keep_going,
+        "early_stop": asked.early_stop or _default_early_stop(asked),
         "policy_device": asked.policy_device,
         # Settled here and now: a child must be trained the same way wherever the search is resumed.
         "compute": {
             "precision": asked.precision or default_precision(visible_gpus()),
             "xla": asked.xla,
+            "devices": asked.gpus_per_child,
         },
+        "workers_per_gpu": asked.workers_per_gpu,
     }
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version stored, with what it did not know yet as it was then."""
+    return {**ADDED_LATER, **settings}
+
+
+def changeable_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options that a resume may change, by group.
+
+    Raises:
+        ValueError: one is of the space, of which stored tokens are children.
+    """
+    options = _parse_options(texts)
+    if options["space"]:
+        name = next(iter(options["space"]))
+        raise ValueError(f"space.{name} cannot be changed after a search has begun; start another search with it.")
+    return {group: given for group, given in options.items() if given}
+
+
+def task_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Constants of a recipe, `epochs=30` or `task.epochs=30`. Raises ValueError."""
+    return _parse_options(text if text.startswith("task.") else f"task.{text}" for text in texts)["task"]
 
 
 def with_data_dir(settings: dict[str, Any], given: str | None) -> dict[str, Any]:
@@ -262,7 +333,8 @@ def _value(text: str) -> Any:
 
 
 def _name(what: str, reference: str, names: Mapping[str, Any]) -> str:
-    return reference if UserFile.is_reference(reference) else known(what, reference, names)
+    own = UserFile.is_reference(reference) or reference.startswith(SESSION)
+    return reference if own else known(what, reference, names)
 
 
 def _task_name(reference: str) -> str:
@@ -272,6 +344,11 @@ def _task_name(reference: str) -> str:
     if reference == "npz":
         raise ValueError("The task npz needs a file: write npz:PATH.")
     return _name("task", reference, TASKS)
+
+
+def _default_early_stop(asked: Asked) -> str:
+    recipe = asked.recipe or next(iter(RECIPES.get(asked.task, {})), None)
+    return EARLY_STOP.get(recipe or "", "none")
 
 
 def _file(reference: str) -> dict[str, str] | None:

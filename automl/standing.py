@@ -4,23 +4,86 @@ from __future__ import annotations
 
 import dataclasses
 
-from db.records import Child, Search, State
+from db.records import Child, Search, SearchState, State
 from db.store import Store
+
+LATEST = 50  # children that shares of time and the reward curve are taken from
+SPARKS = "▁▂▃▄▅▆▇█"
 
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """Children by state, the best, and the time left in seconds (None where it cannot be told yet)."""
+    """Children by state, the best, those running, the latest, and the time left in seconds (None where it cannot be
+    told yet). `now` is by the database's clock."""
 
     search: Search
     counts: dict[str, int]
     best: list[Child]
+    running: list[Child]
+    latest: list[Child]
+    now: float
     seconds: float
     seconds_left: float | None
 
     @property
     def num_trained(self) -> int:
         return self.counts[State.TRAINED]
+
+    @property
+    def workers(self) -> list[str]:
+        """What each busy worker does, one line each."""
+        lines = []
+        for child in self.running:
+            since = duration(max(0.0, self.now - (child.started or self.now)))
+            doing = f"child {child.number} for {since}, {child.progress} steps"
+            lines.append(f"worker {_slot(child)}: {doing}, {spec_line(child.spec)}")
+        return lines
+
+    @property
+    def phases(self) -> str:
+        """Where the latest children's time went, and how often they were traced; empty where none says."""
+        told = [child for child in self.latest if child.phases and child.seconds]
+        total = sum(child.seconds or 0.0 for child in told)
+        if not total:
+            return ""
+        names = dict.fromkeys(name for child in told for name in child.phases or {})
+        shares = {name: sum((child.phases or {}).get(name, 0.0) for child in told) / total for name in names}
+        parts = [f"{name} {share:.0%}" for name, share in shares.items()]
+        parts.append(f"other {max(0.0, 1.0 - sum(shares.values())):.0%}")
+        traces = [child.metrics["traces"] for child in told if child.metrics and "traces" in child.metrics]
+        if traces:
+            parts.append(f"{sum(traces) / len(traces):.0f} traces a child")
+        return ", ".join(parts)
+
+    @property
+    def curve(self) -> str:
+        """Rewards of the latest children in number order, as a line of blocks from the lowest to the highest."""
+        rewards = [child.reward for child in reversed(self.latest) if child.reward is not None]
+        if len(rewards) < 2:
+            return ""
+        low, high = min(rewards), max(rewards)
+        scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
+        blocks = "".join(SPARKS[round((reward - low) * scale)] for reward in rewards)
+        return f"{blocks}  {low:.4f} to {high:.4f}"
+
+    @property
+    def waiting(self) -> str:
+        """Why children are ready and not running; empty where none is."""
+        ready = self.counts[State.READY]
+        if not ready:
+            return ""
+        state, budget = self.search.state, self.search.budget
+        if state not in (SearchState.RUNNING, SearchState.STOPPING):
+            reason = f"the search is {state}"
+        elif state == SearchState.STOPPING:
+            reason = "the search is stopping"
+        elif budget is not None and self.num_trained + len(self.running) >= budget:
+            reason = f"the budget of {budget} children is reached"
+        elif self.running:
+            reason = f"{len(self.running)} are running and every worker is busy"
+        else:
+            reason = "no worker is ready yet"
+        return f"{ready} ready: {reason}"
 
     @property
     def summary(self) -> str:
@@ -61,7 +124,22 @@ class Clerk:
             left.append(max(0, search.budget - trained) * seconds / done)
         if self._time_limit is not None:
             left.append(max(0.0, self._time_limit - seconds))
-        return Standing(search, counts, self._store.top(search.id, best), seconds, min(left, default=None))
+        return Standing(
+            search,
+            counts,
+            self._store.top(search.id, best),
+            self._store.children(search.id, states=[State.RUNNING]),
+            self._store.latest(search.id, LATEST),
+            self._store.now(),
+            seconds,
+            min(left, default=None),
+        )
+
+
+def _slot(child: Child) -> str:
+    """The place of a worker among its pool's, out of its name `EPOCH.SLOT.GENERATION`."""
+    parts = (child.worker or "?").split(".")
+    return parts[1] if len(parts) == 3 else parts[-1]
 
 
 def duration(seconds: float) -> str:

@@ -17,10 +17,12 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How children are trained: in which precision, and whether their steps are compiled by XLA."""
+    """How children are trained: in which precision, whether their steps are compiled by XLA, and on how many devices
+    each."""
 
     precision: str = "float32"
     xla: bool = False
+    devices: int = 1
 
 
 FLOAT32 = Compute()
@@ -52,9 +54,41 @@ def visible_gpus() -> list[str]:
     return [str(index) for index in range(count)]
 
 
-def default_workers(gpus: list[str]) -> int:
-    """One per GPU, else half of the processor's cores."""
-    return len(gpus) or max(1, (os.cpu_count() or 1) // 2)
+def gpu_groups(gpus: list[str], size: int) -> list[str]:
+    """The GPUs of one child each, as values for CUDA_VISIBLE_DEVICES; what is left over is not used."""
+    return [",".join(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
+
+
+def limit_gpu_memory(share: float) -> None:
+    """Leaves this process a part of the memory of each GPU that it sees. Called before TensorFlow uses one."""
+    import tensorflow as tf
+
+    command = shutil.which("nvidia-smi")
+    gpus = tf.config.list_physical_devices("GPU")
+    if share >= 1.0 or command is None or not gpus:
+        return
+    asked = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+    megabytes = min((int(number) for number in listed if number.isdecimal()), default=0)
+    for gpu in gpus if megabytes else ():
+        limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(0.95 * share * megabytes))
+        tf.config.set_logical_device_configuration(gpu, [limit])
+
+
+def default_workers(gpu_slots: int) -> int:
+    """One for every place on a GPU, else one for two of the processor's cores that this process may use."""
+    return gpu_slots or max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def memory_share(workers: int) -> int | None:
+    """Bytes that each of so many workers may hold, for all to fit with a tenth to spare; None where the machine's
+    memory is not known. A control group's limit counts as the machine's."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return int(0.9 * min(limits)) // workers if limits else None
 
 
 def environment(threads: int, gpu: str | None) -> dict[str, str]:

@@ -20,6 +20,10 @@ from search_spaces import PRESETS, SCHEDULES, SPACES
 from search_spaces.narrowing import Narrowing, nearest_first, parse_rule
 from search_spaces.space import Space
 
+SESSION = "session:"  # begins the name of a function that only one process has
+Own = Mapping[str, Callable[..., Any]]
+NOTHING_OWN: Own = {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -29,21 +33,26 @@ class Experiment:
     task: Task
 
 
-def make_experiment(settings: Mapping[str, Any], *, progress: Any = None) -> Experiment:
+def make_experiment(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None) -> Experiment:
     """The space and the task of a search's settings.
+
+    Args:
+        own: functions that are the `space` or the `task` themselves, where only this process has them.
 
     Raises:
         ValueError: a name, preset, option or value is unknown or wrong; the message has the known ones, nearest first.
         UserFileError: a person's file is missing, changed, or has no such attribute.
     """
-    return Experiment(make_space(settings), make_task(settings, progress=progress))
+    return Experiment(make_space(settings, own=own), make_task(settings, own=own, progress=progress))
 
 
-def make_space(settings: Mapping[str, Any]) -> Space:
+def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
     chosen = settings["space"]
     file = UserFile.from_json(chosen["file"])
     options = dict(chosen["options"])
-    if file is not None:
+    if (of_session := _of_session("space", chosen["name"], own)) is not None:
+        function = of_session
+    elif file is not None:
         if chosen["preset"] is not None:
             raise ValueError(f"A space of your own has no presets; drop the preset {chosen['preset']!r}.")
         function = file.load()
@@ -84,9 +93,27 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
             )
 
 
-def make_task(settings: Mapping[str, Any], *, progress: Any = None) -> Task:
+def _of_session(group: str, name: str, own: Own) -> Callable[..., Any] | None:
+    """The function of this session that a search's space or task is, or None where it is none.
+
+    Raises:
+        ValueError: it is one that this process was not given.
+    """
+    if not name.startswith(SESSION):
+        return None
+    if group not in own:
+        raise ValueError(
+            f"The {group} of this search is {name.removeprefix(SESSION)}, a function of a Python session; go on there "
+            f"with automl.resume(NAME, {group}=…)."
+        )
+    return own[group]
+
+
+def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None) -> Task:
     chosen = settings["task"]
     goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
+    if (of_session := _of_session("task", chosen["name"], own)) is not None:
+        return FunctionTask(of_session, goal=goal, epochs=chosen["options"].get("epochs"))
     file = UserFile.from_json(chosen["file"])
     if file is not None:
         if chosen["recipe"] is not None:
@@ -111,7 +138,13 @@ def make_task(settings: Mapping[str, Any], *, progress: Any = None) -> Task:
     data_dir = None if chosen["data_dir"] is None else Path(chosen["data_dir"])
     compute = Compute(**settings["compute"])
     task: Task = pkgutil.resolve_name(TASKS[kind])(
-        name, recipe, data_dir=data_dir, goal=goal, progress=progress, compute=compute
+        name,
+        recipe,
+        data_dir=data_dir,
+        goal=goal,
+        progress=progress,
+        compute=compute,
+        fingerprint=chosen.get("fingerprint"),
     )
     return task
 

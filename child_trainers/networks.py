@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from child_trainers.devices import Compute
+from child_trainers.devices import FLOAT32, Compute
 from child_trainers.task import fresh_start
 
 
@@ -40,7 +39,7 @@ class KerasNetwork:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        names = {id(variable): f"weight{index:04d}" for index, variable in enumerate(model.weights)}
+        names = {id(variable): place_name(index) for index, variable in enumerate(model.weights)}
         self.trainable = {names[id(variable)]: variable.value for variable in model.trainable_variables}
         self.moving = {
             name: variable.value
@@ -55,15 +54,24 @@ class KerasNetwork:
         return self._model(images, training=False)
 
 
-def make_network(spec: Any, input_shape: tuple[int, ...], num_classes: int, *, seed: int, compute: Compute) -> Network:
+def make_network(
+    spec: Any, input_shape: tuple[int, ...], num_classes: int, *, seed: int, compute: Compute
+) -> tuple[Network, Compute]:
     """A spec's own `network(input_shape, num_classes, seed=…, precision=…, xla=…)`, or the Keras model that it builds,
-    which is trained in float32."""
+    which is trained in float32 and without XLA; and how it is to be trained."""
     own = hasattr(spec, "network")
     fresh_start(seed, keras=not own)  # clearing Keras takes a fifth of a second
     if own:
-        network: Network = spec.network(input_shape, num_classes, seed=seed, **dataclasses.asdict(compute))
-        return network
-    return KerasNetwork(spec.build(input_shape, num_classes))
+        network: Network = spec.network(
+            input_shape, num_classes, seed=seed, precision=compute.precision, xla=compute.xla
+        )
+        return network, compute
+    return KerasNetwork(spec.build(input_shape, num_classes)), FLOAT32
+
+
+def place_name(index: int) -> str:
+    """The name of the weight at a place."""
+    return f"weight{index:04d}"
 
 
 def weights_of(network: Network) -> dict[str, np.ndarray]:
@@ -81,5 +89,8 @@ def set_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
     if by_path.keys() == weights.keys():
         for path, variable in by_path.items():
             variable.assign(weights[path])
-    else:
-        model.set_weights([weights[name] for name in sorted(weights)])
+        return
+    names = [place_name(index) for index in range(len(by_path))]
+    if sorted(weights) != names:
+        raise ValueError(f"weights of other names: {', '.join(sorted(weights)[:3])}, …")
+    model.set_weights([weights[name] for name in names])

@@ -1,4 +1,4 @@
-"""Pools start, watch and end workers; the loop sees only the four verbs of `Pool`."""
+"""Pools start, watch and end workers; the loop sees only the verbs of `Pool`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from typing import Any
 from child_trainers.devices import environment
 from child_trainers.process import WorkerProcess
 from child_trainers.worker import STORE_LOST_EXIT, Worker
-from db.records import Fault, State
+from db.records import Child, Fault, State
 from db.store import Store
 
 logger = logging.getLogger(__name__)
-START_FAILURES = 3  # workers of one slot that may die before they are ready
+FAILURES = 2  # workers of one slot that may die in a row without a child to blame
+MEMORY_SECONDS = 1.0  # between two looks at memory
 
 
 class PoolError(Exception):
@@ -52,6 +53,11 @@ class Pool(abc.ABC):
     def close(self) -> None:
         """Ends every worker at once. Children that ran stay `running` in the store, for the coordinator to ready."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the pool, a sentence each."""
+        return []
+
 
 class InlinePool(Pool):
     """Trains in the coordinator's own process, one child a call."""
@@ -72,6 +78,21 @@ class InlinePool(Pool):
         pass
 
 
+@dataclasses.dataclass(frozen=True)
+class Deadlines:
+    """When a worker is ended.
+
+    Attributes:
+        stall: seconds without a step, or without being ready.
+        timeout: seconds that a child may take, or None.
+        memory: bytes that a worker and what it started may hold, or None.
+    """
+
+    stall: float
+    timeout: float | None = None
+    memory: int | None = None
+
+
 @dataclasses.dataclass
 class _Slot:
     """A place for one worker after another."""
@@ -81,7 +102,9 @@ class _Slot:
     environment: Mapping[str, str]
     process: WorkerProcess | None = None
     generation: int = 0
-    start_failures: int = 0
+    ready: bool = False
+    failures: int = 0
+    quarantined: str | None = None  # why no worker is started here any more
     child: int | None = None  # the child that it was seen running
     child_since: float = 0.0
     progress: int = -1
@@ -91,13 +114,14 @@ class _Slot:
 class LocalPool(Pool):
     """Worker processes on this machine.
 
+    A worker that ends while it runs a child is charged to the child. One that ends without, is charged to its slot: a
+    slot whose workers do so twice in a row is left empty, and when none is left the pool gives up.
+
     Args:
-        order: what each worker is told: store, search_id, settings, epoch, keep, threads.
+        order: what each worker is told: store, search_id, settings, epoch, keep, threads, recycling.
         count: how many workers.
         gpus: GPUs to pin workers to, in turn; with none, workers see no GPU.
         log_dir: where each slot's output goes.
-        stall: seconds without a step after which a worker is killed.
-        timeout: seconds that a child may take, or None.
         clock: seconds, monotonic.
     """
 
@@ -109,17 +133,17 @@ class LocalPool(Pool):
         count: int,
         gpus: Sequence[str],
         log_dir: Path,
-        stall: float,
-        timeout: float | None,
+        deadlines: Deadlines,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._order = order
         self._log_dir = log_dir
-        self._stall = stall
-        self._timeout = timeout
+        self._deadlines = deadlines
         self._clock = clock
+        self._memory_looked = clock()
         self._news, self._notify = os.pipe()
+        self._lifeline, self._alive = os.pipe()
         os.set_blocking(self._news, False)
         log_dir.mkdir(parents=True, exist_ok=True)
         self._slots = [self._slot(index, gpus) for index in range(count)]
@@ -138,7 +162,7 @@ class LocalPool(Pool):
                 ended = True
         ended |= self._enforce_deadlines()
         for slot in self._slots:
-            if slot.process is None:
+            if slot.process is None and slot.quarantined is None:
                 self._start(slot)
         return ended
 
@@ -156,9 +180,17 @@ class LocalPool(Pool):
             if slot.process is not None:
                 slot.process.kill()
                 slot.process = None
-        for end in (self._news, self._notify):
+        for end in (self._news, self._notify, self._lifeline, self._alive):
             with contextlib.suppress(OSError):
                 os.close(end)
+
+    @property
+    def notes(self) -> list[str]:
+        return [
+            f"Worker {slot.index} is out of use: {slot.quarantined}"
+            for slot in self._slots
+            if slot.quarantined is not None
+        ]
 
     def _slot(self, index: int, gpus: Sequence[str]) -> _Slot:
         gpu = gpus[index % len(gpus)] if gpus else None
@@ -167,78 +199,121 @@ class LocalPool(Pool):
     def _start(self, slot: _Slot) -> None:
         slot.generation += 1
         name = f"{self._order['epoch']}.{slot.index}.{slot.generation}"
-        order = {**self._order, "name": name, "device": slot.device, "notify": self._notify}
+        log = self._log_dir / f"worker-{slot.index}.log"
+        order = {
+            **self._order,
+            "name": name,
+            "device": slot.device,
+            "notify": self._notify,
+            "log": str(log),
+        }
         slot.process = WorkerProcess(
             name,
             json.dumps(order),
-            log=self._log_dir / f"worker-{slot.index}.log",
+            log=log,
             environment=slot.environment,
-            pass_fd=self._notify,
+            news=self._notify,
+            lifeline=self._lifeline,
         )
-        slot.child, slot.progress = None, -1
+        slot.child, slot.progress, slot.progress_since, slot.ready = None, -1, self._clock(), False
 
     def _drain(self) -> bool:
-        """Reads the workers' news: `r` for ready, `d` for delivered."""
+        """Reads the workers' news, a line each: `ready NAME` and `delivered NAME`."""
         try:
             news = os.read(self._news, 65536)
         except BlockingIOError:
             return False
-        if b"r" in news:
+        for line in news.decode().splitlines():
+            word, _, name = line.partition(" ")
             for slot in self._slots:
-                slot.start_failures = 0
+                if slot.process is not None and slot.process.name == name:
+                    slot.ready, slot.progress_since = True, self._clock()
+                    if word == "delivered":
+                        slot.failures = 0
         return True
 
     def _bury(self, slot: _Slot) -> None:
-        """Records how a dead worker ended, against the child it was running."""
+        """Records how a dead worker ended, against the child it was running, or else against its slot."""
         process, slot.process = slot.process, None
         assert process is not None
-        tail = process.log_tail()
         process.kill()  # whatever its child left running in the group
         claim = self._store.claim_of(self._order["search_id"], process.name)
-        if claim is None:
-            slot.start_failures += 1
-            if slot.start_failures >= START_FAILURES:
-                raise PoolError(f"Workers end before they are ready ({process.ending}); their log is {process.log}.")
+        if claim is not None:
+            fault = Fault.STORE_LOST if process.exit_code == STORE_LOST_EXIT else Fault.CRASHED
+            self._store.fail_attempt(
+                claim,
+                fault,
+                message=f"its worker ended ({process.ending})",
+                exit_code=process.exit_code,
+                signal=process.signal,
+                log=process.log_tail(claim.number),
+            )
+        elif not (
+            slot.ready and process.exit_code == 0
+        ):  # one that was ready and ends by itself makes room for a fresh one
+            self._blame(slot, f"its workers end without a child ({process.ending}); their log is {process.log}")
+
+    def _blame(self, slot: _Slot, reason: str) -> None:
+        slot.failures += 1
+        if slot.failures < FAILURES:
             return
-        fault = Fault.STORE_LOST if process.exit_code == STORE_LOST_EXIT else Fault.CRASHED
-        self._store.fail_attempt(
-            claim,
-            fault,
-            message=f"its worker ended ({process.ending})",
-            exit_code=process.exit_code,
-            signal=process.signal,
-            log=tail,
-        )
+        slot.quarantined = reason
+        logger.warning("Worker %d is out of use: %s", slot.index, reason)
+        if all(other.quarantined is not None for other in self._slots):
+            raise PoolError(f"No worker can be used: {reason}.")
 
     def _enforce_deadlines(self) -> bool:
-        """Ends workers whose child is past a deadline; True where there was one."""
+        """Ends workers that are past a deadline; True where there was one."""
         running = self._store.children(self._order["search_id"], states=[State.RUNNING])
         of_worker = {child.worker: child for child in running}
         now = self._clock()
+        look_at_memory = self._deadlines.memory is not None and now - self._memory_looked >= MEMORY_SECONDS
+        if look_at_memory:
+            self._memory_looked = now
         killed = False
         for slot in self._slots:
-            child = of_worker.get(slot.process.name) if slot.process is not None else None
-            if child is None:
-                slot.child = None
+            if slot.process is None:
                 continue
-            if slot.child != child.number:
-                slot.child, slot.child_since, slot.progress = child.number, now, -1
-            if slot.progress != child.progress:
-                slot.progress, slot.progress_since = child.progress, now
-            late = self._timeout is not None and now - slot.child_since > self._timeout
-            if late:
-                self._kill(slot, f"it took more than {self._timeout:g} s (--child-timeout)")
-                killed = True
-            elif now - slot.progress_since > self._stall:
-                self._kill(slot, f"it made no step for {self._stall:g} s (--stall)")
+            verdict = self._judge(slot, of_worker.get(slot.process.name), now, look_at_memory)
+            if verdict is not None:
+                self._kill(slot, *verdict)
                 killed = True
         return killed
 
-    def _kill(self, slot: _Slot, reason: str) -> None:
+    def _judge(self, slot: _Slot, child: Child | None, now: float, look_at_memory: bool) -> tuple[Fault, str] | None:
+        """Why a worker must be ended, or None."""
+        assert slot.process is not None
+        deadlines = self._deadlines
+        if look_at_memory and deadlines.memory is not None:
+            held = slot.process.resident_bytes()
+            if held > deadlines.memory:  # what its processes share counts once, which takes longer to tell
+                held = slot.process.resident_bytes(shared_once=True)
+            if held > deadlines.memory:
+                return Fault.OOM, (
+                    f"its worker held {held / 2**30:.1f} GB where {deadlines.memory / 2**30:.1f} are allowed "
+                    "(--worker-memory)"
+                )
+        if child is None:
+            slot.child = None
+            if not slot.ready and now - slot.progress_since > deadlines.stall:
+                return Fault.TIMEOUT, f"it was not ready after {deadlines.stall:g} s (--stall)"
+            return None
+        if slot.child != child.number:
+            slot.child, slot.child_since, slot.progress = child.number, now, -1
+        if slot.progress != child.progress:
+            slot.progress, slot.progress_since = child.progress, now
+        if deadlines.timeout is not None and now - slot.child_since > deadlines.timeout:
+            return Fault.TIMEOUT, f"it took more than {deadlines.timeout:g} s (--child-timeout)"
+        if now - slot.progress_since > deadlines.stall:
+            return Fault.TIMEOUT, f"it made no step for {deadlines.stall:g} s (--stall)"
+        return None
+
+    def _kill(self, slot: _Slot, fault: Fault, reason: str) -> None:
         process, slot.process = slot.process, None
         assert process is not None
-        tail = process.log_tail()
         process.kill()
         claim = self._store.claim_of(self._order["search_id"], process.name)
         if claim is not None:
-            self._store.fail_attempt(claim, Fault.TIMEOUT, message=reason, log=tail)
+            self._store.fail_attempt(claim, fault, message=reason, log=process.log_tail(claim.number))
+        else:
+            self._blame(slot, f"{reason}; its log is {process.log}")

@@ -11,10 +11,51 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parent.parent)
-LOG_TAIL = 10_000  # bytes
+LOG_TAIL = 2**20  # bytes
 
 # Our root goes first, whatever folder the search was started from: that folder may have its own `child_trainers`.
-START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from child_trainers.worker import main; main()"
+START = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from child_trainers.guard import leave_guard
+leave_guard(int(sys.argv[2]))
+del sys.argv[1:]
+from child_trainers.worker import main
+main()
+"""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def child_mark(number: int) -> str:
+    """The line that divides a child's output from that of the one before."""
+    return f"Child {number} begins."
+
+
+def read_tail(log: Path, start: int) -> str:
+    """What was written to a log since an offset, at most its last megabyte; empty where the file was removed."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - LOG_TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def proportional_bytes(process: Path) -> int:
+    """Memory that a process holds, with its part of what it shares (Pss); `process` is its folder in /proc."""
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def own_resident_bytes() -> int:
+    """Memory that this process holds; 0 where it cannot be told."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 class WorkerProcess:
@@ -23,21 +64,24 @@ class WorkerProcess:
     Args:
         order: a line of JSON, sent through the pipe and not by arguments: those can be read by every user.
         environment: variables beside those of this process.
-        pass_fd: a file descriptor that it inherits, to send news.
+        news: a file descriptor that it inherits, to send news.
+        lifeline: the reading end of a pipe; once its other end is closed, the worker's group is killed.
     """
 
-    def __init__(self, name: str, order: str, *, log: Path, environment: Mapping[str, str], pass_fd: int) -> None:
+    def __init__(
+        self, name: str, order: str, *, log: Path, environment: Mapping[str, str], news: int, lifeline: int
+    ) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as output:
             self._log_start = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, ROOT],
+                [sys.executable, "-P", "-c", START, ROOT, str(lifeline)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
-                pass_fds=[pass_fd],
+                pass_fds=[news, lifeline],
                 start_new_session=True,
             )
         self.sentinel = os.pidfd_open(self._process.pid)
@@ -86,15 +130,28 @@ class WorkerProcess:
         os.close(self.sentinel)
         self.sentinel = -1
 
-    def log_tail(self) -> str:
-        """The end of what it printed; empty where a person has removed the file."""
-        try:
-            with self.log.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(self._log_start, size - LOG_TAIL))
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""
+    def resident_bytes(self, *, shared_once: bool = False) -> int:
+        """Memory that the process and its group hold, as far as /proc tells; 0 where there is none.
+
+        Args:
+            shared_once: what several of them share counts once, not for each.
+        """
+        held = 0
+        for entry in os.scandir("/proc") if os.path.isdir("/proc/self") else ():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                # After the command's name, which may hold spaces: state, parent, group, …; resident pages are the 22nd.
+                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+                if int(fields[2]) != self._process.pid:
+                    continue
+                held += proportional_bytes(Path(entry.path)) if shared_once else int(fields[21]) * PAGE
+        return held
+
+    def log_tail(self, child: int | None = None) -> str:
+        """The end of what it printed, or of what it printed for a child."""
+        text = read_tail(self.log, self._log_start)
+        return text if child is None else text.rpartition(child_mark(child))[2].lstrip("\n")
 
     def _send(self, content: bytes) -> None:
         # It may have died a moment ago; `poll` will say so.

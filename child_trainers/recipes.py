@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 SCHEDULES = ("steps", "cosine")
+PRUNERS = ("none", "median", "hyperband", "asha")  # of children that look hopeless
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +92,13 @@ DIGITS: dict[str, Any] = {
 # A person's own images: no flips, since we cannot know whether they may be flipped.
 OWN: dict[str, Any] = {"epochs": 10, "batch_size": 64, "learning_rate": 0.05, "schedule": "cosine", "augment": False}
 
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {  # of each task; the first is the default
-    "digits": {"default": DIGITS},
+# For one network that is to be as good as it can be.
+FULL: dict[str, Any] = {"epochs": 30}
+
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {  # of each task: the first is the default, the last the fullest
+    "digits": {"default": DIGITS, "full": DIGITS | FULL},
     "cifar10": {"quick": QUICK, "paper": PAPER},
-    "npz": {"default": OWN},
+    "npz": {"default": OWN, "full": OWN | FULL},
 }
+
+EARLY_STOP: dict[str, str] = {"quick": "median"}  # the pruner of each recipe that has one

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from child_trainers.checkpoints import Checkpoint
 from db.records import Fault
 
 PARAMETERS = ("spec", "seed", "epochs", "report")
@@ -28,7 +29,13 @@ class InvalidResultError(Exception):
 
 
 class Report(Protocol):
-    """Handed to `evaluate`; every call proves that the child lives."""
+    """Handed to `evaluate`; every call proves that the child lives.
+
+    Attributes:
+        checkpoint: where a long training keeps what it goes on from, or None.
+    """
+
+    checkpoint: Checkpoint | None
 
     def __call__(self, epoch: int, **metrics: float) -> None:
         """Writes the metrics of an epoch (1, 2, …). Raises DivergedError where one is not finite."""
@@ -66,6 +73,16 @@ class Goal:
         return f"--{'minimize' if self.minimize else 'maximize'} {self.metric}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The metric that a task reports every epoch and that tells good children from bad ones; `epochs` is how many there
+    are of a child that is trained to its end."""
+
+    metric: str
+    maximize: bool
+    epochs: int
+
+
 class Task(abc.ABC):
     """Trains children and says what they are worth.
 
@@ -75,10 +92,14 @@ class Task(abc.ABC):
     Attributes:
         floor: the reward of a failed child, or None where the task has no natural lowest reward.
         shapes: the input shape and number of classes that specs are built for, or None.
+        fingerprint: of data that a person's file holds, or None where the task's name says which data they are.
+        objective: what early stopping goes by, or None where children cannot be stopped early.
     """
 
     floor: float | None = None
     shapes: tuple[tuple[int, ...], int] | None = None
+    objective: Objective | None = None
+    fingerprint: str | None = None
 
     @abc.abstractmethod
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome: ...
@@ -122,6 +143,9 @@ class FunctionTask(Task):
         self._function = function
         self._goal = goal
         self._epochs = epochs
+        if epochs is not None:
+            metric = "reward" if goal is None else goal.metric
+            self.objective = Objective(metric, goal is None or not goal.minimize, epochs)
         self._uses_keras = uses_keras
         parameters = inspect.signature(function).parameters.values()
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)

@@ -8,15 +8,16 @@ import functools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from child_trainers.checkpoints import INTERVAL as CHECKPOINT_SECONDS
 from child_trainers.data.dataset import ImageData
 from child_trainers.devices import FLOAT32, Compute
+from child_trainers.early_stop import EarlyStopError
 from child_trainers.networks import Network, weights_of
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, Outcome, Report
@@ -67,18 +68,41 @@ def train(
     """
     trainer = Trainer(network, data, recipe, seed, compute)
     report.follow(trainer.steps_done)
-    best, best_epoch, best_weights, train_loss = -1.0, 0, {}, 0.0
-    for epoch in range(1, recipe.epochs + 1):
-        train_loss = trainer.train_epoch(epoch - 1)
-        accuracy = trainer.validate()
-        report(epoch, val_accuracy=accuracy, loss=train_loss)
+    best_weights: dict[str, np.ndarray] = {}
+    history: list[dict[str, float]] = []  # of each epoch
+    saved = time.perf_counter()
+    checkpoint = report.checkpoint
+    if checkpoint is not None and (found := checkpoint.load()) is not None:
+        arrays, values = found
+        history = values["history"]
+        best_weights = trainer.restore(arrays)
+        for epoch, metrics in enumerate(history, start=1):
+            report(epoch, **metrics)
+    first_of_last = max(1, recipe.epochs - recipe.last_epochs + 1)
+
+    def best_epoch() -> int:
         # The paper cubes the best of the *last* epochs; the best of all would favour children that peak early and then
-        # diverge.
-        if epoch > recipe.epochs - recipe.last_epochs and accuracy > best:
-            best, best_epoch = accuracy, epoch
+        # diverge. The first of equals.
+        last = range(first_of_last, len(history) + 1)
+        return max(last, key=lambda epoch: (history[epoch - 1]["val_accuracy"], -epoch), default=0)
+
+    for epoch in range(len(history) + 1, recipe.epochs + 1):
+        train_loss = trainer.train_epoch(epoch - 1)
+        history.append({"val_accuracy": trainer.validate(), "loss": train_loss})
+        if best_epoch() == epoch:
             best_weights = weights_of(network)
-    metrics = {"val_accuracy": best, "epoch": best_epoch, "loss": train_loss, "traces": trainer.traces}
-    return Outcome(best**3, metrics | dataclasses.asdict(compute), best_weights, best_epoch, dict(trainer.seconds))
+        if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            checkpoint.save(trainer.arrays(best_weights), {"history": history})
+            saved = time.perf_counter()
+        try:
+            report(epoch, **history[-1])
+        except EarlyStopError as stop:
+            if stop.paused and checkpoint is not None:
+                checkpoint.save(trainer.arrays(best_weights), {"history": history})
+            raise
+    best = history[best_epoch() - 1]["val_accuracy"]
+    metrics = {"val_accuracy": best, "epoch": best_epoch(), "loss": history[-1]["loss"], "traces": trainer.traces}
+    return Outcome(best**3, metrics | dataclasses.asdict(compute), best_weights, best_epoch(), dict(trainer.seconds))
 
 
 class Trainer:
@@ -98,11 +122,19 @@ class Trainer:
         self._seed = seed
         count = int(data.x_train.shape[0])
         self._batch_size = min(recipe.batch_size, count)
+        if self._batch_size % compute.devices:
+            raise ValueError(
+                f"A batch of {self._batch_size} images cannot be divided among {compute.devices} devices "
+                "(--gpus-per-child); choose another task.batch_size."
+            )
         self.steps_per_epoch = count // self._batch_size
+        self._total_steps = recipe.epochs * self.steps_per_epoch
         self._variables = list(network.trainable.values())
         self._decayed = [len(variable.shape) > 1 for variable in self._variables]
-        self._velocities = [tf.Variable(tf.zeros_like(variable)) for variable in self._variables]
-        self._scale = LossScale() if compute.precision == "float16" else None
+        with scope_of(compute):
+            self._velocities = [tf.Variable(tf.zeros(variable.shape)) for variable in self._variables]
+            self._scale = LossScale() if compute.precision == "float16" else None
+        self._strategy = strategy_of(compute)
         with tf.device("CPU"):  # read by another thread, which must not wait for a GPU
             self._steps_done = tf.Variable(0, dtype=tf.int64)
         self.traces = 0
@@ -110,6 +142,28 @@ class Trainer:
         self._step = tf.function(self._train_step, jit_compile=True) if compute.xla else self._train_step
         self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
         self._correct = self._traced(self._count_correct)
+
+    def arrays(self, best_weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All that training goes on from, for `restore`."""
+        arrays = {f"now/{name}": array for name, array in weights_of(self._network).items()}
+        velocities = zip(self._network.trainable, self._velocities, strict=True)
+        arrays |= {f"velocity/{name}": velocity.numpy() for name, velocity in velocities}
+        arrays |= {f"best/{name}": array for name, array in best_weights.items()}
+        if self._scale is not None:
+            arrays["scale"] = self._scale.array()
+        arrays["steps"] = self._steps_done.numpy()
+        return arrays
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Takes what `arrays` gave; returns the best weights."""
+        for name, variable in [*self._network.trainable.items(), *self._network.moving.items()]:
+            variable.assign(arrays[f"now/{name}"])
+        for name, velocity in zip(self._network.trainable, self._velocities, strict=True):
+            velocity.assign(arrays[f"velocity/{name}"])
+        if self._scale is not None:
+            self._scale.restore(arrays["scale"])
+        self._steps_done.assign(arrays["steps"])
+        return {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
 
     def steps_done(self) -> int:
         """Training steps so far, also in the middle of an epoch; may be called from any thread."""
@@ -162,12 +216,9 @@ class Trainer:
         # Not a Python loop: AutoGraph, which would turn it into this one, does nothing under Python 3.13.
         def body(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             indices = tf.gather(order, step * size + tf.range(size))
-            images, labels = tf.gather(self._data.x_train, indices), tf.gather(self._data.y_train, indices)
-            number = epoch * steps + step
-            if self._recipe.augment:
-                images = augment(images, tf.stack([self._seed, number]))
-            loss = self._step(images, labels, self._learning_rate(number))
-            self._steps_done.assign_add(1)
+            loss = self._distributed_step(indices, epoch * steps + step)
+            with tf.control_dependencies([loss]):
+                self._steps_done.assign_add(1)
             return step + 1, total + loss
 
         def goes_on(step: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
@@ -175,12 +226,35 @@ class Trainer:
 
         return tf.while_loop(goes_on, body, (tf.constant(0), tf.constant(0.0)))
 
+    def _distributed_step(self, indices: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        """The mean loss of a step; of several devices, each trains on its share of the batch."""
+        if self._strategy is None:
+            return self._step_on(indices, number)
+        count = self._strategy.num_replicas_in_sync
+
+        def on_device() -> tf.Tensor:
+            share = self._batch_size // count
+            first = tf.distribute.get_replica_context().replica_id_in_sync_group * share
+            return self._step_on(indices[first : first + share], number, first)
+
+        return self._strategy.reduce(tf.distribute.ReduceOp.MEAN, self._strategy.run(on_device), axis=None)
+
+    def _step_on(self, indices: tf.Tensor, number: tf.Tensor, first: tf.Tensor | int = 0) -> tf.Tensor:
+        """A step on these images, which begin at place `first` of the batch."""
+        images, labels = tf.gather(self._data.x_train, indices), tf.gather(self._data.y_train, indices)
+        if self._recipe.augment:
+            images = augment(images, tf.stack([self._seed, number + self._total_steps * first]))
+        return self._step(images, labels, self._learning_rate(number))
+
     def _train_step(self, images: tf.Tensor, labels: tf.Tensor, learning_rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             logits = self._network.train_logits(images)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
             scaled = loss if self._scale is None else self._scale.apply(loss)
         gradients = tape.gradient(scaled, self._variables)
+        if self._strategy is not None:
+            replica = tf.distribute.get_replica_context()
+            gradients = replica.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
         if self._scale is not None:
             gradients = self._scale.remove(gradients)
         recipe = self._recipe
@@ -201,7 +275,7 @@ class Trainer:
         return loss
 
     def _learning_rate(self, step: tf.Tensor) -> tf.Tensor:
-        return learning_rate(self._recipe, step, self._recipe.epochs * self.steps_per_epoch)
+        return learning_rate(self._recipe, step, self._total_steps)
 
     def _count_correct(self) -> tf.Tensor:
         """How many validation images are classified rightly."""
@@ -217,11 +291,28 @@ class Trainer:
         return correct
 
 
+@functools.cache
+def strategy_of(compute: Compute) -> tf.distribute.Strategy | None:
+    """What trains one child on several devices, in step; None for a single one."""
+    if compute.devices == 1:
+        return None
+    gpus = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(gpus) < compute.devices:
+        raise ValueError(f"A child was to be trained on {compute.devices} devices, but there are {len(gpus)}.")
+    return tf.distribute.MirroredStrategy([device.name for device in gpus[: compute.devices]])
+
+
+def scope_of(compute: Compute) -> contextlib.AbstractContextManager[Any]:
+    """Within it, variables are made on every device that trains a child."""
+    strategy = strategy_of(compute)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
 class LossScale:
     """Keeps small gradients within the range of float16.
 
     The loss is multiplied by a scale that doubles after a thousand good steps and halves at a step whose gradients are
-    not finite; such a step trains nothing.
+    not finite; the gradients of such a step count as zeros.
 
     Source: Micikevicius et al. 2018 (arXiv:1710.03740), section 3.2.
     """
@@ -229,8 +320,16 @@ class LossScale:
     PATIENCE = 1000
 
     def __init__(self) -> None:
-        self._scale = tf.Variable(2.0**15)
-        self._good_steps = tf.Variable(0)
+        once = tf.VariableAggregation.ONLY_FIRST_REPLICA  # all devices know the same, all-reduced gradients
+        self._scale = tf.Variable(2.0**15, aggregation=once)
+        self._good_steps = tf.Variable(0, aggregation=once)
+
+    def array(self) -> np.ndarray:
+        return np.array([self._scale.numpy(), self._good_steps.numpy()], np.float64)
+
+    def restore(self, array: np.ndarray) -> None:
+        self._scale.assign(array[0])
+        self._good_steps.assign(int(array[1]))
 
     def apply(self, loss: tf.Tensor) -> tf.Tensor:
         return loss * self._scale
@@ -277,10 +376,10 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.gather(padded, rows, batch_dims=1, axis=1), columns, batch_dims=1, axis=2)
 
 
-def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
-    """Accuracy in [0, 1] of any model from raw images to logits."""
+def accuracy(model: Callable[[np.ndarray], Any], x: np.ndarray, y: np.ndarray) -> float:
+    """Accuracy in [0, 1] of any function from raw images, float32, to logits."""
     correct = 0
     for start in range(0, len(x), VALIDATION_BATCH):
-        logits = np.asarray(model(x[start : start + VALIDATION_BATCH].astype(np.float32), training=False))
+        logits = np.asarray(model(x[start : start + VALIDATION_BATCH].astype(np.float32)))
         correct += int((logits.argmax(axis=1) == y[start : start + VALIDATION_BATCH]).sum())
     return correct / len(y)

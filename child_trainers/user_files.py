@@ -67,7 +67,7 @@ class UserFile:
     def load(self) -> Callable[..., Any]:
         """Runs the file and returns the attribute. Raises UserFileError; what the file itself raises goes through."""
         text = self._unchanged_text()
-        name = f"automl_user_{self.sha256[:16]}"
+        name = f"automl_user_{_sha256(self.path)[:8]}_{self.sha256[:16]}"
         module = sys.modules.get(name)
         if module is None:
             folder = str(Path(self.path).parent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import gc
 import json
 import logging
@@ -17,16 +18,22 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from child_trainers.checkpoints import Checkpoint
+from child_trainers.devices import limit_gpu_memory
+from child_trainers.early_stop import EarlyStopError, Stopper, make_stopper
 from child_trainers.experiment import Experiment, make_experiment
 from child_trainers.heartbeat import Heartbeat
+from child_trainers.process import child_mark, own_resident_bytes, read_tail
 from child_trainers.task import DivergedError, Outcome, fault_of
 from db import blobs
 from db.records import Claim, Delivery, StoreError
 from db.store import Store
+from search_spaces.walk import canonical_json
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -41,9 +48,18 @@ class ClaimLostError(Exception):
 class ClaimReport:
     """Writes a child's measurements under its claim."""
 
-    def __init__(self, store: Store, claim: Claim) -> None:
+    def __init__(
+        self,
+        store: Store,
+        claim: Claim,
+        stopper: Stopper | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
         self._store = store
         self._claim = claim
+        self._stopper = stopper
+        self.checkpoint = checkpoint
+        self.last: dict[str, Any] = {}
         self._steps_done: Callable[[], int] = lambda: 0
 
     def __call__(self, epoch: int, **metrics: float) -> None:
@@ -53,6 +69,9 @@ class ClaimReport:
         plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
         if not self._store.measure(self._claim, int(epoch), plain):
             raise ClaimLostError
+        self.last = plain
+        if self._stopper is not None:
+            self._stopper.report(int(epoch), plain)
 
     def follow(self, steps_done: Callable[[], int]) -> None:
         self._steps_done = steps_done
@@ -71,6 +90,9 @@ class Worker:
         device: what children are trained on, for people.
         epoch: the coordinator's epoch that it serves; under another it claims nothing.
         keep: for how many of the best children weights are kept.
+        early_stop: the pruner that stops hopeless children, or `none`.
+        log: the file that this process prints to, or None where that is a person's terminal.
+        checkpoints: the folder for children's checkpoints, or None for none.
         beat: whether a thread renews the claim while a child trains.
     """
 
@@ -81,6 +103,9 @@ class Worker:
     device: str
     epoch: int
     keep: int
+    early_stop: str = "none"
+    checkpoints: Path | None = None
+    log: Path | None = None
     beat: bool = True
     clock: Callable[[], float] = time.monotonic
 
@@ -91,6 +116,8 @@ class Worker:
         are not searched each time, which saves a fifth of a second a child.
         """
         self.experiment.task.warm_up()
+        if self._stopper is not None:
+            self._stopper.warm_up()
         gc.collect()
         gc.freeze()
 
@@ -99,23 +126,50 @@ class Worker:
         claim = self.claim()
         if claim is None:
             return False
+        process = os.getpid()
         delivery = self.train(claim)
+        if os.getpid() != process:
+            os._exit(0)  # the child has forked, and this is the copy: it must not become a second worker
         if delivery is not None:
             self.deliver(claim, delivery)
         return True
 
     def claim(self) -> Claim | None:
+        """A paused child that deserves to go on, else a new one, or None."""
+        number = None if self._stopper is None else self._stopper.to_continue()
+        if number is not None:
+            claim = self.store.claim_again(self.search_id, number, self.name, self.device, epoch=self.epoch)
+            if claim is not None:
+                return claim
         return self.store.claim(self.search_id, self.name, self.device, epoch=self.epoch)
 
     def train(self, claim: Claim) -> Delivery | None:
         """What became of the child, or None where the claim was lost on the way."""
-        report = ClaimReport(self.store, claim)
+        if self.log is None:
+            return self._train(claim)
+        print(child_mark(claim.number), flush=True)
+        start = self.log.stat().st_size if self.log.exists() else 0
+        delivery = self._train(claim)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return None if delivery is None else dataclasses.replace(delivery, log=read_tail(self.log, start))
+
+    def _train(self, claim: Claim) -> Delivery | None:
+        checkpoint = self._checkpoint(claim)
+        report = ClaimReport(self.store, claim, self._stopper, checkpoint)
         started = self.clock()
         try:
             with self._beating(claim, report):
+                if self._stopper is not None:
+                    self._stopper.begin(claim.number)
                 walk = self.experiment.space.decode(claim.tokens)
                 outcome = self.experiment.task.evaluate(walk.spec, seed=claim.seed, report=report)
             return self._trained(outcome, self.clock() - started)
+        except EarlyStopError as stop:
+            assert self._stopper is not None
+            reward = self._stopper.predicted_reward()
+            metrics = report.last | {"stopped": stop.epoch}
+            return Delivery(reward=reward, metrics=metrics, seconds=self.clock() - started)
         except ClaimLostError:
             logger.warning("Child %d is another worker's by now; its training was dropped.", claim.number)
             return None
@@ -131,8 +185,23 @@ class Worker:
                 seconds=self.clock() - started,
             )
 
+    @functools.cached_property
+    def _stopper(self) -> Stopper | None:
+        return make_stopper(self.early_stop, self.store, self.search_id, self.experiment.task.objective)
+
     def deliver(self, claim: Claim, delivery: Delivery) -> bool:
-        return self.store.deliver(claim, delivery, keep=self.keep)
+        accepted = self.store.deliver(claim, delivery, keep=self.keep)
+        checkpoint = self._checkpoint(claim)
+        paused = self._stopper is not None and self._stopper.pauses and "stopped" in delivery.metrics
+        if accepted and checkpoint is not None and not paused:
+            checkpoint.remove()
+        return accepted
+
+    def _checkpoint(self, claim: Claim) -> Checkpoint | None:
+        if self.checkpoints is None:
+            return None
+        identity = canonical_json([list(claim.tokens), claim.seed, self.experiment.task.describe()])
+        return Checkpoint(self.checkpoints / f"child-{claim.number}.checkpoint", identity)
 
     @staticmethod
     def _trained(outcome: Outcome, seconds: float) -> Delivery:
@@ -140,6 +209,7 @@ class Worker:
             reward=outcome.reward,
             metrics=outcome.metrics,
             seconds=seconds,
+            phases=outcome.seconds,
             weights=None if outcome.weights is None else blobs.pack(outcome.weights),
             weights_epoch=outcome.epoch,
         )
@@ -151,6 +221,24 @@ class Worker:
             return
         with Heartbeat(lambda: self.store.renew(claim, report.steps)):
             yield
+
+
+class Recycling:
+    """When a worker makes room for a fresh one: training in one process leaves a little memory behind every time.
+
+    Args:
+        after: children.
+        growth: bytes that it holds more than before its first child.
+    """
+
+    def __init__(self, after: int, growth: int) -> None:
+        self._after = after
+        self._growth = growth
+        self._at_first = own_resident_bytes()
+        self.children = 0
+
+    def due(self) -> bool:
+        return self.children >= self._after or own_resident_bytes() - self._at_first > self._growth
 
 
 def main() -> None:
@@ -184,15 +272,24 @@ def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
         order["device"],
         order["epoch"],
         order["keep"],
+        order["early_stop"],
+        Path(order["checkpoints"]),
+        Path(order["log"]),
     )
+    if order["gpu_share"] < 1.0:
+        limit_gpu_memory(order["gpu_share"])
     worker.warm_up()
     notify = order["notify"]
-    os.write(notify, b"r")
-    while True:
+    os.write(notify, f"ready {worker.name}\n".encode())
+    recycling = Recycling(**order["recycling"])
+    while not recycling.due():
         if not (store.claimable(worker.search_id) and worker.work_once()):
             watch.wait(POLL_SECONDS)
             continue
-        os.write(notify, b"d")
+        recycling.children += 1
+        os.write(notify, f"delivered {worker.name}\n".encode())
+    logger.info("Makes room for a fresh worker after %d children.", recycling.children)
+    _exit_at_once(0)
 
 
 class _Watch:

@@ -89,6 +89,12 @@ class Controller(abc.ABC):
     """
 
     redraw_width = 32
+    fixed_options: tuple[str, ...] = ()  # settings that must stay what they were when a state was made
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Names of the settings that it takes beside these arguments."""
+        return ()
 
     def __init__(self, space: Space, *, seed: int, width: int) -> None:
         if width < 1:

@@ -60,10 +60,11 @@ MACHINE_FAULTS = (Fault.NODE_LOST, Fault.STORE_LOST)
 
 
 class Origin(enum.StrEnum):
-    """How a child's tokens were drawn."""
+    """Where a child's tokens come from."""
 
     POLICY = "policy"
     NEIGHBOUR = "neighbour"
+    PERSON = "person"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Search:
     lease_until: float | None
     unclean: int
     created: float
+    stop_requested: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +145,7 @@ class Child:
     started: float | None
     finished: float | None
     seconds: float | None
+    phases: dict[str, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +220,53 @@ class Artefact:
 
 
 @dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a search is: children by state, and whether someone asked it to stop."""
+
+    trained: int
+    ready: int
+    running: int
+    stop_requested: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A person's own child on its way into a search. `child` is its number once it is proposed, `refusal` why not."""
+
+    id: int
+    search_id: int
+    tokens: list[int]
+    made: float
+    child: int | None
+    refusal: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A metric of a trained child by epoch. `stopped`: its reward was predicted from a part of it."""
+
+    number: int
+    reward: float
+    finished: float
+    stopped: bool
+    values: dict[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A child trained again after the search, with one recipe and one seed."""
+
+    child_id: int
+    recipe_hash: str
+    seed: int
+    recipe: dict[str, Any]
+    reward: float
+    metrics: dict[str, Any]
+    seconds: float
+    finished: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Lease:
     """A coordinator's right to write a search; it ends when the epoch in the row is a higher one."""
 
@@ -239,7 +289,8 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Delivery:
-    """How a child ended: trained with a reward, or failed with a fault and a message."""
+    """How a child ended: trained with a reward, or failed with a fault and a message. `phases` says where `seconds`
+    went."""
 
     reward: float | None = None
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -247,6 +298,7 @@ class Delivery:
     message: str | None = None
     log: str | None = None
     seconds: float | None = None
+    phases: Mapping[str, float] = dataclasses.field(default_factory=dict)
     weights: bytes | None = None
     weights_epoch: int = 0
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISION = "0001"  # the newest migration; a test holds it against the migrations' own head
+REVISION = "0002"  # the newest migration; a test holds it against the migrations' own head
 APPLICATION_ID = 0x41_4D_4C_31  # "AML1" in the header of a SQLite file tells our stores from other people's
 
 # Alembic needs names to alter constraints later on.
@@ -66,6 +66,7 @@ class SearchRow(Row):
     lease_until: Mapped[float | None]
     unclean: Mapped[int] = mapped_column(default=0)
     created: Mapped[float]
+    stop_requested: Mapped[float | None]
 
 
 class SegmentRow(Row):
@@ -124,6 +125,7 @@ class ChildRow(Row):
     started: Mapped[float | None]
     finished: Mapped[float | None]
     seconds: Mapped[float | None]
+    phases: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class AttemptRow(Row):
@@ -174,3 +176,28 @@ class ArtefactRow(Row):
     size: Mapped[int] = mapped_column(BigInteger)
     blob: Mapped[bytes | None]
     path: Mapped[str | None]
+
+
+class RequestRow(Row):
+    __tablename__ = "requests"
+    __table_args__ = (Index("ix_requests_search_id_child", "search_id", "child"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
+    tokens: Mapped[list[int]]
+    made: Mapped[float]
+    child: Mapped[int | None]
+    refusal: Mapped[str | None]
+
+
+class TrainingRow(Row):
+    __tablename__ = "trainings"
+
+    child_id: Mapped[int] = mapped_column(ForeignKey("children.id", ondelete="CASCADE"), primary_key=True)
+    recipe_hash: Mapped[str] = mapped_column(primary_key=True)
+    seed: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    recipe: Mapped[dict[str, Any]]
+    reward: Mapped[float]
+    metrics: Mapped[dict[str, Any]]
+    seconds: Mapped[float]
+    finished: Mapped[float]

@@ -2,134 +2,65 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Select, delete, exc, func, insert, select, text, update
+from sqlalchemy import Connection, delete, exc, func, insert, select, update
 
 from db import blobs
-from db.digest import digest
-from db.engine import WRITE, check_store, first_line, open_engine, parse_address, shown
 from db.owner import Owner
+from db.reader import Reader, record
 from db.records import (
     ATTEMPTS,
-    FINAL,
     MACHINE_FAULTS,
-    Artefact,
-    Attempt,
-    Child,
     Claim,
     Delivery,
     Fault,
     Lease,
     LeaseHeldError,
-    Measurement,
     NameTakenError,
     NewChild,
+    Request,
     Search,
     SearchState,
-    Segment,
     StaleLeaseError,
     State,
     Step,
     StoreError,
-    UnknownSearchError,
+    Training,
 )
-from db.schema import REVISION, ArtefactRow, AttemptRow, ChildRow, MeasurementRow, SearchRow, SegmentRow, StepRow
+from db.schema import (
+    ArtefactRow,
+    AttemptRow,
+    ChildRow,
+    MeasurementRow,
+    RequestRow,
+    SearchRow,
+    SegmentRow,
+    StepRow,
+    TrainingRow,
+)
 
 LEASE_SECONDS = 30.0
+MOST_COMPARED = 64  # ready children among which a claim chooses
 UNCLEAN_TAKEOVERS = 5  # so many in a row with a child running, none delivered, and the child is charged for it
 KEPT_STEPS = 2
 KEPT_EVERY = 100
 LARGEST_BLOB = 64 * 2**20  # bytes; larger weights go to a file
 
-Record = TypeVar("Record")
 
-
-class Store:
+class Store(Reader):
     """Searches, children and controller steps of one database.
 
     A coordinator takes a search's lease and then alone writes the search, its steps and its proposals; every such write
     carries the lease's epoch. Workers claim children and deliver them by themselves; every such write carries the
     claim's fence. A write under a lost lease raises `StaleLeaseError`; a write under a lost claim returns False.
     Neither changes anything. An expired lease or claim that nobody took is still its owner's.
-
-    Args:
-        address: a database URL or the path of a SQLite file.
-        create: make or upgrade the schema; otherwise the store must be there.
-        readonly: open for looking; a SQLite file is then not written at all.
-        clock: seconds since 1970, in place of the database's own clock.
-        artefacts_dir: where weights of more than 64 MB go; default `NAME.artefacts` beside a SQLite file.
-
-    Raises:
-        StoreError: there is no store at the address, or it is damaged, not ours, or newer than this program.
     """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        create: bool = False,
-        readonly: bool = False,
-        clock: Callable[[], float] | None = None,
-        artefacts_dir: Path | None = None,
-    ) -> None:
-        self.address = address
-        self._clock = clock
-        url = parse_address(address)
-        self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
-        beside = Path("artefacts") if self.file is None else self.file.with_name(f"{self.file.name}.artefacts")
-        self._artefacts_dir = artefacts_dir or beside
-        # For commands that we show to people: quoted, and without a password.
-        self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
-        self._engine = open_engine(url, readonly=readonly)
-        missing = self.file is not None and not (self.file.exists() and self.file.stat().st_size)
-        if missing and not create:
-            raise StoreError(f"There is no store at {self}. Start one with: automl search NAME {self.option}")
-        try:
-            if create:
-                from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
-
-                create_or_upgrade(self._engine)
-            else:
-                self._check(thorough=False)
-        except exc.DBAPIError as error:
-            self.close()
-            raise StoreError(f"The store {self} cannot be opened: {first_line(error)}") from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _check(self, *, thorough: bool) -> None:
-        revision = check_store(self._engine, thorough=thorough)
-        if revision is None:
-            raise StoreError(f"{self} holds no automl store yet. Start one with: automl search NAME {self.option}")
-        if revision != REVISION:
-            raise StoreError(
-                f"{self} has schema {revision} and this program needs {REVISION}; "
-                "any `automl search` or `automl resume` upgrades it (a backup is made first)."
-            )
-
-    def check(self) -> None:
-        """Reads the whole store for damage. Raises StoreError."""
-        self._check(thorough=True)
-
-    def __str__(self) -> str:
-        return shown(self._engine.url)
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    def now(self) -> float:
-        """Seconds since 1970 by the database's clock: leases are judged by one clock, whoever asks."""
-        with self._read() as connection:
-            return self._now(connection)
 
     # Searches
 
@@ -177,15 +108,6 @@ class Store:
             "or choose another name."
         )
 
-    def searches(self) -> list[Search]:
-        with self._read() as connection:
-            return [_record(Search, row) for row in connection.execute(select(SearchRow).order_by(SearchRow.id))]
-
-    def search(self, name: str) -> Search:
-        """Raises UnknownSearchError, which names the nearest."""
-        with self._read() as connection:
-            return self._search(connection, name)
-
     def delete(self, name: str, *, gone: Callable[[Owner], bool] = Owner.is_gone) -> None:
         """Deletes a search with all that belongs to it. Raises LeaseHeldError while a coordinator runs it."""
         with self._write() as connection:
@@ -198,6 +120,56 @@ class Store:
             connection.execute(delete(SearchRow).where(SearchRow.id == search.id))
         for path in paths:
             Path(path or "").unlink(missing_ok=True)
+
+    # From other processes
+
+    def request_stop(self, name: str, *, gone: Callable[[Owner], bool] = Owner.is_gone) -> Search:
+        """Asks the coordinator of a search to stop; the search as it stood. Nothing changes where none runs it."""
+        with self._write() as connection:
+            search = self._search(connection, name)
+            if self._is_held(connection, search, gone):
+                now = self._now(connection)
+                connection.execute(update(SearchRow).where(SearchRow.id == search.id).values(stop_requested=now))
+            return search
+
+    def is_held(self, name: str, *, gone: Callable[[Owner], bool] = Owner.is_gone) -> bool:
+        """Whether a coordinator that lives runs the search."""
+        with self._read() as connection:
+            return self._is_held(connection, self._search(connection, name), gone)
+
+    def request_child(self, name: str, tokens: Sequence[int]) -> Request:
+        """Asks for a child of a person's own making; the coordinator proposes it with its next batch."""
+        with self._write() as connection:
+            search = self._search(connection, name)
+            values = {"search_id": search.id, "tokens": list(tokens), "made": self._now(connection)}
+            row = connection.execute(insert(RequestRow).values(**values).returning(RequestRow)).one()
+            return record(Request, row)
+
+    def keep_training(self, training: Training, weights: bytes) -> None:
+        """Writes a training after the search with its weights; the same once more replaces it.
+
+        Raises:
+            ValueError: its reward is not finite.
+        """
+        if not math.isfinite(training.reward):
+            raise ValueError(f"A training's reward must be finite, got {training.reward}.")
+        key = (
+            TrainingRow.child_id == training.child_id,
+            TrainingRow.recipe_hash == training.recipe_hash,
+            TrainingRow.seed == training.seed,
+        )
+        kind = training_kind(training.recipe_hash, training.seed)
+        with self._write() as connection:
+            connection.execute(delete(TrainingRow).where(*key))
+            values = _values(training) | {"finished": self._now(connection)}
+            connection.execute(insert(TrainingRow).values(**values))
+            before = (ArtefactRow.child_id == training.child_id, ArtefactRow.kind == kind)
+            replaced = connection.scalars(select(ArtefactRow.path).where(*before)).all()
+            connection.execute(delete(ArtefactRow).where(*before))
+            self._insert_weights(connection, training.child_id, kind, epoch=0, weights=weights)
+            kept = set(connection.scalars(select(ArtefactRow.path).where(*before)))
+        for path in {path for path in replaced if path is not None} - kept:
+            Path(path).unlink(missing_ok=True)
 
     # The coordinator
 
@@ -225,6 +197,7 @@ class Store:
                     unclean=unclean,
                     state=SearchState.RUNNING,
                     cause=None,
+                    stop_requested=None,
                 )
             ).rowcount
             if changed != 1:
@@ -297,6 +270,7 @@ class Store:
         consumed: Mapping[int, float | None],
         proposals: Sequence[NewChild],
         refused: Mapping[str, int],
+        answered: Mapping[int, int | str] | None = None,
     ) -> None:
         """One controller step in one transaction.
 
@@ -305,6 +279,7 @@ class Store:
             consumed: the reward that was learned from, by number of the consumed child (None for a lost one).
             proposals: the children proposed under this state.
             refused: how many draws were refused in all, by reason.
+            answered: by id of a person's request, the number of its child, or why it was refused.
         """
         with self._write() as connection:
             self._fence(connection, lease, refused=dict(refused))
@@ -320,6 +295,13 @@ class Store:
                     {"search_id": lease.search_id, "state": State.READY} | _values(proposal) for proposal in proposals
                 ]
                 connection.execute(insert(ChildRow), rows)
+            for request, answer in (answered or {}).items():
+                values = {"refusal" if isinstance(answer, str) else "child": answer}
+                connection.execute(
+                    update(RequestRow)
+                    .where(RequestRow.id == request, RequestRow.search_id == lease.search_id)
+                    .values(**values)
+                )
             connection.execute(
                 update(StepRow)
                 .where(
@@ -331,16 +313,14 @@ class Store:
                 .values(blob=None, blob_sha256=None)
             )
 
-    def last_step(self, search_id: int) -> Step | None:
-        with self._read() as connection:
-            query = select(StepRow).where(StepRow.search_id == search_id).order_by(StepRow.number.desc()).limit(1)
-            row = connection.execute(query).first()
-            return None if row is None else _record(Step, row)
-
     # Workers
 
     def claim(self, search_id: int, worker: str, device: str, *, epoch: int | None = None) -> Claim | None:
-        """Gives the lowest ready child to `worker`, or None where none may be claimed.
+        """Gives a ready child to `worker`, or None where none may be claimed.
+
+        The children that the budget still lets in are the lowest numbers, whatever their order; of these the earliest
+        batch comes first, since the controller waits for it, and in a batch the one with most FLOPs, since a long child
+        that begins last keeps all others waiting.
 
         A child whose claim expired counts as ready; its lost attempt is charged to the machine. Nothing is claimed
         while trained and running children fill the budget, or once the search runs under another epoch than `epoch`.
@@ -355,33 +335,37 @@ class Store:
             if search is None or search.state != SearchState.RUNNING or epoch not in (None, search.epoch):
                 return None
             self._expire(connection, search_id, now)
-            if self._budget_is_full(connection, search_id, search.budget, search.num_trained):
-                return None
-            child = connection.execute(
-                select(ChildRow)
+            room = self._room(connection, search_id, search.budget, search.num_trained)
+            lowest = connection.execute(
+                select(ChildRow.id, ChildRow.batch, ChildRow.flops, ChildRow.number)
                 .where(ChildRow.search_id == search_id, ChildRow.state == State.READY)
                 .order_by(ChildRow.number)
-                .limit(1)
-            ).first()
-            if child is None:
+                .limit(max(0, min(room, MOST_COMPARED)))
+            ).all()
+            if not lowest:
                 return None
-            fence = child.fence + 1
+            chosen = min(lowest, key=lambda child: (child.batch, -(child.flops or 0), child.number))
+            child = connection.execute(select(ChildRow).where(ChildRow.id == chosen.id)).one()
+            return self._hand_out(connection, now, child, worker, device)
+
+    def claim_again(self, search_id: int, number: int, worker: str, device: str, *, epoch: int) -> Claim | None:
+        """Gives a child that was stopped early to `worker` once more, or None where it is another's by now, or the
+        search does not run under this epoch. What the controller has learned from it stays learned."""
+        with self._write() as connection:
+            now = self._now(connection)
+            search = connection.execute(
+                select(SearchRow.state, SearchRow.epoch).where(SearchRow.id == search_id).with_for_update()
+            ).first()
+            if search is None or search.state != SearchState.RUNNING or search.epoch != epoch:
+                return None
+            of_number = (ChildRow.search_id == search_id, ChildRow.number == number, ChildRow.state == State.TRAINED)
+            child = connection.execute(select(ChildRow).where(*of_number)).first()
+            if child is None or "stopped" not in (child.metrics or {}):
+                return None
             connection.execute(
-                update(ChildRow)
-                .where(ChildRow.id == child.id)
-                .values(
-                    state=State.RUNNING,
-                    fence=fence,
-                    worker=worker,
-                    lease_until=now + LEASE_SECONDS,
-                    progress=0,
-                    started=now,
-                )
+                update(SearchRow).where(SearchRow.id == search_id).values(num_trained=SearchRow.num_trained - 1)
             )
-            connection.execute(
-                insert(AttemptRow).values(child_id=child.id, fence=fence, worker=worker, device=device, started=now)
-            )
-            return Claim(child.id, search_id, child.number, fence, worker, tuple(child.tokens), child.seed)
+            return self._hand_out(connection, now, child, worker, device)
 
     def claimable(self, search_id: int) -> bool:
         """Whether a `claim` is worth trying: a look that writes nothing."""
@@ -401,7 +385,7 @@ class Store:
             ready = select(ChildRow.id).where(ChildRow.search_id == search_id, ChildRow.state == State.READY).limit(1)
             if connection.scalar(ready) is None:
                 return False
-            return not self._budget_is_full(connection, search_id, search.budget, search.num_trained)
+            return self._room(connection, search_id, search.budget, search.num_trained) > 0
 
     def renew(self, claim: Claim, progress: int) -> bool:
         """Prolongs a claim and records the steps made so far. False where the claim is another's by now."""
@@ -457,6 +441,7 @@ class Store:
                     lease_until=None,
                     finished=now,
                     seconds=delivery.seconds,
+                    phases=dict(delivery.phases),
                     attempts=child.attempts + 1,
                     interruptions=0,
                 )
@@ -501,211 +486,20 @@ class Store:
             )
             return True
 
-    def claim_of(self, search_id: int, worker: str) -> Claim | None:
-        """The child that this worker is running, for whoever has to clean up after it."""
-        with self._read() as connection:
-            row = connection.execute(
-                select(ChildRow).where(
-                    ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.worker == worker
-                )
-            ).first()
-            if row is None:
-                return None
-            return Claim(row.id, search_id, row.number, row.fence, worker, tuple(row.tokens), row.seed)
-
-    # Looking
-
-    def children(
-        self,
-        search_id: int,
-        *,
-        batch: int | None = None,
-        number: int | None = None,
-        states: Sequence[State] = (),
-        first: int = 0,
-    ) -> list[Child]:
-        """Children in number order, of one batch, one number, some states, or from number `first` on."""
-        query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.number >= first)
-        if batch is not None:
-            query = query.where(ChildRow.batch == batch)
-        if number is not None:
-            query = query.where(ChildRow.number == number)
-        if states:
-            query = query.where(ChildRow.state.in_(states))
-        return self._children(query.order_by(ChildRow.number))
-
-    def top(self, search_id: int, count: int) -> list[Child]:
-        """The best trained children, best first; of equals the older first."""
-        query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
-        return self._children(query.order_by(ChildRow.reward.desc(), ChildRow.number).limit(count))
-
-    def hashes(self, search_id: int) -> set[str]:
-        """Canonical hashes of all children."""
-        with self._read() as connection:
-            return set(connection.scalars(select(ChildRow.canonical_hash).where(ChildRow.search_id == search_id)))
-
-    def progress(self, search_id: int) -> tuple[int, int, int]:
-        """How many children are trained, ready and running: as quick after a million children as after ten."""
-        of_search = select(func.count()).select_from(ChildRow).where(ChildRow.search_id == search_id)
-        query = select(
-            SearchRow.num_trained,
-            of_search.where(ChildRow.state == State.READY).scalar_subquery(),
-            of_search.where(ChildRow.state == State.RUNNING).scalar_subquery(),
-        ).where(SearchRow.id == search_id)
-        with self._read() as connection:
-            trained, ready, running = connection.execute(query).one()
-        return trained, ready, running
-
-    def is_complete(self, search_id: int, batch: int) -> bool:
-        """Whether no child of the batch is still to be trained."""
-        query = select(ChildRow.id).where(
-            ChildRow.search_id == search_id, ChildRow.batch == batch, ChildRow.state.not_in(FINAL)
-        )
-        with self._read() as connection:
-            return connection.scalar(query.limit(1)) is None
-
-    def failed(self, search_id: int, *, first: int) -> bool:
-        """Whether any child from number `first` on has failed."""
-        query = select(ChildRow.id).where(
-            ChildRow.search_id == search_id, ChildRow.state == State.FAILED, ChildRow.number >= first
-        )
-        with self._read() as connection:
-            return connection.scalar(query.limit(1)) is not None
-
-    def counts(self, search_id: int) -> dict[str, int]:
-        """Children by state, every state named."""
-        query = select(ChildRow.state, func.count()).where(ChildRow.search_id == search_id).group_by(ChildRow.state)
-        with self._read() as connection:
-            found = {state: count for state, count in connection.execute(query)}
-        return {state.value: found.get(state, 0) for state in State}
-
-    def attempts(self, child_id: int) -> list[Attempt]:
-        with self._read() as connection:
-            query = select(AttemptRow).where(AttemptRow.child_id == child_id).order_by(AttemptRow.fence)
-            return [_record(Attempt, row) for row in connection.execute(query)]
-
-    def measurements(self, child_id: int) -> list[Measurement]:
-        """The accepted measurements: those of the child's last fence."""
-        with self._read() as connection:
-            fence = select(ChildRow.fence).where(ChildRow.id == child_id).scalar_subquery()
-            query = (
-                select(MeasurementRow)
-                .where(MeasurementRow.child_id == child_id, MeasurementRow.fence == fence)
-                .order_by(MeasurementRow.epoch)
-            )
-            return [_record(Measurement, row) for row in connection.execute(query)]
-
-    def segments(self, search_id: int) -> list[Segment]:
-        with self._read() as connection:
-            query = select(SegmentRow).where(SegmentRow.search_id == search_id).order_by(SegmentRow.number)
-            return [_record(Segment, row) for row in connection.execute(query)]
-
-    def steps(self, search_id: int) -> list[Step]:
-        """Every step's figures and hash, without the blobs."""
-        columns = [
-            getattr(StepRow, field.name)
-            for field in dataclasses.fields(Step)
-            if field.name not in ("blob", "blob_sha256")
-        ]
-        with self._read() as connection:
-            query = select(*columns).where(StepRow.search_id == search_id).order_by(StepRow.number)
-            return [Step(**row._mapping, blob=None, blob_sha256=None) for row in connection.execute(query)]
-
-    def rewards(self, search_id: int) -> list[tuple[int, float]]:
-        """(number, reward) of trained children in number order."""
-        query = (
-            select(ChildRow.number, ChildRow.reward)
-            .where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
-            .order_by(ChildRow.number)
-        )
-        with self._read() as connection:
-            return [(number, reward) for number, reward in connection.execute(query) if reward is not None]
-
-    def lowest_reward(self, search_id: int, *, before_batch: int) -> float | None:
-        """The lowest reward among consumed children of earlier batches."""
-        query = select(func.min(ChildRow.reward)).where(
-            ChildRow.search_id == search_id, ChildRow.batch < before_batch, ChildRow.consumed_by.is_not(None)
-        )
-        with self._read() as connection:
-            return connection.scalar(query)
-
-    def digest(self, search_id: int) -> str:
-        """The hash that says two searches are the same (`db.digest`)."""
-        return digest(self.children(search_id, states=FINAL), self.steps(search_id))
-
-    def weights(self, child_id: int, kind: str = "search") -> dict[str, Any] | None:
-        """The stored weights of a child by name, or None where none were kept. Raises StoreError where damaged."""
-        with self._read() as connection:
-            row = connection.execute(
-                select(ArtefactRow).where(ArtefactRow.child_id == child_id, ArtefactRow.kind == kind)
-            ).first()
-        if row is None:
-            return None
-        artefact = _record(Artefact, row)
-        try:
-            blob = artefact.blob if artefact.path is None else Path(artefact.path).read_bytes()
-        except OSError as error:
-            raise StoreError(f"The weights file {artefact.path} cannot be read: {error.strerror}.") from error
-        return blobs.unpack(blob or b"", artefact.sha256)
-
     # Within a transaction
 
-    @contextlib.contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._transaction(**WRITE) as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._transaction() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def _transaction(self, **options: Any) -> Iterator[Connection]:
-        try:
-            with self._engine.connect() as connection:
-                connection.execution_options(**options)
-                with connection.begin():
-                    yield connection
-        except exc.OperationalError as error:
-            raise StoreError(f"The store {self} did not answer: {first_line(error)}") from error
-        except exc.DBAPIError as error:
-            raise StoreError(f"The store {self} refused: {first_line(error)}") from error
-        except exc.StatementError as error:  # a value that is no JSON; SQLAlchemy's own message shows all values
-            raise ValueError(f"This cannot be stored: {error.orig}.") from error
-
-    def _now(self, connection: Connection) -> float:
-        if self._clock is not None:
-            return self._clock()
-        if self._engine.dialect.name == "sqlite":
-            query = "SELECT (julianday('now') - 2440587.5) * 86400.0"
-        else:
-            query = "SELECT extract(epoch FROM clock_timestamp())::double precision"
-        return float(connection.scalar(text(query)))
-
-    def _find(self, connection: Connection, name: str) -> Search | None:
-        row = connection.execute(select(SearchRow).where(SearchRow.name == name)).first()
-        return None if row is None else _record(Search, row)
-
-    def _search(self, connection: Connection, name: str) -> Search:
-        search = self._find(connection, name)
-        if search is None:
-            from difflib import SequenceMatcher
-
-            names = connection.scalars(select(SearchRow.name)).all()
-            names = sorted(names, key=lambda other: -SequenceMatcher(None, name, other).ratio())[:8]
-            known = f"it has {', '.join(names)}" if names else "it has none yet"
-            raise UnknownSearchError(f"There is no search called {name!r} in {self}; {known}.")
-        return search
+    def _is_held(self, connection: Connection, search: Search, gone: Callable[[Owner], bool]) -> bool:
+        if search.owner is None:
+            return False
+        expired = search.lease_until is None or search.lease_until < self._now(connection)
+        return not (expired or gone(Owner(**search.owner)))
 
     def _refuse_if_held(self, connection: Connection, search: Search, gone: Callable[[Owner], bool]) -> None:
-        if search.owner is None:
-            return
-        holder = Owner(**search.owner)
-        expired = search.lease_until is None or search.lease_until < self._now(connection)
-        if not (expired or gone(holder)):
+        if self._is_held(connection, search, gone):
+            holder = Owner(**search.owner or {})
             raise LeaseHeldError(
-                f"The search {search.name!r} is running in {holder}; stop it there with Ctrl-C, or wait for it to end."
+                f"The search {search.name!r} is running in {holder}; stop it there with Ctrl-C or with: automl stop "
+                f"{search.name} {self.option}"
             )
 
     def _fence(self, connection: Connection, lease: Lease, **values: Any) -> None:
@@ -734,10 +528,31 @@ class Store:
         ).rowcount
         return bool(changed == 1)
 
-    def _budget_is_full(self, connection: Connection, search_id: int, budget: int | None, num_trained: int) -> bool:
-        running = (ChildRow.search_id == search_id, ChildRow.state == State.RUNNING)
-        count = select(func.count()).select_from(ChildRow).where(*running)
-        return budget is not None and num_trained + (connection.scalar(count) or 0) >= budget
+    def _hand_out(self, connection: Connection, now: float, child: Any, worker: str, device: str) -> Claim:
+        fence = child.fence + 1
+        connection.execute(
+            update(ChildRow)
+            .where(ChildRow.id == child.id)
+            .values(
+                state=State.RUNNING,
+                fence=fence,
+                worker=worker,
+                lease_until=now + LEASE_SECONDS,
+                progress=0,
+                started=now,
+            )
+        )
+        connection.execute(
+            insert(AttemptRow).values(child_id=child.id, fence=fence, worker=worker, device=device, started=now)
+        )
+        return Claim(child.id, child.search_id, child.number, fence, worker, tuple(child.tokens), child.seed)
+
+    def _room(self, connection: Connection, search_id: int, budget: int | None, num_trained: int) -> int:
+        """How many more children the budget lets in beside those that run."""
+        if budget is None:
+            return MOST_COMPARED
+        running = select(func.count()).where(ChildRow.search_id == search_id, ChildRow.state == State.RUNNING)
+        return budget - num_trained - (connection.scalar(running) or 0)
 
     def _expire(self, connection: Connection, search_id: int, now: float) -> None:
         expired = select(ChildRow).where(
@@ -799,20 +614,8 @@ class Store:
         )
         best = set(connection.scalars(kept))
         if claim.child_id in best:
-            checksum = blobs.sha256(delivery.weights)
-            large = len(delivery.weights) > LARGEST_BLOB
-            # Equal children of two searches have equal weights: each has its own file, so that each can be dropped.
-            path = self._write_file(f"{claim.child_id}-{checksum}", delivery.weights) if large else None
-            connection.execute(
-                insert(ArtefactRow).values(
-                    child_id=claim.child_id,
-                    kind="search",
-                    epoch=delivery.weights_epoch,
-                    sha256=checksum,
-                    size=len(delivery.weights),
-                    blob=None if large else delivery.weights,
-                    path=path,
-                )
+            self._insert_weights(
+                connection, claim.child_id, "search", epoch=delivery.weights_epoch, weights=delivery.weights
             )
         of_search = (
             select(ArtefactRow.child_id, ArtefactRow.path)
@@ -825,6 +628,23 @@ class Store:
                 delete(ArtefactRow).where(ArtefactRow.child_id.in_(displaced), ArtefactRow.kind == "search")
             )
         return [path for path in displaced.values() if path is not None]
+
+    def _insert_weights(self, connection: Connection, child_id: int, kind: str, *, epoch: int, weights: bytes) -> None:
+        checksum = blobs.sha256(weights)
+        large = len(weights) > LARGEST_BLOB
+        # Equal weights, of two searches or two trainings, have each their own file, so that each can be dropped.
+        path = self._write_file(f"{child_id}-{kind.replace('/', '-')}-{checksum}", weights) if large else None
+        connection.execute(
+            insert(ArtefactRow).values(
+                child_id=child_id,
+                kind=kind,
+                epoch=epoch,
+                sha256=checksum,
+                size=len(weights),
+                blob=None if large else weights,
+                path=path,
+            )
+        )
 
     def _write_file(self, name: str, content: bytes) -> str:
         """Writes a file that is there whole or not at all."""
@@ -842,14 +662,10 @@ class Store:
             raise StoreError(f"Weights cannot be written to {self._artefacts_dir}: {error.strerror}.") from error
         return str(path.absolute())
 
-    def _children(self, query: Select[Any]) -> list[Child]:
-        with self._read() as connection:
-            return [_record(Child, row) for row in connection.execute(query)]
 
-
-def _record(kind: type[Record], row: Any) -> Record:
-    mapping = row._mapping
-    return kind(**{field.name: mapping[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+def training_kind(recipe_hash: str, seed: int) -> str:
+    """The kind of artefact that a training's weights are."""
+    return f"train/{recipe_hash}/{seed}"
 
 
 def _values(record: Any) -> dict[str, Any]:

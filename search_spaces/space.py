@@ -40,6 +40,24 @@ class Space:
         """The finished walk of a stored child. Narrowing plays no part: tokens mean the same with and without it."""
         return replay(Walk(self.function()), tokens)
 
+    def encode(self, values: Mapping[str, Any], *, more: bool = False) -> tuple[int, ...]:
+        """The tokens of the child whose decisions have these values: an option, or for `Links` the layers' indices.
+
+        Args:
+            more: there may be values beside those of decisions.
+
+        Raises:
+            ValueError: a decision has no value or one that is not among its options, or a value has no decision.
+        """
+        walk = Walk(self.function())
+        while (decision := walk.decision) is not None:
+            if decision.name not in values:
+                raise ValueError(f"No value is given for the decision {decision.name!r}.")
+            walk.answer(_tokens_of(decision, values[decision.name]))
+        if not more and (unknown := [name for name in values if name not in walk.answers]):
+            raise ValueError(f"This child has no decision {unknown[0]!r}.")
+        return walk.tokens
+
     def check(self) -> None:
         """Tries the space before a search is created.
 
@@ -102,6 +120,23 @@ class Space:
             else:
                 walk.answer(tuple(pick(2) for _ in range(decision.count)))
         return walk
+
+
+def _tokens_of(decision: Decision, value: Any) -> tuple[int, ...]:
+    if isinstance(decision, Choice):
+        # By text as well: JSON has no tuples, and a person writes 3 for an option "3".
+        for same in (lambda option: option == value, lambda option: str(option) == str(value)):
+            if (
+                token := next((index for index, option in enumerate(decision.options) if same(option)), None)
+            ) is not None:
+                return (token,)
+        options = ", ".join(map(str, decision.options))
+        raise ValueError(f"{decision.name!r} cannot be {value!r}; it is one of {options}.")
+    if not isinstance(value, list | tuple) or not all(type(i) is int and 0 <= i < decision.count for i in value):
+        raise ValueError(
+            f"{decision.name!r} cannot be {value!r}; it is a list of layers before it, 0 to {decision.count - 1}."
+        )
+    return tuple(int(index in value) for index in range(decision.count))
 
 
 def _extended(prefix: list[tuple[int, ...]], decision: Decision) -> Iterator[list[tuple[int, ...]]]:

@@ -91,14 +91,33 @@ def search(
     keep: Annotated[int | None, typer.Option(help="Keep weights of so many best children.", show_default="10")] = None,
     stall: Annotated[str | None, typer.Option(help="End a worker without a step for so long.")] = None,
     child_timeout: Annotated[str | None, typer.Option(help="Time that a child may take.")] = None,
+    worker_memory: Annotated[
+        str | None, typer.Option(help="Memory a worker may hold: 4G.", show_default="its share of the machine's")
+    ] = None,
+    recycle_after: Annotated[
+        int | None, typer.Option(help="Children after which a worker is replaced.", show_default="1000")
+    ] = None,
+    recycle_growth: Annotated[
+        str | None, typer.Option(help="Growth of memory at which it is earlier.", show_default="2G")
+    ] = None,
     keep_going: KeepGoing = None,
     data_dir: DataDir = None,
     policy_device: Annotated[str | None, typer.Option(help="cpu, gpu.", show_default="cpu")] = None,
+    early_stop: Annotated[
+        str | None,
+        typer.Option(help="Stop hopeless children: median, hyperband, asha, none.", show_default="median for quick"),
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(help="Of training: float32, bfloat16, float16.", show_default="the machine's fastest"),
     ] = None,
     xla: Annotated[bool | None, typer.Option("--xla", help="Compile training steps with XLA.")] = None,
+    gpus_per_child: Annotated[
+        int | None, typer.Option(help="GPUs that train one child together.", show_default="1")
+    ] = None,
+    workers_per_gpu: Annotated[
+        int | None, typer.Option(help="Workers that share one GPU and its memory.", show_default="1")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these; flags win.")] = None,
     store: StoreOption = None,
 ) -> None:
@@ -131,11 +150,17 @@ def search(
         "keep": keep,
         "stall": None if stall is None else parse_seconds(stall),
         "child_timeout": None if child_timeout is None else parse_seconds(child_timeout),
+        "worker_memory": None if worker_memory is None else parse_count(worker_memory),
+        "recycle_after": recycle_after,
+        "recycle_growth": None if recycle_growth is None else parse_count(recycle_growth),
         "keep_going": keep_going,
         "data_dir": data_dir,
         "policy_device": policy_device,
+        "early_stop": early_stop,
         "precision": precision,
         "xla": xla,
+        "gpus_per_child": gpus_per_child,
+        "workers_per_gpu": workers_per_gpu,
     }
     start(name, store, config, {key: value for key, value in given.items() if value is not None})
 
@@ -146,6 +171,10 @@ def resume(
     children: Children = None,
     time: Time = None,
     workers: Workers = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP.NAME=VALUE", help="Change an option: controller.entropy=0.01, task.epochs=8."),
+    ] = None,
     keep_going: KeepGoing = None,
     space: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own space here.")] = None,
     task: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own task here.")] = None,
@@ -163,6 +192,7 @@ def resume(
         children=children,
         time=None if time is None else parse_seconds(time),
         workers=workers,
+        set=tuple(set) if set else (),
         keep_going=keep_going,
         space=space,
         task=task,
@@ -201,19 +231,91 @@ def top(
 
 
 @app.command()
+def watch(name: Name, store: StoreOption = None) -> None:
+    """Watch a running search from another terminal."""
+    from automl.cli.watch import watch as watch_search
+
+    watch_search(name, store)
+
+
+@app.command()
+def logs(
+    name: Name,
+    child: Annotated[int, typer.Argument(help="Its number.")],
+    store: StoreOption = None,
+) -> None:
+    """Print what each attempt at a child printed."""
+    from automl.cli.watch import print_logs
+
+    print_logs(name, child, store)
+
+
+@app.command()
+def stop(name: Name, store: StoreOption = None) -> None:
+    """Stop a search that another process runs."""
+    from automl.cli.watch import stop as stop_search
+
+    stop_search(name, store)
+
+
+@app.command()
+def propose(
+    name: Name,
+    spec: Annotated[Path | None, typer.Option(help="JSON file: a spec as export writes it, or decisions.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="The child's tokens: 0,2,1,…")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Queue a child of your own making for a search."""
+    from automl.cli.watch import propose_child
+
+    propose_child(name, store, spec=spec, tokens=tokens)
+
+
+@app.command()
+def train(
+    name: Name,
+    child: Annotated[int | None, typer.Option("--child", help="Its number.", show_default="the best")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Of the task.", show_default="its longest")] = None,
+    set: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A constant of it: epochs=30.")] = None,
+    seeds: Annotated[int, typer.Option(help="How often, each time from other weights.")] = 3,
+    threads: Annotated[int | None, typer.Option(help="Of the processor.", show_default="all")] = None,
+    json: JsonOption = False,
+    data_dir: DataDir = None,
+    store: StoreOption = None,
+) -> None:
+    """Train a child again with the full recipe and several seeds; stopped, it goes on where it was."""
+    from automl.cli.train import train as train_child
+
+    train_child(
+        name,
+        store,
+        child=child,
+        recipe=recipe,
+        options=set or [],
+        seeds=seeds,
+        threads=threads,
+        data_dir=data_dir,
+        as_json=json,
+    )
+
+
+@app.command()
 def export(
     name: Name,
-    format: Annotated[str, typer.Option("--format", help="json, python, keras.")],
-    to: Annotated[Path, typer.Option("--to", help="The file to write.")],
+    format: Annotated[str, typer.Option("--format", help="json, python, keras, savedmodel, tflite, onnx.")],
+    to: Annotated[Path, typer.Option("--to", help="The file (for savedmodel the folder) to write.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="Whose weights: search, train.", show_default="train, if there")
+    ] = None,
     child: Annotated[int | None, typer.Option("--child", help="Its number.", show_default="the best")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
-    """Export a child as JSON, as readable Keras source, or as a Keras model."""
+    """Export a child: its record, readable Keras source, or a model that gives the stored accuracy."""
     from automl.cli.export import write
 
-    write(name, store, format, to, child=child, force=force, data_dir=data_dir)
+    write(name, store, format, to, child=child, source=source, force=force, data_dir=data_dir)
 
 
 @app.command()

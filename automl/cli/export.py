@@ -20,6 +20,7 @@ def write(
     to: Path,
     *,
     child: int | None,
+    source: str | None,
     force: bool,
     data_dir: str | None,
 ) -> None:
@@ -29,5 +30,5 @@ def write(
         search = store.search(name)
         prepare_process(os.cpu_count() or 1, 1, "cpu")
         with quiet_native_start():
-            exported = export_child(store, search.name, format, to, number=child, force=force)
+            exported = export_child(store, search.name, format, to, number=child, source=source, force=force)
     print(f"Exported child {exported.number} of {name} to {exported.path}: {exported.note}.")

@@ -77,6 +77,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         segments = store.segments(search.id)
         steps = store.steps(search.id)
         digest = store.digest(search.id)
+        requests = store.requests(search.id, answered=True)
     if as_json:
         _print_json(
             {
@@ -88,11 +89,20 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
                 "segments": [_fields(segment) for segment in segments],
                 "steps": [_fields(step) for step in steps],
                 "best": None if not standing.best else standing.best[0].number,
+                "waiting": standing.waiting,
+                "requests": [_fields(request) for request in requests],
             }
         )
         return
     print(f"{search.name}: {search.state}{f' ({search.cause})' if search.cause else ''}")
     print(f"  {standing.summary}")
+    if standing.waiting:
+        print(f"  {standing.waiting}")
+    if standing.phases:
+        print(f"  time of the latest children: {standing.phases}")
+    for request in requests:
+        answer = f"refused, {request.refusal}" if request.refusal else "waits for the next batch"
+        print(f"  request {request.id}: {answer if request.child is None else f'is child {request.child}'}")
     print(f"  space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     print(
         f"  {search.replicas} batch{'es' * (search.replicas > 1)} of {search.batch_size} in flight, "

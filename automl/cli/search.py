@@ -9,11 +9,20 @@ from typing import Any
 
 from automl.cli.interrupts import Interrupts
 from automl.cli.views import View, make_view
-from automl.loop import Ending, Stop
-from automl.results import store_address
-from automl.running import Run, create, log_dir, other_surroundings, prepare_resume, refuse_taken, run_search
-from automl.settings import Asked, from_toml
-from db.records import SearchState
+from automl.loop import Coordinator, Ending, Stop
+from automl.results import arrays_path, store_address
+from automl.running import (
+    Run,
+    checkpoint_dir,
+    create,
+    log_dir,
+    other_surroundings,
+    prepare_resume,
+    refuse_taken,
+    run_search,
+)
+from automl.settings import Asked, completed, from_toml
+from db.records import Search, SearchState
 from db.store import Store
 
 
@@ -32,14 +41,14 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
 
 
 def go_on(name: str, store_option: str | None, **changes: Any) -> None:
-    with contextlib.closing(Store(store_address(store_option))) as store:
+    with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
         run, settings, changed = prepare_resume(store, name, **changes)
         view = make_view(store, name)
         search = store.search(name)
         if run.children is not None and search.num_trained >= run.children:
             print(
-                f"{name} has trained {search.num_trained} of {run.children} children. Go further with: "
-                f"{resume_command(store, name)} --children {2 * search.num_trained}"
+                f"{name} has trained {search.num_trained} of {run.children} children; nothing was changed. Go further "
+                f"with: {further_command(store, search)}"
             )
             return
         view.note(f"Resuming the search {name!r} in {store}")
@@ -60,10 +69,13 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
                 return
         store.delete(name)
         folder = log_dir(store, name)
-        for log in folder.glob("worker-*.log"):
-            log.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        arrays_path(store, name).unlink(missing_ok=True)
+        checkpoints = checkpoint_dir(store, name)
+        for file in [*folder.glob("worker-*.log"), *checkpoints.glob("child-*")]:
+            file.unlink(missing_ok=True)
+        for emptied in (checkpoints, folder):
+            with contextlib.suppress(OSError):
+                emptied.rmdir()
         print(f"Deleted {name}.")
 
 
@@ -73,12 +85,19 @@ def resume_command(store: Store, name: str) -> str:
     return command if store.address == store_address(None) else f"{command} {store.option}"
 
 
+def further_command(store: Store, search: Search) -> str:
+    """What to type for a search to train more, whether or not its budget is reached."""
+    command = resume_command(store, search.name)
+    reached = search.budget is not None and search.num_trained >= search.budget
+    return f"{command} --children {2 * search.num_trained}" if reached else command
+
+
 def _describe(store: Store, name: str, view: View) -> None:
     """Says how children will be trained, so that nobody takes a quick search for a full one."""
     from child_trainers.experiment import make_task
 
     search = store.search(name)
-    constants = make_task(search.settings).describe()
+    constants = make_task(completed(search.settings)).describe()
     told = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None)
     view.note(f"Space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     if told:
@@ -104,13 +123,18 @@ def _run(
                 stop,
                 settings=settings,
                 changes=changes,
-                on_turn=lambda _: view.turn(),
+                on_turn=lambda coordinator: _show(view, coordinator),
                 progress=view.download,
             )
     except KeyboardInterrupt:
         print(f"Stopped at once. Go on with: {resume_command(store, name)}")
         raise
     _conclude(store, name, ending, view)
+
+
+def _show(view: View, coordinator: Coordinator) -> None:
+    view.notes = coordinator.notes
+    view.turn()
 
 
 def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
@@ -125,4 +149,4 @@ def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
         print(f"Done: {ending.cause}.")
     else:
         print(f"Done: {search.num_trained} children trained.")
-        print(f"Go further with: {command} --children {2 * search.num_trained}")
+        print(f"Go further with: {further_command(store, search)}")

@@ -6,7 +6,7 @@ import abc
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from automl.cli.tables import print_children
@@ -34,6 +34,7 @@ class View(abc.ABC):
         self._clock = clock
         self._clerk = Clerk(store, name)
         self._began = self._last = clock()
+        self.notes: Sequence[str] = ()  # of the pool
 
     @contextlib.contextmanager
     def live(self, time_limit: float | None) -> Iterator[None]:
@@ -41,6 +42,10 @@ class View(abc.ABC):
         self._clerk = Clerk(self._store, self._name, time_limit=time_limit)
         self._began = self._clock()
         yield
+
+    def since(self, seconds: float) -> None:
+        """Counts from a run that began so many seconds ago, in another process."""
+        self._began = self._clock() - seconds
 
     def turn(self) -> None:
         now = self._clock()
@@ -129,15 +134,16 @@ class LiveView(View):
             self._progress.stop()
 
     def _show(self, standing: Standing) -> None:
-        self._live.update(panel(standing), refresh=True)
+        self._live.update(panel(standing, self.notes), refresh=True)
 
 
 def make_view(store: Store, name: str) -> View:
     return LiveView(store, name) if sys.stdout.isatty() else PlainView(store, name)
 
 
-def panel(standing: Standing) -> RenderableType:
-    """Progress, children by state, draws refused, and the best five."""
+def panel(standing: Standing, notes: Sequence[str] = ()) -> RenderableType:
+    """Progress, children by state, the reward curve, where time goes, draws refused, what each worker does, and the
+    best five."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.progress_bar import ProgressBar
@@ -151,6 +157,12 @@ def panel(standing: Standing) -> RenderableType:
     heads.add_row("trained", f"{standing.num_trained}{budget} in {duration(standing.seconds)}{left}")
     others = [f"{standing.counts[state]} {state}" for state in State if state != State.TRAINED]
     heads.add_row("children", ", ".join(others))
+    if standing.curve:
+        heads.add_row("rewards", standing.curve)
+    if standing.phases:
+        heads.add_row("time", standing.phases)
+    for note in notes:
+        heads.add_row("note", Text(note))  # not markup: a path may hold brackets
     if search.refused:
         heads.add_row("draws refused", ", ".join(f"{count} {reason}" for reason, count in search.refused.items()))
     parts: list[RenderableType] = [heads]
@@ -158,6 +170,8 @@ def panel(standing: Standing) -> RenderableType:
         bar = Table.grid(expand=True)  # a bar alone ends without a new line
         bar.add_row(ProgressBar(total=search.budget, completed=standing.num_trained))
         parts.insert(0, bar)
+    if standing.workers:
+        parts += [Text(), *(Text(line, overflow="ellipsis", no_wrap=True) for line in standing.workers)]
     if standing.best:
         parts += [Text(), best_table(standing)]
     title = f"{search.name}: {search.space} on {search.task} by {search.controller}"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from child_trainers.data.dataset import ImageData
+import numpy as np
+
+from child_trainers.data.dataset import DataError, ImageData
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import Recipe
-from child_trainers.task import Goal, Outcome, Report, Task, read_outcome
+from child_trainers.task import Goal, Objective, Outcome, Report, Task, read_outcome
 from child_trainers.whitening import WHITENING_SOURCE, whitening
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], int]] = {"digits": ((8, 8, 1), 10), "ci
 
 
 class ImageClassification(Task):
-    """Trains a spec's Keras model with a recipe; the reward is the cube of its best late validation accuracy.
+    """Trains a spec's network with a recipe; the reward is the cube of its best late validation accuracy.
 
     Args:
         name: `digits`, `cifar10` or `npz:PATH`.
@@ -31,6 +34,7 @@ class ImageClassification(Task):
         data_dir: where CIFAR-10 lies.
         goal: another metric as the reward.
         progress: called with bytes done and bytes in all while data are downloaded.
+        fingerprint: of the data that the search began with; other data are refused.
         compute: in which precision children are trained, and whether under XLA.
     """
 
@@ -44,6 +48,7 @@ class ImageClassification(Task):
         data_dir: Path | None = None,
         goal: Goal | None = None,
         progress: Any = None,
+        fingerprint: str | None = None,
         compute: Compute = FLOAT32,
     ) -> None:
         self.name = name
@@ -51,13 +56,31 @@ class ImageClassification(Task):
         self._data_dir = data_dir
         self._goal = goal
         self._progress = progress
+        self._expected = fingerprint
         self._compute = compute
+        metric = "val_accuracy" if goal is None else goal.metric
+        self.objective = Objective(metric, goal is None or not goal.minimize, recipe.epochs)
         if goal is not None:
             self.floor = None  # type: ignore[assignment]
 
     @functools.cached_property
     def data(self) -> ImageData:
         """The images, limited as the recipe says. Raises DataError."""
+        data = self._whole
+        if self._expected is not None and self._expected != data.fingerprint:
+            raise DataError(
+                f"{self.name.removeprefix('npz:')} has changed since the search began; put the old file back, or start "
+                "a new search with this one."
+            )
+        return data.limit(self.recipe.num_train or len(data.x_train), self.recipe.num_validation)
+
+    @property
+    def fingerprint(self) -> str | None:  # type: ignore[override]
+        # CIFAR-10 is checked against its publishers' checksums, and the digits come with scikit-learn.
+        return self._whole.fingerprint if self.name.startswith("npz:") else None
+
+    @functools.cached_property
+    def _whole(self) -> ImageData:
         if self.name == "digits":
             from child_trainers.data.digits import load_digits_data
 
@@ -70,8 +93,7 @@ class ImageClassification(Task):
             from child_trainers.data.npz import load_npz
 
             data = load_npz(Path(self.name.removeprefix("npz:")).expanduser())
-        num_train = self.recipe.num_train or len(data.x_train)
-        return data.limit(num_train, self.recipe.num_validation)
+        return data
 
     @functools.cached_property
     def _device_data(self) -> DeviceData:
@@ -93,12 +115,13 @@ class ImageClassification(Task):
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
         from child_trainers.networks import make_network
-        from child_trainers.training import train
+        from child_trainers.training import scope_of, train
 
         began = time.perf_counter()
-        network = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
+        with scope_of(self._compute):
+            network, compute = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
         build = time.perf_counter() - began
-        outcome = train(network, self._device_data, self.recipe, seed=seed, report=report, compute=self._compute)
+        outcome = train(network, self._device_data, self.recipe, seed=seed, report=report, compute=compute)
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, seconds=seconds), self._goal)
 
@@ -117,11 +140,19 @@ class ImageClassification(Task):
         """A Python file that builds the child's model from raw images, without weights."""
         return str(spec.source(*self.shapes, preprocessing=WHITENING_SOURCE))
 
-    def validate(self, model: keras.Model) -> dict[str, float]:
-        """The metrics of a model from raw images that `evaluate` stored for the child."""
+    def validate(self, model: Callable[[np.ndarray], Any]) -> dict[str, float]:
+        """The metrics that `evaluate` stored for the child, of any function from raw images to logits."""
         from child_trainers.training import accuracy
 
         return {"val_accuracy": accuracy(model, self.data.x_validation, self.data.y_validation)}
+
+    def test(self, model: Callable[[np.ndarray], Any]) -> dict[str, float]:
+        """The metrics on test images, which no search ever reads; none where there are none."""
+        from child_trainers.training import accuracy
+
+        if self.data.x_test is None or self.data.y_test is None:
+            return {}
+        return {"test_accuracy": accuracy(model, self.data.x_test, self.data.y_test)}
 
     def describe(self) -> dict[str, Any]:
         constants = dataclasses.asdict(self.recipe)

@@ -44,6 +44,12 @@ class Reinforce(Controller):
         self._surveyed = Heads.of(space.survey())
         self._load(FIRST_STATE, copy.deepcopy(self._surveyed))
 
+    fixed_options = ("hidden_units",)
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in dataclasses.fields(Settings))
+
     def _load(self, state: ControllerState, heads: Heads) -> None:
         """Takes a state into tables as large as `heads`; what the state does not name has its first values."""
         self._heads = heads

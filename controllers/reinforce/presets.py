@@ -34,6 +34,12 @@ class Settings:
     imitation: float = 0.5
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kinds = {"int": (int,), "float": (int, float), "str": (str,)}[str(field.type)]
+            if type(value) not in kinds:  # True is an int too, and a JSON value can be one
+                words = {"int": "a whole number", "float": "a number", "str": "a text"}[str(field.type)]
+                raise ValueError(f"controller.{field.name} is {value!r}; it must be {words}.")
         if self.advantage not in ("reward", "rank"):
             raise ValueError(f"controller.advantage is {self.advantage!r}; it is 'reward' or 'rank'.")
         if not 0 <= self.baseline_decay < 1:

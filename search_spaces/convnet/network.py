@@ -75,7 +75,15 @@ class ConvNetwork:
         return self._forward(images, self._layer)
 
     def _add(self, variables: dict[str, tf.Variable], name: str, value: np.ndarray) -> None:
-        variables[name] = tf.Variable(value.astype(np.float32), name=name.replace("/", "_"))
+        moving = variables is self.moving
+        # Where several devices train one network, each has moving averages of its own; reading takes their mean.
+        variables[name] = tf.Variable(
+            value.astype(np.float32),
+            trainable=not moving,
+            name=name.replace("/", "_"),
+            synchronization=tf.VariableSynchronization.ON_READ if moving else tf.VariableSynchronization.AUTO,
+            aggregation=tf.VariableAggregation.MEAN if moving else tf.VariableAggregation.NONE,
+        )
 
     def _forward(self, images: tf.Tensor, convolve: Convolve) -> tf.Tensor:
         outputs: list[tf.Tensor] = []

@@ -81,6 +81,14 @@ class ConvNet:
         read = {source for layer in self.layers for source in layer.inputs}
         return tuple(index for index in range(len(self.layers)) if index not in read)
 
+    @staticmethod
+    def decisions(spec: dict[str, Any]) -> dict[str, Any]:
+        """The values of the space's decisions that make the network of this JSON value, as far as it is one."""
+        values: dict[str, Any] = {"depth": len(spec["layers"])}
+        for index, layer in enumerate(spec["layers"]):
+            values |= {f"layer{index}/{name}": value for name, value in layer.items() if name != "pool"}
+        return values
+
     def canonical(self) -> dict[str, Any]:
         """The same network with its layers in canonical order, as a JSON value: equal for equal networks only.
 

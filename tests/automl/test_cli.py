@@ -32,6 +32,10 @@ from db.records import SearchState
 from db.store import Store
 
 INLINE = ("--workers", "0")
+COMMANDS = (
+    *("search", "resume", "list", "show", "top", "watch", "logs", "stop", "propose", "train", "export", "delete"),
+    "doctor",
+)
 CHILD_FIELDS = {"number", "state", "tokens", "spec", "reward", "metrics", "params", "seconds"}
 
 
@@ -110,7 +114,7 @@ def test_going_further_and_deleting(automl, copied, folder):
     bare = automl("resume", "digits")
     assert bare.code == 0
     assert bare.out == (
-        "digits has trained 3 of 3 children. Go further with: automl resume digits --children 6\n"
+        "digits has trained 3 of 3 children; nothing was changed. Go further with: automl resume digits --children 6\n"
     )  # fmt: skip
     ran = run_automl("resume", "digits", "--children", "5", "--workers", "0", folder=folder)
     assert ran.code == 0 and ran.err == "", ran
@@ -149,7 +153,9 @@ def test_workers_that_cannot_start_pause_the_search_with_their_log(automl, mine,
     # The coordinator, here in this process, has the file loaded already.
     ran = automl("resume", "mine", "--children", "2", "--workers", "1")
     log = folder / "automl.db.logs" / "mine" / "worker-0.log"
-    assert f"Paused: Workers end before they are ready (exit code 7); their log is {log}." in ran.out
+    assert (
+        f"Paused: No worker can be used: its workers end without a child (exit code 7); their log is {log}." in ran.out
+    )
     assert ran.code == 1 and log.exists()
 
 
@@ -304,13 +310,13 @@ def _is_stopping(store, search):
 def test_help_and_version(folder):
     ran = run_automl("--help", folder=folder)
     assert ran.code == 0
-    for command in ("search", "resume", "list", "show", "top", "export", "delete", "doctor"):
+    for command in COMMANDS:
         assert f"\n  {command} " in ran.out
     ran = run_automl("--version", folder=folder)
     assert (ran.code, ran.out) == (0, f"automl {package.__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["search", "resume", "list", "show", "top", "export", "delete", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_takes_a_store(automl, command):
     ran = automl(command, "--help")
     assert ran.code == 0 and "--store" in ran.out

@@ -45,7 +45,7 @@ def searched(automl, mine, folder):
         (["--preset", "papr"], "There is no preset called 'papr'; there is paper, small."),
         (["--preset", "smal"], "There is no preset called 'smal'; there is small, paper."),
         (["--task", "cifar10", "--recipe", "quik"], "There is no recipe called 'quik'; there is quick, paper."),
-        (["--recipe", "paper"], "There is no recipe called 'paper'; there is default."),
+        (["--recipe", "paper"], "There is no recipe called 'paper'; there is default, full."),
         (
             ["--controller", "random", "--controller-preset", "paper"],
             "There is no controller preset called 'paper'; there is default.",
@@ -102,7 +102,9 @@ def test_names_that_no_search_may_have(automl, folder, name):
 
 def test_an_option_of_a_controller_that_it_has_not(automl):
     error = automl("search", "first", "--controller", "random", "--set", "controller.rate=1", *INLINE).error
-    assert error.startswith("The controller random does not take these options: ") and "'rate'" in error
+    assert error == "There is no controller option called 'rate'; there is none."
+    error = automl("search", "first", "--set", "controller.entrop=1", *INLINE).error
+    assert error.startswith("There is no controller option called 'entrop'; there is entropy, ")
 
 
 def test_unknown_search(automl, searched):
@@ -386,7 +388,12 @@ def test_export_onto_something(automl, searched, folder):
     assert export("there.json").error == "there.json is there already; choose another path or add --force."
     assert there.read_text() == "mine"
     assert export("none/a.json").error == "The folder none does not exist; create it first."
-    assert export(folder, "--force").error == f"{folder} is a folder; name a file in it."
+    assert export(folder, "--force").error == (
+        f"{folder} is a folder; name a file in it, or a folder that is not there yet for savedmodel."
+    )
+    assert export("there.json", "--force", kind="savedmodel").error == (
+        "there.json is a file, and savedmodel writes a folder; choose another path."
+    )
     assert export("a.h5", kind="hdf5").error.startswith("There is no format called 'hdf5'; there is ")
     assert export("a.json", "--child", "99").error == "'mine' has no child 99; see automl top mine."
 

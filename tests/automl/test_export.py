@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import OURS
+from command_line import OURS, alone
 
 from automl.export import EXPORTERS
 from child_trainers.data.digits import load_digits_data
 from db import blobs
 from db.store import Store
-
-ROOT = Path(__file__).parents[2]
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -49,20 +43,6 @@ def best_of(store, count=1):
 
 def names(folder):
     return {path.name for path in folder.iterdir()} - {"automl.db", "automl.db-wal", "automl.db-shm"}
-
-
-def alone(code, folder, *arguments):
-    """Runs Python code where none of our packages can be imported."""
-    hidden = f"import sys\nsys.path = [entry for entry in sys.path if entry != {str(ROOT)!r}]\n"
-    hidden += "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"
-    hidden += "import importlib.util\n"
-    hidden += "for name in ('automl', 'db', 'controllers', 'search_spaces', 'child_trainers'):\n"
-    hidden += "    assert importlib.util.find_spec(name) is None, name\n"
-    command = [sys.executable, "-I", "-c", hidden + code, *map(str, arguments)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_json(export, store, folder):
@@ -151,7 +131,7 @@ def test_a_link_is_never_followed(export, folder, flags):
 
 
 def test_nothing_is_left_of_an_export_that_fails(export, folder, monkeypatch):
-    def broken(store, search, child, path):
+    def broken(wanted, path):
         path.write_text("half of")
         raise OSError(28, "No space left on device")
 
@@ -164,7 +144,7 @@ def test_nothing_is_left_of_an_export_that_fails(export, folder, monkeypatch):
 
 
 def test_a_file_that_appears_meanwhile_is_kept(export, folder, monkeypatch):
-    def slow(store, search, child, path):
+    def slow(wanted, path):
         path.write_text("ours")
         (folder / "best.json").write_text("precious")
         return "slowly"
@@ -225,14 +205,16 @@ def test_a_child_whose_weights_were_not_kept(export, store, folder):
     connection.close()
     assert export("keras", "best.keras").error == (
         f"No weights are stored for child {child.number} of 'digits': a search keeps those of its best 10 children "
-        "(--keep)."
+        f"(--keep). Train it again with: automl train digits --child {child.number}"
     )
     assert names(folder) == set()
 
 
 def test_unknown_formats(export):
-    assert export("kears", "a").error == "There is no format called 'kears'; there is keras, json, python."
-    assert export("savedmodel", "a").error.startswith("There is no format called 'savedmodel'; there is ")
+    assert export("kears", "a").error == (
+        "There is no format called 'kears'; there is keras, json, tflite, savedmodel, python, onnx."
+    )
+    assert export("h5", "a").error.startswith("There is no format called 'h5'; there is ")
 
 
 def test_what_a_persons_own_space_and_task_cannot_be_exported_as(automl, mine, folder):

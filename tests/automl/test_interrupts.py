@@ -149,7 +149,7 @@ def test_a_second_coordinator_is_told_who_holds_the_search(held, hold, watcher, 
     for command in (("resume", "mine"), ("resume", "mine", "--children", "99"), ("delete", "mine", "--yes")):
         error = automl(*command).error
         assert error.startswith(f"The search 'mine' is running in {holder}"), error
-        assert error.endswith("; stop it there with Ctrl-C, or wait for it to end.")
+        assert error.endswith("; stop it there with Ctrl-C or with: automl stop mine --store automl.db")
     after = watcher.ask(lambda store, search: store.searches()[0])
     assert (after.epoch, after.budget, after.settings) == (before.epoch, before.budget, before.settings)
     findings = {finding["subject"]: finding for finding in automl("doctor", "--json").json}

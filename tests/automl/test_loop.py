@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from stepping import Bench, Killed, KillingStore, Tally, digest, worth
 
 from automl.loop import Stop
+from automl.proposing import Cost, Limits
 from child_trainers.task import DivergedError
-from db.records import Fault, SearchState, State
+from db.records import Fault, Origin, SearchState, State
 
 BUDGET = 5
-SHAPES = [(1, 1), (1, 3), (2, 1), (2, 3)]  # replicas, workers
+SHAPES = [(1, 1, False), (1, 3, True), (2, 1, True), (2, 3, False)]  # replicas, workers, whether people ask
+ASKED = [(2, 0, 2, 0), (2, 0), (2, 1, 2, 1), (2, 0, 2, 0), (0, 2, 1, 2), (1, 1, 1, 1)]
 WRITES = {"take_lease", "set_budget", "commit_step", "claim", "measure", "deliver", "release"}
+
+
+TOO_SHORT = (
+    "The tokens end before 'digit2': the space asks for more than the 2 given. Was this child sampled from another "
+    "search space?"
+)
+
+
+def answers_in(store):
+    """What became of each request: its child's number, why there is none, or None."""
+    requests = store.requests(store.search("search").id, answered=True)
+    return [request.child if request.refusal is None else request.refusal for request in requests]
+
+
+def persons_in(store):
+    """Tokens by number of the children that people asked for."""
+    children = store.children(store.search("search").id)
+    return {child.number: tuple(child.tokens) for child in children if child.origin == Origin.PERSON}
+
+
+class Meanwhile(KillingStore):
+    """Something that another process does just before the n-th delivery."""
+
+    def __init__(self, store, delivery, happens):
+        super().__init__(store)
+        self._left = delivery
+        self._happens = happens
+
+    def __getattr__(self, name):
+        if name == "deliver":
+            self._left -= 1
+            if self._left == 0:
+                self._happens()
+        return super().__getattr__(name)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -52,25 +90,29 @@ def test_going_further_equals_having_asked_for_all_at_once(tmp_path):
     assert digest(parts) == digest(whole)
 
 
-@pytest.mark.parametrize(("replicas", "workers"), SHAPES)
-def test_killed_at_any_store_call_and_resumed_it_is_the_same_search(tmp_path, replicas, workers):
+@pytest.mark.parametrize(("replicas", "workers", "ask"), SHAPES)
+def test_killed_at_any_store_call_and_resumed_it_is_the_same_search(tmp_path, replicas, workers, ask):
     """Every object is dropped at the n-th call, for every n: before the call, and after it with its answer lost.
 
     A call that only looks changes nothing, so being killed after it is being killed before the next.
     """
     bench = Bench(tmp_path, replicas=replicas, workers=workers)
-    reference = bench.new_store()
+    asked = ASKED if ask else []
+    reference = bench.new_store(asked)
     counting = KillingStore(reference)
     bench.run(counting, BUDGET)
-    expected = digest(reference)
+    expected = digest(reference), answers_in(reference), persons_in(reference)
+    if ask:
+        assert persons_in(reference) == {0: ASKED[0], 1: ASKED[2], 2: ASKED[4], 3: ASKED[5]}
+        assert answers_in(reference) == [0, TOO_SHORT, 1, "the search has it already", 2, 3]
     for number, call in enumerate(counting.calls):
         for after in (False, True) if call in WRITES else (False,):
-            store = bench.new_store()
+            store = bench.new_store(asked)
             with pytest.raises(Killed):
                 bench.run(KillingStore(store, number, after=after), BUDGET)
             bench.run(store, BUDGET)
             where = f"{'after' if after else 'before'} call {number}, {call}"
-            assert digest(store) == expected, where
+            assert (digest(store), answers_in(store), persons_in(store)) == expected, where
             assert store.counts(store.search("search").id)[State.RUNNING] == 0, where
             store.close()
     assert set(counting.calls) >= WRITES
@@ -191,20 +233,152 @@ def test_a_stop_ends_the_claiming_and_a_resume_gives_the_same_search(tmp_path):
     reference, store = bench.new_store(), bench.new_store()
     bench.run(reference, 9)
     stop = Stop()
-    seen = iter(range(100))
-
-    class Stopping(KillingStore):
-        def __getattr__(self, name):
-            if name == "deliver" and next(seen) == 4:
-                stop.request("stopped by SIGINT")
-            return super().__getattr__(name)
-
-    ending = bench.run(Stopping(store), 9, stop)
+    ending = bench.run(Meanwhile(store, 5, lambda: stop.request("stopped by SIGINT")), 9, stop)
     assert (ending.state, ending.cause) == (SearchState.PAUSED, "stopped by SIGINT")
     assert store.counts(store.search("search").id)[State.RUNNING] == 0
     assert 4 < store.search("search").num_trained < 9
     bench.run(store, 9)
     assert digest(store) == digest(reference)
+
+
+def ask_to_stop(store):
+    store.request_stop("search", gone=lambda owner: False)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_stop_that_another_process_asks_for_is_one_like_ctrl_c(tmp_path, workers):
+    bench = Bench(tmp_path, replicas=2, workers=workers)
+    reference, store = bench.new_store(), bench.new_store()
+    bench.run(reference, 9)
+    watched = Meanwhile(store, 4, lambda: ask_to_stop(store))
+    ending = bench.run(watched, 9)
+    assert (ending.state, ending.cause, ending.failed) == (SearchState.PAUSED, "stopped by automl stop", False)
+    assert watched.calls.count("set_state") == 1  # stopping: what runs is waited for, and nothing more is claimed
+    assert store.counts(store.search("search").id)[State.RUNNING] == 0
+    assert 4 <= store.search("search").num_trained < 4 + workers
+    assert bench.run(store, 9).state == SearchState.FINISHED  # it was not asked to stop
+    assert digest(store) == digest(reference)
+
+
+def test_a_stop_that_another_process_asks_for_waits_no_longer_than_ctrl_c(tmp_path):
+    seconds = itertools.count(0.0, 6.0)
+    bench = Bench(tmp_path, workers=6, batch_size=6)
+    store = bench.new_store()
+    ending = bench.run(Meanwhile(store, 1, lambda: ask_to_stop(store)), 9, Stop(clock=lambda: next(seconds)))
+    assert (ending.state, ending.cause) == (SearchState.PAUSED, "stopped by automl stop")
+    search = store.search("search")
+    assert search.num_trained < 6 and store.counts(search.id)[State.RUNNING] == 0
+    faults = [row.fault for child in store.children(search.id) for row in store.attempts(child.id)]
+    assert faults.count(Fault.INTERRUPTED) == 6 - search.num_trained
+
+
+@pytest.mark.parametrize(
+    ("dies_at", "state"),
+    [("deliver", SearchState.RUNNING), ("set_state", SearchState.RUNNING), ("release", SearchState.STOPPING)],
+)
+def test_who_takes_over_need_not_stop(tmp_path, dies_at, state):
+    class Dying(Meanwhile):
+        def __getattr__(self, name):
+            call = super().__getattr__(name)
+            if name == dies_at and self._left <= 0:
+                raise Killed
+            return call
+
+    bench = Bench(tmp_path, workers=2)
+    store = bench.new_store()
+    with pytest.raises(Killed):
+        bench.run(Dying(store, 2, lambda: ask_to_stop(store)), 6)
+    search = store.search("search")
+    assert search.state == state and search.stop_requested is not None
+    assert bench.run(store, 6).state == SearchState.FINISHED
+    assert store.search("search").stop_requested is None
+
+
+def test_a_search_that_ends_as_it_is_asked_to_stop_has_ended(tmp_path):
+    bench = Bench(tmp_path)
+    store = bench.new_store()
+    assert bench.run(Meanwhile(store, 4, lambda: ask_to_stop(store)), 4).state == SearchState.FINISHED
+
+
+# What people ask for
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_request_is_answered_with_the_next_batch(tmp_path, replicas):
+    """Batches 0 to K - 1 are drawn at once; a child asked for while batch 0 is trained comes first in batch K."""
+    bench = Bench(tmp_path, replicas=replicas, batch_size=3)
+    store = bench.new_store()
+    tokens = (2, 1, 2, 1)
+    bench.run(Meanwhile(store, 2, lambda: store.request_child("search", tokens)), 12)
+    number = 3 * replicas
+    assert answers_in(store) == [number]
+    assert persons_in(store) == {number: tokens}
+    (child,) = store.children(store.search("search").id, number=number)
+    assert (child.batch, child.drawn_under, child.tries) == (replicas, 1, 0)
+    assert child.log_probs == [-1.0] * 4 and child.spec == list(tokens)
+    assert child.state == State.TRAINED and child.consumed_by is not None  # it is learned from like any other
+
+
+def test_more_requests_than_a_batch_are_answered_by_the_batches_that_follow(tmp_path):
+    tokens = [(2, 2, last, 0) for last in range(3)] + [(2, 1, last, 0) for last in range(3)]
+    bench = Bench(tmp_path, batch_size=4)
+    store = bench.new_store(tokens)
+    bench.run(store, 3)
+    assert answers_in(store) == [0, 1, 2, 3, None, None]
+    bench.run(store, 8)
+    assert answers_in(store) == [0, 1, 2, 3, 4, 5]
+    assert persons_in(store) == dict(enumerate(tokens))
+    drawn = [child for child in store.children(store.search("search").id, batch=1) if child.origin != Origin.PERSON]
+    assert [child.number for child in drawn] == [6, 7]
+
+
+def test_requests_of_a_space_that_is_used_up_are_answered_too(tmp_path):
+    bench = Bench(tmp_path, batch_size=4, cost=lambda spec: Cost(sum(spec), None), limits=Limits(params=1))
+    store = bench.new_store([(0, 1, 0, 0), (0, 1, 1, 0), (1, 0, 0, 0)])
+    ending = bench.run(store, 9)
+    assert ending.state == SearchState.EXHAUSTED
+    assert ending.cause == "exhausted 5/9: the space has no more within --max-params"
+    assert answers_in(store) == [0, "it is over a limit of the search", 1]
+    children = store.children(store.search("search").id)
+    assert [child.number for child in children] == list(range(5))
+    assert sorted(sum(child.tokens) for child in children) == [0, 1, 1, 1, 1]
+
+
+# The order of training
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_going_further_trains_the_same_children_in_whatever_order_they_are_begun(tmp_path, replicas):
+    """Within a batch the child with most FLOPs begins first, which no budget may show: here children fail, too."""
+
+    def evaluate(spec, report):
+        if spec[3] == 1:
+            raise DivergedError("too steep")
+        return worth(spec, report)
+
+    digests, begun = set(), set()
+    for workers in (1, 3):
+        (tmp_path / str(workers)).mkdir()
+        bench = Bench(
+            tmp_path / str(workers),
+            replicas=replicas,
+            workers=workers,
+            batch_size=5,
+            evaluate=evaluate,
+            cost=lambda spec: Cost(None, 1 + (7 * spec[0] + 5 * spec[1] + 3 * spec[2] + spec[3]) % 11),
+            keep_going=True,
+        )
+        for budgets in ((20,), (10, 20), (3, 11, 20)):
+            store = bench.new_store()
+            for budget in budgets:
+                assert bench.run(store, budget).state == SearchState.FINISHED
+                assert store.search("search").num_trained == budget
+            digests.add(digest(store))
+            children = store.children(store.search("search").id, batch=0)
+            first = sorted(children, key=lambda child: store.attempts(child.id)[0].started)
+            begun.add(tuple(child.number for child in first))
+    assert len(digests) == 1
+    assert begun != {(0, 1, 2, 3, 4)}
 
 
 def test_a_stop_waits_ten_seconds_for_running_children(tmp_path):

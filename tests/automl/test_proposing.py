@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import random
 
 import pytest
 
 from automl.proposing import TRIES, Cost, Limits, Proposer
-from controllers.base import Controller, ControllerState, Proposal
+from controllers.base import Controller, ControllerState, Draw, Proposal
 from controllers.keyed import child_seed, stream
 from controllers.random_search import RandomSearch
-from db.records import Origin
+from db.records import Origin, Request
 from search_spaces.decisions import Choice, Links
 from search_spaces.narrowing import Narrowing, parse_rule
 from search_spaces.space import Space
@@ -51,9 +52,11 @@ class Scripted(Controller):
         self._drawn = drawn
         self._log_probs = log_probs or {}
         self.asked = []
+        self.widths = []
 
     def _propose(self, draws, width):
         self.asked += draws
+        self.widths.append((width, [draw.attempt for draw in draws]))
         return [self._draw(draw) for draw in draws]
 
     def _draw(self, draw):
@@ -93,8 +96,8 @@ def proposer_of(space, controller, *, seen=None, refused=None, limits=None, cost
     )
 
 
-def random_proposer(function=digits_space, *, width=8, rules=(), **options):
-    space = Space(function, Narrowing(tuple(parse_rule(rule, fix=True) for rule in rules)))
+def random_proposer(function=digits_space, *, width=8, rules=(), schedule=None, **options):
+    space = Space(function, Narrowing(tuple(parse_rule(rule, fix=True) for rule in rules)), schedule)
     return proposer_of(space, RandomSearch(space, seed=SEED, width=width), **options)
 
 
@@ -143,6 +146,19 @@ def test_the_children_do_not_depend_on_how_many_are_drawn_side_by_side(monkeypat
     assert all(result == results[0] for result in results)
     children, refused = results[0]
     assert refused["repeat"] > 5 and any(child.tries > 1 for child in children)
+
+
+def test_first_draws_and_later_ones_have_each_a_width(monkeypatch):
+    """What was drawn beside other children, or in a product of another width, would differ in the last bit."""
+    monkeypatch.setattr(Scripted, "redraw_width", 3)
+    controller = Scripted(Space(digits_space), drawn={"digit0": (1,)}, width=2)
+    draws = [
+        Draw(number, attempt, {"digit1": (number % 3,)}) for number, attempt in enumerate((0, 2, 0, 1, 0, 0, 9, 1))
+    ]
+    assert tokens_of(controller.ask(draws)) == [(1, draw.number % 3, 0) for draw in draws]
+    assert controller.widths == [(2, [0, 0]), (2, [0, 0]), (3, [2, 1, 9]), (3, [1])]
+    with pytest.raises(ValueError, match="ask needs at least one draw, got none"):
+        controller.ask([])
 
 
 def test_nothing_comes_twice():
@@ -269,6 +285,154 @@ def test_neighbours_are_the_same_after_a_restart():
         for child in resumed.propose(range(3 * batch, 3 * batch + 3), batch=batch, drawn_under=batch)
     ]
     assert first + rest == expected
+
+
+# What people ask for
+
+
+def requests_of(*tokens):
+    return [Request(100 + index, 1, list(given), 0.0, None, None) for index, given in enumerate(tokens)]
+
+
+def fill(proposer, requests, numbers, batch=0):
+    """As the loop does: the answers, and the whole batch."""
+    answers = proposer.answer(requests, numbers, batch=batch, drawn_under=batch)
+    made = [child for _, _, child in answers if child is not None]
+    children = proposer.propose(numbers, batch=batch, drawn_under=batch, made=made)
+    return {request: answer for request, answer, _ in answers}, children
+
+
+def test_a_request_becomes_the_first_child_of_the_next_batch():
+    proposer = random_proposer()
+    answers, children = fill(proposer, requests_of((2, 1, 0)), range(8, 12), batch=2)
+    assert answers == {100: 8}
+    assert [child.number for child in children] == [8, 9, 10, 11]
+    first = children[0]
+    assert (first.tokens, first.origin, first.tries) == ((2, 1, 0), Origin.PERSON, 0)
+    assert (first.batch, first.drawn_under, first.seed, first.spec) == (2, 2, child_seed(SEED, 8), [2, 1, 0])
+    assert first.log_probs == (-math.log(3),) * 3
+    assert {child.origin for child in children[1:]} == {Origin.POLICY}
+    without = random_proposer(seen={first.canonical_hash})
+    assert children[1:] == without.propose(range(8, 12), batch=2, drawn_under=2)[1:]  # numbers draw what they ever draw
+
+
+def test_a_request_has_the_log_probabilities_of_the_policy():
+    log_probs = {("digit0", (2,)): -4.0, ("digit2", (1,)): -0.25}
+    proposer, controller = scripted_proposer(rules=["digit1=1"], log_probs=log_probs)
+    (_, _, child), *_ = proposer.answer(requests_of((2, 1, 1)), [0], batch=0, drawn_under=0)
+    assert child.log_probs == (-4.0, None, -0.25)
+    assert [draw.attempt for draw in controller.asked] == [0]  # a first draw: under the search's own width
+
+
+def test_a_request_costs_what_its_child_costs():
+    proposer = random_proposer(cost=lambda spec: Cost(sum(spec), 7), limits=Limits(params=3))
+    (_, _, child), *_ = proposer.answer(requests_of((1, 1, 1)), [0], batch=0, drawn_under=0)
+    assert (child.params, child.flops) == (3, 7)
+
+
+OUTSIDE = "it is outside what --fix, --only or the schedule leaves"
+THERE = "the search has it already"
+OVER = "it is over a limit of the search"
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens", "reason"),
+    [
+        ({}, (0, 1), "The tokens end before 'digit2': the space asks for more than the 2 given."),
+        ({}, (0, 1, 2, 0), "1 of 4 tokens are left over after the last decision."),
+        ({}, (0, 3, 0), "Token 3 is out of range for 'digit1': it has 3 options (0 to 2)."),
+        ({}, (0, -1, 0), "Token -1 is out of range for 'digit1': it has 3 options (0 to 2)."),
+        ({"rules": ["digit1=2"]}, (0, 1, 0), OUTSIDE),
+        ({"schedule": lambda number: {"digit0": number % 3}}, (1, 0, 0), OUTSIDE),
+        ({"cost": lambda spec: Cost(sum(spec), None), "limits": Limits(params=5)}, (2, 2, 2), OVER),
+        ({"cost": lambda spec: Cost(None, sum(spec)), "limits": Limits(flops=5)}, (2, 2, 2), OVER),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused_with_the_reason(options, tokens, reason):
+    proposer = random_proposer(**options)
+    answers, children = fill(proposer, requests_of(tokens, (0, 2, 0)), range(3, 5))
+    assert answers[100].startswith(reason) and answers[101] == 3  # no number is lost
+    assert [child.number for child in children] == [3, 4] and children[0].tokens == (0, 2, 0)
+    assert tokens not in tokens_of(children)
+    reasons = set(proposer.refused)
+    assert reasons <= {"repeat", "max_params", "max_flops"}
+    assert proposer.refused == random_refusals(options)  # the policy's draws are counted, not people's
+
+
+def random_refusals(options):
+    proposer = random_proposer(**options)
+    fill(proposer, requests_of((0, 2, 0)), range(3, 5))
+    return proposer.refused
+
+
+def test_a_request_under_the_schedule_is_a_matter_of_its_number():
+    options = {"schedule": lambda number: {"digit0": number % 3}}
+    answers, children = fill(random_proposer(**options), requests_of((1, 0, 0)), range(4, 6))
+    assert answers == {100: 4} and children[0].log_probs == (None, -math.log(3), -math.log(3))
+
+
+def test_a_request_for_what_is_there_is_refused():
+    first = random_proposer().propose([0, 1], batch=0, drawn_under=0)
+    proposer = random_proposer(seen={child.canonical_hash for child in first})
+    new = next(tokens for tokens in itertools.product(range(3), repeat=3) if tokens not in tokens_of(first))
+    answers, _ = fill(proposer, requests_of(first[1].tokens, new, new), range(2, 4), batch=1)
+    assert answers == {100: THERE, 101: 2, 102: THERE}
+
+
+def test_what_people_asked_for_is_not_drawn_again():
+    log_probs = {("digit2", (1,)): -0.5}
+    proposer, _ = scripted_proposer(log_probs=log_probs)
+    _, children = fill(proposer, requests_of((0, 0, 0), (0, 0, 1)), range(3))
+    assert tokens_of(children[:2]) == [(0, 0, 0), (0, 0, 1)]
+    assert children[2].origin == Origin.NEIGHBOUR and len(set(tokens_of(children))) == 3
+
+
+def test_more_requests_than_a_batch_has_numbers_are_left_for_later():
+    asked = [(0, 0, 1), (0, 0), (0, 0, 2), (0, 1, 0), (9, 9, 9), (0, 1, 1)]
+    requests, proposer = requests_of(*asked), random_proposer()
+    answers, children = fill(proposer, requests, range(2))
+    assert list(answers) == [100, 101, 102] and (answers[100], answers[102]) == (0, 1)
+    assert [child.tokens for child in children] == [(0, 0, 1), (0, 0, 2)]
+    answers, children = fill(proposer, requests[len(answers) :], range(2, 4), batch=1)
+    assert list(answers) == [103, 104, 105] and (answers[103], answers[105]) == (2, 3)
+    assert [child.origin for child in children] == [Origin.PERSON] * 2
+    assert fill(proposer, [], range(4, 6))[0] == {}
+
+
+@pytest.mark.parametrize("make", [random_proposer, lambda **seen: scripted_proposer(**seen)[0]])
+def test_a_space_that_is_used_up_never_drops_what_people_asked_for(make):
+    whole = batches(random_proposer(), [27])
+    picks = random.Random(0)
+    for _ in range(30):
+        left = picks.sample(whole, picks.randint(1, 6))
+        asked = [child.tokens for child in picks.sample(left, picks.randint(1, len(left)))]
+        size = picks.randint(len(asked), 8)
+        proposer = make(seen={child.canonical_hash for child in whole if child not in left})
+        answers, children = fill(proposer, requests_of(*asked), range(size))
+        assert list(answers.values()) == list(range(len(asked)))
+        assert [child.number for child in children] == list(range(min(size, len(left))))
+        assert tokens_of(children[: len(asked)]) == asked
+        assert {child.tokens for child in children} <= {child.tokens for child in left}
+        assert len(set(tokens_of(children))) == len(children)
+
+
+def test_of_a_batch_with_a_gap_a_drawn_child_gives_way_and_a_person_s_does_not():
+    """Number 1 finds nothing that number 2 has not drawn, and number 0 is a person's."""
+
+    class OneWay(Scripted):
+        def _draw(self, draw):
+            if draw.number == 2 and not draw.given:
+                return Proposal((2, 2, 2), (-1.0,) * 3)
+            return super()._draw(draw)
+
+    space, left = Space(digits_space), [(1, 2, 2), (2, 2, 2)]
+    seen = {child.canonical_hash for child in batches(random_proposer(), [27]) if child.tokens not in left}
+    proposer = proposer_of(space, OneWay(space, drawn={}), seen=seen)
+    _, children = fill(proposer, requests_of((1, 2, 2)), range(3))
+    assert [(child.number, child.tokens, child.origin) for child in children] == [
+        (0, (1, 2, 2), Origin.PERSON),
+        (1, (2, 2, 2), Origin.NEIGHBOUR),
+    ]
 
 
 # The end

@@ -115,3 +115,93 @@ def test_the_public_names(folder):
     namespace: dict[str, object] = {}
     exec("from automl import *", namespace)
     assert set(automl.__all__) <= set(namespace)
+
+
+# Arrays and functions of a session
+
+
+def tiny_images(count=64):
+    """Images of 6 by 6 whose brighter half is their label."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    x = generator.uniform(0.0, 0.4, (count, 6, 6)).astype(np.float32)
+    x[labels == 1, 3:] += 0.6
+    x[labels == 0, :3] += 0.6
+    return x, labels
+
+
+def test_arrays(folder):
+    x, y = tiny_images()
+    ended = []
+    quick = {"workers": 0, "controller": "random", "set": ["task.epochs=1", "task.batch_size=8"]}
+    narrow = {"fix": ["depth=3", "layer*/num_filters=8"]}
+    held_out = {"x_validation": x[:16], "y_validation": y[:16]}
+    result = automl.search("tiny", x=x, y=y, arrays=held_out, children=2, on_child_end=ended.append, **quick, **narrow)
+    assert result.ending.state == SearchState.FINISHED
+    assert sorted(ended, key=lambda child: child.number) == result.children[:2]  # the child of most FLOPs came first
+    assert all(child.state == "trained" for child in ended)
+    kept = folder / "automl.db.data" / "tiny.npz"
+    with np.load(kept) as arrays:
+        assert set(arrays.files) == {"x_train", "y_train", "x_validation", "y_validation"}
+        assert np.array_equal(arrays["x_train"], x)
+    found = np.mean(result.best.model().predict(x[:16, ..., None], verbose=0).argmax(1) == y[:16])
+    assert found == pytest.approx(result.best.child.metrics["val_accuracy"], abs=1e-3)
+    other = dict(np.load(kept))
+    original = kept.read_bytes()
+    np.savez(kept, **{**other, "x_train": x + 0.1})
+    with pytest.raises(ValueError, match="has changed since the search began; put the old file back"):
+        automl.resume("tiny", children=3)
+    assert Watcher(folder / "automl.db", "tiny").ask(lambda store, search: store.searches()[0].state) == "finished"
+    kept.write_bytes(original)
+    assert automl.resume("tiny", children=3, on_child_end=ended.append).ending.state == SearchState.FINISHED
+    assert sorted(child.number for child in ended) == [0, 1, 2]
+    assert run_automl("delete", "tiny", "--yes", folder=folder).code == 0
+    assert not kept.exists()
+
+
+def test_wrong_arrays_leave_nothing_behind(folder):
+    x, y = tiny_images()
+    with pytest.raises(ValueError, match="Arrays are a task of their own; drop the argument task, or x and y"):
+        automl.search("tiny", x=x, y=y, task="digits", workers=0)
+    with pytest.raises(ValueError, match="must be of one length, found 64 images and 63 labels"):
+        automl.search("tiny", x=x, y=y[:-1], workers=0)
+    with pytest.raises(ValueError, match="lacks x_train"):
+        automl.search("tiny", y=y, workers=0)
+    assert not list((folder / "automl.db.data").glob("*"))
+    with contextlib.closing(automl.open_store()) as store:
+        assert store.searches() == []
+
+
+def test_a_function_of_the_session(mine, folder):
+    asked = {"space": "mine.py:space", "controller": "random"}
+    with pytest.raises(ValueError, match=r"Workers cannot find .*<lambda>: it lives in this session alone"):
+        automl.search("mine", **asked, task=lambda spec: sum(spec), workers=1)
+    result = automl.search("mine", **asked, task=lambda spec: sum(spec), workers=0, children=2)
+    assert result.best.reward == sum(result.best.child.spec)
+    with pytest.raises(
+        ValueError, match=r"a function of a Python session; go on there with automl\.resume\(NAME, task"
+    ):
+        automl.resume("mine", children=3)
+    with pytest.raises(ValueError, match="which lives in one session alone; use workers=0"):
+        automl.resume("mine", children=3, workers=1, task=lambda spec: sum(spec))
+    assert Watcher(folder / "automl.db", "mine").ask(lambda store, search: store.searches()[0].state) == "finished"
+    further = automl.resume("mine", children=3, task=lambda spec: sum(spec))
+    assert further.ending.state == SearchState.FINISHED
+    assert sum(child.state == "trained" for child in further.children) == 3
+
+
+def test_a_function_where_the_search_has_a_file(mine, folder):
+    automl.search("mine", **OURS, children=1)
+    with pytest.raises(ValueError, match="This search has a task of its own; drop the argument task"):
+        automl.resume("mine", children=2, task=lambda spec: 1.0)
+
+
+def test_every_child_is_told_of_once(mine, folder):
+    ended = []
+    mine.write_text(MINE + "\ndef picky(spec):\n    if spec[0] == 3:\n        raise ValueError('no')\n    return 1.0\n")
+    asked = {**OURS, "task": "mine.py:picky", "keep_going": True, "store": "other.db"}
+    result = automl.search("mine", **asked, children=6, on_child_end=ended.append)
+    final = [child for child in result.children if child.state in ("trained", "failed")]
+    assert ended == final and {child.state for child in ended} == {"trained", "failed"}
+    automl.resume("mine", store="other.db", children=8, on_child_end=ended.append)
+    assert [child.number for child in ended] == list(range(len(ended))) and len(ended) >= 8

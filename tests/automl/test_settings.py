@@ -10,11 +10,14 @@ import pytest
 
 from automl.settings import (
     Asked,
+    changeable_options,
     check_name,
+    completed,
     from_toml,
     parse_count,
     parse_seconds,
     stored_settings,
+    task_options,
     with_data_dir,
 )
 from child_trainers.devices import default_precision, visible_gpus
@@ -133,6 +136,14 @@ def test_options_of_no_form_or_group():
         ("precision", 16, "--precision is 16; it must be a text."),
         ("xla", "yes", "--xla is 'yes'; it must be true or false."),
         ("xla", None, "--xla is None; it must be true or false."),
+        ("worker_memory", 0, "--worker-memory is 0; it must be above 0."),
+        ("worker_memory", 0.5, "--worker-memory is 0.5; it must be a whole number."),
+        ("recycle_after", 0, "--recycle-after is 0; it must be above 0."),
+        ("recycle_growth", -1, "--recycle-growth is -1; it must be above 0."),
+        ("gpus_per_child", 0, "--gpus-per-child is 0; it must be above 0."),
+        ("workers_per_gpu", 0, "--workers-per-gpu is 0; it must be above 0."),
+        ("early_stop", "mean", "There is no pruner called 'mean'; there is median, "),
+        ("early_stop", True, "--early-stop is True; it must be a text."),
         ("keep_going", "yes", "--keep-going is 'yes'; it must be true or false."),
         ("space", 3, "--space is 3; it must be a text."),
         ("fix", "depth=3", "--fix is 'depth=3'; it must be a list of texts."),
@@ -140,12 +151,19 @@ def test_options_of_no_form_or_group():
     ],
 )
 def test_bad_values(setting, value, sentence):
-    assert refusal(Asked, **{setting: value}) == sentence
+    found = refusal(Asked, **{setting: value})
+    assert found.startswith(sentence) if sentence.endswith(", ") else found == sentence
 
 
 def test_both_goals():
     assert refusal(Asked, minimize="a", maximize="b") == (
         "--minimize and --maximize exclude each other; name the one metric that counts."
+    )
+
+
+def test_a_child_has_gpus_or_shares_one():
+    assert refusal(Asked, gpus_per_child=2, workers_per_gpu=2) == (
+        "--gpus-per-child and --workers-per-gpu exclude each other; a child has GPUs or shares one."
     )
 
 
@@ -198,10 +216,54 @@ def test_how_children_are_trained_is_settled_when_a_search_begins(gpus):
     """A search that is resumed on another machine goes on as it began."""
     for chosen, fastest in (("0", "bfloat16"), ("-1", default_precision([]))):
         gpus(chosen)
-        assert stored_settings(Asked())["compute"] == {"precision": fastest, "xla": False}
+        assert stored_settings(Asked())["compute"] == {"precision": fastest, "xla": False, "devices": 1}
         for precision in ("float32", "bfloat16", "float16"):
-            asked = Asked(precision=precision, xla=True)
-            assert stored_settings(asked)["compute"] == {"precision": precision, "xla": True}
+            asked = Asked(precision=precision, xla=True, gpus_per_child=2)
+            assert stored_settings(asked)["compute"] == {"precision": precision, "xla": True, "devices": 2}
+
+
+def test_early_stopping_is_the_recipes_unless_it_is_asked_for():
+    def pruner(**asked):
+        return stored_settings(Asked(**asked))["early_stop"]
+
+    assert (pruner(), pruner(task="cifar10"), pruner(task="cifar10", recipe="paper")) == ("none", "median", "none")
+    assert pruner(task="cifar10", early_stop="none") == "none"
+    for name in ("median", "hyperband", "asha"):
+        assert pruner(early_stop=name) == name
+
+
+def test_settings_of_an_earlier_version_mean_what_they_meant_then():
+    """Before there was a choice, children were trained to their end, in float32 and without XLA."""
+    late = ("compute", "workers_per_gpu", "early_stop", "worker_memory", "recycling")
+    settings = stored_settings(Asked(precision="bfloat16", xla=True, early_stop="median"))
+    assert completed(settings) == settings
+    old = {name: value for name, value in settings.items() if name not in late}
+    assert completed(old) == old | {
+        "compute": {"precision": "float32", "xla": False},
+        "workers_per_gpu": 1,
+        "early_stop": "none",
+        "worker_memory": None,
+        "recycling": {"after": 1000, "growth": 2 * 10**9},
+    }
+
+
+# What may change later
+
+
+def test_options_that_a_resume_may_change():
+    options = changeable_options(["controller.entropy=0.01", "task.epochs=8", "task.epochs=9"])
+    assert options == {"controller": {"entropy": 0.01}, "task": {"epochs": 9}}
+    assert changeable_options([]) == {}
+    assert refusal(changeable_options, ["task.epochs=8", "space.strides=true"]) == (
+        "space.strides cannot be changed after a search has begun; start another search with it."
+    )
+    assert "is not of the form GROUP.NAME=VALUE" in refusal(changeable_options, ["epochs=8"])
+
+
+def test_constants_of_a_recipe_with_and_without_their_group():
+    assert task_options(["epochs=30", "task.schedule=cosine"]) == {"epochs": 30, "schedule": "cosine"}
+    assert task_options([]) == {}
+    assert "is not of the form" in refusal(task_options, ["epochs"])
 
 
 # TOML
@@ -242,6 +304,12 @@ data-dir = "data"
 policy-device = "gpu"
 precision = "float16"
 xla = true
+early-stop = "hyperband"
+worker-memory = "4G"
+recycle-after = 50
+recycle-growth = "500M"
+gpus-per-child = 1
+workers-per-gpu = 2
 
 [set.task]
 epochs = 8
@@ -258,7 +326,9 @@ depths = [6, 8]
     options = stored_settings(asked)
     assert options["task"]["options"] == {"epochs": 8, "schedule": "cosine"}
     assert options["space"]["options"] == {"depths": [6, 8]}
-    assert options["compute"] == {"precision": "float16", "xla": True}
+    assert options["compute"] == {"precision": "float16", "xla": True, "devices": 1}
+    assert (options["early_stop"], options["workers_per_gpu"]) == ("hyperband", 2)
+    assert (options["worker_memory"], options["recycling"]) == (4 * 10**9, {"after": 50, "growth": 500 * 10**6})
 
 
 @pytest.mark.parametrize(

@@ -112,3 +112,25 @@ def settings_of():
         return settings
 
     return make
+
+
+@pytest.fixture
+def order_of(tmp_path):
+    """What a pool tells its workers of a search."""
+
+    def make(search, **changes):
+        order = {
+            "store": search.store.address,
+            "search_id": search.id,
+            "settings": search.settings,
+            "epoch": search.lease.epoch,
+            "keep": 0,
+            "threads": 1,
+            "early_stop": "none",
+            "recycling": {"after": 1000, "growth": 2**40},
+            "gpu_share": 1.0,
+            "checkpoints": str(tmp_path / "checkpoints"),
+        }
+        return order | changes
+
+    return make

@@ -43,11 +43,70 @@ def test_gpus_are_read_before_the_coordinator_hides_them(fresh_list, monkeypatch
     assert devices.visible_gpus() == ["0", "1"]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "size", "groups"),
+    [
+        (["0", "1", "2"], 1, ["0", "1", "2"]),
+        (["0", "GPU-b", "2", "3", "4"], 2, ["0,GPU-b", "2,3"]),
+        (["0", "1"], 2, ["0,1"]),
+        (["0"], 2, []),
+        ([], 1, []),
+    ],
+)
+def test_gpus_of_one_child_each(gpus, size, groups):
+    assert devices.gpu_groups(gpus, size) == groups
+
+
 def test_workers_by_default(monkeypatch):
-    assert devices.default_workers(["0", "1", "2"]) == 3
-    for cores, workers in ((8, 4), (3, 1), (1, 1), (None, 1)):
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert devices.default_workers([]) == workers
+    assert devices.default_workers(3) == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)  # of which this process may use fewer
+    for cores, workers in ((8, 4), (3, 1), (1, 1)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
+        assert devices.default_workers(0) == workers
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Says how much memory the machine has, and what its control group allows; None where neither can be told."""
+
+    def tells(machine, group):
+        def sysconf(name):
+            if machine is None:
+                raise ValueError("unrecognized configuration name")
+            return {"SC_PHYS_PAGES": machine // 100, "SC_PAGE_SIZE": 100}[name]
+
+        def read_text(path, *arguments, **options):
+            assert str(path) == "/sys/fs/cgroup/memory.max"
+            if group is None:
+                raise FileNotFoundError("no such file")
+            return group
+
+        monkeypatch.setattr(os, "sysconf", sysconf)
+        monkeypatch.setattr(Path, "read_text", read_text)
+
+    return tells
+
+
+@pytest.mark.parametrize(
+    ("machine", "group", "share"),
+    [
+        (100_000, None, 30_000),
+        (100_000, "max\n", 30_000),
+        (100_000, "50000\n", 15_000),
+        (50_000, "100000\n", 15_000),
+        (None, "50000\n", 15_000),
+        (None, "max\n", None),
+        (None, None, None),
+    ],
+)
+def test_a_worker_s_share_of_the_memory(memory, machine, group, share):
+    memory(machine, group)
+    assert devices.memory_share(3) == share
+
+
+def test_a_worker_s_share_of_this_machine_s_memory():
+    assert devices.memory_share(1) > 2**28
+    assert devices.memory_share(4) == devices.memory_share(1) // 4
 
 
 @pytest.fixture

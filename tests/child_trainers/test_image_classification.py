@@ -7,7 +7,7 @@ import pytest
 from child_trainers.data.dataset import DataError
 from child_trainers.devices import Compute
 from child_trainers.recipes import DIGITS, Recipe
-from child_trainers.task import Goal
+from child_trainers.task import Goal, Objective
 from child_trainers.tasks.image_classification import SHAPES, ImageClassification
 from search_spaces.convnet.spec import ConvLayer, ConvNet
 
@@ -15,10 +15,14 @@ NET = ConvNet((ConvLayer(3, 3, 8, (), pool=True), ConvLayer(3, 3, 16, (0,)), Con
 
 
 class FakeReport:
+    checkpoint = None
+
     def __init__(self):
+        self.epochs = []
         self.accuracies = []
 
     def __call__(self, epoch, **metrics):
+        self.epochs.append((epoch, metrics))
         self.accuracies.append(metrics["val_accuracy"])
 
     def follow(self, steps_done):
@@ -117,6 +121,15 @@ def test_a_spec_that_only_builds_keras_is_trained_too(task):
     assert task.validate(model) == {"val_accuracy": outcome.metrics["val_accuracy"]}
 
 
+def test_a_spec_that_only_builds_keras_is_trained_in_float32_whatever_was_asked():
+    recipe = Recipe(**(DIGITS | {"epochs": 1, "num_train": 64}))
+    task = ImageClassification("digits", recipe, compute=Compute("bfloat16", xla=True))
+    metrics = task.evaluate(Built(), seed=5, report=FakeReport()).metrics
+    assert (metrics["precision"], metrics["xla"]) == ("float32", False)
+    plain = ImageClassification("digits", recipe).evaluate(Built(), seed=5, report=FakeReport()).metrics
+    assert metrics == plain
+
+
 def test_own_images_end_to_end(npz):
     task = ImageClassification(f"npz:{npz}", Recipe(epochs=2, batch_size=20, learning_rate=0.05, augment=False))
     assert task.shapes == ((6, 4, 3), 2)
@@ -148,6 +161,22 @@ def test_floor_and_description(task):
     assert ImageClassification("digits", Recipe(), goal=Goal("loss", minimize=True)).floor is None
     described = task.describe()
     assert (described["data"], described["epochs"], described["momentum"]) == ("digits", 3, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("goal", "objective"),
+    [
+        (None, Objective("val_accuracy", maximize=True, epochs=3)),
+        (Goal("loss", minimize=True), Objective("loss", maximize=False, epochs=3)),
+        (Goal("val_accuracy", minimize=False), Objective("val_accuracy", maximize=True, epochs=3)),
+    ],
+)
+def test_what_early_stopping_goes_by(goal, objective):
+    task = ImageClassification("digits", Recipe(epochs=3, num_train=64), goal=goal)
+    assert task.objective == objective
+    report = FakeReport()
+    task.evaluate(ConvNet((ConvLayer(1, 1, 4, ()),)), seed=0, report=report)
+    assert [epoch for epoch, metrics in report.epochs if objective.metric in metrics] == [1, 2, 3]
 
 
 def test_another_goal(task):

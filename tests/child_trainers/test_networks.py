@@ -134,21 +134,41 @@ def test_weights_of_another_model_are_refused(make_pair):
             set_weights(model, wrong)
 
 
+@pairs
+def test_weights_of_other_names_are_refused_whatever_their_shapes(make_pair):
+    network, model = make_pair()
+    weights = weights_of(network)
+    before = model.get_weights()
+    last = max(weights)
+    moved = {name: weight for name, weight in weights.items() if name != last} | {"other": weights[last]}
+    renamed = {f"other{place:04d}": weight for place, weight in enumerate(weights.values())}
+    for wrong, first in ((moved, min(moved)), (renamed, "other0000")):
+        with pytest.raises(ValueError, match=f"weights of other names: {first}, "):
+            set_weights(model, wrong)
+    np.testing.assert_equal(model.get_weights(), before)
+
+
 # Which network a spec gets
 
 
 class Built:
     """A spec of a space that only builds Keras models."""
 
+    def __init__(self):
+        self.names = []
+
     def build(self, input_shape, num_classes):
         assert (input_shape, num_classes) == (SHAPE, CLASSES)
-        return dense_model()
+        model = dense_model()
+        self.names.append([layer.name for layer in model.layers])
+        return model
 
 
 def test_a_spec_s_own_network_is_taken():
     net = ConvNet((ConvLayer(3, 3, 4, (), pool=True),))
-    network = make_network(net, SHAPE, CLASSES, seed=7, compute=Compute("bfloat16", xla=True))
-    assert isinstance(network, ConvNetwork)
+    asked = Compute("bfloat16", xla=True)
+    network, compute = make_network(net, SHAPE, CLASSES, seed=7, compute=asked)
+    assert isinstance(network, ConvNetwork) and compute == asked
     same = net.network(SHAPE, CLASSES, seed=7, precision="bfloat16", xla=True)
     np.testing.assert_equal(weights_of(network), weights_of(same))
     np.testing.assert_array_equal(network.train_logits(images()), same.train_logits(images()))
@@ -162,16 +182,19 @@ def test_a_spec_s_own_network_is_told_how_to_compute():
             given.update(options, shape=input_shape, classes=num_classes)
             return "network"
 
-    assert make_network(Own(), SHAPE, CLASSES, seed=3, compute=Compute("float16")) == "network"
+    asked = Compute("float16")
+    assert make_network(Own(), SHAPE, CLASSES, seed=3, compute=asked) == ("network", asked)
     assert given == {"shape": SHAPE, "classes": CLASSES, "seed": 3, "precision": "float16", "xla": False}
 
 
-def test_any_other_spec_is_built():
-    network = make_network(Built(), SHAPE, CLASSES, seed=7, compute=Compute("bfloat16"))
-    assert isinstance(network, KerasNetwork)
+def test_any_other_spec_is_built_and_trained_in_float32():
+    spec = Built()
+    network, compute = make_network(spec, SHAPE, CLASSES, seed=7, compute=Compute("bfloat16", xla=True))
+    assert isinstance(network, KerasNetwork) and compute == FLOAT32
     assert {variable.dtype for variable in network.trainable.values()} == {tf.float32}
-    again = make_network(Built(), SHAPE, CLASSES, seed=7, compute=FLOAT32)
-    other = make_network(Built(), SHAPE, CLASSES, seed=8, compute=FLOAT32)
+    again, _ = make_network(spec, SHAPE, CLASSES, seed=7, compute=FLOAT32)
+    other, _ = make_network(spec, SHAPE, CLASSES, seed=8, compute=FLOAT32)
+    assert spec.names[0] == spec.names[1] == spec.names[2]  # nothing is left of the child before
     np.testing.assert_equal(weights_of(network), weights_of(again))
     assert np.any(weights_of(network)["weight0000"] != weights_of(other)["weight0000"])
 

@@ -2,11 +2,10 @@
 
 import contextlib
 import gc
-import json
 import os
+import re
 import select
 import signal
-import subprocess
 import sys
 import time
 
@@ -14,17 +13,39 @@ import pytest
 
 import child_trainers
 from child_trainers import pool as pool_module
-from child_trainers.pool import InlinePool, LocalPool, PoolError
+from child_trainers.pool import Deadlines, InlinePool, LocalPool, PoolError
 from child_trainers.process import ROOT, WorkerProcess
 from child_trainers.worker import STORE_LOST_EXIT
 from db.records import FINAL, Fault, State
 
 SECONDS = 60.0  # how long a test waits for what should take far less than one
-DEEDS = ("well", "raise", "exit", "kill", "segfault", "hang", "hold", "grandchild", "once", "store", "tell")
+MEBI = 2**20
+DEEDS = (
+    "well",
+    "raise",
+    "exit",
+    "quit",
+    "kill",
+    "segfault",
+    "hang",
+    "hold",
+    "grandchild",
+    "fork",
+    "copies",
+    "waits",
+    "once",
+    "store",
+    "tell",
+    "keep",
+    "hoard",
+    "hoarders",
+)
 FILE = f"""
-import ctypes, os, resource, signal, subprocess, sys, threading
+import contextlib, ctypes, os, resource, signal, subprocess, sys, threading
 from pathlib import Path
 from search_spaces.decisions import Choice
+
+kept = []
 
 def space():
     return (yield Choice("deed", {DEEDS!r}))
@@ -36,6 +57,8 @@ def task(spec, report):
         raise ValueError("on purpose")
     if spec == "exit":
         os._exit(3)
+    if spec == "quit":
+        os._exit(0)
     if spec == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if spec == "segfault":
@@ -50,6 +73,30 @@ def task(spec, report):
         report(2, grandchild=child.pid)
         os.read(os.open(Path(__file__).with_name("go"), os.O_RDONLY), 1)
         os._exit(4)
+    if spec == "fork":
+        copy = os.fork()
+        if copy == 0:
+            threading.Event().wait()
+        report(2, copy=copy)
+    if spec == "copies":
+        os.fork()
+    if spec == "waits":
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.wait()
+    if spec == "keep":
+        kept.append(b"x" * {64 * MEBI})
+    if spec == "hoard":
+        kept.append(b"x" * {300 * MEBI})
+        report(2, hoards=True)
+        threading.Event().wait()
+    if spec == "hoarders":
+        hoard = "held = b'x' * {150 * MEBI}; print(flush=True); import threading; threading.Event().wait()"
+        hoarders = [subprocess.Popen([sys.executable, "-c", hoard], stdout=subprocess.PIPE) for _ in range(2)]
+        for hoarder in hoarders:
+            hoarder.stdout.readline()
+        report(2, hoards=True, grandchild=hoarders[0].pid)
+        threading.Event().wait()
     if spec == "once":
         mark = Path(__file__).with_name("mark")
         if not mark.exists():
@@ -68,26 +115,38 @@ def task(spec, report):
     return metrics
 """
 
+FOR_EVER = Deadlines(stall=1e9)
+
 
 @pytest.fixture
-def new_pool(new_search, settings_of, tmp_path):
+def new_pool(new_search, settings_of, order_of, tmp_path):
     """A search whose children do the given deeds, and a pool that runs it."""
     pools = []
     file = tmp_path / "mine.py"
 
-    def make(*deeds, text=FILE, count=1, stall=1e9, timeout=None, clock=time.monotonic, gpus=(), before=lambda: None):
+    def make(
+        *deeds,
+        text=FILE,
+        count=1,
+        deadlines=FOR_EVER,
+        budget=None,
+        recycling=None,
+        clock=time.monotonic,
+        gpus=(),
+        before=lambda: None,
+    ):
         file.write_text(text)
         settings = settings_of(space=f"{file}:space", task=f"{file}:task")
-        search = new_search([(DEEDS.index(deed),) for deed in deeds], settings=settings)
+        search = new_search([(DEEDS.index(deed),) for deed in deeds], settings=settings, budget=budget)
         before()
+        changes = {} if recycling is None else {"recycling": recycling}
         pool = LocalPool(
             search.store,
-            order_of(search),
+            order_of(search, **changes),
             count=count,
             gpus=gpus,
             log_dir=tmp_path / "logs",
-            stall=stall,
-            timeout=timeout,
+            deadlines=deadlines,
             clock=clock,
         )
         pools.append(pool)
@@ -97,17 +156,6 @@ def new_pool(new_search, settings_of, tmp_path):
     for pool in pools:
         with contextlib.suppress(OSError):
             pool.close()
-
-
-def order_of(search):
-    return {
-        "store": search.store.address,
-        "search_id": search.id,
-        "settings": search.settings,
-        "epoch": search.lease.epoch,
-        "keep": 0,
-        "threads": 1,
-    }
 
 
 def run(pool, until):
@@ -148,43 +196,55 @@ def ended(sentinel, seconds=SECONDS):
 
 
 def test_children_end_as_they_do_and_none_harms_another(new_pool):
-    search, pool = new_pool("well", "raise", "exit", "kill", "segfault", "well", "well", count=2)
+    search, pool = new_pool("well", "raise", "exit", "quit", "kill", "segfault", "well", "well", count=2)
     run_all(search, pool)
     children = search.store.children(search.id)
     assert [child.state for child in children] == [
         State.TRAINED,
-        *[State.FAILED] * 4,
+        *[State.FAILED] * 5,
         State.TRAINED,
         State.TRAINED,
     ]
     assert [child.fault for child in children] == [
         None,
         Fault.RAISED,
-        *[Fault.CRASHED] * 3,
+        *[Fault.CRASHED] * 4,
         None,
         None,
     ]
-    assert [child.message for child in children[1:5]] == [
+    assert [child.message for child in children[1:6]] == [
         "ValueError: on purpose",
         "its worker ended (exit code 3)",
+        "its worker ended (exit code 0)",
         "its worker ended (signal SIGKILL)",
         "its worker ended (signal SIGSEGV)",
     ]
-    endings = {number: [(a.exit_code, a.signal) for a in search.attempts(number)] for number in range(7)}
+    endings = {number: [(a.exit_code, a.signal) for a in search.attempts(number)] for number in range(8)}
     assert endings == {
         0: [(None, None)],
         1: [(None, None)],
         2: [(3, None)] * 2,  # what crashes is tried once more
-        3: [(None, signal.SIGKILL)] * 2,
-        4: [(None, signal.SIGSEGV)] * 2,
-        5: [(None, None)],
+        3: [(0, None)] * 2,
+        4: [(None, signal.SIGKILL)] * 2,
+        5: [(None, signal.SIGSEGV)] * 2,
         6: [(None, None)],
+        7: [(None, None)],
     }
-    for number, deed in ((2, "exit"), (3, "kill"), (4, "segfault")):
+    for number, deed in ((2, "exit"), (3, "quit"), (4, "kill"), (5, "segfault")):
         assert all(f"doing {deed}" in attempt.log for attempt in search.attempts(number))
     # A worker bears its coordinator's epoch, its slot, and how many were there before it.
-    workers = {attempt.worker for number in range(7) for attempt in search.attempts(number)}
-    assert workers <= {f"{search.lease.epoch}.{slot}.{generation}" for slot in (0, 1) for generation in range(1, 8)}
+    workers = {attempt.worker for number in range(8) for attempt in search.attempts(number)}
+    assert workers <= {f"{search.lease.epoch}.{slot}.{generation}" for slot in (0, 1) for generation in range(1, 10)}
+    assert pool.notes == []  # a child's end is not held against its worker
+
+
+def test_every_child_has_a_log_of_its_own(new_pool):
+    search, pool = new_pool("well", "raise", "exit")
+    run_all(search, pool)
+    trained, raised, *crashed = [attempt.log for number in range(3) for attempt in search.attempts(number)]
+    assert trained == "doing well\n"
+    assert raised.startswith("doing raise\n") and raised.endswith("ValueError: on purpose\n")
+    assert crashed == ["doing exit\n"] * 2
 
 
 def test_what_crashed_once_may_still_be_trained(new_pool):
@@ -203,20 +263,20 @@ def test_a_lost_store_is_the_machine_s_fault(new_pool):
 
 
 @pytest.mark.parametrize(
-    ("deed", "limits", "message"),
+    ("deed", "deadlines", "seconds", "message"),
     [
-        ("hang", {"stall": 60.0}, "it made no step for 60 s (--stall)"),
-        ("hold", {"stall": 60.0}, "it made no step for 60 s (--stall)"),
-        ("hang", {"timeout": 90.0}, "it took more than 90 s (--child-timeout)"),
+        ("hang", Deadlines(stall=60.0), 60, "it made no step for 60 s (--stall)"),
+        ("hold", Deadlines(stall=60.0), 60, "it made no step for 60 s (--stall)"),
+        ("hang", Deadlines(stall=1e9, timeout=90.0), 90, "it took more than 90 s (--child-timeout)"),
     ],
 )
-def test_a_child_that_hangs_is_ended(new_pool, clock, deed, limits, message):
-    search, pool = new_pool(deed, "well", "well", count=2, clock=clock, **limits)
+def test_a_child_that_hangs_is_ended(new_pool, clock, deed, deadlines, seconds, message):
+    search, pool = new_pool(deed, "well", "well", count=2, clock=clock, deadlines=deadlines)
     run(pool, lambda: search.store.counts(search.id)[State.TRAINED] == 2)
     run(pool, reported(search, 0))
     pid = measured(search, 0, "pid")
     pool.tend()
-    clock.now += next(iter(limits.values()))
+    clock.now += seconds
     pool.tend()
     assert search.child(0).state == State.RUNNING
     clock.now += 1
@@ -230,7 +290,7 @@ def test_a_child_that_hangs_is_ended(new_pool, clock, deed, limits, message):
 
 
 def test_a_child_that_makes_steps_does_not_stall(new_pool, clock):
-    search, pool = new_pool("hang", clock=clock, stall=60.0)
+    search, pool = new_pool("hang", clock=clock, deadlines=Deadlines(stall=60.0))
     run(pool, reported(search, 0))
     claim = search.store.claim_of(search.id, search.child(0).worker)
     for progress in range(1, 5):
@@ -245,13 +305,53 @@ def test_a_child_that_makes_steps_does_not_stall(new_pool, clock):
 
 
 def test_a_slot_goes_on_after_its_worker_was_ended(new_pool, clock):
-    search, pool = new_pool("hang", "well", clock=clock, stall=60.0)
+    search, pool = new_pool("hang", "well", clock=clock, deadlines=Deadlines(stall=60.0))
     run(pool, reported(search, 0))
     pool.tend()
     clock.now += 61
     run_all(search, pool)
     assert [child.state for child in search.store.children(search.id)] == [State.FAILED, State.TRAINED]
     assert search.child(1).worker == f"{search.lease.epoch}.0.2"
+
+
+@pytest.mark.parametrize("deed", ["hoard", "hoarders"])
+def test_a_child_that_holds_too_much_memory_is_ended(new_pool, clock, deed):
+    """300 MB, by itself or by what it starts; the other worker goes on."""
+    search, pool = new_pool("hang", deed, count=2, clock=clock, deadlines=Deadlines(stall=1e9, memory=250 * MEBI))
+    run(pool, lambda: reported(search, 0)() and reported(search, 1, "hoards")())
+    pid, other = measured(search, 1, "pid"), search.child(0).worker
+    clock.now += 0.9
+    pool.tend()
+    assert search.child(1).state == State.RUNNING  # memory is looked at once a second
+    clock.now += 0.1
+    assert pool.tend()
+    child = search.child(1)
+    assert (child.state, child.fault) == (State.FAILED, Fault.OOM)
+    assert re.fullmatch(r"its worker held 0\.[3-5] GB where 0\.2 are allowed \(--worker-memory\)", child.message)
+    (attempt,) = search.attempts(1)
+    assert (attempt.fault, attempt.charged) == (Fault.OOM, True) and f"doing {deed}" in attempt.log
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    clock.now += 1
+    pool.tend()
+    assert (search.child(0).state, search.child(0).worker) == (State.RUNNING, other)
+    assert pool.notes == []
+
+
+def test_a_worker_that_holds_too_much_memory_without_a_child_is_not_used(new_pool, clock):
+    search, pool = new_pool("keep", clock=clock, deadlines=Deadlines(stall=1e9, memory=MEBI))
+    with pytest.raises(PoolError, match=r"No worker can be used: its worker held .* \(--worker-memory\); its log is "):
+        for _ in range(2):
+            clock.now += 1
+            pool.tend()
+    assert search.child(0).state == State.READY
+
+
+def test_nobody_looks_at_memory_where_there_is_no_limit(new_pool, clock, monkeypatch):
+    monkeypatch.setattr(WorkerProcess, "resident_bytes", lambda process: pytest.fail("it looked"))
+    _, pool = new_pool("well", clock=clock)
+    clock.now += 10
+    pool.tend()
 
 
 def test_what_a_dead_worker_s_child_started_is_ended_too(new_pool, tmp_path):
@@ -265,6 +365,18 @@ def test_what_a_dead_worker_s_child_started_is_ended_too(new_pool, tmp_path):
             run(pool, lambda: ended(grandchild, 0))
     run_all(search, pool)
     assert [(attempt.fault, attempt.exit_code) for attempt in search.attempts(0)] == [(Fault.CRASHED, 4)] * 2
+
+
+def test_a_child_that_forks_itself(new_pool):
+    """The copy stays in its worker's group: it may outlive the child, and ends with the worker."""
+    search, pool = new_pool("fork", "well")
+    run_all(search, pool)
+    assert [child.state for child in search.store.children(search.id)] == [State.TRAINED] * 2
+    assert search.child(0).metrics["pid"] == search.child(1).metrics["pid"]
+    with watched(measured(search, 0, "copy")) as copy:
+        assert not ended(copy, 0)
+        pool.close()
+        assert ended(copy)
 
 
 def test_close_ends_everything_at_once_and_leaves_children_running(new_pool, tmp_path):
@@ -304,9 +416,70 @@ def test_workers_that_cannot_start_end_the_search_with_the_log_s_name(new_pool, 
     with pytest.raises(PoolError) as caught:
         run(pool, lambda: False)
     log = tmp_path / "logs" / "worker-0.log"
-    assert str(caught.value) == f"Workers end before they are ready (exit code 1); their log is {log}."
-    assert log.read_text().count("ZeroDivisionError: division by zero") == 3
+    reason = f"its workers end without a child (exit code 1); their log is {log}"
+    assert str(caught.value) == f"No worker can be used: {reason}."
+    assert pool.notes == [f"Worker 0 is out of use: {reason}"]
+    assert log.read_text().count("ZeroDivisionError: division by zero") == 2
     assert search.child(0).state == State.READY
+
+
+def test_one_that_ends_before_it_is_ready_is_broken_whatever_it_says(new_pool, tmp_path):
+    _, pool = new_pool("well", text=FILE + "\nos._exit(0)\n")
+    with pytest.raises(PoolError, match=r"its workers end without a child \(exit code 0\)"):
+        run(pool, lambda: False)
+
+
+BROKEN_ON_ONE = FILE + "\nif os.environ['CUDA_VISIBLE_DEVICES'] == 'broken': 1 / 0\n"
+
+
+def test_a_broken_slot_is_left_empty_and_the_others_go_on(new_pool, tmp_path):
+    search, pool = new_pool(*["well"] * 5, text=BROKEN_ON_ONE, count=2, gpus=["whole", "broken"], budget=1)
+    run(pool, lambda: pool.notes)
+    log = tmp_path / "logs" / "worker-1.log"
+    assert pool.notes == [f"Worker 1 is out of use: its workers end without a child (exit code 1); their log is {log}"]
+    search.store.set_budget(search.lease, 5)
+    pool.wake()
+    run_all(search, pool)
+    assert {child.worker for child in search.store.children(search.id)} == {f"{search.lease.epoch}.0.1"}
+    assert log.read_text().count("ZeroDivisionError: division by zero") == 2
+    pool.wait(0)
+    assert [slot.process is None for slot in pool._slots] == [False, True]
+
+
+def test_the_pool_gives_up_once_no_slot_is_left(new_pool):
+    _, pool = new_pool("well", text=BROKEN_ON_ONE, count=3, gpus=["broken"])
+    with pytest.raises(PoolError, match="No worker can be used: its workers end without a child"):
+        run(pool, lambda: False)
+    assert [note.partition(":")[0] for note in pool.notes] == [f"Worker {slot} is out of use" for slot in range(3)]
+
+
+def test_workers_that_are_never_ready_are_ended(new_pool, tmp_path, clock):
+    text = FILE + "\nthreading.Event().wait()\n"
+    search, pool = new_pool("well", text=text, clock=clock, deadlines=Deadlines(stall=60.0))
+    first = pool._slots[0].process
+    clock.now += 60
+    pool.tend()
+    assert pool._slots[0].process is first
+    clock.now += 1
+    assert pool.tend()
+    assert first.signal == signal.SIGKILL and pool._slots[0].generation == 2
+    clock.now += 60
+    pool.tend()  # the next one has as long
+    clock.now += 1
+    with pytest.raises(PoolError) as caught:
+        pool.tend()
+    log = tmp_path / "logs" / "worker-0.log"
+    assert str(caught.value) == f"No worker can be used: it was not ready after 60 s (--stall); its log is {log}."
+    assert search.child(0).state == State.READY
+
+
+def test_a_worker_that_is_ready_may_idle_for_ever(new_pool, clock):
+    search, pool = new_pool("well", clock=clock, deadlines=Deadlines(stall=60.0, timeout=60.0))
+    run_all(search, pool)
+    for _ in range(3):  # the first may still bring news of the child
+        clock.now += 1e6
+        pool.tend()
+    assert pool._slots[0].generation == 1
 
 
 def test_a_worker_that_ends_between_children_is_replaced(new_pool):
@@ -317,6 +490,51 @@ def test_a_worker_that_ends_between_children_is_replaced(new_pool):
     # No child is charged for it.
     run(pool, lambda: pool._slots[0].generation == 2)
     assert search.child(0).state == State.TRAINED and len(search.attempts(0)) == 1
+
+
+def test_a_delivered_child_makes_up_for_a_worker_that_ended(new_pool):
+    search, pool = new_pool("well", "well", "well", budget=1)
+    for number in range(3):
+        run(pool, lambda number=number: search.child(number).state == State.TRAINED)
+        os.kill(search.child(number).metrics["pid"], signal.SIGKILL)
+        run(pool, lambda number=number: pool._slots[0].generation == number + 2)
+        search.store.set_budget(search.lease, number + 2)
+    assert pool.notes == []
+
+
+def test_two_workers_that_end_in_a_row_without_a_child_are_too_many(new_pool):
+    search, pool = new_pool("well")
+    run_all(search, pool)
+    os.kill(search.child(0).metrics["pid"], signal.SIGKILL)
+    run(pool, lambda: pool._slots[0].generation == 2 and pool._slots[0].ready)
+    os.kill(pool._slots[0].process.pid, signal.SIGKILL)
+    with pytest.raises(PoolError, match=r"its workers end without a child \(signal SIGKILL\)"):
+        run(pool, lambda: False)
+
+
+def test_a_worker_that_makes_room_is_not_blamed(new_pool):
+    _, pool = new_pool("well", recycling={"after": 1, "growth": 2**40})
+    run(pool, lambda: pool._slots[0].generation == 2)
+    assert pool._slots[0].failures == 0
+
+
+@pytest.mark.parametrize(
+    ("recycling", "deeds", "generations"),
+    [
+        ({"after": 1, "growth": 2**40}, ["well"] * 3, [1, 2, 3]),
+        ({"after": 2, "growth": 2**40}, ["well", "raise", "well", "well"], [1, 1, 2, 2]),
+        ({"after": 1000, "growth": 40 * MEBI}, ["well", "well", "keep", "well", "keep", "well"], [1, 1, 1, 2, 2, 3]),
+    ],
+)
+def test_workers_make_room_for_fresh_ones(new_pool, recycling, deeds, generations):
+    search, pool = new_pool(*deeds, recycling=recycling)
+    run_all(search, pool)
+    (attempts,) = zip(*(search.attempts(number) for number in range(len(deeds))), strict=True)
+    assert [attempt.worker for attempt in attempts] == [f"{search.lease.epoch}.0.{number}" for number in generations]
+    assert [child.state == State.TRAINED for child in search.store.children(search.id)] == [
+        deed != "raise" for deed in deeds
+    ]
+    assert pool.notes == []
 
 
 def test_a_pool_that_cannot_start_all_workers_ends_those_that_it_started(new_pool, monkeypatch):
@@ -388,49 +606,6 @@ def test_a_wake_reaches_idle_workers(new_pool):
     assert not [slot for slot in pool._slots if slot.process.poll()]
 
 
-COORDINATOR = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from child_trainers.pool import LocalPool
-from db.records import State
-from db.store import Store
-order = json.loads(sys.stdin.readline())
-store = Store(order["store"])
-pool = LocalPool(store, order, count=2, gpus=[], log_dir=Path(sys.argv[2]), stall=1e9, timeout=None)
-def pids():
-    running = store.children(order["search_id"], states=[State.RUNNING])
-    return [row.metrics["pid"] for child in running for row in store.measurements(child.id)]
-while len(pids()) < 2:
-    if not pool.tend():
-        pool.wait(0.05)
-print(json.dumps(pids()), flush=True)
-while True:
-    pool.wait(10)
-"""
-
-
-def test_workers_end_when_their_coordinator_is_killed(new_search, settings_of, tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text(FILE)
-    settings = settings_of(space=f"{file}:space", task=f"{file}:task")
-    search = new_search([(DEEDS.index(deed),) for deed in ("hang", "hold")], settings=settings)
-    command = [sys.executable, "-P", "-c", COORDINATOR, ROOT, str(tmp_path / "logs")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as coordinator:
-        try:
-            coordinator.stdin.write(json.dumps(order_of(search)) + "\n")
-            coordinator.stdin.flush()
-            first, second = json.loads(coordinator.stdout.readline())
-            with watched(first) as hanging, watched(second) as holding:
-                assert not ended(hanging, 0) and not ended(holding, 0)
-                coordinator.kill()
-                coordinator.wait(SECONDS)
-                assert ended(hanging) and ended(holding)
-        finally:
-            coordinator.kill()
-    assert search.store.counts(search.id)[State.RUNNING] == 2  # for the next coordinator to ready
-
-
 def test_an_inline_pool_trains_one_child_a_call():
     class FakeWorker:
         left = 2
@@ -444,3 +619,18 @@ def test_an_inline_pool_trains_one_child_a_call():
     assert [pool.tend(), pool.tend(), pool.tend()] == [True, True, False]
     pool.wait(3600.0)  # there is nothing that it could wait for
     pool.close()
+    assert pool.notes == []
+
+
+def test_a_copy_of_a_worker_trains_nothing(new_pool):
+    search, pool = new_pool("copies", *["well"] * 10)
+    run_all(search, pool)
+    pids = [child.metrics["pid"] for child in search.store.children(search.id)]
+    assert pids[1:] == [pool._slots[0].process.pid] * 10
+
+
+def test_a_child_that_waits_for_all_that_it_started(new_pool):
+    """The guard is none of it."""
+    search, pool = new_pool("waits")
+    run_all(search, pool)
+    assert search.child(0).state == State.TRAINED

@@ -6,11 +6,12 @@ import os
 import select
 import signal
 import sys
+import time
 
 import pytest
 
 from child_trainers import process
-from child_trainers.process import LOG_TAIL, WorkerProcess
+from child_trainers.process import LOG_TAIL, WorkerProcess, child_mark, own_resident_bytes
 
 SECONDS = 30.0
 
@@ -19,12 +20,18 @@ SECONDS = 30.0
 def start(tmp_path, monkeypatch):
     """Starts a process that runs the given Python text."""
     started = []
-    notify = os.open(os.devnull, os.O_WRONLY)
+    news = os.open(os.devnull, os.O_WRONLY)
+    lifeline, alive = os.pipe()
 
     def start(text, order="{}"):
         monkeypatch.setattr(process, "START", text)
         worker = WorkerProcess(
-            "1.0.1", order, log=tmp_path / "worker-0.log", environment={"GIVEN": "yes"}, pass_fd=notify
+            "1.0.1",
+            order,
+            log=tmp_path / "worker-0.log",
+            environment={"GIVEN": "yes"},
+            news=news,
+            lifeline=lifeline,
         )
         started.append(worker)
         return worker
@@ -32,12 +39,19 @@ def start(tmp_path, monkeypatch):
     yield start
     for worker in started:
         worker.kill()
-    os.close(notify)
+    for end in (news, lifeline, alive):
+        os.close(end)
 
 
 def wait(worker):
     assert select.select([worker.sentinel], [], [], SECONDS)[0], "it did not end"
     assert worker.poll()
+
+
+def wait_until(condition):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it did not come to it"
 
 
 def test_exit_codes(start):
@@ -103,6 +117,15 @@ def test_log_tail_is_of_this_process_and_cut(start):
     assert third.log_tail() == "third\n"
 
 
+def test_log_tail_of_a_child(start):
+    lines = ["starts", child_mark(1), "first", child_mark(11), "eleventh", child_mark(1), "again"]
+    worker = start("\n".join(f"print({line!r})" for line in lines))
+    wait(worker)
+    assert worker.log_tail(1) == "again\n"
+    assert worker.log_tail(11) == f"eleventh\n{child_mark(1)}\nagain\n"
+    assert worker.log_tail(2) == worker.log_tail()  # its mark was cut off
+
+
 def test_log_tail_survives_cut_characters_and_a_removed_file(start):
     worker = start(f"import sys; sys.stdout.buffer.write('é'.encode() * {LOG_TAIL} + b'!')")
     wait(worker)
@@ -129,6 +152,36 @@ def test_killing_ends_the_whole_group(start):
         assert select.select([grandchild], [], [], SECONDS)[0]
     finally:
         os.close(grandchild)
+
+
+HELD = 50 * 2**20
+
+
+@pytest.mark.parametrize("whose", ["its own", "its child's"])
+def test_memory_is_that_of_the_whole_group(start, whose):
+    hold = f"held = b'x' * {HELD}; print('holds', flush=True); sys.stdin.read()"
+    in_child = f"import subprocess; subprocess.run([sys.executable, '-c', 'import sys; ' + {hold!r}])"
+    bystander = start("import sys; print('starts', flush=True); sys.stdin.read()")
+    worker = start(f"import sys; {hold if whose == 'its own' else in_child}")
+    wait_until(lambda: "starts" in bystander.log_tail() and "holds" in worker.log_tail())
+    assert HELD < worker.resident_bytes() < 3 * HELD
+    assert 0 < bystander.resident_bytes() < HELD
+    worker.kill()
+    wait_until(lambda: worker.resident_bytes() == 0)
+
+
+def test_memory_of_a_group_whose_first_process_has_ended(start):
+    hold = f"import sys; held = b'x' * {HELD}; print('holds', flush=True); sys.stdin.read()"
+    worker = start(f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {hold!r}])")
+    wait(worker)
+    wait_until(lambda: "holds" in worker.log_tail())
+    assert HELD < worker.resident_bytes() < 3 * HELD
+
+
+def test_own_memory():
+    before = own_resident_bytes()
+    held = b"x" * HELD
+    assert before + 0.9 * len(held) < own_resident_bytes() < before + 2 * len(held)
 
 
 def test_no_file_descriptor_is_left(start):

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from child_trainers import heartbeat
+from child_trainers import worker as worker_module
+from child_trainers.early_stop import FIRST_CHILDREN, EarlyStopError
 from child_trainers.experiment import Experiment
 from child_trainers.process import ROOT
-from child_trainers.task import Outcome, Task
-from child_trainers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Worker, _read_line
+from child_trainers.task import Objective, Outcome, Task
+from child_trainers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Recycling, Worker, _read_line
 from db.records import Delivery, Fault, SearchState, State, StoreError
 from search_spaces.decisions import Choice
 from search_spaces.space import Space
@@ -61,22 +63,19 @@ def test_claim_train_deliver(search, task, new_worker, clock):
         assert (spec, seed) == ({"size": 10}, 100)
         clock.now += 2.5
         report(1, val_accuracy=0.5)
-        return Outcome(0.125, {"val_accuracy": 0.5})
+        return Outcome(0.125, {"val_accuracy": 0.5}, seconds={"build": 0.5, "train": 2.0})
 
     task.function = evaluate
     claim = worker.claim()
     assert (claim.number, search.child(0).state, search.child(0).worker) == (0, State.RUNNING, "1.0.1")
     delivery = worker.train(claim)
     assert search.child(0).state == State.RUNNING
-    assert delivery == Delivery(reward=0.125, metrics={"val_accuracy": 0.5}, seconds=2.5)
+    phases = {"build": 0.5, "train": 2.0}
+    assert delivery == Delivery(reward=0.125, metrics={"val_accuracy": 0.5}, seconds=2.5, phases=phases)
     assert worker.deliver(claim, delivery)
     child = search.child(0)
-    assert (child.state, child.reward, child.metrics, child.seconds) == (
-        State.TRAINED,
-        0.125,
-        {"val_accuracy": 0.5},
-        2.5,
-    )
+    assert (child.state, child.reward, child.metrics) == (State.TRAINED, 0.125, {"val_accuracy": 0.5})
+    assert (child.seconds, child.phases) == (2.5, phases)
     (attempt,) = search.attempts(0)
     assert (attempt.worker, attempt.device, attempt.fault) == ("1.0.1", "cpu", None)
     assert not worker.deliver(claim, delivery)  # once
@@ -272,6 +271,167 @@ def test_the_claim_is_renewed_while_a_child_trains(search, task, new_worker, clo
     assert claim_until == [1030.0, 1040.0]
 
 
+# Stopping early
+
+
+@pytest.fixture
+def long_search(new_search, clock):
+    return new_search([(0,)] * (FIRST_CHILDREN + 4), clock=clock)
+
+
+@pytest.fixture
+def early(long_search, task, clock):
+    """A worker that stops children early, after as many children as that takes: 0.5 after one epoch and 0.6 to 0.67
+    after two, and a reward that is ten times the latter."""
+    search = long_search
+    task.objective = Objective("val_accuracy", maximize=True, epochs=3)
+    of_children = Experiment(Space(space), task)
+    settings = {"early_stop": "median", "beat": False, "clock": clock}
+    made = Worker(search.store, search.id, of_children, "1.0.1", "cpu", search.lease.epoch, 2, **settings)
+
+    def evaluate(spec, seed, report):
+        value = 0.6 + (seed - 100) / 100
+        report(1, val_accuracy=0.5)
+        report(2, val_accuracy=value)
+        report(3, val_accuracy=value)
+        return Outcome(10 * value, {"val_accuracy": value})
+
+    task.function = evaluate
+    made.warm_up()
+    while made.store.progress(search.id).trained < FIRST_CHILDREN:
+        made.work_once()
+    return made
+
+
+def test_a_stopped_child_is_trained_and_its_reward_predicted(long_search, early, task, clock):
+    seen = []
+
+    def evaluate(spec, seed, report):
+        try:
+            report(1, val_accuracy=0.4, loss=3.0)
+            clock.now += 2.5
+            report(2, val_accuracy=np.float32(0.625), loss=2.0)
+        except Exception as error:  # a person's own function may clean up
+            seen.append(error)
+            raise
+        raise AssertionError("not reached")
+
+    early_value = float(np.float32(0.625))
+    task.function = evaluate
+    claim = early.claim()
+    delivery = early.train(claim)
+    (error,) = seen
+    assert isinstance(error, EarlyStopError) and error.epoch == 2
+    assert delivery.reward == pytest.approx(10 * early_value)
+    assert delivery == Delivery(
+        reward=delivery.reward, metrics={"val_accuracy": early_value, "loss": 2.0, "stopped": 2}, seconds=2.5
+    )
+    assert early.deliver(claim, delivery)
+    child = long_search.child(claim.number)
+    assert (child.state, child.fault, child.metrics) == (State.TRAINED, None, dict(delivery.metrics))
+    assert long_search.store.progress(long_search.id).trained == FIRST_CHILDREN + 1
+    measured = [(row.epoch, row.metrics["val_accuracy"]) for row in long_search.store.measurements(child.id)]
+    assert measured == [(1, 0.4), (2, early_value)]
+    (attempt,) = long_search.attempts(claim.number)
+    assert (attempt.fault, attempt.charged) == (None, False)
+
+
+def test_a_stopped_child_is_told_no_more_than_half_of_the_others_reached(early, task):
+    def evaluate(spec, seed, report):
+        report(2, val_accuracy=0.634)
+
+    task.function = evaluate
+    claim = early.claim()
+    assert early.train(claim).reward == pytest.approx(6.34)
+    early.store.fail_attempt(claim, Fault.NODE_LOST)
+    task.function = lambda spec, seed, report: report(2, val_accuracy=-5.0)
+    assert early.train(early.claim()).reward == pytest.approx(6.0)  # nor less than any
+
+
+def test_children_after_a_stopped_one_are_trained_as_ever(long_search, early, task):
+    usual = task.function
+    for number in range(FIRST_CHILDREN, FIRST_CHILDREN + 4):
+        hopeless = number % 2 == 0
+        task.function = (lambda spec, seed, report: report(2, val_accuracy=0.0)) if hopeless else usual
+        assert early.work_once()
+        assert ("stopped" in long_search.child(number).metrics) == hopeless
+
+
+def test_a_function_that_does_not_listen_is_trained_to_its_end(long_search, early, task):
+    def evaluate(spec, seed, report):
+        for epoch in (1, 2, 3):
+            try:
+                report(epoch, val_accuracy=0.0)
+            except Exception:
+                continue
+        return Outcome(0.75, {"val_accuracy": 0.0})
+
+    task.function = evaluate
+    claim = early.claim()
+    delivery = early.train(claim)
+    assert (delivery.reward, delivery.metrics) == (0.75, {"val_accuracy": 0.0})
+
+
+def test_a_child_that_diverges_is_not_stopped(early, task):
+    task.function = lambda spec, seed, report: report(2, val_accuracy=math.nan)
+    assert early.train(early.claim()).fault == Fault.DIVERGED
+
+
+def test_a_child_that_is_another_s_by_now_is_not_stopped(early, task, clock):
+    task.function = lambda spec, seed, report: report(2, val_accuracy=0.0)
+    claim = early.claim()
+    clock.now += 31
+    other = dataclasses.replace(early, name="1.1.1").claim()
+    assert other.number == claim.number
+    assert early.train(claim) is None
+    assert early.train(other).metrics["stopped"] == 2
+
+
+@pytest.mark.parametrize(("early_stop", "objective"), [("none", True), ("median", False)])
+def test_nobody_is_stopped_where_nobody_asks_for_it(early, task, early_stop, objective):
+    if not objective:
+        task.objective = None
+    never = dataclasses.replace(early, early_stop=early_stop, name="1.1.1")
+    never.warm_up()
+
+    def evaluate(spec, seed, report):
+        for epoch in (1, 2, 3):
+            report(epoch, val_accuracy=0.0)
+        return Outcome(0.125)
+
+    task.function = evaluate
+    delivery = never.train(never.claim())
+    assert (delivery.reward, delivery.metrics) == (0.125, {})
+
+
+# When a worker makes room for a fresh one
+
+
+@pytest.fixture
+def resident(monkeypatch):
+    held = [1000]
+    monkeypatch.setattr(worker_module, "own_resident_bytes", lambda: held[0])
+    return held
+
+
+def test_a_worker_makes_room_after_so_many_children(resident):
+    recycling = Recycling(after=3, growth=10)
+    due = []
+    for children in range(5):
+        recycling.children = children
+        due.append(recycling.due())
+    assert due == [False, False, False, True, True]
+
+
+def test_a_worker_makes_room_once_it_has_grown(resident):
+    recycling = Recycling(after=3, growth=10)
+    due = []
+    for held in (1000, 500, 1010, 1011, 1010):
+        resident[0] = held
+        due.append(recycling.due())
+    assert due == [False, False, False, True, False]
+
+
 def test_weights_of_the_best_are_kept(search, task, new_worker):
     def evaluate(spec, seed, report):
         return Outcome(spec["size"] / 100, weights={"w": np.full(2, spec["size"], np.float32)}, epoch=7)
@@ -295,7 +455,7 @@ def test_weights_that_would_need_pickle_are_a_fault(search, task, new_worker):
 def test_importing_a_worker_imports_nothing_slow():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import child_trainers.worker; "
-        "print({'tensorflow', 'keras', 'sklearn', 'alembic', 'controllers', 'automl'} & set(sys.modules))"
+        "print({'tensorflow', 'keras', 'sklearn', 'alembic', 'optuna', 'controllers', 'automl'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], capture_output=True, text=True, check=True)
     assert ran.stdout == "set()\n"

@@ -17,7 +17,7 @@ from store_helpers import files_under, make_search, start
 from db import engine as engine_module
 from db.engine import NETWORK_FILESYSTEMS, open_engine, parse_address, refuse_network, shown
 from db.records import StoreError
-from db.schema import APPLICATION_ID
+from db.schema import APPLICATION_ID, REVISION
 from db.store import Store
 
 SECRET_URL = "postgresql://u:secret@localhost:1/d?password=secret&sslpassword=secret"
@@ -89,7 +89,7 @@ STRANGERS = {
     text_file: "cannot be read as a database (file is not a database). Restore it from a backup, or choose another",
     view: "holds a view 'spy' that automl never makes; it is not opened. Use a clean store.",
     trigger: "holds a trigger 'spy' that automl never makes; it is not opened. Use a clean store.",
-    newer_revision: "was written by a newer automl (schema 9999; this program knows up to 0001). Upgrade automl, or",
+    newer_revision: f"was written by a newer automl (schema 9999; this program knows up to {REVISION}). Upgrade automl",
 }
 
 

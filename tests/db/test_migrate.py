@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import signal
 import sqlite3
@@ -17,20 +18,32 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from store_helpers import THERE, Clock, claim, dump, files_under, make_search, trained
+from store_helpers import (
+    START,
+    THERE,
+    Clock,
+    claim,
+    dump,
+    files_under,
+    make_child,
+    make_search,
+    make_step,
+    make_training,
+    packed,
+    trained,
+)
 
+from db import database as database_module
 from db import engine as engine_module
 from db import migrate
-from db import store as store_module
 from db.records import State, StoreError
 from db.schema import REVISION, Row
-from db.store import Store
+from db.store import Store, training_kind
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(__file__).parent / "assets"
-OLD_DIGESTS = {
-    "0001": "00a3fd45bb98ae28888a9eaae0435ebdc1484bd92862dce25bd4825bf074c29d"
-}  # of the search in assets/0001.sqlite
+DIGEST = "00a3fd45bb98ae28888a9eaae0435ebdc1484bd92862dce25bd4825bf074c29d"
+OLD_DIGESTS = {"0001": DIGEST, "0002": DIGEST}  # of the search in assets/REVISION.sqlite
 
 
 def scripts() -> ScriptDirectory:
@@ -91,13 +104,74 @@ def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path, revision: str) ->
         assert [row.metrics for row in store.measurements(best.id)] == [{"accuracy": 0.5}]
         np.testing.assert_array_equal(store.weights(best.id)["w"], np.full((2, 2), 0.5, np.float32))
         assert [segment.workers for segment in store.segments(search.id)] == [2]
+        if revision == "0001":
+            assert (search.stop_requested, best.phases) == (None, None)
+            assert store.requests(search.id) == store.trainings(best.id) == []
+        else:
+            assert (search.stop_requested, best.phases) == (START, {"compile": 1.0, "train": 2.0})
+            (request,) = store.requests(search.id)
+            assert request.tokens == [2, 1]
+            assert store.trainings(best.id) == [make_training(best.id, finished=START)]
+            kind = training_kind("long", make_training(best.id).seed)
+            np.testing.assert_array_equal(store.weights(best.id, kind)["w"], np.full((2, 2), 0.75, np.float32))
         store.check()
         clock.pass_seconds(60)
-        store.take_lease("old", THERE)
+        lease = store.take_lease("old", THERE)
+        assert not store.progress(search.id).stop_requested
         again = claim(store, search)
         assert again.number == 2
-        assert store.deliver(again, trained(0.75))
+        assert store.deliver(again, dataclasses.replace(trained(0.75), phases={"train": 2.0}))
         assert claim(store, search).number == 3
+        mine = store.request_child("old", (5, 1))
+        store.commit_step(lease, make_step(2), {}, [make_child(5, batch=1)], {}, {mine.id: 5})
+        assert store.requests(search.id, answered=True)[-1].child == 5
+        store.keep_training(make_training(best.id), packed(0.25))
+        assert store.trainings(best.id) == [make_training(best.id, finished=clock.now)]
+    copy = tmp_path / f"store.db.{revision}.bak"
+    assert copy.exists() == (revision != REVISION)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_first_schema_is_upgraded_on_every_database(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    address = str(tmp_path / "store.db") if kind == "sqlite" else request.getfixturevalue("new_database")("first")
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.MIGRATIONS, folder)
+    for script in folder.glob("versions/[0-9]*.py"):
+        if not script.name.startswith("0001"):
+            script.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "MIGRATIONS", folder)
+        patch.setattr(database_module, "REVISION", "0001")
+        with contextlib.closing(Store(address, create=True)) as store, store._engine.begin() as connection:
+            connection.exec_driver_sql(FIRST_SEARCH)
+            connection.exec_driver_sql(FIRST_CHILD)
+    with contextlib.closing(Store(address, create=True)) as store:
+        with store._engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, Row.metadata) == []
+        search = store.search("old")
+        (child,) = store.children(search.id)
+        assert (search.stop_requested, child.phases) == (None, None)
+        mine = store.request_child("old", (1,))
+        assert store.requests(search.id) == [mine]
+        store.keep_training(make_training(child.id), packed(0.5))
+        assert [training.seed for training in store.trainings(child.id)] == [2**62]
+        store.delete("old")
+        assert not any(dump(store).values())
+
+
+FIRST_SEARCH = """
+INSERT INTO searches (id, name, state, space, task, controller, seed, replicas, batch_size, threads, settings,
+                      num_trained, refused, epoch, unclean, created)
+VALUES (1, 'old', 'paused', 'space', 'task', 'random', 1, 1, 4, 1, '{}', 0, '{}', 0, 0, 1.5)
+"""
+FIRST_CHILD = """
+INSERT INTO children (id, search_id, number, batch, drawn_under, origin, tries, tokens, log_probs, canonical_hash, spec,
+                      seed, state, fence, progress, attempts, interruptions)
+VALUES (1, 1, 0, 0, 0, 'policy', 1, '[0]', '[0.5]', 'hash', '{}', 1, 'ready', 0, 0, 0, 0)
+"""
 
 
 # A schema to come: the tests add a migration after the newest
@@ -127,8 +201,9 @@ def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         shutil.copytree(migrate.MIGRATIONS, folder)
         (folder / "versions" / "9999_next.py").write_text(NEXT.format(down=REVISION, then=then))
         monkeypatch.setattr(migrate, "MIGRATIONS", folder)
-        monkeypatch.setattr(engine_module, "_known_revisions", lambda: {"0001", "9999"})
-        for module in (migrate, engine_module, store_module):
+        known = engine_module._known_revisions() | {"9999"}
+        monkeypatch.setattr(engine_module, "_known_revisions", lambda: known)
+        for module in (migrate, engine_module, database_module):
             monkeypatch.setattr(module, "REVISION", "9999")
         return folder
 
@@ -148,11 +223,11 @@ def test_an_older_store_is_upgraded_after_a_backup(sqlite_path: Path, next_schem
     with contextlib.closing(Store(str(sqlite_path), create=True)) as store:
         assert store.search("tiny").name == "tiny"
     assert "notes" in tables_of(sqlite_path)
-    copy = sqlite_path.with_name("store.db.0001.bak")
+    copy = sqlite_path.with_name(f"store.db.{REVISION}.bak")
     assert "notes" not in tables_of(copy)
     assert not list(sqlite_path.parent.glob("*.partial"))
     with contextlib.closing(sqlite3.connect(copy)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(REVISION,)]
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("SELECT count(*) FROM searches").fetchone() == (len(before["searches"]),)
 
@@ -166,8 +241,8 @@ def test_looking_at_an_older_store_does_not_upgrade_it(
     with pytest.raises(StoreError) as caught:
         Store(str(sqlite_path), **options)
     assert str(caught.value) == (
-        f"sqlite:///{sqlite_path} has schema 0001 and this program needs 9999; any `automl search` or `automl resume` "
-        "upgrades it (a backup is made first)."
+        f"sqlite:///{sqlite_path} has schema {REVISION} and this program needs 9999; any `automl search` or "
+        "`automl resume` upgrades it (a backup is made first)."
     )
     assert sqlite_path.read_bytes() == before
     assert not list(sqlite_path.parent.glob("*.bak*"))
@@ -212,12 +287,14 @@ def test_a_migration_that_fails_changes_nothing(
 KILLED = """
 import sys
 from pathlib import Path
-from db import engine, migrate, store
+from db import database, engine, migrate
+from db.store import Store
 folder, path = sys.argv[1:]
+known = engine._known_revisions() | {"9999"}
 migrate.MIGRATIONS = Path(folder)
-migrate.REVISION = engine.REVISION = store.REVISION = "9999"
-engine._known_revisions = lambda: {"0001", "9999"}
-store.Store(path, create=True)
+migrate.REVISION = engine.REVISION = database.REVISION = "9999"
+engine._known_revisions = lambda: known
+Store(path, create=True)
 """
 
 

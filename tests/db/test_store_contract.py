@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from store_helpers import (
     START,
     THERE,
     Clock,
+    child_of,
     claim,
     dump,
     make_child,
     make_search,
     make_step,
+    make_training,
     packed,
     start,
     trained,
@@ -30,11 +33,14 @@ from db.records import (
     ATTEMPTS,
     MACHINE_FAULTS,
     Claim,
+    Curve,
     Delivery,
     Fault,
     Lease,
     LeaseHeldError,
     NameTakenError,
+    NewChild,
+    Progress,
     Search,
     SearchState,
     StaleLeaseError,
@@ -46,11 +52,6 @@ from db.schema import ArtefactRow, ChildRow, StepRow
 from db.store import LEASE_SECONDS, UNCLEAN_TAKEOVERS, Store
 
 CHARGED = [fault for fault in Fault if fault != Fault.INTERRUPTED]
-
-
-def child_of(store: Store, search: Search, number: int):
-    (child,) = store.children(search.id, number=number)
-    return child
 
 
 # Searches
@@ -144,6 +145,109 @@ def test_lowest_number_is_claimed_first(store: Store) -> None:
     assert (first.number, first.tokens, first.seed, first.worker, first.fence) == (0, (0, 1), 2**62, "worker-a", 1)
     assert [claim(store, search).number for _ in range(2)] == [1, 2]
     assert store.claim(search.id, "worker-a", "cpu") is None
+
+
+def start_with_flops(
+    store: Store, *batches: Sequence[int | None], name: str = "tiny", budget: int | None = None
+) -> tuple[Search, Lease]:
+    """A search that runs, with children of so many FLOPs, batch by batch."""
+    make_search(store, name, budget=budget)
+    lease = store.take_lease(name, HERE)
+    children: list[NewChild] = []
+    for batch, flops in enumerate(batches):
+        for costs in flops:
+            child = make_child(len(children), batch=batch, canonical_hash=f"{name}-{len(children)}")
+            children.append(dataclasses.replace(child, flops=costs))
+    store.commit_step(lease, make_step(0), {}, children, {})
+    return store.search(name), lease
+
+
+def numbers_claimed(store: Store, search: Search, count: int) -> list[int]:
+    return [claim(store, search).number for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("flops", "numbers"),
+    [
+        ([None] * 4, [0, 1, 2, 3]),
+        ([30, 30, 30], [0, 1, 2]),  # of equals the lowest number
+        ([10, 40, 20, 40], [1, 3, 2, 0]),
+        ([None, 20, 10**12, None], [2, 1, 0, 3]),  # what is not known counts as none
+    ],
+)
+def test_of_a_batch_the_child_of_most_flops_is_claimed_first(
+    store: Store, flops: list[int | None], numbers: list[int]
+) -> None:
+    search, _ = start_with_flops(store, flops)
+    assert numbers_claimed(store, search, len(flops)) == numbers
+    assert store.claim(search.id, "worker-a", "cpu") is None
+
+
+def test_an_earlier_batch_is_claimed_first_whatever_its_flops(store: Store, clock: Clock) -> None:
+    search, _ = start_with_flops(store, [1, None, 2], [90, 80, 99])
+    assert numbers_claimed(store, search, 4) == [2, 0, 1, 5]
+    clock.pass_seconds(LEASE_SECONDS + 1)  # all four are ready again
+    again = claim(store, search)
+    assert (again.number, numbers_claimed(store, search, 3)) == (2, [0, 1, 5])
+    assert store.fail_attempt(again, Fault.NODE_LOST)
+    assert numbers_claimed(store, search, 3) == [2, 3, 4]
+
+
+def test_flops_let_no_number_in_that_the_budget_does_not(store: Store) -> None:
+    search, lease = start_with_flops(store, [1, 2, 3, 4, 5, 6, 7, 8], budget=3)
+    claims = {claimed.number: claimed for claimed in (claim(store, search) for _ in range(3))}
+    assert list(claims) == [2, 1, 0]
+    assert store.claim(search.id, "worker-a", "cpu") is None
+    assert store.deliver(claims[2], trained())
+    assert store.deliver(claims[0], Delivery(fault=Fault.DIVERGED))  # another may take its place: the next by number
+    assert numbers_claimed(store, search, 1) == [3]
+    assert store.claim(search.id, "worker-a", "cpu") is None
+    assert store.fail_attempt(claims[1], Fault.CRASHED)  # ready again
+    store.set_budget(lease, 5)
+    assert numbers_claimed(store, search, 3) == [5, 4, 1]
+    assert store.claim(search.id, "worker-a", "cpu") is None
+
+
+def test_without_a_budget_the_lowest_numbers_are_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.store.MOST_COMPARED", 3)
+    search, _ = start_with_flops(store, [1, 2, 3, 4, 5])
+    assert numbers_claimed(store, search, 5) == [2, 3, 4, 1, 0]
+
+
+def train_up_to(store: Store, search: Search, budget: int, order: random.Random, *, failing: set[int]) -> None:
+    """Five workers that claim and deliver in any order; some attempts die, and some children fail."""
+    claims: list[Claim] = []
+    while True:
+        claimed = store.claim(search.id, "worker-a", "cpu") if len(claims) < 5 and order.random() < 0.7 else None
+        if claimed is not None:
+            claims.append(claimed)
+        elif claims:
+            ended = claims.pop(order.randrange(len(claims)))
+            if order.random() < 0.2:
+                assert store.fail_attempt(ended, Fault.INTERRUPTED)
+            elif ended.number in failing:
+                assert store.deliver(ended, Delivery(fault=Fault.DIVERGED))
+            else:
+                assert store.deliver(ended, trained())
+        elif store.search(search.name).num_trained == budget:
+            return
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_children_and_ten_more_are_those_of_twenty_at_once(store: Store, seed: int) -> None:
+    order = random.Random(seed)
+    flops = [[order.choice((None, 10, 20, 30)) for _ in range(6)] for _ in range(6)]
+    failing = set(order.sample(range(24), 5))
+    found = []
+    for name, budgets in (("parts", (10, 20)), ("whole", (20,))):
+        search, lease = start_with_flops(store, *flops, name=name)
+        for budget in budgets:
+            store.set_budget(lease, budget)
+            train_up_to(store, search, budget, order, failing=failing)
+            numbers = [child.number for child in store.children(search.id, states=[State.TRAINED])]
+            assert numbers == [number for number in range(36) if number not in failing][:budget]
+        found.append(numbers)
+    assert found[0] == found[1]
 
 
 def test_a_claim_is_recorded_as_an_attempt(store: Store, clock: Clock) -> None:
@@ -284,6 +388,17 @@ def test_a_trained_child_has_its_reward(store: Store, clock: Clock) -> None:
     assert (child.finished, child.seconds, child.attempts, child.lease_until) == (START + 5, 3.0, 1, None)
     (attempt,) = store.attempts(child.id)
     assert (attempt.ended, attempt.fault, attempt.charged, attempt.log) == (START + 5, None, False, "all good")
+
+
+def test_where_a_childs_time_went_is_kept(store: Store) -> None:
+    search, _ = start(store)
+    timed, untimed, failed = (claim(store, search) for _ in range(3))
+    assert child_of(store, search, 0).phases is None
+    phases = {"compile": 1.25, "train": 1.5, "validate": 0.25}
+    assert store.deliver(timed, dataclasses.replace(trained(), phases=phases))
+    assert store.deliver(untimed, trained())
+    assert store.deliver(failed, Delivery(fault=Fault.DIVERGED, phases={"train": 1.0}))
+    assert [child.phases for child in store.children(search.id)] == [phases, {}, None, None]
 
 
 def test_a_failed_child_has_its_fault(store: Store, clock: Clock) -> None:
@@ -531,7 +646,8 @@ def test_a_held_lease_is_refused_with_its_holder(store: Store, clock: Clock) -> 
     with pytest.raises(LeaseHeldError) as caught:
         store.take_lease("tiny", THERE)
     assert str(caught.value) == (
-        "The search 'tiny' is running in process 11 on this-host; stop it there with Ctrl-C, or wait for it to end."
+        "The search 'tiny' is running in process 11 on this-host; stop it there with Ctrl-C or with: automl stop tiny "
+        f"{store.option}"
     )
     clock.pass_seconds(LEASE_SECONDS)
     with pytest.raises(LeaseHeldError):
@@ -764,6 +880,101 @@ def test_top_is_best_first_and_of_equals_the_older(store: Store) -> None:
     assert [child.number for child in store.top(search.id, 99)] == [2, 4, 0, 3]
 
 
+def test_latest_is_of_the_highest_numbers_highest_first(store: Store, clock: Clock) -> None:
+    search, _ = start(store, children=6)
+    first, *others = (claim(store, search) for _ in range(5))
+    for claimed, reward in zip(others, [0.5, None, 0.75, 0.25], strict=True):
+        clock.pass_seconds(1)
+        assert store.deliver(claimed, Delivery(fault=Fault.RAISED) if reward is None else trained(reward))
+    assert [child.number for child in store.latest(search.id, 2)] == [4, 3]
+    assert store.deliver(first, trained(0.99))  # the last to come has the lowest number
+    assert [child.number for child in store.latest(search.id, 99)] == [4, 3, 1, 0]
+    assert store.latest(search.id, 1) == store.children(search.id, number=4)
+    assert store.latest(search.id + 1, 9) == []
+
+
+def test_progress_is_of_one_search(store: Store) -> None:
+    start(store, name="other")
+    search, _ = start(store, children=6)
+    deliver_all(store, search, [0.5, None, 0.75])
+    claim(store, search)
+    assert store.progress(search.id) == Progress(trained=2, ready=2, running=1, stop_requested=False)
+
+
+def train_with(
+    store: Store, search: Search, epochs: list[dict[str, object]], reward: float = 0.5, **final: object
+) -> None:
+    """Trains the next child, with these metrics by epoch and these in the end."""
+    claimed = claim(store, search)
+    for epoch, metrics in enumerate(epochs):
+        assert store.measure(claimed, epoch, metrics)
+    assert store.deliver(claimed, Delivery(reward=reward, metrics=final))
+
+
+def test_curves_are_a_metric_by_epoch_in_number_order(store: Store, clock: Clock) -> None:
+    search, _ = start(store)
+    other, _ = start(store, name="other")
+    train_with(store, other, [{"accuracy": 0.99}])
+    late, early = claim(store, search), claim(store, search)
+    for claimed, epoch, accuracy in ((early, 1, 0.5), (late, 0, 0.125), (early, 0, 0.25), (late, 1, 0.375)):
+        assert store.measure(claimed, epoch, {"accuracy": accuracy, "loss": 1.5})
+    assert store.deliver(early, trained(0.5))
+    clock.pass_seconds(5)
+    assert store.deliver(late, trained(0.375))
+    assert store.curves(search.id, "accuracy") == [
+        Curve(0, 0.375, START + 5, stopped=False, values={0: 0.125, 1: 0.375}),
+        Curve(1, 0.5, START, stopped=False, values={0: 0.25, 1: 0.5}),
+    ]
+    assert [list(curve.values) for curve in store.curves(search.id, "accuracy")] == [[0, 1], [0, 1]]
+    assert store.curves(search.id + 9, "accuracy") == []
+
+
+def test_curves_are_of_trained_children_and_their_last_attempt(store: Store) -> None:
+    search, _ = start(store, children=5)
+    lost = claim(store, search)
+    for epoch in range(3):
+        assert store.measure(lost, epoch, {"accuracy": 0.9})
+    assert store.fail_attempt(lost, Fault.NODE_LOST)
+    train_with(store, search, [{"accuracy": 0.25}], 0.25)  # the same child again
+    for delivery in (Delivery(fault=Fault.DIVERGED), Delivery(reward=0.75), None):  # failed, unmeasured, running
+        claimed = claim(store, search)
+        if delivery is None or delivery.fault is not None:
+            assert store.measure(claimed, 0, {"accuracy": 0.5})
+        assert delivery is None or store.deliver(claimed, delivery)
+    assert [(curve.number, curve.values) for curve in store.curves(search.id, "accuracy")] == [(0, {0: 0.25})]
+
+
+def test_curves_of_children_that_were_stopped_say_so(store: Store) -> None:
+    search, _ = start(store)
+    train_with(store, search, [{"accuracy": 0.25}], 0.5, accuracy=0.5, stopped=1)
+    train_with(store, search, [{"accuracy": 0.25}], 0.25, accuracy=0.25)
+    train_with(store, search, [{"accuracy": 0.25, "stopped": 1}], 0.25)
+    assert [curve.stopped for curve in store.curves(search.id, "accuracy")] == [True, False, False]
+
+
+def test_curves_can_be_those_since_a_time(store: Store, clock: Clock) -> None:
+    search, _ = start(store)
+    for _ in range(3):
+        clock.pass_seconds(10)
+        train_with(store, search, [{"accuracy": 0.5}])
+
+    def numbers(since: float) -> list[int]:
+        return [curve.number for curve in store.curves(search.id, "accuracy", finished_since=since)]
+
+    assert numbers(START + 20) == [1, 2]  # that moment is in
+    assert numbers(START + 20.25) == [2]
+    assert numbers(START + 31) == []
+
+
+def test_curves_have_gaps_where_a_metric_has(store: Store) -> None:
+    search, _ = start(store)
+    train_with(store, search, [{"loss": 1.5}, {"loss": 1.25, "accuracy": 0.25}, {"accuracy": 0.0}, {"accuracy": 0.5}])
+    train_with(store, search, [{"loss": 1.5}])
+    assert [curve.values for curve in store.curves(search.id, "accuracy")] == [{1: 0.25, 2: 0.0, 3: 0.5}, {}]
+    assert [curve.values for curve in store.curves(search.id, "loss")] == [{0: 1.5, 1: 1.25}, {0: 1.5}]
+    assert [curve.values for curve in store.curves(search.id, "nothing")] == [{}, {}]
+
+
 def test_counts_and_rewards(store: Store) -> None:
     search, _ = start(store, children=5)
     deliver_all(store, search, [0.5, None, 0.75])
@@ -894,6 +1105,8 @@ def test_delete_takes_all_that_belongs_to_the_search(store: Store) -> None:
     claimed = claim(store, search)
     assert store.measure(claimed, 0, {"accuracy": 0.5})
     assert store.deliver(claimed, trained(0.5, weights=b"w"), keep=1)
+    store.request_child("tiny", (1, 2))
+    store.keep_training(make_training(claimed.child_id), b"w")
     assert all(dump(store).values())
     store.release(lease, SearchState.PAUSED, None)
     store.delete("tiny")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from db.records import Claim, Delivery, Fault, Lease, SearchState, StaleLeaseErr
 from db.store import LEASE_SECONDS, Store
 
 CHILDREN = 6
+FLOPS = (10, None, 20, 10, 30, 30)
 BUDGET = 3
 TEMPLATE: Path | None = None
 
@@ -31,7 +33,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = Store(str(shutil.copy(TEMPLATE, self.folder / "store.db")), clock=self.clock)
         self.search_id = make_search(self.store, budget=BUDGET).id
         self.leases = [self.store.take_lease("tiny", HERE)]
-        proposals = [make_child(number) for number in range(CHILDREN)]
+        proposals = [
+            dataclasses.replace(make_child(number, batch=number // 3), flops=FLOPS[number])
+            for number in range(CHILDREN)
+        ]
         self.store.commit_step(self.leases[0], make_step(0), {}, proposals, {})
         self.claims: list[Claim] = []  # all that were ever given
         self.holder: dict[int, Claim] = {}  # by child, the one that counts
@@ -39,6 +44,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.rewards: dict[int, float] = {}
         self.fences = dict.fromkeys(range(1, CHILDREN + 1), 0)
         self.released = False
+        self.lease_until = self.clock.now + LEASE_SECONDS
+        self.stop_requested = False
+        self.answers: dict[int, int | str | None] = {}  # by request; None where there is none yet
+        self.steps = 1
 
     def teardown(self) -> None:
         self.store.close()
@@ -62,9 +71,18 @@ class StoreMachine(RuleBasedStateMachine):
         assert not self.released
         assert claimed.child_id not in self.holder
         assert claimed.child_id not in self.rewards
+        self.check_choice(claimed)
         self.claims.append(claimed)
         self.holder[claimed.child_id] = claimed
         self.until[claimed.child_id] = self.clock.now + LEASE_SECONDS
+
+    def check_choice(self, claimed: Claim) -> None:
+        """Of the lowest numbers that the budget let in, the earliest batch, and of that most FLOPs."""
+        children = self.store.children(self.search_id)
+        ready = [child for child in children if child.state == State.READY or child.id == claimed.child_id]
+        let_in = ready[: BUDGET - len(self.rewards) - len(self.holder)]
+        best = min(let_in, key=lambda child: (child.batch, -(child.flops or 0), child.number))
+        assert best.id == claimed.child_id
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), progress=st.integers(0, 99))
@@ -116,6 +134,33 @@ class StoreMachine(RuleBasedStateMachine):
         self.holder.clear()
         self.until.clear()
         self.released = False
+        self.lease_until = self.clock.now + LEASE_SECONDS
+        self.stop_requested = False
+
+    @rule()
+    def request_stop(self) -> None:
+        self.store.request_stop("tiny", gone=lambda owner: False)
+        self.stop_requested |= not self.released and self.lease_until >= self.clock.now
+
+    @rule()
+    def request_child(self) -> None:
+        request = self.store.request_child("tiny", (len(self.answers),))
+        assert request.id not in self.answers
+        self.answers[request.id] = None
+
+    @precondition(lambda self: None in self.answers.values())
+    @rule(data=st.data(), answer=st.one_of(st.integers(0, 9), st.just("no")))
+    def answer(self, data: st.DataObject, answer: int | str) -> None:
+        lease: Lease = data.draw(st.sampled_from(self.leases))
+        request = data.draw(st.sampled_from([waiting for waiting, found in self.answers.items() if found is None]))
+        step = make_step(self.steps)
+        if lease == self.leases[-1]:
+            self.store.commit_step(lease, step, {}, [], {}, {request: answer})
+            self.steps += 1
+            self.answers[request] = answer
+        else:
+            with pytest.raises(StaleLeaseError):
+                self.store.commit_step(lease, step, {}, [], {}, {request: answer})
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
@@ -137,6 +182,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert {child.id for child in children.values() if child.state == State.RUNNING} == set(self.holder)
         assert self.store.search("tiny").num_trained == len(self.rewards)
         assert states.count(State.TRAINED) + states.count(State.RUNNING) <= BUDGET
+        assert self.store.progress(self.search_id).stop_requested == self.stop_requested
+        requests = self.store.requests(self.search_id, answered=True)
+        answers = {request.id: request.refusal if request.child is None else request.child for request in requests}
+        assert list(answers.items()) == list(self.answers.items())
         for child in children.values():
             assert child.fence >= self.fences[child.id]
             self.fences[child.id] = child.fence

@@ -197,3 +197,17 @@ def python(code: str, *, folder: Path, arguments: tuple[str, ...] = ()) -> Ran:
         [sys.executable, *arguments, "-c", code], cwd=folder, capture_output=True, text=True, timeout=2 * SECONDS
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def alone(code: str, folder: Path, *arguments: object) -> str:
+    """Runs Python code where none of our packages can be imported."""
+    hidden = f"import sys\nsys.path = [entry for entry in sys.path if entry != {str(Path(__file__).parents[2])!r}]\n"
+    hidden += "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"
+    hidden += "import importlib.util\n"
+    hidden += "for name in ('automl', 'db', 'controllers', 'search_spaces', 'child_trainers'):\n"
+    hidden += "    assert importlib.util.find_spec(name) is None, name\n"
+    command = [sys.executable, "-I", "-c", hidden + code, *map(str, arguments)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

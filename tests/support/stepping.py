@@ -149,6 +149,8 @@ class Bench:
         evaluate: Callable[..., Any] = worth,
         space: Callable[..., Any] = digits_space,
         controller: Callable[..., Controller] = Tally,
+        cost: Callable[[Any], Cost] = lambda spec: Cost(None, None),
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
         floor: float | None = None,
         keep_going: bool = False,
     ) -> None:
@@ -158,6 +160,8 @@ class Bench:
         self._batch_size = batch_size
         self._experiment = Experiment(Space(space), FunctionTask(evaluate))
         self._make_controller = controller
+        self._cost = cost
+        self._limits = limits
         self._floor = floor
         self._keep_going = keep_going
         self._count = 0
@@ -166,8 +170,8 @@ class Bench:
         # As a worker does when it warms up: where another test imported Keras, each child collects garbage.
         gc.freeze()
 
-    def new_store(self) -> Store:
-        """A store that holds one search, not yet begun."""
+    def new_store(self, requests: Sequence[tuple[int, ...]] = ()) -> Store:
+        """A store that holds one search, not yet begun, and what people ask of it."""
         self._count += 1
         path = self._folder / f"{self._count}.db"
         shutil.copy(self._template, path)
@@ -184,6 +188,8 @@ class Bench:
             settings={},
             budget=None,
         )
+        for tokens in requests:
+            store.request_child("search", tokens)
         return store
 
     def run(self, store: Any, budget: int | None, stop: Stop | None = None) -> Ending:
@@ -204,8 +210,8 @@ class Bench:
         proposer = Proposer(
             self._experiment.space,
             controller,
-            lambda spec: Cost(None, None),
-            Limits(),
+            self._cost,
+            self._limits,
             seed=search.seed,
             seen=store.hashes(search.id),
             refused=search.refused,

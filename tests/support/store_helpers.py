@@ -10,7 +10,7 @@ from sqlalchemy import select
 from db import blobs
 from db.digest import state_hash
 from db.owner import Owner
-from db.records import Claim, Delivery, Lease, NewChild, Search, Step
+from db.records import Child, Claim, Delivery, Lease, NewChild, Search, Step, Training
 from db.schema import Row
 from db.store import Store
 
@@ -85,8 +85,21 @@ def claim(store: Store, search: Search, worker: str = "worker-a") -> Claim:
     return claimed
 
 
+def child_of(store: Store, search: Search, number: int) -> Child:
+    (child,) = store.children(search.id, number=number)
+    return child
+
+
 def trained(reward: float = 0.5, weights: bytes | None = None) -> Delivery:
     return Delivery(reward=reward, metrics={"accuracy": reward, "seconds": 3.0}, seconds=3.0, weights=weights)
+
+
+def make_training(
+    child_id: int, *, recipe_hash: str = "long", seed: int = 2**62, reward: float = 0.5, finished: float = 0.0
+) -> Training:
+    """What came of a training; the store puts its own time in place of `finished`."""
+    recipe, metrics = {"epochs": 20}, {"accuracy": reward}
+    return Training(child_id, recipe_hash, seed, recipe, reward, metrics, seconds=9.5, finished=finished)
 
 
 def packed(value: float) -> bytes:

@@ -1,0 +1,83 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from automl.export import find_child
+from automl.results import store_address
+from automl.retraining import full_recipe, retrain, spread
+from automl.running import checkpoint_dir, prepare_process
+from automl.standing import spec_line
+from child_trainers.devices import quiet_native_start
+from db.store import Store
+
+
+def train(
+    name: str,
+    store_option: str | None,
+    *,
+    child: int | None,
+    recipe: str | None,
+    options: Sequence[str],
+    seeds: int,
+    threads: int | None,
+    data_dir: str | None,
+    as_json: bool,
+) -> None:
+    if seeds < 1:
+        raise ValueError(f"--seeds is {seeds}; it must be 1 or more.")
+    if data_dir is not None:
+        os.environ["AUTOML_DATA"] = data_dir
+    with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
+        search = store.search(name)
+        chosen = find_child(store, search, child)
+        prepare_process(threads or os.cpu_count() or 1, 0, "cpu")
+        began = time.monotonic()
+
+        def progress(seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
+            told = ", ".join(
+                f"{key} {value}" if isinstance(value, str) else f"{key} {value:.4f}" for key, value in metrics.items()
+            )
+            if not as_json:
+                print(f"seed {seed}, epoch {epoch}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
+
+        if not as_json:
+            with_recipe = recipe or full_recipe(search.task)
+            print(f"Training child {chosen.number} of {name}{f' with the recipe {with_recipe}' if with_recipe else ''}")
+            print(spec_line(chosen.spec))
+        with quiet_native_start():
+            import tensorflow as tf
+
+            tf.constant(0)  # its first use prints too
+        trainings = retrain(
+            store,
+            search,
+            chosen,
+            recipe=recipe,
+            options=options,
+            seeds=range(seeds),
+            folder=checkpoint_dir(store, name),
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps([_shown(training.__dict__) for training in trainings], indent=2))
+        return
+    for training in trainings:
+        told = ", ".join(f"{key} {value:.4f}" for key, value in training.metrics.items() if isinstance(value, float))
+        print(f"seed {training.seed}: {told}, {training.seconds:.0f} s")
+    for metric in ("val_accuracy", "test_accuracy"):
+        values = [training.metrics[metric] for training in trainings if metric in training.metrics]
+        if values:
+            print(f"{metric} over {len(values)} seeds: {spread(values)}")
+    if any("val_accuracy" in training.metrics for training in trainings):
+        print(f"Export the best of them with: automl export {name} --child {chosen.number} --format keras --to FILE")
+
+
+def _shown(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in ("child_id", "finished")}

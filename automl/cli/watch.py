@@ -1,0 +1,96 @@
+"""The commands that look at a running search, or speak to it, from another terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from automl.cli.search import further_command, resume_command
+from automl.cli.views import make_view
+from automl.loop import GRACE_SECONDS
+from automl.results import store_address
+from automl.running import INLINE_DEVICE
+from db.records import Search, SearchState
+from db.store import Store
+
+LOOK_SECONDS = 0.5
+
+
+def watch(name: str, store_option: str | None, *, pause: Callable[[float], None] = time.sleep) -> None:
+    """Shows a search as its own terminal does until it ends. Only reads."""
+    with contextlib.closing(Store(store_address(store_option), readonly=True)) as store:
+        search = store.search(name)
+        view = make_view(store, name)
+        if store.is_held(name):
+            segments = store.segments(search.id)
+            with view.live(segments[-1].time if segments else None):
+                view.since(store.now() - segments[-1].started if segments and segments[-1].ended is None else 0.0)
+                while store.is_held(name):
+                    view.turn()
+                    pause(LOOK_SECONDS)
+            search = store.search(name)
+        view.result()
+        cause = f" ({search.cause})" if search.cause else ""
+        print(f"{name} is {search.state}{cause}: {search.num_trained} children trained.")
+        _tell_of_death(store, search)
+
+
+def _tell_of_death(store: Store, search: Search) -> None:
+    if search.state in (SearchState.RUNNING, SearchState.STOPPING) and not store.is_held(search.name):
+        print(f"Its process is gone. Take it over with: {resume_command(store, search.name)}")
+
+
+def print_logs(name: str, number: int, store_option: str | None) -> None:
+    """What every attempt at a child printed, oldest first."""
+    with contextlib.closing(Store(store_address(store_option), readonly=True)) as store:
+        search = store.search(name)
+        found = store.children(search.id, number=number)
+        if not found:
+            raise ValueError(f"{name!r} has no child {number}; see automl show {name}.")
+        attempts = store.attempts(found[0].id)
+    if not attempts:
+        print(f"Child {number} of {name} was not tried yet.")
+    for index, attempt in enumerate(attempts, start=1):
+        ending = attempt.fault or ("running" if attempt.ended is None else "trained")
+        status = "" if attempt.exit_code is None else f", exit code {attempt.exit_code}"
+        status += "" if attempt.signal is None else f", signal {attempt.signal}"
+        print(f"== attempt {index} of child {number}: worker {attempt.worker} on {attempt.device}, {ending}{status}")
+        nothing = "(it printed to the terminal)" if attempt.device == INLINE_DEVICE else "(it printed nothing)"
+        print((attempt.log or nothing).rstrip())
+
+
+def stop(name: str, store_option: str | None) -> None:
+    """Asks the process that runs a search to stop it."""
+    with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
+        search = store.request_stop(name)
+        if store.is_held(name):
+            print(f"Asked {name} to stop: children that run get {GRACE_SECONDS:.0f} s.")
+            print(f"Go on later with: {resume_command(store, name)}")
+        else:
+            print(f"{name} is not running ({search.state}). Go on with: {further_command(store, search)}")
+
+
+def propose_child(name: str, store_option: str | None, *, spec: Path | None, tokens: str | None) -> None:
+    """Queues a person's own child."""
+    from automl.requests import read_spec, request_child
+
+    if (spec is None) == (tokens is None):
+        raise ValueError("Name the child with either --spec FILE or --tokens 0,2,1,…")
+    with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
+        if spec is not None:
+            request_child(store, name, spec=read_spec(spec))
+        else:
+            request_child(store, name, tokens=_parse_tokens(tokens or ""))
+        search = store.search(name)
+        print(f"Queued for {name}: it comes with the next batch that is proposed (see automl show {name}).")
+        if not store.is_held(name):
+            print(f"{name} is not running ({search.state}). Go on with: {further_command(store, search)}")
+
+
+def _parse_tokens(text: str) -> tuple[int, ...]:
+    parts = text.replace(",", " ").replace("[", " ").replace("]", " ").split()
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--tokens {text!r} is no list of whole numbers; write for example 0,2,1.")
+    return tuple(map(int, parts))

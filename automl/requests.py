@@ -1,0 +1,74 @@
+"""A person's own child on its way into a search: from a spec or tokens to a row that the coordinator answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from automl.stored import load_space
+from db.records import Request, Search
+from db.store import Store
+from search_spaces.space import Space
+from search_spaces.walk import canonical_hash, spec_to_json
+
+
+def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = None, spec: Any = None) -> Request:
+    """Queues a child for the next batch that the search proposes.
+
+    Args:
+        tokens: of the child; or
+        spec: as `export --format json` writes it, or an object of decisions and their values.
+
+    Raises:
+        ValueError: it is no child of the search's space, or one that the search has already.
+    """
+    search = store.search(name)
+    space = load_space(search)
+    tokens = _tokens(space, spec) if tokens is None else tokens
+    walk = space.decode(tokens)
+    fingerprint = canonical_hash(walk.spec, tokens)
+    same = [child.number for child in store.children(search.id) if child.canonical_hash == fingerprint]
+    if list(tokens) in [request.tokens for request in store.requests(search.id)]:
+        raise ValueError(f"This child waits for the next batch of {name!r} already.")
+    if same:
+        raise ValueError(f"{name!r} has this child already: it is child {same[0]}.")
+    _refuse_if_closed(store, search)
+    return store.request_child(name, tokens)
+
+
+def read_spec(path: Path) -> Any:
+    """The spec in a JSON file, by itself or as the key `spec` of what `export` wrote. Raises ValueError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    return content["spec"] if isinstance(content, dict) and "spec" in content else content
+
+
+def _tokens(space: Space, spec: Any) -> tuple[int, ...]:
+    kind = type(space.survey()[0].spec)
+    if hasattr(kind, "decisions") and isinstance(spec, Mapping) and "layers" in spec:
+        try:
+            values = kind.decisions(spec)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"This is no spec of a {kind.__name__}: {error!r} is missing or wrong.") from None
+        tokens = space.encode(values, more=True)
+        made = spec_to_json(space.decode(tokens).spec)
+        if made != spec:
+            raise ValueError(f"The space has no such child; the nearest it has is {json.dumps(made)}.")
+        return tokens
+    if not isinstance(spec, Mapping):
+        raise ValueError("A spec of this space is a JSON object with a value for every decision; or give --tokens.")
+    return space.encode(spec)
+
+
+def _refuse_if_closed(store: Store, search: Search) -> None:
+    step = store.last_step(search.id)
+    if step is not None and not step.figures["proposed"]:
+        raise ValueError(
+            f"{search.name!r} proposes no more children ({search.state}); start a new search with this one."
+        )

@@ -1,0 +1,108 @@
+"""Trains a child of a search again, with a longer recipe and several seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from automl.settings import completed, task_options
+from automl.stored import load_experiment
+from child_trainers.checkpoints import Checkpoint
+from child_trainers.recipes import RECIPES
+from db import blobs
+from db.records import Child, Search, Training
+from db.store import Store
+from search_spaces.walk import canonical_json
+
+Progress = Callable[[int, int, Mapping[str, float]], None]  # seed, epoch, its metrics
+
+
+@dataclasses.dataclass
+class TrainReport:
+    """Tells a person of every epoch."""
+
+    seed: int
+    progress: Progress
+    checkpoint: Checkpoint | None
+
+    def __call__(self, epoch: int, **metrics: float) -> None:
+        self.progress(self.seed, epoch, metrics)
+
+    def follow(self, steps_done: Callable[[], int]) -> None:
+        pass
+
+
+def full_recipe(task: str) -> str | None:
+    """The name of a task's longest recipe, the last of its dict; None for a task of one's own."""
+    kind = "npz" if task.startswith("npz:") else task
+    return next(reversed(RECIPES[kind])) if kind in RECIPES else None
+
+
+def retrain(
+    store: Store,
+    search: Search,
+    child: Child,
+    *,
+    recipe: str | None,
+    options: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    progress: Progress,
+) -> list[Training]:
+    """Trains a child once for every seed; those that are in the store already are not trained again.
+
+    One that is interrupted goes on from its last checkpoint when the same is asked for again.
+
+    Args:
+        recipe: by name; None is the longest one.
+        options: single constants of it, `epochs=30`.
+        folder: for checkpoints.
+
+    Raises:
+        ValueError: the recipe, an option or the task is not one that can be trained so.
+    """
+    chosen = {"recipe": recipe or full_recipe(search.task), "options": task_options(options)}
+    experiment = load_experiment(search, **chosen)
+    task = experiment.task
+    spec = experiment.space.decode(child.tokens).spec
+    settings = completed(search.settings)
+    files = [(settings[group]["file"] or {}).get("sha256") for group in ("space", "task")]
+    described = [chosen, task.describe(), settings["compute"], files, settings["task"].get("fingerprint")]
+    recipe_hash = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:16]
+    done = {training.seed: training for training in store.trainings(child.id) if training.recipe_hash == recipe_hash}
+    for seed in seeds:
+        if seed in done:
+            continue
+        name = f"child-{child.number}-train-{recipe_hash}-{seed}.checkpoint"
+        checkpoint = Checkpoint(folder / name, canonical_json([child.tokens, seed, described]))
+        began = time.perf_counter()
+        outcome = task.evaluate(spec, seed=seed, report=TrainReport(seed, progress, checkpoint))
+        metrics = dict(outcome.metrics)
+        weights: Mapping[str, np.ndarray] = outcome.weights or {}
+        if weights and hasattr(task, "test"):
+            metrics |= task.test(task.model(spec, dict(weights)))  # type: ignore[attr-defined]
+        training = Training(
+            child_id=child.id,
+            recipe_hash=recipe_hash,
+            seed=seed,
+            recipe=chosen,
+            reward=outcome.reward,
+            metrics=metrics,
+            seconds=time.perf_counter() - began,
+            finished=0.0,  # the store's clock says
+        )
+        store.keep_training(training, blobs.pack(weights))
+        checkpoint.remove()
+        done[seed] = training
+    return [done[seed] for seed in seeds]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation, or the only value."""
+    mean = float(np.mean(values))
+    return f"{mean:.4f}" if len(values) < 2 else f"{mean:.4f} ± {float(np.std(values, ddof=1)):.4f}"

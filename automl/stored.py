@@ -1,0 +1,36 @@
+"""The space and the task of a search that is in a store, for commands that do not run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from automl.approval import check_approved
+from automl.settings import completed, with_data_dir
+from child_trainers.experiment import Experiment, make_experiment, make_space
+from child_trainers.user_files import UserFile
+from db.records import Search
+from search_spaces.space import Space
+
+
+def load_experiment(search: Search, **task_changes: Any) -> Experiment:
+    """The search's space and task. A person's file runs only if they approved it on this machine.
+
+    Args:
+        task_changes: settings of the task that take the place of the stored ones: `recipe`, `options`.
+    """
+    settings = _settings(search, ("space", "task"))
+    return make_experiment({**settings, "task": {**settings["task"], **task_changes}})
+
+
+def load_space(search: Search) -> Space:
+    """The search's space alone, which needs no data."""
+    return make_space(_settings(search, ("space",)))
+
+
+def _settings(search: Search, groups: tuple[str, ...]) -> Mapping[str, Any]:
+    settings = with_data_dir(completed(search.settings), None)
+    for group in groups:
+        if (file := UserFile.from_json(settings[group]["file"])) is not None:
+            check_approved(file, name=search.name, flag=f"--{group}")
+    return settings

@@ -1,0 +1,90 @@
+"""Does the predicted reward of stopped children mislead the controller? NAS-Bench-Macro with learning curves.
+
+Every network gets a made-up curve of nine epochs that ends at its published accuracy: networks learn at speeds of
+their own, so curves cross, and values are noisy. Searches with and without early stopping are compared by seed: the
+true accuracy of the last 50 children (what the policy has learned to propose), the regret of the best child trained to
+its end, and the share of epochs that were trained.
+
+    AUTOML_DATA=… python benchmarks/early_stop_table.py [--seeds 10] [--children 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nasbench_macro import table
+from paired import interval
+
+import automl
+
+EPOCHS = 9
+STOPPERS = ("none", "median", "hyperband", "asha")
+
+
+def evaluate(spec: dict[str, list[int]], epochs: int, report: Any) -> float:
+    """The published accuracy, after as many epochs of a curve towards it."""
+    key = "".join(map(str, spec["blocks"]))
+    final = table()[key]
+    generator = np.random.default_rng(int(key, 3))
+    speed, gap = generator.uniform(0.25, 0.6), generator.uniform(15.0, 40.0)
+    for epoch in range(1, epochs + 1):
+        noise = generator.normal(0.0, 1.5) * (epochs - epoch) / epochs
+        report(epoch, reward=final - gap * np.exp(-speed * epoch) + gap * np.exp(-speed * epochs) + noise)
+    return final
+
+
+def run(stopper: str, seed: int, children: int, folder: str) -> tuple[float, float, float]:
+    here = Path(__file__).resolve()
+    store = f"{folder}/{stopper}-{seed}.db"
+    result = automl.search(
+        "curves",
+        store=store,
+        space=f"{here.with_name('nasbench_macro.py')}:space",
+        task=f"{here}:evaluate",
+        set=[f"task.epochs={EPOCHS}"],
+        early_stop=stopper,
+        seed=seed,
+        children=children,
+        workers=0,
+    )
+    trained = [child for child in result.children if child.state == "trained"]
+    truth = [table()["".join(map(str, child.spec["blocks"]))] for child in trained]
+    stopped = [(child.metrics or {}).get("stopped") for child in trained]
+    finished = [value for value, at in zip(truth, stopped, strict=True) if at is None]
+    epochs = sum(EPOCHS if at is None else at for at in stopped) / (EPOCHS * len(trained))
+    return float(np.mean(truth[-50:])), max(table().values()) - max(finished), epochs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--children", type=int, default=200)
+    arguments = parser.parse_args()
+    found: dict[str, list[tuple[float, float, float]]] = {stopper: [] for stopper in STOPPERS}
+    for seed in range(arguments.seeds):
+        for stopper, rows in found.items():
+            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+                rows.append(run(stopper, seed, arguments.children, folder))
+            print(f"{stopper:9} seed {seed:2}  " + "  ".join(f"{value:8.4f}" for value in rows[-1]), flush=True)
+    print("\n| early stop | last 50, true | against none, 95% of paired means | regret | epochs trained |")
+    print("|---|---|---|---|---|")
+    plain = np.array(found["none"])
+    for stopper, rows in found.items():
+        figures = np.array(rows)
+        last, regret, epochs = figures.mean(axis=0)
+        low, high = interval(figures[:, 0] - plain[:, 0])
+        print(f"| {stopper} | {last:.4f} | {low:+.4f} to {high:+.4f} | {regret:.4f} | {epochs:.0%} |")
+    median = np.array(found["median"])
+    print(f"difference={(median - plain)[:, 0].mean():.4f} epochs={median[:, 2].mean():.2f}")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()

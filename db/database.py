@@ -1,0 +1,125 @@
+"""A database of ours: opened, checked, and asked in transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, exc, text
+
+from db.engine import WRITE, check_store, first_line, open_engine, parse_address, shown
+from db.records import StoreError
+from db.schema import REVISION
+
+
+class Database:
+    """The connection that a store stands on.
+
+    Args:
+        address: a database URL or the path of a SQLite file.
+        create: make or upgrade the schema; otherwise the store must be there.
+        upgrade: upgrade the schema of a store that is there.
+        readonly: open for looking; a SQLite file is then not written at all.
+        clock: seconds since 1970, in place of the database's own clock.
+        artefacts_dir: where weights of more than 64 MB go; default `NAME.artefacts` beside a SQLite file.
+
+    Raises:
+        StoreError: there is no store at the address, or it is damaged, not ours, or newer than this program.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        create: bool = False,
+        upgrade: bool = False,
+        readonly: bool = False,
+        clock: Callable[[], float] | None = None,
+        artefacts_dir: Path | None = None,
+    ) -> None:
+        self.address = address
+        self._clock = clock
+        url = parse_address(address)
+        self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
+        beside = Path("artefacts") if self.file is None else self.file.with_name(f"{self.file.name}.artefacts")
+        self._artefacts_dir = artefacts_dir or beside
+        # For commands that we show to people: quoted, and without a password.
+        self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
+        self._engine = open_engine(url, readonly=readonly)
+        missing = self.file is not None and not (self.file.exists() and self.file.stat().st_size)
+        if missing and not create:
+            raise StoreError(f"There is no store at {self}. Start one with: automl search NAME {self.option}")
+        try:
+            if create or upgrade:
+                from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
+
+                create_or_upgrade(self._engine)
+            else:
+                self._check(thorough=False)
+        except exc.DBAPIError as error:
+            self.close()
+            raise StoreError(f"The store {self} cannot be opened: {first_line(error)}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, *, thorough: bool) -> None:
+        revision = check_store(self._engine, thorough=thorough)
+        if revision is None:
+            raise StoreError(f"{self} holds no automl store yet. Start one with: automl search NAME {self.option}")
+        if revision != REVISION:
+            raise StoreError(
+                f"{self} has schema {revision} and this program needs {REVISION}; "
+                "any `automl search` or `automl resume` upgrades it (a backup is made first)."
+            )
+
+    def check(self) -> None:
+        """Reads the whole store for damage. Raises StoreError."""
+        self._check(thorough=True)
+
+    def __str__(self) -> str:
+        return shown(self._engine.url)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def now(self) -> float:
+        """Seconds since 1970 by the database's clock: leases are judged by one clock, whoever asks."""
+        with self._read() as connection:
+            return self._now(connection)
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._transaction(**WRITE) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._transaction() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _transaction(self, **options: Any) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                connection.execution_options(**options)
+                with connection.begin():
+                    yield connection
+        except exc.OperationalError as error:
+            raise StoreError(f"The store {self} did not answer: {first_line(error)}") from error
+        except exc.DBAPIError as error:
+            raise StoreError(f"The store {self} refused: {first_line(error)}") from error
+        except exc.StatementError as error:  # a value that is no JSON; SQLAlchemy's own message shows all values
+            raise ValueError(f"This cannot be stored: {error.orig}.") from error
+
+    def _now(self, connection: Connection) -> float:
+        if self._clock is not None:
+            return self._clock()
+        if self._engine.dialect.name == "sqlite":
+            query = "SELECT (julianday('now') - 2440587.5) * 86400.0"
+        else:
+            query = "SELECT extract(epoch FROM clock_timestamp())::double precision"
+        return float(connection.scalar(text(query)))

@@ -1,0 +1,286 @@
+"""What can be looked up in a store, without changing it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Select, func, select
+
+from db import blobs
+from db.database import Database
+from db.digest import digest
+from db.records import (
+    FINAL,
+    Artefact,
+    Attempt,
+    Child,
+    Claim,
+    Curve,
+    Measurement,
+    Progress,
+    Request,
+    Search,
+    Segment,
+    State,
+    Step,
+    StoreError,
+    Training,
+    UnknownSearchError,
+)
+from db.schema import (
+    ArtefactRow,
+    AttemptRow,
+    ChildRow,
+    MeasurementRow,
+    RequestRow,
+    SearchRow,
+    SegmentRow,
+    StepRow,
+    TrainingRow,
+)
+
+Record = TypeVar("Record")
+
+
+class Reader(Database):
+    """Searches, children, attempts, measurements, steps and weights, as frozen records."""
+
+    def searches(self) -> list[Search]:
+        with self._read() as connection:
+            return [record(Search, row) for row in connection.execute(select(SearchRow).order_by(SearchRow.id))]
+
+    def search(self, name: str) -> Search:
+        """Raises UnknownSearchError, which names the nearest."""
+        with self._read() as connection:
+            return self._search(connection, name)
+
+    def last_step(self, search_id: int) -> Step | None:
+        with self._read() as connection:
+            query = select(StepRow).where(StepRow.search_id == search_id).order_by(StepRow.number.desc()).limit(1)
+            row = connection.execute(query).first()
+            return None if row is None else record(Step, row)
+
+    def claim_of(self, search_id: int, worker: str) -> Claim | None:
+        """The child that this worker is running, for whoever has to clean up after it."""
+        with self._read() as connection:
+            row = connection.execute(
+                select(ChildRow).where(
+                    ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.worker == worker
+                )
+            ).first()
+            if row is None:
+                return None
+            return Claim(row.id, search_id, row.number, row.fence, worker, tuple(row.tokens), row.seed)
+
+    def children(
+        self,
+        search_id: int,
+        *,
+        batch: int | None = None,
+        number: int | None = None,
+        states: Sequence[State] = (),
+        first: int = 0,
+    ) -> list[Child]:
+        """Children in number order, of one batch, one number, some states, or from number `first` on."""
+        query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.number >= first)
+        if batch is not None:
+            query = query.where(ChildRow.batch == batch)
+        if number is not None:
+            query = query.where(ChildRow.number == number)
+        if states:
+            query = query.where(ChildRow.state.in_(states))
+        return self._children(query.order_by(ChildRow.number))
+
+    def top(self, search_id: int, count: int) -> list[Child]:
+        """The best trained children, best first; of equals the older first."""
+        query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
+        return self._children(query.order_by(ChildRow.reward.desc(), ChildRow.number).limit(count))
+
+    def latest(self, search_id: int, count: int) -> list[Child]:
+        """The trained children of the highest numbers, highest first."""
+        query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
+        return self._children(query.order_by(ChildRow.number.desc()).limit(count))
+
+    def hashes(self, search_id: int) -> set[str]:
+        """Canonical hashes of all children."""
+        with self._read() as connection:
+            return set(connection.scalars(select(ChildRow.canonical_hash).where(ChildRow.search_id == search_id)))
+
+    def progress(self, search_id: int) -> Progress:
+        """As quick after a million children as after ten."""
+        of_search = select(func.count()).select_from(ChildRow).where(ChildRow.search_id == search_id)
+        query = select(
+            SearchRow.num_trained,
+            SearchRow.stop_requested,
+            of_search.where(ChildRow.state == State.READY).scalar_subquery(),
+            of_search.where(ChildRow.state == State.RUNNING).scalar_subquery(),
+        ).where(SearchRow.id == search_id)
+        with self._read() as connection:
+            trained, stop_requested, ready, running = connection.execute(query).one()
+        return Progress(trained, ready, running, stop_requested is not None)
+
+    def is_complete(self, search_id: int, batch: int) -> bool:
+        """Whether no child of the batch is still to be trained."""
+        query = select(ChildRow.id).where(
+            ChildRow.search_id == search_id, ChildRow.batch == batch, ChildRow.state.not_in(FINAL)
+        )
+        with self._read() as connection:
+            return connection.scalar(query.limit(1)) is None
+
+    def failed(self, search_id: int, *, first: int) -> bool:
+        """Whether any child from number `first` on has failed."""
+        query = select(ChildRow.id).where(
+            ChildRow.search_id == search_id, ChildRow.state == State.FAILED, ChildRow.number >= first
+        )
+        with self._read() as connection:
+            return connection.scalar(query.limit(1)) is not None
+
+    def counts(self, search_id: int) -> dict[str, int]:
+        """Children by state, every state named."""
+        query = select(ChildRow.state, func.count()).where(ChildRow.search_id == search_id).group_by(ChildRow.state)
+        with self._read() as connection:
+            found = {state: count for state, count in connection.execute(query)}
+        return {state.value: found.get(state, 0) for state in State}
+
+    def attempts(self, child_id: int) -> list[Attempt]:
+        with self._read() as connection:
+            query = select(AttemptRow).where(AttemptRow.child_id == child_id).order_by(AttemptRow.fence)
+            return [record(Attempt, row) for row in connection.execute(query)]
+
+    def measurements(self, child_id: int) -> list[Measurement]:
+        """The accepted measurements: those of the child's last fence."""
+        with self._read() as connection:
+            fence = select(ChildRow.fence).where(ChildRow.id == child_id).scalar_subquery()
+            query = (
+                select(MeasurementRow)
+                .where(MeasurementRow.child_id == child_id, MeasurementRow.fence == fence)
+                .order_by(MeasurementRow.epoch)
+            )
+            return [record(Measurement, row) for row in connection.execute(query)]
+
+    def requests(self, search_id: int, *, answered: bool = False) -> list[Request]:
+        """People's own children that were not answered yet, or all, oldest first."""
+        query = select(RequestRow).where(RequestRow.search_id == search_id).order_by(RequestRow.id)
+        if not answered:
+            query = query.where(RequestRow.child.is_(None), RequestRow.refusal.is_(None))
+        with self._read() as connection:
+            return [record(Request, row) for row in connection.execute(query)]
+
+    def trainings(self, child_id: int) -> list[Training]:
+        """What came of training a child again, oldest first."""
+        query = (
+            select(TrainingRow)
+            .where(TrainingRow.child_id == child_id)
+            .order_by(TrainingRow.finished, TrainingRow.recipe_hash, TrainingRow.seed)
+        )
+        with self._read() as connection:
+            return [record(Training, row) for row in connection.execute(query)]
+
+    def curves(self, search_id: int, metric: str, *, finished_since: float = 0.0) -> list[Curve]:
+        """A metric by epoch of the children that were trained since a time, in number order."""
+        of_child = (MeasurementRow.child_id == ChildRow.id) & (MeasurementRow.fence == ChildRow.fence)
+        query = (
+            select(
+                ChildRow.number,
+                ChildRow.reward,
+                ChildRow.finished,
+                ChildRow.metrics.label("final"),
+                MeasurementRow.epoch,
+                MeasurementRow.metrics,
+            )
+            .join(MeasurementRow, of_child)
+            .where(
+                ChildRow.search_id == search_id,
+                ChildRow.state == State.TRAINED,
+                ChildRow.finished >= finished_since,
+            )
+            .order_by(ChildRow.number, MeasurementRow.epoch)
+        )
+        curves: dict[int, Curve] = {}
+        with self._read() as connection:
+            for number, reward, finished, final, epoch, metrics in connection.execute(query):
+                stopped = "stopped" in (final or {})
+                curve = curves.setdefault(number, Curve(number, reward, finished, stopped, {}))
+                if metric in metrics:
+                    curve.values[epoch] = metrics[metric]
+        return list(curves.values())
+
+    def segments(self, search_id: int) -> list[Segment]:
+        with self._read() as connection:
+            query = select(SegmentRow).where(SegmentRow.search_id == search_id).order_by(SegmentRow.number)
+            return [record(Segment, row) for row in connection.execute(query)]
+
+    def steps(self, search_id: int) -> list[Step]:
+        """Every step's figures and hash, without the blobs."""
+        columns = [
+            getattr(StepRow, field.name)
+            for field in dataclasses.fields(Step)
+            if field.name not in ("blob", "blob_sha256")
+        ]
+        with self._read() as connection:
+            query = select(*columns).where(StepRow.search_id == search_id).order_by(StepRow.number)
+            return [Step(**row._mapping, blob=None, blob_sha256=None) for row in connection.execute(query)]
+
+    def rewards(self, search_id: int) -> list[tuple[int, float]]:
+        """(number, reward) of trained children in number order."""
+        query = (
+            select(ChildRow.number, ChildRow.reward)
+            .where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
+            .order_by(ChildRow.number)
+        )
+        with self._read() as connection:
+            return [(number, reward) for number, reward in connection.execute(query) if reward is not None]
+
+    def lowest_reward(self, search_id: int, *, before_batch: int) -> float | None:
+        """The lowest reward among consumed children of earlier batches."""
+        query = select(func.min(ChildRow.reward)).where(
+            ChildRow.search_id == search_id, ChildRow.batch < before_batch, ChildRow.consumed_by.is_not(None)
+        )
+        with self._read() as connection:
+            return connection.scalar(query)
+
+    def digest(self, search_id: int) -> str:
+        """The hash that says two searches are the same (`db.digest`)."""
+        return digest(self.children(search_id, states=FINAL), self.steps(search_id))
+
+    def weights(self, child_id: int, kind: str = "search") -> dict[str, Any] | None:
+        """The stored weights of a child by name, or None where none were kept. Raises StoreError where damaged."""
+        with self._read() as connection:
+            row = connection.execute(
+                select(ArtefactRow).where(ArtefactRow.child_id == child_id, ArtefactRow.kind == kind)
+            ).first()
+        if row is None:
+            return None
+        artefact = record(Artefact, row)
+        try:
+            blob = artefact.blob if artefact.path is None else Path(artefact.path).read_bytes()
+        except OSError as error:
+            raise StoreError(f"The weights file {artefact.path} cannot be read: {error.strerror}.") from error
+        return blobs.unpack(blob or b"", artefact.sha256)
+
+    def _find(self, connection: Connection, name: str) -> Search | None:
+        row = connection.execute(select(SearchRow).where(SearchRow.name == name)).first()
+        return None if row is None else record(Search, row)
+
+    def _search(self, connection: Connection, name: str) -> Search:
+        search = self._find(connection, name)
+        if search is None:
+            from difflib import SequenceMatcher
+
+            names = connection.scalars(select(SearchRow.name)).all()
+            names = sorted(names, key=lambda other: -SequenceMatcher(None, name, other).ratio())[:8]
+            known = f"it has {', '.join(names)}" if names else "it has none yet"
+            raise UnknownSearchError(f"There is no search called {name!r} in {self}; {known}.")
+        return search
+
+    def _children(self, query: Select[Any]) -> list[Child]:
+        with self._read() as connection:
+            return [record(Child, row) for row in connection.execute(query)]
+
+
+def record(kind: type[Record], row: Any) -> Record:
+    mapping = row._mapping
+    return kind(**{field.name: mapping[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]

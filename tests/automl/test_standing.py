@@ -1,0 +1,209 @@
+"""What people are told of where a search stands, and the panel that shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from automl.cli.views import panel
+from automl.standing import Standing, duration, quantity, spec_line
+from db.records import Child, Search, State
+
+SEARCH = Search(
+    id=1,
+    name="tiny",
+    state="running",
+    cause=None,
+    space="convnet",
+    task="digits",
+    controller="reinforce",
+    seed=0,
+    replicas=2,
+    batch_size=8,
+    threads=1,
+    settings={},
+    budget=10,
+    num_trained=0,
+    refused={},
+    epoch=1,
+    owner=None,
+    lease_until=None,
+    unclean=0,
+    created=0.0,
+    stop_requested=None,
+)
+CHILD = Child(
+    id=1,
+    search_id=1,
+    number=0,
+    batch=0,
+    drawn_under=0,
+    origin="policy",
+    tries=1,
+    tokens=[0],
+    log_probs=[None],
+    canonical_hash="",
+    spec=[0],
+    seed=0,
+    params=1_500_000,
+    flops=950,
+    state="trained",
+    fault=None,
+    message=None,
+    reward=0.5,
+    metrics={"val_accuracy": 0.75},
+    consumed_by=None,
+    fence=1,
+    worker="1.0.0",
+    lease_until=None,
+    progress=0,
+    attempts=1,
+    interruptions=0,
+    started=100.0,
+    finished=104.0,
+    seconds=4.0,
+    phases=None,
+)
+
+
+def child(number=0, **fields):
+    return dataclasses.replace(CHILD, number=number, **fields)
+
+
+def standing(search=SEARCH, *, busy=(), latest=(), best=(), seconds_left=None, **counts):
+    """30 s after the run began, at 165 s by the database's clock."""
+    counts = {state: counts.get(state, 0) for state in State}
+    return Standing(search, counts, list(best), list(busy), list(latest), 165.0, 30.0, seconds_left)
+
+
+def running(number=3, **fields):
+    return child(number, state="running", reward=None, metrics=None, **fields)
+
+
+@pytest.mark.parametrize(
+    "state, counts, num_running, reason",
+    [
+        ("running", {"ready": 0}, 0, ""),
+        ("paused", {"ready": 5}, 0, "5 ready: the search is paused"),
+        ("finished", {"ready": 5, "trained": 10}, 0, "5 ready: the search is finished"),
+        ("stopping", {"ready": 5}, 1, "5 ready: the search is stopping"),
+        ("running", {"ready": 5, "trained": 8}, 2, "5 ready: the budget of 10 children is reached"),
+        ("running", {"ready": 5, "trained": 7}, 2, "5 ready: 2 are running and every worker is busy"),
+        ("running", {"ready": 8}, 0, "8 ready: no worker is ready yet"),
+    ],
+)
+def test_why_children_wait(state, counts, num_running, reason):
+    search = dataclasses.replace(SEARCH, state=state)
+    assert standing(search, busy=[running()] * num_running, **counts).waiting == reason
+
+
+def test_a_search_without_a_budget_never_reaches_it():
+    search = dataclasses.replace(SEARCH, budget=None)
+    assert standing(search, busy=[running()], ready=1, trained=99).waiting.endswith("every worker is busy")
+
+
+def test_the_curve_runs_from_the_oldest_to_the_latest():
+    rewards = [0.0, 0.5, None, 1.0]  # a failed child has none
+    latest = [child(number, reward=reward) for number, reward in enumerate(rewards)][::-1]
+    assert standing(latest=latest).curve == "▁▅█  0.0000 to 1.0000"
+
+
+@pytest.mark.parametrize("rewards, curve", [([], ""), ([0.5], ""), ([0.5, 0.5], "▁▁  0.5000 to 0.5000")])
+def test_the_curve_of_few_or_equal_rewards(rewards, curve):
+    assert standing(latest=[child(reward=reward) for reward in rewards]).curve == curve
+
+
+def test_where_the_time_of_the_latest_children_went():
+    told = [
+        child(0, seconds=4.0, phases={"build": 1.0, "train": 2.0}, metrics={"traces": 1.0}),
+        child(1, seconds=6.0, phases={"train": 5.0}, metrics={"traces": 2.0}),
+        child(2, seconds=9.0, phases=None),
+    ]
+    assert standing(latest=told).phases == "build 10%, train 70%, other 20%, 2 traces a child"
+    assert standing(latest=told[2:]).phases == standing().phases == ""
+    assert standing(latest=[child(seconds=4.0, phases={"train": 4.0})]).phases == "train 100%, other 0%"
+
+
+def test_what_workers_do():
+    workers = standing(busy=[running(worker="2.1.0", progress=40), running(4, worker="2.inline")]).workers
+    assert workers[0] == "worker 1: child 3 for 1m05s, 40 steps, [0]"
+    assert workers[1] == "worker inline: child 4 for 1m05s, 0 steps, [0]"
+    assert standing(busy=[running(started=None, worker=None)]).workers == ["worker ?: child 3 for 0s, 0 steps, [0]"]
+
+
+def test_the_summary():
+    assert standing().summary == "0/10 trained"
+    whole = standing(best=[child(7)], seconds_left=125.0, trained=4, running=2, failed=1, lost=1, ready=9)
+    assert whole.summary == "4/10 trained, 2 running, 1 failed, 1 lost, best 0.5000 (child 7), 2m05s left"
+
+
+@pytest.mark.parametrize("seconds, text", [(0.4, "0s"), (59.6, "1m00s"), (185, "3m05s"), (7620, "2h07m")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("number, text", [(None, "-"), (950, "950"), (26_200, "26.2k"), (1_500_000, "1.5M")])
+def test_quantities(number, text):
+    assert quantity(number) == text
+
+
+def test_a_spec_in_one_line():
+    layer = {
+        "filter_height": 3,
+        "filter_width": 5,
+        "num_filters": 24,
+        "stride_height": 1,
+        "stride_width": 1,
+        "pool": False,
+        "inputs": [],
+    }
+    layers = [layer, layer | {"stride_height": 2, "pool": True, "inputs": [0]}]
+    assert spec_line({"layers": layers}) == "3x5x24(image) 3x5x24/2x1p(0)"
+    assert spec_line({"layer": 1}) == "{'layer': 1}"
+
+
+def shown(standing, notes=()):
+    console = Console(record=True, width=110, file=io.StringIO())
+    console.print(panel(standing, notes))
+    return [line.strip("│ ").rstrip() for line in console.export_text().splitlines()]
+
+
+def test_the_panel():
+    search = dataclasses.replace(SEARCH, refused={"repeat": 3, "too large": 1})
+    latest = [child(number, reward=number / 4, phases={"train": 3.0}) for number in (2, 1, 0)]
+    whole = standing(
+        search,
+        busy=[running(8, progress=40)],
+        latest=latest,
+        best=[child(2, spec=["x"] * 99), child(1)],
+        seconds_left=65.0,
+        trained=3,
+        ready=4,
+        running=1,
+    )
+    lines = shown(whole, ["2 workers can be used of 4"])
+    text = "\n".join(lines)
+    assert lines[0].startswith("╭─ tiny: convnet on digits by reinforce ─") and lines[-1].endswith("─╯")
+    assert "trained        3 of 10 in 30s, about 1m05s left" in text
+    assert "rewards        ▁▅█  0.0000 to 0.5000" in text
+    assert "time           train 75%, other 25%" in text
+    assert "note           2 workers can be used of 4" in text
+    assert "draws refused  3 repeat, 1 too large" in text
+    assert "worker 0: child 8 for 1m05s, 40 steps, [0]" in text
+    heading = next(index for index, line in enumerate(lines) if line.startswith("child  reward"))
+    assert lines[heading + 1].split()[:7] == ["2", "0.5000", "val_accuracy", "0.7500", "1.5M", "950", "4.0"]
+    assert lines[heading + 1].endswith("…") and lines[heading + 2].endswith("[0]")
+
+
+def test_the_panel_of_a_search_that_has_just_begun():
+    text = "\n".join(shown(standing(dataclasses.replace(SEARCH, budget=None, name="[red]"))))
+    assert "[red]: convnet" in text and "0 in 30s" in text
+    assert not any(word in text for word in ("rewards", "time ", "note", "draws", "worker", "reward", " of ", "left"))
+
+
+@pytest.mark.parametrize("note", ["its log is /data/[old]/worker-0.log", "its log is /data[/old]/worker-0.log"])
+def test_a_note_is_shown_as_it_is(note):
+    assert any(line.endswith(note) for line in shown(standing(), [note]))

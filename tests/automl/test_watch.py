@@ -1,0 +1,328 @@
+"""Looking at a search from another terminal, and speaking to it: watch, logs, stop, propose, and resume --set."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+
+import pytest
+from command_line import MINE, OURS, clean_environment, run_automl
+
+from automl.cli import views
+from automl.cli.watch import watch
+from db.owner import Owner
+from db.records import SearchState
+from db.store import Store
+
+INLINE = ("--workers", "0")
+TALKING = MINE.replace(
+    "    worth =", "    print('even' if spec[0] % 2 == 0 else 'odd', flush=True)\n    worth ="
+).replace("    report(2,", "    if spec[0] % 2:\n        raise RuntimeError('it is odd')\n    report(2,")
+
+
+def read(folder, name="mine"):
+    """The search and its children."""
+    with contextlib.closing(Store(str(folder / "automl.db"), readonly=True)) as store:
+        search = store.search(name)
+        return search, store.children(search.id)
+
+
+def unfamiliar(children):
+    """Tokens of a child of `mine` that the search has not."""
+    there = [child.tokens for child in children]
+    return next(tokens for last in range(4) for more in range(4) if (tokens := [3, 3, 3, more, last]) not in there)
+
+
+@pytest.fixture
+def searched(automl, mine, folder):
+    """A finished search of two children."""
+    assert automl("search", "mine", *OURS, "--children", "2", *INLINE).code == 0
+    return folder
+
+
+# logs
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory):
+    """The store of a search whose task prints, and fails with every second child."""
+    folder = tmp_path_factory.mktemp("talking")
+    (folder / "mine.py").write_text(TALKING)
+    environment = clean_environment() | {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    flags = ("--children", "3", "--workers", "1", "--keep-going")
+    ran = run_automl("search", "mine", *OURS, *flags, folder=folder, env=environment)
+    assert ran.code == 0, ran.err
+    return folder
+
+
+@pytest.fixture
+def logs(automl, talking):
+    """The command `logs` for the first child in a state; also its number."""
+    _, children = read(talking)
+
+    def logs(state):
+        number = next(child.number for child in children if child.state == state)
+        return number, automl("logs", "mine", number, "--store", talking / "automl.db")
+
+    return logs
+
+
+def test_logs_of_a_trained_child(logs):
+    number, ran = logs("trained")
+    heading, *text = ran.out.splitlines()
+    assert heading.startswith(f"== attempt 1 of child {number}: worker ") and heading.endswith(", trained")
+    assert "even" in text and "odd" not in text
+
+
+def test_logs_of_a_failed_child_hold_its_traceback(logs):
+    number, ran = logs("failed")
+    heading, *text = ran.out.splitlines()
+    assert heading.startswith(f"== attempt 1 of child {number}: ") and heading.endswith(", raised")
+    assert "odd" in text and "even" not in text
+    assert any(line.startswith("Traceback") for line in text) and "RuntimeError: it is odd" in text
+
+
+def test_logs_of_a_child_that_was_not_tried(logs):
+    number, ran = logs("ready")
+    assert (ran.code, ran.out) == (0, f"Child {number} of mine was not tried yet.\n")
+
+
+def test_logs_of_no_child(automl, talking):
+    assert automl("logs", "mine", "99", "--store", talking / "automl.db").error == (
+        "'mine' has no child 99; see automl show mine."
+    )
+
+
+def test_logs_of_a_child_that_was_trained_inline(automl, searched):
+    lines = automl("logs", "mine", "0").out.splitlines()
+    assert lines[0].endswith(" on this process, trained") and lines[1:] == ["(it printed to the terminal)"]
+
+
+# watch and stop
+
+
+def test_watching_a_finished_search(automl, searched):
+    ran = automl("watch", "mine")
+    assert ran.code == 0 and ran.out.splitlines()[0].split()[:2] == ["child", "reward"]
+    assert ran.out.splitlines()[-1] == "mine is finished: 2 children trained."
+
+
+@pytest.fixture
+def held(searched):
+    """The finished search again under a lease of this process: the store, and the lease."""
+    with contextlib.closing(Store(str(searched / "automl.db"))) as store:
+        yield store, store.take_lease("mine", Owner.this_process())
+
+
+def test_watching_until_the_end(held, capsys, monkeypatch):
+    store, lease = held
+    monkeypatch.setattr(views, "PLAIN_SECONDS", 0.0)
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            store.release(lease, SearchState.PAUSED, "stopped by SIGINT")
+
+    watch("mine", None, pause=pause)
+    lines = capsys.readouterr().out.splitlines()
+    assert pauses == [0.5] * 3
+    assert lines[0].startswith("2/2 trained, ") and lines[1].startswith("child ")  # one line, for nothing changed
+    assert lines[-1] == "mine is paused (stopped by SIGINT): 2 children trained."
+
+
+def test_watching_a_search_whose_process_dies(held, capsys, monkeypatch):
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        monkeypatch.setattr(Store, "is_held", lambda store, name: False)
+
+    watch("mine", None, pause=pause)
+    assert len(pauses) == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "mine is running: 2 children trained.",
+        "Its process is gone. Take it over with: automl resume mine",
+    ]
+
+
+def test_a_search_whose_process_died(automl, searched):
+    """It can be watched, stopped and resumed at once."""
+    here = Owner.this_process()
+    dead = Owner(here.host, here.boot, here.pid, here.started - 1)
+    with contextlib.closing(Store(str(searched / "automl.db"))) as store:
+        store.take_lease("mine", dead)
+    assert automl("watch", "mine").out.splitlines()[-1] == (
+        "Its process is gone. Take it over with: automl resume mine"
+    )
+    assert automl("stop", "mine").out.startswith("mine is not running (running). Go on with: automl resume mine")
+    assert automl("resume", "mine", "--children", "3", *INLINE).out.splitlines()[-2] == "Done: 3 children trained."
+
+
+def test_stopping_a_search_that_does_not_run(automl, searched):
+    before = read(searched)
+    assert automl("stop", "mine").out == (
+        "mine is not running (finished). Go on with: automl resume mine --children 4\n"
+    )
+    assert read(searched) == before
+
+
+def test_stopping_a_search_that_runs(automl, held):
+    store, _ = held
+    assert automl("stop", "mine").out == (
+        "Asked mine to stop: children that run get 10 s.\nGo on later with: automl resume mine\n"
+    )
+    assert store.search("mine").stop_requested is not None
+
+
+def test_a_search_that_is_not_there(automl, searched):
+    for command in (("watch", "mien"), ("logs", "mien", "0"), ("stop", "mien"), ("propose", "mien", "--tokens", "0")):
+        assert "'mien'" in automl(*command).error
+
+
+# propose
+
+
+@pytest.fixture
+def propose(automl, searched):
+    """The command `propose` for `mine`; an object is written to a file for --spec."""
+
+    def propose(*flags, spec=None):
+        if spec is not None:
+            (searched / "spec.json").write_text(spec if isinstance(spec, str) else json.dumps(spec))
+            flags += ("--spec", "spec.json")
+        return automl("propose", "mine", *flags)
+
+    return propose
+
+
+@pytest.mark.parametrize("way", ["tokens", "decisions"])
+def test_a_proposed_child_is_trained(automl, propose, searched, way):
+    tokens = unfamiliar(read(searched)[1])
+    if way == "tokens":
+        ran = propose("--tokens", ",".join(map(str, tokens)))
+    else:
+        ran = propose(spec={f"digit{index}": token for index, token in enumerate(tokens)})
+    assert ran.out == (
+        "Queued for mine: it comes with the next batch that is proposed (see automl show mine).\n"
+        "mine is not running (finished). Go on with: automl resume mine --children 4\n"
+    )
+    assert "  request 1: waits for the next batch\n" in automl("show", "mine").out
+    waiting = "This child waits for the next batch of 'mine' already."
+    assert propose("--tokens", str(tokens)).error == waiting
+    assert automl("resume", "mine", "--children", "12", *INLINE).code == 0
+    (child,) = [child for child in read(searched)[1] if child.origin == "person"]
+    assert (child.tokens, child.state) == (tokens, "trained")
+    assert f"  request 1: is child {child.number}\n" in automl("show", "mine").out
+    (request,) = automl("show", "mine", "--json").json["requests"]
+    assert (request["child"], request["refusal"]) == (child.number, None)
+    assert propose("--tokens", str(tokens)).error == f"'mine' has this child already: it is child {child.number}."
+
+
+def test_a_proposed_child_that_the_search_leaves_out(automl, mine):
+    assert automl("search", "mine", *OURS, "--children", "2", "--fix", "digit0=3", *INLINE).code == 0
+    assert automl("propose", "mine", "--tokens", "0,0,0,0,0").code == 0
+    assert automl("resume", "mine", "--children", "12", *INLINE).code == 0
+    refused = "it is outside what --fix, --only or the schedule leaves"
+    assert f"  request 1: refused, {refused}\n" in automl("show", "mine").out
+    (request,) = automl("show", "mine", "--json").json["requests"]
+    assert (request["child"], request["refusal"]) == (None, refused)
+
+
+BOTH = "Name the child with either --spec FILE or --tokens 0,2,1,…"
+NO_NUMBERS = "is no list of whole numbers; write for example 0,2,1."
+
+
+def test_what_cannot_be_proposed(propose, searched):
+    before = read(searched)
+    assert propose().error == propose("--tokens", "0", spec={}).error == BOTH
+    for text in ("", "a,b", "1,-2", "1.5"):
+        assert propose("--tokens", text).error.endswith(NO_NUMBERS)
+    assert propose("--tokens", "0,1,2").error.startswith("The tokens end before 'digit3': ")
+    assert propose("--tokens", "0,1,2,3,4").error.startswith("Token 4 is out of range for 'digit4': ")
+    assert propose("--tokens", "0,0,0,0,0,0").error.startswith("1 of 6 tokens are left over after the last decision. ")
+    assert propose("--spec", "none.json").error == "none.json cannot be read: No such file or directory."
+    assert propose(spec="{").error.startswith("spec.json is not JSON: ")
+    assert propose(spec=[3, 3, 3, 3, 3]).error.startswith("A spec of this space is a JSON object with a value for ")
+    whole = {f"digit{index}": 3 for index in range(5)}
+    assert propose(spec=whole | {"digit3": 7}).error == "'digit3' cannot be 7; it is one of 0, 1, 2, 3."
+    assert propose(spec=whole | {"digit9": 1}).error == "This child has no decision 'digit9'."
+    del whole["digit4"]
+    assert propose(spec=whole).error == "No value is given for the decision 'digit4'."
+    first = before[1][0]
+    assert propose("--tokens", str(first.tokens)).error == "'mine' has this child already: it is child 0."
+    assert read(searched) == before
+
+
+@pytest.fixture
+def copied(digits, folder):
+    """A copy of the digits' store in the current folder."""
+    path, _ = digits
+    shutil.copy(path, folder / "automl.db")
+    return folder
+
+
+def test_an_exported_spec_that_a_person_changed(automl, copied):
+    """Its layers are those of the child, and where the space has no such child the nearest is told."""
+    assert automl("export", "digits", "--format", "json", "--to", "child.json").code == 0
+    child = json.loads((copied / "child.json").read_text())
+    number = child["number"]
+    assert automl("propose", "digits", "--spec", "child.json").error == (
+        f"'digits' has this child already: it is child {number}."
+    )
+    layer = child["spec"]["layers"][0]
+    layer["num_filters"] = 9
+    (copied / "child.json").write_text(json.dumps(child))
+    assert automl("propose", "digits", "--spec", "child.json").error == (
+        "'layer0/num_filters' cannot be 9; it is one of 8, 12, 16, 24."
+    )
+    layer |= {"num_filters": 8, "more": 1}
+    (copied / "child.json").write_text(json.dumps(child))
+    assert automl("propose", "digits", "--spec", "child.json").error.startswith("The space has no such child; ")
+    del layer["more"]
+    (copied / "other.json").write_text('{"layers": 3}')
+    assert automl("propose", "digits", "--spec", "other.json").error.startswith("This is no spec of a ConvNet: ")
+    there = [other.spec for other in read(copied, "digits")[1]]
+    sizes = [(height, width) for height in (1, 3, 5) for width in (1, 3, 5)]
+    for height, width in sizes:
+        layer["filter_height"], layer["filter_width"] = height, width
+        if child["spec"] not in there:
+            break
+    (copied / "child.json").write_text(json.dumps(child["spec"]))
+    assert automl("propose", "digits", "--spec", "child.json").out.startswith("Queued for digits: ")
+    assert automl("resume", "digits", "--children", "7", *INLINE).code == 0
+    (made,) = [other for other in read(copied, "digits")[1] if other.origin == "person"]
+    assert (made.spec, made.state) == (child["spec"], "trained")
+    assert f"  request 1: is child {made.number}\n" in automl("show", "digits").out
+
+
+# resume --set
+
+
+@pytest.mark.parametrize(
+    "option, error",
+    [
+        ("space.strides=true", "space.strides cannot be changed after a search has begun; start another search with "),
+        ("controller.hidden_units=8", "controller.hidden_units cannot be changed after a search has begun: "),
+        ("task.num_validation=50", "task.num_validation cannot be changed after a search has begun: "),
+        ("task.epohcs=2", "There is no task option called 'epohcs'; there is epochs, "),
+        ("controller.entorpy=2", "There is no controller option called 'entorpy'; there is entropy"),
+    ],
+)
+def test_what_a_resume_cannot_change(automl, copied, option, error):
+    before = read(copied, "digits")
+    assert automl("resume", "digits", "--children", "9", *INLINE, "--set", option).error.startswith(error)
+    assert read(copied, "digits") == before
+
+
+def test_a_resume_that_changes_the_controller(automl, mine, folder):
+    flags = ("--space", "mine.py:space", "--task", "mine.py:evaluate", "--batch-size", "2", *INLINE)
+    assert automl("search", "mine", *flags, "--children", "2").code == 0
+    assert automl("resume", "mine", "--children", "4", "--set", "controller.entropy=0.25").code == 0
+    shown = automl("show", "mine", "--json").json
+    assert [segment["changes"] for segment in shown["segments"]] == [{}, {"controller.entropy": 0.25}]
+    assert shown["settings"]["controller"]["options"] == {"entropy": 0.25}
+    assert "finished, changed controller.entropy" in automl("show", "mine").out
+    assert automl("resume", "mine", "--children", "6").code == 0  # it holds from now on
+    assert automl("show", "mine", "--json").json["settings"]["controller"]["options"] == {"entropy": 0.25}
