@@ -54,8 +54,8 @@ def _tokens(space: Space, spec: Any) -> tuple[int, ...]:
     if hasattr(kind, "decisions") and isinstance(spec, Mapping) and "layers" in spec:
         try:
             values = kind.decisions(spec)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"This is no spec of a {kind.__name__}: {error!r} is missing or wrong.") from None
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(f"This is no spec of a {kind.__name__} as export --format json writes it.") from None
         tokens = space.encode(values, more=True)
         made = spec_to_json(space.decode(tokens).spec)
         if made != spec:

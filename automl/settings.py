@@ -148,6 +148,8 @@ class Asked:
             raise ValueError(
                 "--gpus-per-child and --workers-per-gpu exclude each other; a child has GPUs or shares one."
             )
+        if self.gpus_per_child > 1 and self.xla:
+            raise ValueError("--gpus-per-child and --xla exclude each other; XLA compiles for one device.")
         if self.policy_device not in ("cpu", "gpu"):
             raise ValueError(f"--policy-device is {self.policy_device!r}; it is cpu or gpu.")
         if self.early_stop is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -53,7 +54,8 @@ class Checkpoint:
                 self.path.replace(self.previous)
             partial.replace(self.path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
             logger.warning("The checkpoint %s cannot be written: %s.", self.path, error.strerror)
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -74,5 +76,6 @@ class Checkpoint:
         return None
 
     def remove(self) -> None:
-        for path in (self.path, self.previous):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for path in [*self.path.parent.glob(f"{self.path.stem}.*.partial"), self.path, self.previous]:
+                path.unlink(missing_ok=True)

@@ -24,6 +24,10 @@ class Network(Protocol):
     def moving(self) -> Mapping[str, tf.Variable]:
         """Those that training changes otherwise, for example moving averages."""
 
+    @property
+    def state(self) -> Mapping[str, tf.Variable]:
+        """What else a training goes on from and a model does not need, for example a dropout's random state."""
+
     def train_logits(self, images: tf.Tensor) -> tf.Tensor:
         """The pass of a training step; it may change `moving`."""
 
@@ -46,6 +50,9 @@ class KerasNetwork:
             for name, variable in zip(names.values(), model.weights, strict=True)
             if name not in self.trainable
         }
+        weights = {id(variable) for variable in model.weights}
+        others = [variable for variable in model.variables if id(variable) not in weights]
+        self.state = {place_name(index): variable.value for index, variable in enumerate(others)}
 
     def train_logits(self, images: tf.Tensor) -> tf.Tensor:
         return self._model(images, training=True)

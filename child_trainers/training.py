@@ -91,7 +91,8 @@ def train(
         history.append({"val_accuracy": trainer.validate(), "loss": train_loss})
         if best_epoch() == epoch:
             best_weights = weights_of(network)
-        if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+        due = epoch < recipe.epochs and time.perf_counter() - saved > CHECKPOINT_SECONDS
+        if checkpoint is not None and due:
             checkpoint.save(trainer.arrays(best_weights), {"history": history})
             saved = time.perf_counter()
         try:
@@ -151,6 +152,7 @@ class Trainer:
         arrays |= {f"best/{name}": array for name, array in best_weights.items()}
         if self._scale is not None:
             arrays["scale"] = self._scale.array()
+        arrays |= {f"state/{name}": variable.numpy() for name, variable in self._network.state.items()}
         arrays["steps"] = self._steps_done.numpy()
         return arrays
 
@@ -162,6 +164,8 @@ class Trainer:
             velocity.assign(arrays[f"velocity/{name}"])
         if self._scale is not None:
             self._scale.restore(arrays["scale"])
+        for name, variable in self._network.state.items():
+            variable.assign(arrays[f"state/{name}"])
         self._steps_done.assign(arrays["steps"])
         return {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
 
@@ -291,15 +295,17 @@ class Trainer:
         return correct
 
 
-@functools.cache
 def strategy_of(compute: Compute) -> tf.distribute.Strategy | None:
     """What trains one child on several devices, in step; None for a single one."""
-    if compute.devices == 1:
-        return None
-    gpus = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(gpus) < compute.devices:
-        raise ValueError(f"A child was to be trained on {compute.devices} devices, but there are {len(gpus)}.")
-    return tf.distribute.MirroredStrategy([device.name for device in gpus[: compute.devices]])
+    return None if compute.devices == 1 else _mirrored(compute.devices)
+
+
+@functools.cache  # two of them in one process would mix up their messages
+def _mirrored(count: int) -> tf.distribute.Strategy:
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(found) < count:
+        raise ValueError(f"A child was to be trained on {count} devices, but there are {len(found)}.")
+    return tf.distribute.MirroredStrategy([device.name for device in found[:count]])
 
 
 def scope_of(compute: Compute) -> contextlib.AbstractContextManager[Any]:

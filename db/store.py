@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -658,7 +659,8 @@ class Store(Reader):
                 os.fsync(file.fileno())
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise StoreError(f"Weights cannot be written to {self._artefacts_dir}: {error.strerror}.") from error
         return str(path.absolute())
 

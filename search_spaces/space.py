@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
@@ -124,19 +125,25 @@ class Space:
 
 def _tokens_of(decision: Decision, value: Any) -> tuple[int, ...]:
     if isinstance(decision, Choice):
-        # By text as well: JSON has no tuples, and a person writes 3 for an option "3".
-        for same in (lambda option: option == value, lambda option: str(option) == str(value)):
-            if (
-                token := next((index for index, option in enumerate(decision.options) if same(option)), None)
-            ) is not None:
-                return (token,)
+        # As JSON, which has no tuples and in which true is not 1; else as a person writes it.
+        written = [_as_json(option) for option in decision.options]
+        if _as_json(value) in written:
+            return (written.index(_as_json(value)),)
+        texts = [str(option) for option in decision.options]
+        if type(value) is not bool and str(value) in texts:
+            return (texts.index(str(value)),)
         options = ", ".join(map(str, decision.options))
         raise ValueError(f"{decision.name!r} cannot be {value!r}; it is one of {options}.")
     if not isinstance(value, list | tuple) or not all(type(i) is int and 0 <= i < decision.count for i in value):
-        raise ValueError(
-            f"{decision.name!r} cannot be {value!r}; it is a list of layers before it, 0 to {decision.count - 1}."
+        before = (
+            f"a list of layers before it, 0 to {decision.count - 1}" if decision.count else "[]: no layer is before it"
         )
+        raise ValueError(f"{decision.name!r} cannot be {value!r}; it is {before}.")
     return tuple(int(index in value) for index in range(decision.count))
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _extended(prefix: list[tuple[int, ...]], decision: Decision) -> Iterator[list[tuple[int, ...]]]:

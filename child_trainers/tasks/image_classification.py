@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -118,7 +119,8 @@ class ImageClassification(Task):
         from child_trainers.training import scope_of, train
 
         began = time.perf_counter()
-        with scope_of(self._compute):
+        # Keras is cleared before it builds a model, which cannot be done within a scope.
+        with scope_of(self._compute) if hasattr(spec, "network") else contextlib.nullcontext():
             network, compute = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
         build = time.perf_counter() - began
         outcome = train(network, self._device_data, self.recipe, seed=seed, report=report, compute=compute)
@@ -155,5 +157,9 @@ class ImageClassification(Task):
         return {"test_accuracy": accuracy(model, self.data.x_test, self.data.y_test)}
 
     def describe(self) -> dict[str, Any]:
-        constants = dataclasses.asdict(self.recipe)
-        return {"data": self.name} | constants
+        compute = {"precision": self._compute.precision}
+        if self._compute.xla:
+            compute["xla"] = "on"
+        if self._compute.devices > 1:
+            compute["devices"] = str(self._compute.devices)
+        return {"data": self.name} | dataclasses.asdict(self.recipe) | compute

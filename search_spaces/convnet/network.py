@@ -51,6 +51,7 @@ class ConvNetwork:
         self._momentum = batch_norm_momentum
         self.trainable: dict[str, tf.Variable] = {}
         self.moving: dict[str, tf.Variable] = {}
+        self.state: dict[str, tf.Variable] = {}  # nothing in it is random
         generator = np.random.Generator(np.random.PCG64(seed))
         for index, (layer, shapes) in enumerate(zip(net.layers, self._shapes.layers, strict=True)):
             kernel = (layer.filter_height, layer.filter_width, shapes.read[2], layer.num_filters)

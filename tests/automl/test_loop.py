@@ -124,7 +124,7 @@ def test_killed_again_and_again_it_still_ends_as_the_same_search(tmp_path):
     bench.run(reference, BUDGET)
     store = bench.new_store()
     for _ in range(200):
-        killing = KillingStore(store, 23)
+        killing = KillingStore(store, 29)  # a life in which a child can be delivered
         try:
             bench.run(killing, BUDGET)
             break
@@ -319,12 +319,13 @@ def test_a_request_is_answered_with_the_next_batch(tmp_path, replicas):
     assert child.state == State.TRAINED and child.consumed_by is not None  # it is learned from like any other
 
 
-def test_more_requests_than_a_batch_are_answered_by_the_batches_that_follow(tmp_path):
+@pytest.mark.parametrize(("replicas", "answered_at_first"), [(1, 4), (2, 6)])
+def test_more_requests_than_a_batch_are_answered_by_the_batches_that_follow(tmp_path, replicas, answered_at_first):
     tokens = [(2, 2, last, 0) for last in range(3)] + [(2, 1, last, 0) for last in range(3)]
-    bench = Bench(tmp_path, batch_size=4)
+    bench = Bench(tmp_path, replicas=replicas, batch_size=4)
     store = bench.new_store(tokens)
     bench.run(store, 3)
-    assert answers_in(store) == [0, 1, 2, 3, None, None]
+    assert answers_in(store) == [number if number < answered_at_first else None for number in range(6)]
     bench.run(store, 8)
     assert answers_in(store) == [0, 1, 2, 3, 4, 5]
     assert persons_in(store) == dict(enumerate(tokens))
@@ -372,7 +373,10 @@ def test_going_further_trains_the_same_children_in_whatever_order_they_are_begun
             store = bench.new_store()
             for budget in budgets:
                 assert bench.run(store, budget).state == SearchState.FINISHED
-                assert store.search("search").num_trained == budget
+                search = store.search("search")
+                trained = [child.number for child in store.children(search.id, states=[State.TRAINED])]
+                left = [child.number for child in store.children(search.id, states=[State.READY])]
+                assert len(trained) == search.num_trained == budget and max(trained) < min(left, default=999)
             digests.add(digest(store))
             children = store.children(store.search("search").id, batch=0)
             first = sorted(children, key=lambda child: store.attempts(child.id)[0].started)

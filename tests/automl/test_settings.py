@@ -218,8 +218,11 @@ def test_how_children_are_trained_is_settled_when_a_search_begins(gpus):
         gpus(chosen)
         assert stored_settings(Asked())["compute"] == {"precision": fastest, "xla": False, "devices": 1}
         for precision in ("float32", "bfloat16", "float16"):
-            asked = Asked(precision=precision, xla=True, gpus_per_child=2)
-            assert stored_settings(asked)["compute"] == {"precision": precision, "xla": True, "devices": 2}
+            asked = Asked(precision=precision, xla=True)
+            assert stored_settings(asked)["compute"] == {"precision": precision, "xla": True, "devices": 1}
+    assert stored_settings(Asked(gpus_per_child=2))["compute"]["devices"] == 2
+    with pytest.raises(ValueError, match="--gpus-per-child and --xla exclude each other"):
+        Asked(gpus_per_child=2, xla=True)
 
 
 def test_early_stopping_is_the_recipes_unless_it_is_asked_for():

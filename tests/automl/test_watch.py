@@ -282,7 +282,9 @@ def test_an_exported_spec_that_a_person_changed(automl, copied):
     assert automl("propose", "digits", "--spec", "child.json").error.startswith("The space has no such child; ")
     del layer["more"]
     (copied / "other.json").write_text('{"layers": 3}')
-    assert automl("propose", "digits", "--spec", "other.json").error.startswith("This is no spec of a ConvNet: ")
+    assert automl("propose", "digits", "--spec", "other.json").error == (
+        "This is no spec of a ConvNet as export --format json writes it."
+    )
     there = [other.spec for other in read(copied, "digits")[1]]
     sizes = [(height, width) for height in (1, 3, 5) for width in (1, 3, 5)]
     for height, width in sizes:

@@ -17,7 +17,7 @@ from child_trainers.networks import KerasNetwork, make_network
 from child_trainers.recipes import Recipe
 from child_trainers.task import Task, fresh_start
 from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.training import DeviceData, LossScale, train
+from child_trainers.training import DeviceData, LossScale, Trainer, train
 from child_trainers.worker import ClaimReport, Worker
 from db.records import Delivery, Fault, State
 from search_spaces.convnet.spec import ConvLayer, ConvNet
@@ -280,6 +280,26 @@ def test_a_child_that_is_killed_again_and_again_still_ends_as_the_same(data, uni
     assert run(data, Report(checkpoint), Compute()) == uninterrupted["float32"]
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_all_that_training_goes_on_from_is_restored(data, every_epoch, precision):
+    def trainer(seed):
+        network, compute = make_network(NET, *SHAPES, seed=seed, compute=Compute(precision))
+        return Trainer(network, data, RECIPE, 5, compute)
+
+    one, other = trainer(5), trainer(6)
+    for epoch in range(2):
+        one.train_epoch(epoch)
+    arrays = {name: np.copy(array) for name, array in one.arrays(FIRST).items()}
+    if precision == "float16":
+        assert arrays["scale"].tolist() == [2.0**17, 2]  # doubled after steps 3 and 6 of 8
+    assert other.restore(arrays).keys() == FIRST.keys()
+    again = other.arrays(FIRST)
+    assert arrays.keys() == again.keys() and other.steps_done() == 8
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(again[name], array)
+    assert other.train_epoch(2) == one.train_epoch(2)
+
+
 def test_epochs_since_the_last_checkpoint_are_trained_again(data, uninterrupted, every_epoch, checkpoint, monkeypatch):
     with pytest.raises(Killed):
         run(data, Report(checkpoint, dies_after=1), Compute())
@@ -374,7 +394,7 @@ def test_the_next_worker_goes_on_and_measures_the_earlier_epochs_again(
     assert search.store.measurements(claim.child_id) == []  # those of a lost attempt do not count
     assert sorted(path.name for path in folder.iterdir()) == ["child-0.checkpoint", "child-0.previous"]
     trained = []
-    monkeypatch.setattr(training.Trainer, "train_epoch", spied(training.Trainer.train_epoch, trained))
+    monkeypatch.setattr(Trainer, "train_epoch", spied(Trainer.train_epoch, trained))
     assert new_worker("1.0.2").work_once()
     assert trained == [2, 3]  # epochs from 0
     child, rows = search.child(0), search.store.measurements(claim.child_id)
@@ -400,7 +420,7 @@ def spied(train_epoch, trained):
 def test_a_child_that_is_trained_otherwise_by_now_begins_anew(new_worker, data, every_epoch, monkeypatch, warnings):
     die_in_epoch(new_worker("1.0.1"), 2, monkeypatch)
     trained = []
-    monkeypatch.setattr(training.Trainer, "train_epoch", spied(training.Trainer.train_epoch, trained))
+    monkeypatch.setattr(Trainer, "train_epoch", spied(Trainer.train_epoch, trained))
     other = TrainingTask(data, Recipe(epochs=3, batch_size=16))
     assert new_worker("1.0.2", other).work_once()
     assert trained == [0, 1, 2]
