@@ -224,16 +224,6 @@ class Reader(Database):
             query = select(*columns).where(StepRow.search_id == search_id).order_by(StepRow.number)
             return [Step(**row._mapping, blob=None, blob_sha256=None) for row in connection.execute(query)]
 
-    def rewards(self, search_id: int) -> list[tuple[int, float]]:
-        """(number, reward) of trained children in number order."""
-        query = (
-            select(ChildRow.number, ChildRow.reward)
-            .where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
-            .order_by(ChildRow.number)
-        )
-        with self._read() as connection:
-            return [(number, reward) for number, reward in connection.execute(query) if reward is not None]
-
     def lowest_reward(self, search_id: int, *, before_batch: int) -> float | None:
         """The lowest reward among consumed children of earlier batches."""
         query = select(func.min(ChildRow.reward)).where(

@@ -975,12 +975,11 @@ def test_curves_have_gaps_where_a_metric_has(store: Store) -> None:
     assert [curve.values for curve in store.curves(search.id, "nothing")] == [{}, {}]
 
 
-def test_counts_and_rewards(store: Store) -> None:
+def test_counts(store: Store) -> None:
     search, _ = start(store, children=5)
     deliver_all(store, search, [0.5, None, 0.75])
     claim(store, search)
     assert store.counts(search.id) == {"ready": 1, "running": 1, "trained": 2, "failed": 1, "lost": 0}
-    assert store.rewards(search.id) == [(0, 0.5), (2, 0.75)]
 
 
 def test_lowest_reward_is_of_consumed_children_of_earlier_batches(store: Store) -> None:
