@@ -104,6 +104,8 @@ def environment(threads: int, gpu: str | None) -> dict[str, str]:
         "TF_NUM_INTEROP_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
         "TF_DETERMINISTIC_OPS": "1",
+        # Its convolutions take half the time also on processors for which TensorFlow leaves it off.
+        "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
     }

@@ -152,19 +152,23 @@ def test_the_precision_by_default_of_this_machine_is_a_known_one():
 
 
 def test_environment(monkeypatch):
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
+        monkeypatch.delenv(name, raising=False)
     assert devices.environment(threads=2, gpu=None) == {
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_NUM_INTRAOP_THREADS": "2",
         "TF_NUM_INTEROP_THREADS": "2",
         "OMP_NUM_THREADS": "2",
         "TF_DETERMINISTIC_OPS": "1",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
     assert devices.environment(threads=1, gpu="3")["CUDA_VISIBLE_DEVICES"] == "3"
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     assert devices.environment(threads=1, gpu=None)["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")  # a person's own choice stands
+    assert devices.environment(threads=1, gpu=None)["TF_ENABLE_ONEDNN_OPTS"] == "0"
 
 
 def test_native_prints_are_kept_from_the_terminal_and_nothing_else():
