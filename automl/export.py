@@ -6,6 +6,8 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shutil
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from automl.stored import load_experiment
+from automl.stored import load_experiment, load_space
 from child_trainers.data.dataset import DataError
 from child_trainers.experiment import known
 from db.records import Child, Search, State, StoreError, Training
@@ -97,8 +99,8 @@ class Wanted:
     child: Child
     source: str | None
 
-    def trained(self) -> TrainedModel:
-        """The model with its weights. Raises ExportError, StoreError."""
+    def trained(self, *, numbers_for: str | None = None) -> TrainedModel:
+        """The model with its weights; `numbers_for` is a format that knows no texts. Raises ExportError, StoreError."""
         child = self.child
         training = self._best_training()
         if training is None:
@@ -109,6 +111,10 @@ class Wanted:
         experiment = load_experiment(self.search, **changes)
         if not hasattr(experiment.task, "model"):
             raise ExportError(f"The task {self.search.task} keeps no models; export its children as json.")
+        if numbers_for is not None and experiment.task.reads_words:
+            raise ExportError(
+                f"The model reads words, which {numbers_for} cannot look up; export it as savedmodel or keras."
+            )
         weights = self.store.weights(child.id, kind)
         if weights is None:
             raise ExportError(
@@ -122,7 +128,7 @@ class Wanted:
         except ValueError as error:
             raise StoreError(f"The stored weights do not fit child {child.number}: {error}") from error
         where = "the search" if training is None else f"training again with seed {training.seed}"
-        return TrainedModel(model, experiment.task, metrics["val_accuracy"], where)
+        return TrainedModel(model, spec, experiment.task, metrics[experiment.task.metric], where)
 
     def _best_training(self) -> Training | None:
         trainings = [] if self.source == "search" else self.store.trainings(self.child.id)
@@ -136,26 +142,27 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A model with its weights, and the validation accuracy that was measured where these come from."""
+    """A model with its weights, and the task's metric that was measured where these come from."""
 
     model: keras.Model
+    spec: Any
     task: Any
     stored: float
     where: str
 
-    def check(self, exported: Callable[[np.ndarray], Any]) -> str:
-        """Runs what was exported, from raw images to logits, on the validation images. Raises ExportError."""
+    def check(self, exported: Callable[..., Any]) -> str:
+        """Runs what was exported, from raw inputs to logits, on the validation data. Raises ExportError."""
+        metric = self.task.metric.replace("val_", "validation ")
         try:
-            found = self.task.validate(exported)["val_accuracy"]
+            found = self.task.validate(exported, self.spec)[self.task.metric]
         except DataError as error:
-            return f"its validation accuracy should be {self.stored:.4f}; it was not checked ({error})"
-        # Training folds normalization into convolutions to validate; two images may fall to the other side by that.
-        if abs(found - self.stored) > 2.5 / len(self.task.data.x_validation):
+            return f"its {metric} should be {self.stored:.4f}; it was not checked ({error})"
+        if not self.task.same(found, self.stored):
             raise ExportError(
-                f"The exported model has validation accuracy {found:.4f} where {self.stored:.4f} is stored; nothing "
+                f"The exported model has {metric} {found:.4f} where {self.stored:.4f} is stored; nothing "
                 "was written. Are the data or the versions other ones than in the search?"
             )
-        return f"validation accuracy {found:.4f}, as in {self.where} ({self.stored:.4f})"
+        return f"{metric} {found:.4f}, as in {self.where} ({self.stored:.4f})"
 
 
 def child_json(child: Child) -> dict[str, Any]:
@@ -212,7 +219,21 @@ def _export_python(wanted: Wanted, path: Path) -> str:
             "source(input_shape, num_classes, preprocessing), and a task with images. Export them as json."
         )
     path.write_text(experiment.task.source(spec), encoding="utf-8")
+    if experiment.task.reads_words:
+        return "the cell as a Keras layer and a language model of it, without weights, as readable source"
     return "a Keras model from raw images, without weights, as readable source"
+
+
+def _export_svg(wanted: Wanted, path: Path) -> str:
+    spec = load_space(wanted.search).decode(wanted.child.tokens).spec
+    if not hasattr(spec, "dot"):
+        raise ExportError(f"Children of {wanted.search.name!r} have no drawing; export them as json or python.")
+    command = shutil.which("dot")
+    if command is None:
+        raise ExportError("A drawing needs Graphviz: install its program dot, or see automl show for one as text.")
+    drawn = subprocess.run([command, "-Tsvg"], input=spec.dot(), capture_output=True, text=True, check=True)
+    path.write_text(drawn.stdout, encoding="utf-8")
+    return "a drawing of the cell"
 
 
 def _export_keras(wanted: Wanted, path: Path) -> str:
@@ -235,7 +256,7 @@ def _export_savedmodel(wanted: Wanted, path: Path) -> str:
 def _export_tflite(wanted: Wanted, path: Path) -> str:
     import tensorflow as tf
 
-    trained = wanted.trained()
+    trained = wanted.trained(numbers_for="tflite")
     with tempfile.TemporaryDirectory() as folder:
         trained.model.export(folder, format="tf_saved_model", verbose=False)
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
@@ -260,7 +281,7 @@ def _export_onnx(wanted: Wanted, path: Path) -> str:
         raise ExportError("ONNX needs two packages more: pip install 'automl[onnx]'")
     import onnxruntime
 
-    trained = wanted.trained()
+    trained = wanted.trained(numbers_for="onnx")
     trained.model(np.zeros((1, *trained.model.input_shape[1:]), np.float32))  # it must have been called once
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its converter, about NumPy
@@ -273,6 +294,7 @@ def _export_onnx(wanted: Wanted, path: Path) -> str:
 EXPORTERS: dict[str, Callable[[Wanted, Path], str]] = {
     "json": _export_json,
     "python": _export_python,
+    "svg": _export_svg,
     "keras": _export_keras,
     "savedmodel": _export_savedmodel,
     "tflite": _export_tflite,
@@ -281,6 +303,7 @@ EXPORTERS: dict[str, Callable[[Wanted, Path], str]] = {
 EXTENSIONS = {
     "json": ".json",
     "python": ".py",
+    "svg": ".svg",
     "keras": ".keras",
     "savedmodel": "",
     "tflite": ".tflite",

@@ -109,7 +109,8 @@ class Coordinator:
             on_turn()
             if ending is not None:
                 return ending
-            if self._store.progress(self._search.id).stop_requested:
+            progress = self._store.progress(self._search.id)
+            if progress.stop_requested:
                 stop.request("stopped by automl stop")
             if stop.cause is not None:
                 if not stopping:
@@ -117,7 +118,7 @@ class Coordinator:
                     stopping = True
                 if stop.overdue:
                     return Ending(SearchState.PAUSED, stop.cause)
-                if self._store.progress(self._search.id).running == 0:
+                if progress.running == 0:
                     return self._ending(budget) or Ending(SearchState.PAUSED, stop.cause)
 
     def turn(self, budget: int | None, *, stopping: bool = False) -> Ending | None:

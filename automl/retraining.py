@@ -14,6 +14,7 @@ from automl.settings import completed, task_options
 from automl.stored import load_experiment
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.recipes import RECIPES
+from child_trainers.tasks import kind_of
 from db import blobs
 from db.records import Child, Search, Training
 from db.store import Store
@@ -39,7 +40,7 @@ class TrainReport:
 
 def full_recipe(task: str) -> str | None:
     """The name of a task's longest recipe, the last of its dict; None for a task of one's own."""
-    kind = "npz" if task.startswith("npz:") else task
+    kind = kind_of(task)
     return next(reversed(RECIPES[kind])) if kind in RECIPES else None
 
 
@@ -79,13 +80,13 @@ def retrain(
         if seed in done:
             continue
         name = f"child-{child.number}-train-{recipe_hash}-{seed}.checkpoint"
-        checkpoint = Checkpoint(folder / name, canonical_json([child.tokens, seed, described]))
+        checkpoint = Checkpoint.of(folder / name, child.tokens, seed, described)
         began = time.perf_counter()
         outcome = task.evaluate(spec, seed=seed, report=TrainReport(seed, progress, checkpoint))
         metrics = dict(outcome.metrics)
         weights: Mapping[str, np.ndarray] = outcome.weights or {}
         if weights and hasattr(task, "test"):
-            metrics |= task.test(task.model(spec, dict(weights)))  # type: ignore[attr-defined]
+            metrics |= task.test(task.model(spec, dict(weights)), spec)  # type: ignore[attr-defined]
         training = Training(
             child_id=child.id,
             recipe_hash=recipe_hash,

@@ -29,9 +29,10 @@ from child_trainers.devices import (
 from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, known, make_experiment
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
+from child_trainers.task import Task
 from child_trainers.user_files import UserFile, UserFileError
 from child_trainers.worker import Worker
-from controllers import CONTROLLERS, PRESETS
+from controllers import CONTROLLERS, PRESETS, SCALES
 from controllers.base import Controller
 from db.owner import Owner
 from db.records import Lease, Search, SearchState, StaleLeaseError, UnknownSearchError
@@ -39,6 +40,7 @@ from db.store import Store
 from search_spaces.walk import canonical_hash
 
 VERSIONED = ("automl", "tensorflow", "keras", "numpy", "sqlalchemy")
+BATCH_SIZE = 8  # children that a controller step proposes, where nobody says how many
 INLINE_DEVICE = "this process"  # of children that are trained in the coordinator
 ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
 Progress = Callable[[int, int], None]
@@ -77,7 +79,9 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
     if workers is None:
         workers = default_workers(len(visible_gpus()) // asked.gpus_per_child * asked.workers_per_gpu)
     run = Run(asked.budget, asked.time, workers)
-    replicas = asked.replicas or (2 if run.workers else 1)
+    scale = _scale(asked)
+    replicas = asked.replicas or scale.get("replicas") or (2 if run.workers else 1)
+    batch_size = asked.batch_size or scale.get("batch_size") or BATCH_SIZE
     settings["run"] = dataclasses.asdict(run)
     prepare_process(asked.threads, run.workers, asked.policy_device)
     for file in _user_files(settings).values():
@@ -86,7 +90,7 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
     experiment.task.prepare()  # wrong data must leave no search behind
     settings["task"]["fingerprint"] = experiment.task.fingerprint
     _cost_function(experiment, Limits(**settings["limits"]))
-    _make_controller(settings, experiment, asked.seed, asked.batch_size)
+    _make_controller(settings, experiment, asked.seed, batch_size)
     store.create_search(
         name,
         space=settings["space"]["name"],
@@ -94,12 +98,19 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
         controller=settings["controller"]["name"],
         seed=asked.seed,
         replicas=replicas,
-        batch_size=asked.batch_size,
+        batch_size=batch_size,
         threads=asked.threads,
         settings=settings,
         budget=run.children,
     )
     return run
+
+
+def _scale(asked: Asked) -> Mapping[str, int]:
+    """Batches in flight and their size, where the controller's preset says them."""
+    scales = pkgutil.resolve_name(SCALES[asked.controller]) if asked.controller in SCALES else {}
+    found: Mapping[str, int] = scales.get(asked.controller_preset, {})
+    return found
 
 
 def _check_gpus(per_child: int) -> None:
@@ -195,12 +206,12 @@ def run_search(
     search = store.search(name)
     settings = completed(search.settings if settings is None else settings)
     prepare_process(search.threads, run.workers, settings["policy_device"])
-    _check_gpus(settings["compute"].get("devices", 1))
+    _check_gpus(settings["compute"]["devices"])
     _check_session(settings, own, run.workers)
     # All that may be refused is refused before the lease, which would leave a finished search paused.
     experiment = make_experiment(settings, own=own, progress=progress)
     controller = _make_controller(settings, experiment, search.seed, search.batch_size)
-    _check_fixed(store, search, controller, changes or {})
+    _check_fixed(store, search, controller, experiment.task, changes or {})
     experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
     lease = store.take_lease(name, Owner.this_process())
     ending = Ending(SearchState.PAUSED, ERROR)
@@ -292,15 +303,16 @@ def _check_session(settings: Mapping[str, Any], own: Own, workers: int) -> None:
             raise ValueError(f"This search has a {group} of its own; drop the argument {group}.")
 
 
-def _check_fixed(store: Store, search: Search, controller: Controller, changes: Mapping[str, Any]) -> None:
+def _check_fixed(store: Store, search: Search, controller: Controller, task: Task, changes: Mapping[str, Any]) -> None:
     """Raises ValueError where something is changed on which stored states or metrics depend."""
     fixed = [name for name in changes if name.removeprefix("controller.") in controller.fixed_options]
     if fixed and store.last_step(search.id) is not None:
         raise ValueError(f"{fixed[0]} cannot be changed after a search has begun: what was learned would not fit.")
-    if "task.num_validation" in changes:
-        raise ValueError(
-            "task.num_validation cannot be changed after a search has begun: rewards would no longer compare."
-        )
+    for option in task.fixed_options:
+        if f"task.{option}" in changes:
+            raise ValueError(
+                f"task.{option} cannot be changed after a search has begun: rewards would no longer compare."
+            )
 
 
 def prepare_process(threads: int, workers: int, policy_device: str) -> None:
@@ -351,26 +363,20 @@ def _make_controller(settings: Mapping[str, Any], experiment: Experiment, seed: 
 
 
 def _cost_function(experiment: Experiment, limits: Limits) -> Callable[[Any], Cost]:
-    """Parameters and FLOPs of a spec, where both the space and the task can say.
+    """Parameters and FLOPs of a spec, where they can be told.
 
     Raises:
-        ValueError: a limit was asked for that cannot be judged.
+        ValueError: the task cannot train what the space makes, or a limit was asked for that cannot be judged.
     """
-    shapes = experiment.task.shapes
+    task = experiment.task
     spec = experiment.space.survey()[0].spec
-    if shapes is None or not hasattr(spec, "count"):
-        if limits != Limits():
-            raise ValueError(
-                "--max-params and --max-flops need a space whose specs have a method count(input_shape, num_classes), "
-                "and a task with images; drop the limit."
-            )
-        return lambda spec: Cost(None, None)
-
-    def cost(spec: Any) -> Cost:
-        counted = spec.count(*shapes)
-        return Cost(counted.params, counted.flops)
-
-    return cost
+    task.check(spec)
+    if task.count(spec) is None and limits != Limits():
+        raise ValueError(
+            "--max-params and --max-flops need a space whose specs have a method count(input_shape, num_classes), "
+            "and a task with images; drop the limit."
+        )
+    return lambda spec: Cost(*(task.count(spec) or (None, None)))
 
 
 def _make_pool(
@@ -415,7 +421,7 @@ def _make_pool(
         store,
         order,
         count=run.workers,
-        gpus=gpu_groups(visible_gpus(), settings["compute"].get("devices", 1)),
+        gpus=gpu_groups(visible_gpus(), settings["compute"]["devices"]),
         log_dir=log_dir(store, search.name),
         deadlines=deadlines,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
 from child_trainers.experiment import SESSION, known
 from child_trainers.recipes import EARLY_STOP, PRUNERS, RECIPES
-from child_trainers.tasks import TASKS
+from child_trainers.tasks import DEFAULTS, OF_FILES, TASKS, kind_of
 from child_trainers.user_files import UserFile
 from controllers import CONTROLLERS
 from search_spaces import SPACES
@@ -33,7 +33,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 ADDED_LATER: dict[str, Any] = {
-    "compute": {"precision": "float32", "xla": False},
+    "compute": {"precision": "float32", "xla": False, "devices": 1},
     "workers_per_gpu": 1,
     "early_stop": "none",
     "worker_memory": None,
@@ -48,7 +48,7 @@ class Asked:
     Attributes:
         space: a name, or `FILE.py:FUNCTION`.
         preset: of the space.
-        task: a name, `npz:PATH`, or `FILE.py:FUNCTION`.
+        task: a name, `npz:PATH`, `text:PATH`, or `FILE.py:FUNCTION`; by default the space's own.
         recipe: of the task.
         controller: a name.
         controller_preset: of the controller.
@@ -58,8 +58,8 @@ class Asked:
         max_params, max_flops: what a child may cost.
         minimize, maximize: the metric that counts.
         seed: of everything that is drawn.
-        replicas: batches in flight (K); by default 2 with workers, 1 without.
-        batch_size: children a controller step proposes and an update consumes (m).
+        replicas: batches in flight (K); by default 2 with workers, 1 without, or what the controller's preset says.
+        batch_size: children a controller step proposes and an update consumes (m); by default 8, or as the preset says.
         threads: of each worker.
         children: how many are trained in all.
         time: seconds for this start.
@@ -83,7 +83,7 @@ class Asked:
 
     space: str = "convnet"
     preset: str | None = None
-    task: str = "digits"
+    task: str | None = None
     recipe: str | None = None
     controller: str = "reinforce"
     controller_preset: str | None = None
@@ -97,7 +97,7 @@ class Asked:
     maximize: str | None = None
     seed: int = 0
     replicas: int | None = None
-    batch_size: int = 8
+    batch_size: int | None = None
     threads: int = 1
     children: int | None = None
     time: float | None = None
@@ -158,6 +158,11 @@ class Asked:
             known("precision", self.precision, list(PRECISIONS))
 
     @property
+    def chosen_task(self) -> str:
+        """The task asked for, or the space's own; the digits for a space of a person's."""
+        return self.task if self.task is not None else DEFAULTS.get(self.space, "digits")
+
+    @property
     def budget(self) -> int | None:
         """Children to train: 100 where neither a number nor a time was given."""
         return DEFAULT_CHILDREN if self.children is None and self.time is None else self.children
@@ -210,11 +215,11 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
         "schedule": asked.schedule,
         "limits": {"params": asked.max_params, "flops": asked.max_flops},
         "task": {
-            "name": _task_name(asked.task),
+            "name": _task_name(asked.chosen_task),
             "recipe": asked.recipe,
             "options": options["task"],
             "goal": goal,
-            "file": _file(asked.task),
+            "file": _file(asked.chosen_task),
             "data_dir": _data_dir(asked.data_dir),
         },
         "controller": {
@@ -340,16 +345,16 @@ def _name(what: str, reference: str, names: Mapping[str, Any]) -> str:
 
 
 def _task_name(reference: str) -> str:
-    if reference.startswith("npz:"):
-        path = Path(reference.removeprefix("npz:")).expanduser().absolute()
-        return f"npz:{path}"
-    if reference == "npz":
-        raise ValueError("The task npz needs a file: write npz:PATH.")
+    if reference in OF_FILES:
+        raise ValueError(f"The task {reference} needs a file: write {reference}:PATH.")
+    if (kind := kind_of(reference)) != reference:
+        path = Path(reference.removeprefix(f"{kind}:")).expanduser().absolute()
+        return f"{kind}:{path}"
     return _name("task", reference, TASKS)
 
 
 def _default_early_stop(asked: Asked) -> str:
-    recipe = asked.recipe or next(iter(RECIPES.get(asked.task, {})), None)
+    recipe = asked.recipe or next(iter(RECIPES.get(kind_of(asked.chosen_task), {})), None)
     return EARLY_STOP.get(recipe or "", "none")
 
 

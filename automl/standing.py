@@ -6,6 +6,7 @@ import dataclasses
 
 from db.records import Child, Search, SearchState, State
 from db.store import Store
+from search_spaces.recurrent_cell.spec import RecurrentCell
 
 LATEST = 50  # children that shares of time and the reward curve are taken from
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -64,7 +65,7 @@ class Standing:
         low, high = min(rewards), max(rewards)
         scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
         blocks = "".join(SPARKS[round((reward - low) * scale)] for reward in rewards)
-        return f"{blocks}  {low:.4f} to {high:.4f}"
+        return f"{blocks}  {figure(low)} to {figure(high)}"
 
     @property
     def waiting(self) -> str:
@@ -92,7 +93,7 @@ class Standing:
         parts = [f"{self.num_trained}{budget} trained"]
         parts += [f"{self.counts[state]} {state}" for state in ("running", "failed", "lost") if self.counts[state]]
         if self.best:
-            parts.append(f"best {self.best[0].reward:.4f} (child {self.best[0].number})")
+            parts.append(f"best {figure(self.best[0].reward or 0.0)} (child {self.best[0].number})")
         if self.seconds_left is not None:
             parts.append(f"{duration(self.seconds_left)} left")
         return ", ".join(parts)
@@ -162,11 +163,28 @@ def quantity(number: int | None) -> str:
     return str(number)
 
 
+def figure(value: float) -> str:
+    """A reward or a metric: four places, or three digits where four places would hide them."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3g}"
+
+
 def spec_line(spec: object) -> str:
     """A stored spec in one line, for tables."""
     if isinstance(spec, dict) and isinstance(spec.get("layers"), list):
         return " ".join(_layer(layer) for layer in spec["layers"])
-    return str(spec)
+    cell = _cell(spec)
+    return str(spec) if cell is None else cell.line()
+
+
+def spec_drawing(spec: object) -> list[str]:
+    """A stored spec as lines of a drawing; none where it has no drawing."""
+    cell = _cell(spec)
+    return [] if cell is None else cell.drawing().splitlines()
+
+
+def _cell(spec: object) -> RecurrentCell | None:
+    is_cell = isinstance(spec, dict) and spec.keys() == {field.name for field in dataclasses.fields(RecurrentCell)}
+    return RecurrentCell(**spec) if is_cell else None  # type: ignore[arg-type]
 
 
 def _layer(layer: dict[str, object]) -> str:

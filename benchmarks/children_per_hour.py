@@ -84,8 +84,8 @@ def train_with_keras_tuner(folder: Path, *, tuned: bool) -> None:
 
     from child_trainers.data.cifar10 import load_cifar10
     from child_trainers.devices import default_precision
+    from child_trainers.image_training import to_device
     from child_trainers.recipes import QUICK
-    from child_trainers.training import to_device
     from search_spaces.convnet.spec import ConvLayer, ConvNet
 
     specs = json.loads(Path(folder, "specs.json").read_text())

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from db import blobs
 from db.records import StoreError
+from search_spaces.walk import canonical_json
 
 logger = logging.getLogger(__name__)
 INTERVAL = 20.0  # seconds of training that are worth a checkpoint
@@ -34,6 +35,11 @@ class Checkpoint:
 
     path: Path
     identity: str
+
+    @classmethod
+    def of(cls, path: Path, tokens: Sequence[int], seed: int, how: Any) -> Checkpoint:
+        """That of one child, trained in one way (a JSON value)."""
+        return cls(path, canonical_json([list(tokens), seed, how]))
 
     @property
     def previous(self) -> Path:

@@ -11,22 +11,11 @@ import tensorflow as tf
 
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.task import fresh_start
+from child_trainers.trainer import Variables
 
 
-class Network(Protocol):
+class Network(Variables, Protocol):
     """A classifier from images, float32 (batch, height, width, channels), to logits, float32 (batch, num_classes)."""
-
-    @property
-    def trainable(self) -> Mapping[str, tf.Variable]:
-        """Variables that gradients change, by name, in a fixed order."""
-
-    @property
-    def moving(self) -> Mapping[str, tf.Variable]:
-        """Those that training changes otherwise, for example moving averages."""
-
-    @property
-    def state(self) -> Mapping[str, tf.Variable]:
-        """What else a training goes on from and a model does not need, for example a dropout's random state."""
 
     def train_logits(self, images: tf.Tensor) -> tf.Tensor:
         """The pass of a training step; it may change `moving`."""
@@ -79,11 +68,6 @@ def make_network(
 def place_name(index: int) -> str:
     """The name of the weight at a place."""
     return f"weight{index:04d}"
-
-
-def weights_of(network: Network) -> dict[str, np.ndarray]:
-    """Every weight by name."""
-    return {name: variable.numpy() for name, variable in [*network.trainable.items(), *network.moving.items()]}
 
 
 def set_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:

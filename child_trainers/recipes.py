@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 SCHEDULES = ("steps", "cosine")
+LEVELS = ("word", "character")  # what a token of text is
 PRUNERS = ("none", "median", "hyperband", "asha")  # of children that look hopeless
 
 
@@ -39,23 +41,112 @@ class Recipe:
     last_epochs: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "last_epochs"):
-            if not _is_count(getattr(self, name)):
-                raise ValueError(f"task.{name} is {getattr(self, name)!r}; it must be a whole number above 0.")
-        for name in ("num_train", "num_validation"):
-            value = getattr(self, name)
-            if value is not None and not _is_count(value):
-                raise ValueError(f"task.{name} is {value!r}; it must be a whole number above 0, or null for all.")
-        if not (_is_number(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"task.learning_rate is {self.learning_rate!r}; it must be a number above 0.")
-        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
-            raise ValueError(f"task.momentum is {self.momentum!r}; it must be a number in [0, 1).")
+        _check_counts(self, ("epochs", "batch_size", "last_epochs"))
+        _check_counts(self, ("num_train", "num_validation"), null="all")
+        _check_positive(self, ("learning_rate",))
+        _check_fractions(self, ("momentum",))
         if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"task.weight_decay is {self.weight_decay!r}; it must be a number, 0 or more.")
-        if not isinstance(self.augment, bool):
-            raise ValueError(f"task.augment is {self.augment!r}; it must be true or false.")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"task.schedule is {self.schedule!r}; it is one of {', '.join(SCHEDULES)}.")
+        _check_switches(self, ("augment",))
+        _check_name(self, "schedule", SCHEDULES)
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageRecipe:
+    """Constants of the training of a language model.
+
+    Attributes:
+        epochs: passes over the training text.
+        batch_size: streams of text that are read side by side.
+        unroll: tokens of each stream that one step reads, and through which gradients go back.
+        layers: recurrent layers, one above the other.
+        parameters: the units are as many as this budget allows.
+        units: of every layer and of the embedding; in place of `parameters`.
+        shared_embeddings: the output's matrix is that of the embedding (Press & Wolf 2017; Inan et al. 2017).
+        learning_rate: of plain SGD.
+        decay: what the rate is multiplied by at every epoch after the steady ones.
+        steady_epochs: epochs at the first rate.
+        clip_norm: the gradient's norm is at most this.
+        init_scale: weights start uniform in plus or minus this.
+        embedding_dropout: types that are left out of a step wholly, a share.
+        dropout: of the inputs of each layer and of the output, the same for all tokens of a step, a share.
+        recurrent_dropout: of the state that a layer reads, likewise.
+        level: `word` or `character`: what a token is.
+        vocabulary_size: types that are known, None for all.
+        num_train: tokens to train on, None for all.
+        num_validation: tokens that the reward is read from, None for all.
+
+    Source: Zaremba et al. 2014 (arXiv:1409.2329), section 4.1; dropout as in Gal & Ghahramani 2016 (arXiv:1512.05287).
+    """
+
+    epochs: int = 35
+    batch_size: int = 20
+    unroll: int = 35
+    layers: int = 2
+    parameters: int | None = 20_000_000
+    units: int | None = None
+    shared_embeddings: bool = False
+    learning_rate: float = 1.0
+    decay: float = 1 / 1.2
+    steady_epochs: int = 6
+    clip_norm: float = 5.0
+    init_scale: float = 0.05
+    embedding_dropout: float = 0.0
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    level: str = "word"
+    vocabulary_size: int | None = None
+    num_train: int | None = None
+    num_validation: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_counts(self, ("epochs", "batch_size", "unroll", "layers"))
+        _check_counts(self, ("vocabulary_size", "num_train", "num_validation"), null="all")
+        _check_counts(self, ("parameters", "units"), null="the other")
+        _check_positive(self, ("learning_rate", "decay", "clip_norm", "init_scale"))
+        _check_fractions(self, ("embedding_dropout", "dropout", "recurrent_dropout"))
+        _check_switches(self, ("shared_embeddings",))
+        _check_name(self, "level", LEVELS)
+        if type(self.steady_epochs) is not int or self.steady_epochs < 0:
+            raise ValueError(f"task.steady_epochs is {self.steady_epochs!r}; it must be a whole number, 0 or more.")
+        if self.parameters is None and self.units is None:
+            raise ValueError("task.parameters and task.units are both null; one of them must say how large a model is.")
+        if self.vocabulary_size is not None and self.vocabulary_size < 2:
+            raise ValueError(f"task.vocabulary_size is {self.vocabulary_size}; a text has at least 2 types.")
+
+
+def _check_counts(recipe: Any, names: Iterable[str], *, null: str = "") -> None:
+    """`null` says what null stands for, where it may be given."""
+    for name in names:
+        value = getattr(recipe, name)
+        if not (_is_count(value) or (null and value is None)):
+            or_null = f", or null for {null}" if null else ""
+            raise ValueError(f"task.{name} is {value!r}; it must be a whole number above 0{or_null}.")
+
+
+def _check_positive(recipe: Any, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(recipe, name)
+        if not (_is_number(value) and value > 0):
+            raise ValueError(f"task.{name} is {value!r}; it must be a number above 0.")
+
+
+def _check_fractions(recipe: Any, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(recipe, name)
+        if not (_is_number(value) and 0 <= value < 1):
+            raise ValueError(f"task.{name} is {value!r}; it must be a number in [0, 1).")
+
+
+def _check_switches(recipe: Any, names: Iterable[str]) -> None:
+    for name in names:
+        if not isinstance(getattr(recipe, name), bool):
+            raise ValueError(f"task.{name} is {getattr(recipe, name)!r}; it must be true or false.")
+
+
+def _check_name(recipe: Any, name: str, names: Iterable[str]) -> None:
+    if getattr(recipe, name) not in names:
+        raise ValueError(f"task.{name} is {getattr(recipe, name)!r}; it is one of {', '.join(names)}.")
 
 
 def _is_count(value: Any) -> bool:
@@ -96,10 +187,42 @@ OWN: dict[str, Any] = {"epochs": 10, "batch_size": 64, "learning_rate": 0.05, "s
 # For one network that is to be as good as it can be.
 FULL: dict[str, Any] = {"epochs": 30}
 
+# Zaremba et al. 2014, section 4.1, their model without dropout: 2 layers of 200 units.
+SMALL_LSTM: dict[str, Any] = {
+    "epochs": 13,
+    "unroll": 20,
+    "parameters": None,
+    "units": 200,
+    "decay": 0.5,
+    "steady_epochs": 4,
+    "init_scale": 0.1,
+}
+
+# Zoph & Le 2017, section 4.2: the size of Zaremba's medium model, for 35 epochs. The shares of dropout are not stated
+# there, nor used alike for all cells; these are ours.
+PAPER_TEXT: dict[str, Any] = {"embedding_dropout": 0.2, "dropout": 0.5, "recurrent_dropout": 0.3}
+
+# For processors: enough to rank cells by how fast they learn.
+QUICK_TEXT: dict[str, Any] = {
+    "epochs": 3,
+    "unroll": 20,
+    "parameters": 500_000,
+    "shared_embeddings": True,
+    "decay": 0.5,
+    "steady_epochs": 1,
+    "init_scale": 0.1,
+    "vocabulary_size": 2_000,
+    "num_train": 50_000,
+    "num_validation": 5_000,
+}
+
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {  # of each task: the first is the default, the last the fullest
     "digits": {"default": DIGITS, "full": DIGITS | FULL | {"num_train": None}},
     "cifar10": {"quick": QUICK, "paper": PAPER},
     "npz": {"default": OWN, "full": OWN | FULL},
+    "ptb": {"quick": QUICK_TEXT, "small": SMALL_LSTM, "paper": PAPER_TEXT},
+    "pydoc": {"quick": QUICK_TEXT, "small": SMALL_LSTM},
+    "text": {"quick": QUICK_TEXT, "small": SMALL_LSTM},
 }
 
 EARLY_STOP: dict[str, str] = {"quick": "median"}  # the pruner of each recipe that has one

@@ -91,13 +91,17 @@ class Task(abc.ABC):
 
     Attributes:
         floor: the reward of a failed child, or None where the task has no natural lowest reward.
-        shapes: the input shape and number of classes that specs are built for, or None.
+        metric: what tells a trained child's quality, among its metrics.
+        fixed_options: constants of the recipe without which rewards would no longer compare.
+        reads_words: whether an exported model takes texts instead of numbers.
         fingerprint: of data that a person's file holds, or None where the task's name says which data they are.
         objective: what early stopping goes by, or None where children cannot be stopped early.
     """
 
     floor: float | None = None
-    shapes: tuple[tuple[int, ...], int] | None = None
+    metric: str = "reward"
+    fixed_options: tuple[str, ...] = ()
+    reads_words: bool = False
     objective: Objective | None = None
     fingerprint: str | None = None
 
@@ -110,6 +114,13 @@ class Task(abc.ABC):
     def warm_up(self) -> None:
         """Imports and loads what is slow; a worker calls it before its first child."""
         self.prepare()
+
+    def check(self, spec: Any) -> None:  # noqa: B027 - a person's function takes any
+        """Raises ValueError where this task cannot train specs like this one; called once, with one of the space."""
+
+    def count(self, spec: Any) -> tuple[int, int] | None:
+        """Parameters of a child and FLOPs for one input of it, or None where they cannot be told."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """What a person should know of how children are trained."""

@@ -33,7 +33,6 @@ from child_trainers.task import DivergedError, Outcome, fault_of
 from db import blobs
 from db.records import Claim, Delivery, StoreError
 from db.store import Store
-from search_spaces.walk import canonical_json
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -200,8 +199,8 @@ class Worker:
     def _checkpoint(self, claim: Claim) -> Checkpoint | None:
         if self.checkpoints is None:
             return None
-        identity = canonical_json([list(claim.tokens), claim.seed, self.experiment.task.describe()])
-        return Checkpoint(self.checkpoints / f"child-{claim.number}.checkpoint", identity)
+        path = self.checkpoints / f"child-{claim.number}.checkpoint"
+        return Checkpoint.of(path, claim.tokens, claim.seed, self.experiment.task.describe())
 
     @staticmethod
     def _trained(outcome: Outcome, seconds: float) -> Delivery:

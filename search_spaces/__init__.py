@@ -2,12 +2,15 @@
 
 SPACES = {  # resolved on use, so that listing them imports nothing heavy
     "convnet": "search_spaces.convnet.space:convnet",
+    "recurrent-cell": "search_spaces.recurrent_cell.space:recurrent_cell",
 }
 
 PRESETS = {  # of each space: names of keyword arguments for it; the first is the default
     "convnet": "search_spaces.convnet.space:PRESETS",
+    "recurrent-cell": "search_spaces.recurrent_cell.space:PRESETS",
 }
 
 SCHEDULES = {  # of each space: option values forced by a child's number
     "convnet": "search_spaces.convnet.space:SCHEDULES",
+    "recurrent-cell": "search_spaces.recurrent_cell.space:SCHEDULES",
 }

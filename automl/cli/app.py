@@ -53,12 +53,22 @@ def _root(
 @app.command()
 def search(
     name: Name,
-    space: Annotated[str | None, typer.Option(help="convnet, or FILE.py:FUNCTION.", show_default="convnet")] = None,
-    preset: Annotated[str | None, typer.Option(help="Of the space: small, paper.", show_default="small")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="digits, cifar10, npz:PATH, or FILE.py:FUNCTION.", show_default="digits")
+    space: Annotated[
+        str | None, typer.Option(help="convnet, recurrent-cell, or FILE.py:FUNCTION.", show_default="convnet")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Of the task; for cifar10: quick, paper.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Of the space: small, paper; extended.", show_default="the first")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, cifar10, npz:PATH, ptb, pydoc, text:PATH, or FILE.py:FUNCTION.",
+            show_default="the space's own",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Of the task; for cifar10: quick, paper; for texts: quick, small, paper.")
+    ] = None,
     controller: Annotated[str | None, typer.Option(help="reinforce, random.", show_default="reinforce")] = None,
     controller_preset: Annotated[str | None, typer.Option(help="Of the controller: default, paper.")] = None,
     set: Annotated[
@@ -266,7 +276,7 @@ def propose(
     store: StoreOption = None,
 ) -> None:
     """Queue a child of your own making for a search."""
-    from automl.cli.watch import propose_child
+    from automl.cli.propose import propose_child
 
     propose_child(name, store, spec=spec, tokens=tokens)
 
@@ -302,7 +312,7 @@ def train(
 @app.command()
 def export(
     name: Name,
-    format: Annotated[str, typer.Option("--format", help="json, python, keras, savedmodel, tflite, onnx.")],
+    format: Annotated[str, typer.Option("--format", help="json, python, svg, keras, savedmodel, tflite, onnx.")],
     to: Annotated[Path, typer.Option("--to", help="The file (for savedmodel the folder) to write.")],
     source: Annotated[
         str | None, typer.Option("--from", help="Whose weights: search, train.", show_default="train, if there")
@@ -312,7 +322,7 @@ def export(
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
-    """Export a child: its record, readable Keras source, or a model that gives the stored accuracy."""
+    """Export a child: its record, readable Keras source, or a model that gives the stored metric."""
     from automl.cli.export import write
 
     write(name, store, format, to, child=child, source=source, force=force, data_dir=data_dir)

@@ -10,7 +10,7 @@ from typing import Any
 
 from automl.cli.tables import print_children, print_table
 from automl.results import store_address
-from automl.standing import Clerk, duration, spec_line
+from automl.standing import Clerk, duration, figure, spec_drawing, spec_line
 from db.records import Search
 from db.store import Store
 
@@ -44,7 +44,7 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
             search.name,
             search.state,
             f"{search.num_trained}{'' if search.budget is None else f'/{search.budget}'}",
-            f"{best[search.name][0].reward:.4f}" if best[search.name] else "-",
+            figure(best[search.name][0].reward or 0.0) if best[search.name] else "-",
             search.space,
             search.task,
             search.controller,
@@ -125,6 +125,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
             print(f"    {kind}: {'  '.join(f'{chance:.0%}' for chance in chances)}")
     if standing.best:
         print(f"  best: child {standing.best[0].number}, {spec_line(standing.best[0].spec)}")
+        for line in spec_drawing(standing.best[0].spec):
+            print(f"    {line}")
     print(f"  digest {digest}")
 
 

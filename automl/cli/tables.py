@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from automl.standing import quantity, spec_line
+from automl.standing import figure, quantity, spec_line
 from db.records import Child
 
 
@@ -15,11 +15,11 @@ def print_children(children: Sequence[Child]) -> None:
     rows = []
     for child in children:
         metrics = {key: value for key, value in (child.metrics or {}).items() if isinstance(value, float)}
-        shown = ", ".join(f"{key} {value:.4f}" for key, value in list(metrics.items())[:2]) or "-"
+        shown = ", ".join(f"{key} {figure(value)}" for key, value in list(metrics.items())[:2]) or "-"
         seconds = "-" if child.seconds is None else f"{child.seconds:.1f}"
         cells = [
             str(child.number),
-            f"{child.reward:.4f}",
+            figure(child.reward or 0.0),
             shown,
             quantity(child.params),
             quantity(child.flops),

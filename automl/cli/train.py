@@ -13,7 +13,7 @@ from automl.export import find_child
 from automl.results import store_address
 from automl.retraining import full_recipe, retrain, spread
 from automl.running import checkpoint_dir, prepare_process
-from automl.standing import spec_line
+from automl.standing import figure, spec_line
 from child_trainers.devices import quiet_native_start
 from db.store import Store
 
@@ -42,7 +42,8 @@ def train(
 
         def progress(seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
             told = ", ".join(
-                f"{key} {value}" if isinstance(value, str) else f"{key} {value:.4f}" for key, value in metrics.items()
+                f"{key} {value}" if isinstance(value, str) else f"{key} {figure(value)}"
+                for key, value in metrics.items()
             )
             if not as_json:
                 print(f"seed {seed}, epoch {epoch}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
@@ -69,13 +70,15 @@ def train(
         print(json.dumps([_shown(training.__dict__) for training in trainings], indent=2))
         return
     for training in trainings:
-        told = ", ".join(f"{key} {value:.4f}" for key, value in training.metrics.items() if isinstance(value, float))
+        told = ", ".join(
+            f"{key} {figure(value)}" for key, value in training.metrics.items() if isinstance(value, float)
+        )
         print(f"seed {training.seed}: {told}, {training.seconds:.0f} s")
-    for metric in ("val_accuracy", "test_accuracy"):
+    for metric in (name for name in trainings[0].metrics if name.startswith(("val_", "test_"))):
         values = [training.metrics[metric] for training in trainings if metric in training.metrics]
         if values:
             print(f"{metric} over {len(values)} seeds: {spread(values)}")
-    if any("val_accuracy" in training.metrics for training in trainings):
+    if any(metric.startswith("val_") for metric in trainings[0].metrics):
         print(f"Export the best of them with: automl export {name} --child {chosen.number} --format keras --to FILE")
 
 

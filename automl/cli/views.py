@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from automl.cli.tables import print_children
-from automl.standing import Clerk, Standing, duration, quantity, spec_line
+from automl.standing import Clerk, Standing, duration, figure, quantity, spec_line
 from db.records import State
 from db.store import Store
 
@@ -187,7 +187,7 @@ def best_table(standing: Standing) -> RenderableType:
     rows = [
         (
             str(child.number),
-            f"{child.reward:.4f}",
+            figure(child.reward or 0.0),
             first_metric(child.metrics),
             quantity(child.params),
             quantity(child.flops),
@@ -207,5 +207,5 @@ def best_table(standing: Standing) -> RenderableType:
 def first_metric(metrics: dict[str, object] | None) -> str:
     for name, value in (metrics or {}).items():
         if isinstance(value, float):
-            return f"{name} {value:.4f}"
+            return f"{name} {figure(value)}"
     return "-"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from automl.cli.search import further_command, resume_command
 from automl.cli.views import make_view
@@ -70,27 +69,3 @@ def stop(name: str, store_option: str | None) -> None:
             print(f"Go on later with: {resume_command(store, name)}")
         else:
             print(f"{name} is not running ({search.state}). Go on with: {further_command(store, search)}")
-
-
-def propose_child(name: str, store_option: str | None, *, spec: Path | None, tokens: str | None) -> None:
-    """Queues a person's own child."""
-    from automl.requests import read_spec, request_child
-
-    if (spec is None) == (tokens is None):
-        raise ValueError("Name the child with either --spec FILE or --tokens 0,2,1,…")
-    with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
-        if spec is not None:
-            request_child(store, name, spec=read_spec(spec))
-        else:
-            request_child(store, name, tokens=_parse_tokens(tokens or ""))
-        search = store.search(name)
-        print(f"Queued for {name}: it comes with the next batch that is proposed (see automl show {name}).")
-        if not store.is_held(name):
-            print(f"{name} is not running ({search.state}). Go on with: {further_command(store, search)}")
-
-
-def _parse_tokens(text: str) -> tuple[int, ...]:
-    parts = text.replace(",", " ").replace("[", " ").replace("]", " ").split()
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise ValueError(f"--tokens {text!r} is no list of whole numbers; write for example 0,2,1.")
-    return tuple(map(int, parts))

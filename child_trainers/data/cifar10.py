@@ -12,8 +12,6 @@ import http.client
 import os
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,14 +19,12 @@ import numpy as np
 import platformdirs
 
 from child_trainers.data.dataset import DataError, ImageData, split
+from child_trainers.data.download import Progress, fetch, what_failed
 from child_trainers.data.numpy_unpickler import unpickle_arrays
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_BYTES = 3 * 32 * 32
 MAX_FILE_BYTES = 40_000_000  # official files have at most 31,035,999; no more than this is read of any file
-CHUNK_BYTES = 1 << 18
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +253,7 @@ def _download(home: Path, archive: Archive, progress: Progress | None) -> None:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".cifar10-", dir=destination.parent) as unique:
             packed = Path(unique, "archive.tar.gz")
-            _fetch(archive, packed, progress)
+            fetch(archive, packed, progress)
             unpacked = _unpack(packed, archive.layout, Path(unique))
             try:
                 os.replace(unpacked, destination)
@@ -266,30 +262,7 @@ def _download(home: Path, archive: Archive, progress: Progress | None) -> None:
                 if not any(os.path.exists(destination / name) for name in archive.layout.files):
                     raise
     except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, DataError) as error:
-        raise DataError(_what_to_do(home, archive, f"the download failed: {_reason(error, archive)}")) from error
-
-
-def _fetch(archive: Archive, target: Path, progress: Progress | None) -> None:
-    digest = hashlib.sha256()
-    num_bytes = 0
-    try:
-        with urllib.request.urlopen(archive.url, timeout=archive.timeout) as response, open(target, "wb") as file:
-            # read1 returns what has arrived; read would wait for a whole chunk and make progress look stuck.
-            while chunk := response.read1(CHUNK_BYTES):
-                file.write(chunk)
-                digest.update(chunk)
-                num_bytes += len(chunk)
-                if num_bytes > archive.num_bytes:
-                    raise DataError(f"the server sent more than the expected {archive.num_bytes} bytes")
-                if progress is not None:
-                    progress(num_bytes, archive.num_bytes)
-    except urllib.error.HTTPError as error:
-        error.close()  # it is also the response, and keeps the connection open
-        raise
-    if num_bytes < archive.num_bytes:
-        raise DataError(f"the connection ended after {num_bytes} of {archive.num_bytes} bytes")
-    if digest.hexdigest() != archive.sha256:
-        raise DataError(f"expected sha256 {archive.sha256}, found {digest.hexdigest()}")
+        raise DataError(_what_to_do(home, archive, f"the download failed: {what_failed(error, archive)}")) from error
 
 
 def _unpack(packed: Path, layout: Layout, into: Path) -> Path:
@@ -306,11 +279,3 @@ def _unpack(packed: Path, layout: Layout, into: Path) -> Path:
     if missing:
         raise DataError(f"the archive lacks {min(missing)}")
     return into / layout.folder
-
-
-def _reason(error: Exception, archive: Archive) -> str:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, TimeoutError):
-        return f"nothing came for {archive.timeout:g} seconds"
-    # Cut to a line: a server that does not speak HTTP is quoted here with whatever it sent.
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -21,7 +21,7 @@ from child_trainers.whitening import WHITENING_SOURCE, whitening
 if TYPE_CHECKING:
     import keras
 
-    from child_trainers.training import DeviceData
+    from child_trainers.image_training import DeviceData
 
 SHAPES: dict[str, tuple[tuple[int, ...], int]] = {"digits": ((8, 8, 1), 10), "cifar10": ((32, 32, 3), 10)}
 
@@ -40,6 +40,9 @@ class ImageClassification(Task):
     """
 
     floor = 0.0
+    recipe_kind = Recipe
+    metric = "val_accuracy"
+    fixed_options = ("num_validation",)
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class ImageClassification(Task):
         self._progress = progress
         self._expected = fingerprint
         self._compute = compute
-        metric = "val_accuracy" if goal is None else goal.metric
+        metric = self.metric if goal is None else goal.metric
         self.objective = Objective(metric, goal is None or not goal.minimize, recipe.epochs)
         if goal is not None:
             self.floor = None  # type: ignore[assignment]
@@ -98,12 +101,13 @@ class ImageClassification(Task):
 
     @functools.cached_property
     def _device_data(self) -> DeviceData:
-        from child_trainers.training import to_device
+        from child_trainers.image_training import to_device
 
         return to_device(self.data)
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], int]:  # type: ignore[override]
+    def shapes(self) -> tuple[tuple[int, ...], int]:
+        """The shape of an image and the number of classes."""
         if self.name in SHAPES:
             return SHAPES[self.name]  # known without loading anything
         return self.data.input_shape, self.data.num_classes
@@ -114,9 +118,22 @@ class ImageClassification(Task):
     def warm_up(self) -> None:
         _ = self._device_data
 
+    def check(self, spec: Any) -> None:
+        if not hasattr(spec, "build"):
+            raise ValueError(
+                f"The task {self.name} trains image classifiers, and this space makes {type(spec).__name__}, which "
+                "has no method build(input_shape, num_classes); choose another task or space."
+            )
+
+    def count(self, spec: Any) -> tuple[int, int] | None:
+        if not hasattr(spec, "count"):
+            return None
+        cost = spec.count(*self.shapes)
+        return cost.params, cost.flops
+
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+        from child_trainers.image_training import scope_of, train
         from child_trainers.networks import make_network
-        from child_trainers.training import scope_of, train
 
         began = time.perf_counter()
         # Keras is cleared before it builds a model, which cannot be done within a scope.
@@ -142,19 +159,24 @@ class ImageClassification(Task):
         """A Python file that builds the child's model from raw images, without weights."""
         return str(spec.source(*self.shapes, preprocessing=WHITENING_SOURCE))
 
-    def validate(self, model: Callable[[np.ndarray], Any]) -> dict[str, float]:
+    def validate(self, model: Callable[[np.ndarray], Any], spec: Any = None) -> dict[str, float]:
         """The metrics that `evaluate` stored for the child, of any function from raw images to logits."""
-        from child_trainers.training import accuracy
+        from child_trainers.image_training import accuracy
 
-        return {"val_accuracy": accuracy(model, self.data.x_validation, self.data.y_validation)}
+        return {self.metric: accuracy(model, self.data.x_validation, self.data.y_validation)}
 
-    def test(self, model: Callable[[np.ndarray], Any]) -> dict[str, float]:
+    def test(self, model: Callable[[np.ndarray], Any], spec: Any = None) -> dict[str, float]:
         """The metrics on test images, which no search ever reads; none where there are none."""
-        from child_trainers.training import accuracy
+        from child_trainers.image_training import accuracy
 
         if self.data.x_test is None or self.data.y_test is None:
             return {}
         return {"test_accuracy": accuracy(model, self.data.x_test, self.data.y_test)}
+
+    def same(self, found: float, stored: float) -> bool:
+        """Whether an exported model has the accuracy that its child had."""
+        # Training folds normalization into convolutions to validate; two images may fall to the other side by that.
+        return abs(found - stored) <= 2.5 / len(self.data.x_validation)
 
     def describe(self) -> dict[str, Any]:
         compute = {"precision": self._compute.precision}

@@ -13,7 +13,7 @@ import tensorflow as tf
 from controllers.base import Controller, ControllerState, Draw, Proposal, Result
 from controllers.reinforce.encoding import NewKindError
 from controllers.reinforce.heads import Heads
-from controllers.reinforce.losses import moving_baseline, rank_advantages
+from controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
 from controllers.reinforce.policy import TABLES, Variables, initial_arrays
 from controllers.reinforce.presets import Settings
 from controllers.reinforce.sampling import Sampler
@@ -40,15 +40,19 @@ class Reinforce(Controller):
 
     def __init__(self, space: Space, *, seed: int, width: int, **settings: Any) -> None:
         super().__init__(space, seed=seed, width=width)
-        self.settings = Settings(**settings)
+        self.settings = self.settings_kind(**settings)
         self._surveyed = Heads.of(space.survey())
         self._load(FIRST_STATE, copy.deepcopy(self._surveyed))
 
     fixed_options = ("hidden_units",)
+    settings_kind = Settings
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in dataclasses.fields(Settings))
+        return tuple(field.name for field in dataclasses.fields(cls.settings_kind))
+
+    def _updater_of(self, variables: Variables, longest: int) -> Updater:
+        return Updater(variables, self.settings, _reinforce, passes=1, longest=longest)
 
     def _load(self, state: ControllerState, heads: Heads) -> None:
         """Takes a state into tables as large as `heads`; what the state does not name has its first values."""
@@ -58,6 +62,8 @@ class Reinforce(Controller):
         self._touched = set(state.values["touched"])
         self._best = [Best(best["number"], tuple(best["tokens"]), best["reward"]) for best in state.values["best"]]
         self._rewards: list[float] = state.arrays["rewards"].tolist()
+        pending = state.values.get("pending", {"batches": 0, "children": []})
+        self._pending = Pending(pending["batches"], [Judged(**child) for child in pending["children"]])
         settings = self.settings
         main = initial_arrays(self.seed, settings.hidden_units, settings.initial_range, heads.widths)
         first = {name: np.zeros_like(array) for name, array in main.items()}
@@ -70,7 +76,7 @@ class Reinforce(Controller):
                 _place(main, name, array, heads)
         self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
         self._samplers: dict[int, Sampler] = {}
-        self._updater = Updater(self._variables, settings, longest=heads.longest)
+        self._updater = self._updater_of(self._variables, heads.longest)
         self._updater.steps.assign(float(state.arrays["adam_steps"]))
         for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
             for name, array in arrays.items():
@@ -101,11 +107,21 @@ class Reinforce(Controller):
             advantages = [min(max(reward - baseline, -MOST), MOST) for reward in rewards]
         self._rewards = [*self._rewards, *rewards][-settings.rank_window :]
         self._remember(results)
-        walks = [self._replay(result.number, result.tokens) for result in results]
+        pairs = zip([result for result in results if result.reward is not None], advantages, strict=True)
+        self._pending.children += [
+            Judged(result.number, tuple(result.tokens), tuple(result.log_probs), value) for result, value in pairs
+        ]
+        self._pending.batches += 1
+        told = {"baseline": baseline, "mean_reward": float(np.mean(rewards))}
+        if self._pending.batches < settings.accumulate:
+            return told | {"accumulated": self._pending.batches}
+        judged, self._pending = self._pending.children, Pending()
+        walks = [self._replay(child.number, child.tokens) for child in judged]
         walks += [self._replay(best.number, best.tokens) for best in self._best]
         for walk in walks:
             self._grow(walk.decisions)
-        loss, entropy, probabilities = self._updater(encode(walks, self._heads), advantages, len(self._best))
+        sequences = encode(walks, self._heads, [child.log_probs for child in judged])
+        loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
         self._larger = {}
         self._touched |= {
             decision.kind for walk in walks for decision in walk.decisions if isinstance(decision, Choice)
@@ -113,8 +129,7 @@ class Reinforce(Controller):
         return {
             "loss": loss,
             "entropy": entropy,
-            "baseline": baseline,
-            "mean_reward": float(np.mean(rewards)),
+            **told,
             "probabilities": {
                 kind: [round(float(chance), 6) for chance in probabilities[row, : self._heads.widths[kind]]]
                 for kind, row in self._heads.rows.items()
@@ -141,6 +156,8 @@ class Reinforce(Controller):
             "slots": self._heads.slots,
             "best": [dataclasses.asdict(best) for best in self._best],
         }
+        if self._pending.batches:
+            values["pending"] = dataclasses.asdict(self._pending)
         return ControllerState(arrays, values)
 
     def restore(self, state: ControllerState) -> None:
@@ -177,6 +194,10 @@ class Reinforce(Controller):
         self._best = ranked[: self.settings.imitate]
 
 
+def _reinforce(log_probs: tf.Tensor, old_log_probs: tf.Tensor, advantages: tf.Tensor) -> tf.Tensor:
+    return reinforce_loss(log_probs, advantages)
+
+
 @dataclasses.dataclass(frozen=True)
 class Best:
     """A child worth imitating."""
@@ -184,6 +205,29 @@ class Best:
     number: int
     tokens: tuple[int, ...]
     reward: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A child with its advantage, as it was when it was told."""
+
+    number: int
+    tokens: tuple[int, ...]
+    log_probs: tuple[float | None, ...]
+    advantage: float
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "log_probs"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a state read from JSON has lists
+
+
+@dataclasses.dataclass
+class Pending:
+    """Batches that were told and not yet learned from. Until they are, the weights stay what they are, so their
+    gradients add up to that of all their children."""
+
+    batches: int = 0
+    children: list[Judged] = dataclasses.field(default_factory=list)
 
 
 def _place(target: dict[str, np.ndarray], name: str, array: np.ndarray, heads: Heads) -> None:

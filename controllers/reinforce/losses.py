@@ -28,6 +28,30 @@ def reinforce_loss(log_probs: tf.Tensor, advantages: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_mean(tf.stop_gradient(advantages) * tf.reduce_sum(log_probs, axis=1))
 
 
+def clipped_loss(log_probs: tf.Tensor, old_log_probs: tf.Tensor, advantages: tf.Tensor, clip: float) -> tf.Tensor:
+    """The clipped surrogate of proximal policy optimization, with one ratio a decision.
+
+        r_bt = exp(log pi(a_bt) - log pi_old(a_bt))
+        L = -mean_b [ sum_t min(r_bt A_b, clip(r_bt, 1 - clip, 1 + clip) A_b) - A_b ]
+
+    The last A_b is a constant: with it, forced and padded steps, whose ratio is 1, count nothing.
+
+    Args:
+        log_probs: float32 (batch, steps), natural log-probability of each answer; 0 where forced or padded.
+        old_log_probs: float32 (batch, steps), what it was when the child was drawn; NaN where nobody knows, for which
+            the ratio is 1.
+        advantages: float32 (batch,).
+        clip: how far a ratio may go, in (0, 1).
+
+    Source: Schulman et al. 2017 (arXiv:1707.06347), equation 7.
+    """
+    known = tf.where(tf.math.is_nan(old_log_probs), log_probs, old_log_probs)
+    ratio = tf.exp(log_probs - tf.stop_gradient(known))
+    gain = tf.stop_gradient(advantages)[:, tf.newaxis]
+    clipped = tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip)
+    return -tf.reduce_mean(tf.reduce_sum(tf.minimum(ratio * gain, clipped * gain) - gain, axis=1))
+
+
 def imitation_loss(log_probs: tf.Tensor) -> tf.Tensor:
     """Mean negative log-likelihood of whole children, in nats: the cross-entropy method's fit to an elite.
 

@@ -21,6 +21,7 @@ class Settings:
         entropy: weight of the mean entropy per free token, in the loss's unit.
         imitate: how many of the best children so far are imitated at each step; 0 is off.
         imitation: weight of the mean negative log-probability of the imitated children.
+        accumulate: batches whose gradients are added up before the weights change, once.
     """
 
     hidden_units: int = 35
@@ -32,6 +33,7 @@ class Settings:
     entropy: float = 0.0
     imitate: int = 8
     imitation: float = 0.5
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -44,7 +46,7 @@ class Settings:
             raise ValueError(f"controller.advantage is {self.advantage!r}; it is 'reward' or 'rank'.")
         if not 0 <= self.baseline_decay < 1:
             raise ValueError(f"controller.baseline_decay is {self.baseline_decay}; it must be in [0, 1).")
-        for name in ("hidden_units", "initial_range", "learning_rate", "rank_window"):
+        for name in ("hidden_units", "initial_range", "learning_rate", "rank_window", "accumulate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be above 0 and finite.")
         for name in ("entropy", "imitate", "imitation"):
@@ -63,4 +65,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "imitate": 0,
         "imitation": 0.0,
     },
+    # The same paper, section 4.2: its search for recurrent cells.
+    "paper-cells": {
+        "learning_rate": 0.0005,
+        "baseline_decay": 0.95,
+        "advantage": "reward",
+        "entropy": 0.0,
+        "imitate": 0,
+        "imitation": 0.0,
+        "accumulate": 10,
+    },
+}
+
+SCALES: dict[str, dict[str, int]] = {  # of the search that a preset is for: batches in flight (K) and their size (m)
+    "paper": {"replicas": 100, "batch_size": 8},
+    "paper-cells": {"replicas": 400, "batch_size": 1},
 }

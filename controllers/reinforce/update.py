@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from controllers.reinforce.encoding import ChildEncoder, first_inputs, padding
 from controllers.reinforce.heads import Heads
-from controllers.reinforce.losses import adam, imitation_loss, reinforce_loss
+from controllers.reinforce.losses import adam, imitation_loss
 from controllers.reinforce.policy import (
     Carry,
     Current,
@@ -39,10 +39,15 @@ class Sequences(NamedTuple):
     free_choice: np.ndarray  # float32 (steps, batch), 1 where a choice was drawn and not forced
     bits: np.ndarray  # float32 (steps, batch, slots), the links drawn
     free_bits: np.ndarray  # float32 (steps, batch, slots), 1 where a bit was drawn and not forced
+    old_log_probs: np.ndarray  # float32 (steps, batch), those that children were drawn with, NaN where unknown
 
 
-def encode(walks: Sequence[Walk], heads: Heads) -> Sequences:
-    """Finished walks as arrays for `update`. Raises NewKindError."""
+TokenLogProbs = Sequence[float | None]  # of each token of a child, None where forced; empty where unknown
+
+
+def encode(walks: Sequence[Walk], heads: Heads, log_probs: Sequence[TokenLogProbs] = ()) -> Sequences:
+    """Finished walks as arrays for `update`, the first of them with the log-probabilities that they were drawn with.
+    Raises NewKindError."""
     steps = heads.padded_length(max(len(walk.decisions) for walk in walks))
     shape = (steps, len(walks))
     sequences = Sequences(
@@ -52,10 +57,20 @@ def encode(walks: Sequence[Walk], heads: Heads) -> Sequences:
         np.zeros(shape, np.float32),
         np.zeros((*shape, heads.slots), np.float32),
         np.zeros((*shape, heads.slots), np.float32),
+        np.full(shape, np.nan, np.float32),
     )
     for column, walk in enumerate(walks):
         _encode_child(sequences, column, walk, heads)
+    for column, of_tokens in enumerate(log_probs):
+        if len(of_tokens) == len(walks[column].tokens):
+            sequences.old_log_probs[: len(walks[column].decisions), column] = _by_decision(walks[column], of_tokens)
     return sequences
+
+
+def _by_decision(walk: Walk, of_tokens: TokenLogProbs) -> list[float]:
+    """The log-probability of each answer, which may be of several tokens."""
+    left = iter(of_tokens)
+    return [sum(next(left) or 0.0 for _ in range(decision.num_tokens)) for decision in walk.decisions]
 
 
 def _encode_child(sequences: Sequences, column: int, walk: Walk, heads: Heads) -> None:
@@ -132,19 +147,29 @@ def unroll(variables: Variables, sequences: Sequences) -> tuple[tf.Tensor, tf.Te
     return outputs.stack(), carry.anchors
 
 
+Surrogate = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+
 class Updater:
     """The compiled update; Adam's moments live beside the variables.
 
     Args:
+        surrogate: the loss of drawn children: log-probabilities of answers now and when they were drawn, (batch,
+            steps), and advantages (batch,).
+        passes: steps of Adam that one call takes.
         longest: the most decisions that a child is known to have.
     """
 
-    def __init__(self, variables: Variables, settings: Settings, *, longest: int) -> None:
+    def __init__(
+        self, variables: Variables, settings: Settings, surrogate: Surrogate, *, passes: int, longest: int
+    ) -> None:
         self.first = Variables(*(tf.Variable(tf.zeros_like(variable)) for variable in variables))
         self.second = Variables(*(tf.Variable(tf.zeros_like(variable)) for variable in variables))
         self.steps = tf.Variable(0.0)
         self._variables = variables
         self._settings = settings
+        self._surrogate = surrogate
+        self._passes = passes
         self._update: Any = None
         # XLA makes the update of 120 decisions three times as fast, and takes four seconds to compile it.
         self._compiled = longest >= COMPILED_LENGTH
@@ -152,10 +177,11 @@ class Updater:
     def __call__(
         self, sequences: Sequences, advantages: Sequence[float], num_imitated: int
     ) -> tuple[float, float, np.ndarray]:
-        """One step on the first children by REINFORCE, and on the last `num_imitated` by imitation.
+        """Learns from the first children by the surrogate, and from the last `num_imitated` by imitation.
 
         Returns:
-            the loss, the mean entropy in nats per free token, and the mean probabilities (kinds, width).
+            of the last pass: the loss, the mean entropy in nats per free token, and the mean probabilities (kinds,
+            width), all as they were before it.
         """
         if self._update is None:
             # One trace for every number of steps and children: the graph that a first batch's shape would give is a
@@ -168,9 +194,10 @@ class Updater:
                 self._graph, input_signature=(signature, vector, scalar), jit_compile=self._compiled
             )
         tensors = tf.nest.map_structure(tf.constant, sequences)
-        loss, entropy, probabilities = self._update(
-            tensors, tf.constant(advantages, tf.float32), tf.constant(num_imitated)
-        )
+        for _ in range(self._passes):
+            loss, entropy, probabilities = self._update(
+                tensors, tf.constant(advantages, tf.float32), tf.constant(num_imitated)
+            )
         return float(loss), float(entropy), probabilities.numpy()
 
     def _graph(
@@ -180,7 +207,8 @@ class Updater:
         with tf.GradientTape() as tape:
             found = children_log_probs(self._variables, sequences)
             drawn = tf.shape(advantages)[0]
-            loss = reinforce_loss(found.log_probs[:drawn], advantages) - settings.entropy * found.entropy
+            old = tf.transpose(sequences.old_log_probs)[:drawn]
+            loss = self._surrogate(found.log_probs[:drawn], old, advantages) - settings.entropy * found.entropy
             if settings.imitate:
                 imitated = imitation_loss(found.log_probs[drawn:])
                 loss += settings.imitation * tf.where(num_imitated > 0, imitated, 0.0)

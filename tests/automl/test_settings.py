@@ -242,7 +242,7 @@ def test_settings_of_an_earlier_version_mean_what_they_meant_then():
     assert completed(settings) == settings
     old = {name: value for name, value in settings.items() if name not in late}
     assert completed(old) == old | {
-        "compute": {"precision": "float32", "xla": False},
+        "compute": {"precision": "float32", "xla": False, "devices": 1},
         "workers_per_gpu": 1,
         "early_stop": "none",
         "worker_memory": None,

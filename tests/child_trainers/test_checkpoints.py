@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from child_trainers import training
+from child_trainers import trainer
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.devices import Compute
 from child_trainers.experiment import Experiment
+from child_trainers.image_training import DeviceData, ImageTrainer, LossScale, train
 from child_trainers.networks import KerasNetwork, make_network
 from child_trainers.recipes import Recipe
 from child_trainers.task import Task, fresh_start
 from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.training import DeviceData, LossScale, Trainer, train
 from child_trainers.worker import ClaimReport, Worker
 from db.records import Delivery, Fault, State
 from search_spaces.convnet.spec import ConvLayer, ConvNet
@@ -256,7 +256,7 @@ def uninterrupted(data):
 
 @pytest.fixture
 def every_epoch(monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(LossScale, "PATIENCE", 3)  # so that it changes within these few steps
 
 
@@ -282,16 +282,16 @@ def test_a_child_that_is_killed_again_and_again_still_ends_as_the_same(data, uni
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_all_that_training_goes_on_from_is_restored(data, every_epoch, precision):
-    def trainer(seed):
+    def made(seed):
         network, compute = make_network(NET, *SHAPES, seed=seed, compute=Compute(precision))
-        return Trainer(network, data, RECIPE, 5, compute)
+        return ImageTrainer(network, data, RECIPE, 5, compute)
 
-    one, other = trainer(5), trainer(6)
+    one, other = made(5), made(6)
     for epoch in range(2):
         one.train_epoch(epoch)
     arrays = {name: np.copy(array) for name, array in one.arrays(FIRST).items()}
     if precision == "float16":
-        assert arrays["scale"].tolist() == [2.0**17, 2]  # doubled after steps 3 and 6 of 8
+        assert (arrays["slot/scale"], arrays["slot/good_steps"]) == (2.0**17, 2)  # doubled after steps 3 and 6 of 8
     assert other.restore(arrays).keys() == FIRST.keys()
     again = other.arrays(FIRST)
     assert arrays.keys() == again.keys() and other.steps_done() == 8
@@ -303,7 +303,7 @@ def test_all_that_training_goes_on_from_is_restored(data, every_epoch, precision
 def test_epochs_since_the_last_checkpoint_are_trained_again(data, uninterrupted, every_epoch, checkpoint, monkeypatch):
     with pytest.raises(Killed):
         run(data, Report(checkpoint, dies_after=1), Compute())
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 1e9)
     with pytest.raises(Killed):
         run(data, Report(checkpoint, dies_after=3), Compute())
     assert len(checkpoint.load()[1]["history"]) == 1
@@ -394,7 +394,7 @@ def test_the_next_worker_goes_on_and_measures_the_earlier_epochs_again(
     assert search.store.measurements(claim.child_id) == []  # those of a lost attempt do not count
     assert sorted(path.name for path in folder.iterdir()) == ["child-0.checkpoint", "child-0.previous"]
     trained = []
-    monkeypatch.setattr(Trainer, "train_epoch", spied(Trainer.train_epoch, trained))
+    monkeypatch.setattr(ImageTrainer, "train_epoch", spied(ImageTrainer.train_epoch, trained))
     assert new_worker("1.0.2").work_once()
     assert trained == [2, 3]  # epochs from 0
     child, rows = search.child(0), search.store.measurements(claim.child_id)
@@ -420,7 +420,7 @@ def spied(train_epoch, trained):
 def test_a_child_that_is_trained_otherwise_by_now_begins_anew(new_worker, data, every_epoch, monkeypatch, warnings):
     die_in_epoch(new_worker("1.0.1"), 2, monkeypatch)
     trained = []
-    monkeypatch.setattr(Trainer, "train_epoch", spied(Trainer.train_epoch, trained))
+    monkeypatch.setattr(ImageTrainer, "train_epoch", spied(ImageTrainer.train_epoch, trained))
     other = TrainingTask(data, Recipe(epochs=3, batch_size=16))
     assert new_worker("1.0.2", other).work_once()
     assert trained == [0, 1, 2]

@@ -19,13 +19,13 @@ import tensorflow as tf
 (processor,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from child_trainers import training
+from child_trainers import image_training
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.devices import Compute
 from child_trainers.networks import make_network
 from child_trainers.recipes import Recipe
 from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.training import DeviceData, Trainer, scope_of
+from child_trainers.image_training import DeviceData, ImageTrainer, scope_of
 from search_spaces.convnet.spec import ConvLayer, ConvNet
 
 NET = ConvNet((ConvLayer(3, 3, 16, ()),))
@@ -83,7 +83,7 @@ def held(compute):
     \"\"\"What each device holds after an epoch.\"\"\"
     with scope_of(compute):
         network, _ = make_network(SMALLEST, *made.shapes, seed=5, compute=compute)
-    trainer = Trainer(network, made._device_data, made.recipe, 5, compute)
+    trainer = ImageTrainer(network, made._device_data, made.recipe, 5, compute)
     return {
         "loss": trainer.train_epoch(0),
         "trainable": differences(network.trainable.items()),
@@ -114,9 +114,9 @@ for devices in (1, 2):
     compute = Compute(devices=devices)
     with scope_of(compute):
         network = Linear()
-    trainer = Trainer(network, made._device_data, made.recipe, 5, compute)
+    trainer = ImageTrainer(network, made._device_data, made.recipe, 5, compute)
     losses = [trainer.train_epoch(epoch) for epoch in range(2)]
-    found["linear"].append([losses, trainer.validate(), network.trainable["kernel"].numpy().tolist()])
+    found["linear"].append([losses, trainer.metrics()["val_accuracy"], network.trainable["kernel"].numpy().tolist()])
 
 # Of two images that are alike, one for each device, each is changed in its own way.
 seen = []
@@ -133,11 +133,11 @@ compute = Compute(devices=2)
 with scope_of(compute):
     network = Seeing()
 x, y = tf.repeat(made._device_data.x_train[:1], 8, axis=0), tf.repeat(made._device_data.y_train[:1], 8)
-Trainer(network, DeviceData(x, y, x, y), Recipe(batch_size=8, augment=True), 5, compute).train_epoch(0)
+ImageTrainer(network, DeviceData(x, y, x, y), Recipe(batch_size=8, augment=True), 5, compute).train_epoch(0)
 found["augmented"] = [len(seen), [len(images) for images in seen], not np.array_equal(*seen)]
 
 # One that is killed.
-training.CHECKPOINT_SECONDS = 0
+image_training.CHECKPOINT_SECONDS = 0
 checkpoint = Checkpoint(Path(tempfile.mkdtemp()) / "child-0.checkpoint", "child")
 try:
     task(report=Report(checkpoint, dies_after=1))

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from child_trainers.devices import FLOAT32, Compute
-from child_trainers.networks import KerasNetwork, make_network, set_weights, weights_of
+from child_trainers.networks import KerasNetwork, make_network, set_weights
+from child_trainers.trainer import weights_of
 from db import blobs
 from search_spaces.convnet.network import ConvNetwork
 from search_spaces.convnet.spec import ConvLayer, ConvNet

@@ -166,7 +166,7 @@ def test_a_task_must_be_callable():
 def test_a_goal_reaches_what_a_function_returns():
     task = FunctionTask(lambda: {"loss": 4}, goal=MINIMIZE)
     assert task.evaluate(None, seed=0, report=no_report).reward == -4.0
-    assert (task.floor, task.shapes, task.describe()) == (None, None, {})
+    assert (task.floor, task.count(None), task.describe()) == (None, None, {})
 
 
 def test_a_function_starts_from_its_seed_whatever_ran_before():

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from controllers.reinforce.losses import adam, imitation_loss, moving_baseline, rank_advantages, reinforce_loss
+from controllers.reinforce.losses import (
+    adam,
+    clipped_loss,
+    imitation_loss,
+    moving_baseline,
+    rank_advantages,
+    reinforce_loss,
+)
 
 LOG_PROBS = [[-1.0, -2.0], [-0.5, 0.0]]  # two children, of which the second ends after one step
 
@@ -21,6 +28,30 @@ def test_reinforce_loss_hand_computed():
     to_log_probs, to_advantages = tape.gradient(loss, [log_probs, advantages])
     np.testing.assert_array_equal(to_log_probs, [[-1.0, -1.0], [0.5, 0.5]])  # -advantage / 2
     assert to_advantages is None
+
+
+def test_clipped_loss_hand_computed():
+    # Child 0, advantage 2: ratios 1.5 and 0.5, clipped at 0.8 and 1.2: min(3, 2.4) - 2 and min(1, 1.6) - 2.
+    # Child 1, advantage -1: ratio 1.5, min(-1.5, -1.2) + 1; a padded step counts nothing.
+    now = tf.constant([[math.log(0.6), math.log(0.2)], [math.log(0.3), 0.0]])
+    old = tf.constant([[math.log(0.4), math.log(0.4)], [math.log(0.2), 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(now)
+        loss = clipped_loss(now, old, tf.constant([2.0, -1.0]), 0.2)
+    assert float(loss) == pytest.approx(-((0.4 - 1.0) + (-0.5 + 0.0)) / 2)
+    # Nothing flows where the clipped value is the smaller one; elsewhere -ratio * advantage / 2.
+    np.testing.assert_allclose(tape.gradient(loss, now), [[0.0, -0.5], [0.75, 0.5]], rtol=1e-5)
+
+
+def test_a_first_clipped_step_is_that_of_reinforce():
+    log_probs, advantages = tf.constant(LOG_PROBS), tf.constant([2.0, -1.0])
+    gradients = []
+    for old in (log_probs, tf.fill((2, 2), math.nan)):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(log_probs)
+            losses = clipped_loss(log_probs, old, advantages, 0.2), reinforce_loss(log_probs, advantages)
+        gradients += [tape.gradient(loss, log_probs).numpy().tolist() for loss in losses]
+    assert gradients[0] == gradients[1] == gradients[2] == gradients[3]
 
 
 def test_imitation_loss_hand_computed():

@@ -3,9 +3,9 @@
 import functools
 import json
 import pkgutil
-import random
 
 import pytest
+from sampling import sample
 
 import search_spaces
 from search_spaces.decisions import Choice
@@ -25,19 +25,6 @@ def function(request):
     # Through JSON, since settings come from a command line and are stored.
     settings = json.loads(json.dumps(pkgutil.resolve_name(search_spaces.PRESETS[name])[preset]))
     return functools.partial(pkgutil.resolve_name(search_spaces.SPACES[name]), **settings)
-
-
-def sample(space, seed):
-    """A finished walk, each answer drawn uniformly from those that are allowed."""
-    generator = random.Random(seed)
-    walk = space.walk(0)
-    while (decision := walk.decision) is not None:
-        if isinstance(decision, Choice):
-            allowed = [token for token in range(len(decision.options)) if decision.allows(token)]
-            walk.answer((generator.choice(allowed),))
-        else:
-            walk.answer(tuple(generator.randrange(2) if bit is None else bit for bit in decision.forced))
-    return walk
 
 
 def test_every_space_has_presets():

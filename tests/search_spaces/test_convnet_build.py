@@ -1,4 +1,3 @@
-import random
 import shutil
 import subprocess
 import sys
@@ -6,23 +5,18 @@ import sys
 import keras
 import numpy as np
 import pytest
+import sampling
 
 from search_spaces.convnet.build import build
 from search_spaces.convnet.space import PRESETS, convnet
 from search_spaces.convnet.spec import ConvLayer, ConvNet
-from search_spaces.decisions import Choice
 from search_spaces.space import Space
 
 INPUT_SHAPE = (9, 7, 3)
 
 
 def sample(seed, **arguments):
-    generator = random.Random(seed)
-    walk = Space(lambda: convnet(**arguments)).walk(0)
-    while (decision := walk.decision) is not None:
-        size = len(decision.options) if isinstance(decision, Choice) else 2
-        walk.answer(tuple(generator.randrange(size) for _ in range(decision.num_tokens)))
-    return walk.spec
+    return sampling.sample(Space(lambda: convnet(**arguments)), seed).spec
 
 
 def images(batch, input_shape=INPUT_SHAPE):

@@ -1,16 +1,15 @@
 """The plain-TensorFlow network is the Keras model: the same numbers from the same weights."""
 
 import math
-import random
 
 import numpy as np
 import pytest
+import sampling
 import tensorflow as tf
 
 from search_spaces.convnet.build import build
 from search_spaces.convnet.space import PRESETS, convnet
 from search_spaces.convnet.spec import ConvLayer, ConvNet
-from search_spaces.decisions import Choice
 from search_spaces.space import Space
 
 CLASSES = 4
@@ -18,12 +17,7 @@ BATCH = 6
 
 
 def sample(seed, **arguments):
-    generator = random.Random(seed)
-    walk = Space(lambda: convnet(**arguments)).walk(0)
-    while (decision := walk.decision) is not None:
-        size = len(decision.options) if isinstance(decision, Choice) else 2
-        walk.answer(tuple(generator.randrange(size) for _ in range(decision.num_tokens)))
-    return walk.spec
+    return sampling.sample(Space(lambda: convnet(**arguments)), seed).spec
 
 
 TINY = {"filter_heights": [1, 2, 3, 4], "filter_widths": [1, 3, 5], "num_filters": [2, 3, 5]}

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from child_trainers import training
+from child_trainers import image_training
 from child_trainers.data.dataset import ImageData
 from child_trainers.devices import Compute, environment
-from child_trainers.networks import KerasNetwork, weights_of
+from child_trainers.image_training import DeviceData, ImageTrainer, LossScale, augment, learning_rate, train
+from child_trainers.networks import KerasNetwork
 from child_trainers.process import ROOT
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, fresh_start
 from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.training import DeviceData, LossScale, Trainer, augment, learning_rate, train
+from child_trainers.trainer import weights_of
 from search_spaces.convnet.spec import ConvLayer, ConvNet
 
 SECONDS = 10.0  # how long a test waits for what should come at once
@@ -90,7 +91,7 @@ class OwnNetwork:
 
 def test_whitening_by_hand():
     images = np.array([[[[0.0], [2.0]], [[4.0], [6.0]]], [[[5.0], [5.0]], [[5.0], [5.0]]]], np.float32)
-    whitened = np.asarray(training.whitening((2, 2, 1))(images))
+    whitened = np.asarray(image_training.whitening((2, 2, 1))(images))
     # Mean 3 and variance (9 + 1 + 1 + 9) / 4 = 5; a blank image becomes zeros.
     np.testing.assert_allclose(whitened[0, :, :, 0], np.array([[-3, -1], [1, 3]]) / math.sqrt(5.01), rtol=1e-5)
     np.testing.assert_allclose(whitened[0, :, :, 0], np.array([[-3, -1], [1, 3]]) / math.sqrt(5), rtol=2e-3)
@@ -101,7 +102,7 @@ def test_whitening_is_over_height_width_and_channels_of_each_image():
     images = np.random.default_rng(0).integers(256, size=(3, 5, 6, 2)).astype(np.float32)
     mean = images.mean(axis=(1, 2, 3), keepdims=True)
     std = images.std(axis=(1, 2, 3), keepdims=True)
-    layer = training.whitening((5, 6, 2))
+    layer = image_training.whitening((5, 6, 2))
     np.testing.assert_allclose(layer(images), (images - mean) / std, rtol=1e-4, atol=1e-5)
     assert layer.weights == []
 
@@ -109,13 +110,14 @@ def test_whitening_is_over_height_width_and_channels_of_each_image():
 def test_to_device_whitens_training_and_validation_images_alike():
     x = np.random.default_rng(0).integers(256, size=(5000, 2, 2, 1)).astype(np.uint8)  # more than one part of 4,096
     y = (np.arange(5000) % 2).astype(np.int32)
-    data = training.to_device(
+    data = image_training.to_device(
         ImageData(name="x", x_train=x, y_train=y, x_validation=x[:9], y_validation=y[:9], num_classes=2)
     )
     assert data.x_train.shape == x.shape and data.x_train.dtype == tf.float32
     # Up to the last bit, which depends on an image's place in its batch.
     np.testing.assert_allclose(data.x_train[:9], data.x_validation, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(data.x_train, training.whitening((2, 2, 1))(x.astype(np.float32)), rtol=1e-5, atol=1e-6)
+    whitened = image_training.whitening((2, 2, 1))(x.astype(np.float32))
+    np.testing.assert_allclose(data.x_train, whitened, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(data.y_train, y)
 
 
@@ -180,8 +182,8 @@ def run_with_accuracies(monkeypatch, accuracies, last_epochs=5):
             variable.assign(tf.fill(variable.shape, epoch + 1.0))
         return 1.0 / (epoch + 1)
 
-    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
-    monkeypatch.setattr(Trainer, "validate", lambda trainer: next(given))
+    monkeypatch.setattr(ImageTrainer, "train_epoch", train_epoch)
+    monkeypatch.setattr(ImageTrainer, "metrics", lambda trainer: {"val_accuracy": next(given)})
     recipe = Recipe(epochs=len(accuracies), batch_size=10, last_epochs=last_epochs)
     report = FakeReport()
     return train(network, random_data(), recipe, seed=0, report=report), report
@@ -228,7 +230,7 @@ def test_one_step_by_hand():
     """Weights (1, 1): probabilities (0.5, 0.5), so the gradient of the loss is (-0.5, 0.5), and the loss is log 2."""
     model = linear_model((1, 1, 1), 2, kernel_initializer="ones")
     recipe = Recipe(epochs=4, batch_size=1, learning_rate=0.1, momentum=0.9, weight_decay=0.2, augment=False)
-    trainer = Trainer(KerasNetwork(model), one_pixel_data(), recipe, seed=0)
+    trainer = ImageTrainer(KerasNetwork(model), one_pixel_data(), recipe, seed=0)
     assert trainer.train_epoch(0) == pytest.approx(math.log(2))
     kernel, bias = model.get_weights()
     # With decay g = (-0.3, 0.7), v = -0.1 g, w = 1 + 0.9 v - 0.1 g = 1 - 0.19 g; the bias is not decayed.
@@ -240,7 +242,7 @@ def test_steps_equal_keras_sgd_with_nesterov_and_decay():
     data = random_data()
     models = [linear_model(kernel_initializer=keras.initializers.GlorotUniform(seed=1)) for _ in range(2)]
     recipe = Recipe(epochs=8, batch_size=32, learning_rate=0.3, momentum=0.8, weight_decay=0.01, augment=False)
-    trainer = Trainer(KerasNetwork(models[0]), data, recipe, seed=0)
+    trainer = ImageTrainer(KerasNetwork(models[0]), data, recipe, seed=0)
     optimizer = keras.optimizers.SGD(0.3, momentum=0.8, nesterov=True)
     kernel, bias = models[1].trainable_variables
     for epoch, rate in enumerate([0.3] * 4 + [0.03] * 2 + [0.003] * 2):  # by the recipe's schedule
@@ -261,8 +263,8 @@ def test_each_step_of_an_epoch_starts_from_the_one_before():
     many = data._replace(x_train=tf.repeat(data.x_train, 40, axis=0), y_train=tf.repeat(data.y_train, 40))
     recipe = Recipe(epochs=100, batch_size=1, learning_rate=0.3, augment=False)
     one_epoch, many_epochs = OwnNetwork(), OwnNetwork()
-    loss = Trainer(one_epoch, many, recipe, seed=0).train_epoch(0)
-    trainer = Trainer(many_epochs, data, recipe, seed=0)
+    loss = ImageTrainer(one_epoch, many, recipe, seed=0).train_epoch(0)
+    trainer = ImageTrainer(many_epochs, data, recipe, seed=0)
     losses = [trainer.train_epoch(epoch) for epoch in range(40)]
     assert loss == pytest.approx(np.mean(losses), rel=1e-5) and losses[-1] < 0.1 * losses[0]
     np.testing.assert_allclose(one_epoch.trainable["kernel"], many_epochs.trainable["kernel"], rtol=1e-6)
@@ -276,7 +278,7 @@ def test_every_epoch_has_its_own_order_of_images():
     for seed, epoch in ((0, 0), (0, 0), (1, 0), (0, 1)):
         network = linear_network(kernel_initializer="zeros")
         recipe = Recipe(epochs=100, batch_size=1, learning_rate=0.05, augment=False)
-        Trainer(network, data, recipe, seed).train_epoch(epoch)
+        ImageTrainer(network, data, recipe, seed).train_epoch(epoch)
         after.append(weights_of(network)["weight0000"])
     np.testing.assert_array_equal(after[0], after[1])
     assert np.any(after[0] != after[2]) and np.any(after[0] != after[3])
@@ -287,7 +289,7 @@ def test_every_epoch_augments_anew(augmented):
     """One image, and a rate that changes nothing: losses differ by what was done to the image alone."""
     network = linear_network((6, 6, 1), kernel_initializer=keras.initializers.GlorotUniform(seed=1))
     recipe = Recipe(epochs=6, batch_size=1, learning_rate=1e-12, augment=augmented)
-    trainer = Trainer(network, random_data(num_train=1, shape=(6, 6, 1)), recipe, seed=0)
+    trainer = ImageTrainer(network, random_data(num_train=1, shape=(6, 6, 1)), recipe, seed=0)
     losses = {round(trainer.train_epoch(epoch), 4) for epoch in range(6)}
     assert len(losses) > 3 if augmented else len(losses) == 1
 
@@ -336,7 +338,7 @@ def test_steps_are_counted_for_another_thread_while_an_epoch_runs():
             return tf.identity(logits)
 
     network = OwnNetwork(change=wait_in_the_sixth)
-    trainer = Trainer(network, random_data(), Recipe(batch_size=4), seed=0)
+    trainer = ImageTrainer(network, random_data(), Recipe(batch_size=4), seed=0)
     assert trainer.steps_done() == 0
     losses = []
     training_thread = threading.Thread(target=lambda: losses.append(trainer.train_epoch(0)), daemon=True)
@@ -351,7 +353,7 @@ def test_steps_are_counted_for_another_thread_while_an_epoch_runs():
 
 
 def test_two_traces_though_the_last_validation_batch_is_smaller():
-    data = random_data(num_validation=training.VALIDATION_BATCH + 100)
+    data = random_data(num_validation=image_training.VALIDATION_BATCH + 100)
     recipe = Recipe(epochs=3, batch_size=8, learning_rate=0.01)
     outcome = train(linear_network(), data, recipe, seed=0, report=FakeReport())
     assert outcome.metrics["traces"] == 2
@@ -359,16 +361,16 @@ def test_two_traces_though_the_last_validation_batch_is_smaller():
 
 
 def test_validation_counts_every_image_once():
-    data = random_data(num_validation=2 * training.VALIDATION_BATCH + 7)
+    data = random_data(num_validation=2 * image_training.VALIDATION_BATCH + 7)
     model = linear_model()
-    accuracy = Trainer(KerasNetwork(model), data, Recipe(), seed=0).validate()
+    accuracy = ImageTrainer(KerasNetwork(model), data, Recipe(), seed=0).metrics()["val_accuracy"]
     x, y = np.asarray(data.x_validation), np.asarray(data.y_validation)
     assert accuracy == np.mean(np.asarray(model(x)).argmax(axis=1) == y)
-    assert training.accuracy(model, x, y) == accuracy
+    assert image_training.accuracy(model, x, y) == accuracy
 
 
 def test_a_batch_is_never_larger_than_the_data():
-    trainer = Trainer(linear_network(), random_data(num_train=5), Recipe(batch_size=64), seed=0)
+    trainer = ImageTrainer(linear_network(), random_data(num_train=5), Recipe(batch_size=64), seed=0)
     assert trainer.steps_per_epoch == 1
     assert math.isfinite(trainer.train_epoch(0))
 
@@ -415,7 +417,7 @@ def test_gradients_below_float16_are_trained_on():
     gain = 1e-8
     recipe = Recipe(epochs=1, batch_size=1, learning_rate=1 / gain, momentum=0.0, weight_decay=0.0, augment=False)
     network = OwnNetwork(1, 2, precision="float16", gain=gain)
-    Trainer(network, one_pixel_data(), recipe, 0, Compute("float16")).train_epoch(0)
+    ImageTrainer(network, one_pixel_data(), recipe, 0, Compute("float16")).train_epoch(0)
     np.testing.assert_allclose(network.trainable["kernel"], [[1.5, 0.5]], rtol=1e-3)
 
 
@@ -423,7 +425,7 @@ def test_a_step_whose_gradients_overflow_leaves_the_weights():
     """The kernel's gradient is 1000 * (-0.5, 0.5), and float16 ends at 65504: 2^7 is the largest scale that fits."""
     recipe = Recipe(epochs=20, batch_size=1, weight_decay=0.0, augment=False)
     network = OwnNetwork(1, 2, precision="float16", gain=1e3)
-    trainer = Trainer(network, one_pixel_data(), recipe, 0, Compute("float16"))
+    trainer = ImageTrainer(network, one_pixel_data(), recipe, 0, Compute("float16"))
     for epoch in range(8):  # the scale is halved from 2^15 on
         assert trainer.train_epoch(epoch) == pytest.approx(math.log(2))
         np.testing.assert_array_equal(network.trainable["kernel"], [[1.0, 1.0]])

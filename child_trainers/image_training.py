@@ -6,21 +6,18 @@ import contextlib
 import dataclasses
 import functools
 import math
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from child_trainers.checkpoints import INTERVAL as CHECKPOINT_SECONDS
 from child_trainers.data.dataset import ImageData
 from child_trainers.devices import FLOAT32, Compute
-from child_trainers.early_stop import EarlyStopError
-from child_trainers.networks import Network, weights_of
+from child_trainers.networks import Network
 from child_trainers.recipes import Recipe
-from child_trainers.task import DivergedError, Outcome, Report
+from child_trainers.task import DivergedError, Objective, Outcome, Report
+from child_trainers.trainer import Trainer, train_epochs
 from child_trainers.whitening import whitening
 
 PADDING = 4  # pixels on each side before the random crop
@@ -66,53 +63,24 @@ def train(
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.1.
     """
-    trainer = Trainer(network, data, recipe, seed, compute)
-    report.follow(trainer.steps_done)
-    best_weights: dict[str, np.ndarray] = {}
-    history: list[dict[str, float]] = []  # of each epoch
-    saved = time.perf_counter()
-    checkpoint = report.checkpoint
-    if checkpoint is not None and (found := checkpoint.load()) is not None:
-        arrays, values = found
-        history = values["history"]
-        best_weights = trainer.restore(arrays)
-        for epoch, metrics in enumerate(history, start=1):
-            report(epoch, **metrics)
-    first_of_last = max(1, recipe.epochs - recipe.last_epochs + 1)
-
-    def best_epoch() -> int:
-        # The paper cubes the best of the *last* epochs; the best of all would favour children that peak early and then
-        # diverge. The first of equals.
-        last = range(first_of_last, len(history) + 1)
-        return max(last, key=lambda epoch: (history[epoch - 1]["val_accuracy"], -epoch), default=0)
-
-    for epoch in range(len(history) + 1, recipe.epochs + 1):
-        train_loss = trainer.train_epoch(epoch - 1)
-        history.append({"val_accuracy": trainer.validate(), "loss": train_loss})
-        if best_epoch() == epoch:
-            best_weights = weights_of(network)
-        due = epoch < recipe.epochs and time.perf_counter() - saved > CHECKPOINT_SECONDS
-        if checkpoint is not None and due:
-            checkpoint.save(trainer.arrays(best_weights), {"history": history})
-            saved = time.perf_counter()
-        try:
-            report(epoch, **history[-1])
-        except EarlyStopError as stop:
-            if stop.paused and checkpoint is not None:
-                checkpoint.save(trainer.arrays(best_weights), {"history": history})
-            raise
-    best = history[best_epoch() - 1]["val_accuracy"]
-    metrics = {"val_accuracy": best, "epoch": best_epoch(), "loss": history[-1]["loss"], "traces": trainer.traces}
-    return Outcome(best**3, metrics | dataclasses.asdict(compute), best_weights, best_epoch(), dict(trainer.seconds))
+    trainer = ImageTrainer(network, data, recipe, seed, compute)
+    # The paper takes the best of the *last* epochs; the best of all would favour children that peak early and diverge.
+    last = max(1, recipe.epochs - recipe.last_epochs + 1)
+    trained = train_epochs(trainer, report, Objective("val_accuracy", True, recipe.epochs), counting_from=last)
+    best = trained.history[trained.epoch - 1]["val_accuracy"]
+    metrics = {
+        "val_accuracy": best,
+        "epoch": trained.epoch,
+        "loss": trained.history[-1]["loss"],
+        "traces": trainer.traces,
+    }
+    return Outcome(
+        best**3, metrics | dataclasses.asdict(compute), trained.weights, trained.epoch, dict(trainer.seconds)
+    )
 
 
-class Trainer:
-    """One child's compiled steps. Two traces: an epoch of training, and the whole validation.
-
-    Attributes:
-        traces: how many there were so far.
-        seconds: spent in each phase: trace, train, validate.
-    """
+class ImageTrainer(Trainer):
+    """One classifier's compiled steps. Two traces: an epoch of training, and the whole validation."""
 
     def __init__(
         self, network: Network, data: DeviceData, recipe: Recipe, seed: int, compute: Compute = FLOAT32
@@ -135,81 +103,26 @@ class Trainer:
         with scope_of(compute):
             self._velocities = [tf.Variable(tf.zeros(variable.shape)) for variable in self._variables]
             self._scale = LossScale() if compute.precision == "float16" else None
+        velocities = {f"velocity/{name}": slot for name, slot in zip(network.trainable, self._velocities, strict=True)}
+        super().__init__(network, velocities | ({} if self._scale is None else self._scale.variables))
         self._strategy = strategy_of(compute)
-        with tf.device("CPU"):  # read by another thread, which must not wait for a GPU
-            self._steps_done = tf.Variable(0, dtype=tf.int64)
-        self.traces = 0
-        self.seconds: dict[str, float] = defaultdict(float)
         self._step = tf.function(self._train_step, jit_compile=True) if compute.xla else self._train_step
         self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
         self._correct = self._traced(self._count_correct)
 
-    def arrays(self, best_weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All that training goes on from, for `restore`."""
-        arrays = {f"now/{name}": array for name, array in weights_of(self._network).items()}
-        velocities = zip(self._network.trainable, self._velocities, strict=True)
-        arrays |= {f"velocity/{name}": velocity.numpy() for name, velocity in velocities}
-        arrays |= {f"best/{name}": array for name, array in best_weights.items()}
-        if self._scale is not None:
-            arrays["scale"] = self._scale.array()
-        arrays |= {f"state/{name}": variable.numpy() for name, variable in self._network.state.items()}
-        arrays["steps"] = self._steps_done.numpy()
-        return arrays
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Takes what `arrays` gave; returns the best weights."""
-        for name, variable in [*self._network.trainable.items(), *self._network.moving.items()]:
-            variable.assign(arrays[f"now/{name}"])
-        for name, velocity in zip(self._network.trainable, self._velocities, strict=True):
-            velocity.assign(arrays[f"velocity/{name}"])
-        if self._scale is not None:
-            self._scale.restore(arrays["scale"])
-        for name, variable in self._network.state.items():
-            variable.assign(arrays[f"state/{name}"])
-        self._steps_done.assign(arrays["steps"])
-        return {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
-
-    def steps_done(self) -> int:
-        """Training steps so far, also in the middle of an epoch; may be called from any thread."""
-        return int(self._steps_done.numpy())
-
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the shuffled images, epochs from 0; returns the mean loss in nats.
-
-        Raises:
-            DivergedError: the loss is not finite; no step is trained after that one.
-        """
-        with self._phase("trace"):
-            train = self._epoch()
+        train = self._epoch()
         with self._phase("train"):
             steps, total = (value.numpy() for value in train(tf.constant(epoch)))
         if not math.isfinite(total):
             raise DivergedError(f"The training loss of step {steps} of epoch {epoch + 1} is {total}.")
         return float(total) / self.steps_per_epoch
 
-    def validate(self) -> float:
+    def metrics(self) -> dict[str, float]:
         """Accuracy on the validation images, in [0, 1]."""
-        with self._phase("trace"):
-            count_correct = self._correct()
+        count_correct = self._correct()
         with self._phase("validate"):
-            return int(count_correct()) / int(self._data.x_validation.shape[0])
-
-    def _traced(self, function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[[], Any]:
-        """Traces a function once, when it is first asked for."""
-
-        def trace() -> Any:
-            self.traces += 1
-            return tf.function(function, autograph=False).get_concrete_function(*signature)
-
-        return functools.cache(trace)
-
-    @contextlib.contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - began
+            return {"val_accuracy": int(count_correct()) / int(self._data.x_validation.shape[0])}
 
     def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Steps that were trained, and the sum of their losses."""
@@ -330,12 +243,9 @@ class LossScale:
         self._scale = tf.Variable(2.0**15, aggregation=once)
         self._good_steps = tf.Variable(0, aggregation=once)
 
-    def array(self) -> np.ndarray:
-        return np.array([self._scale.numpy(), self._good_steps.numpy()], np.float64)
-
-    def restore(self, array: np.ndarray) -> None:
-        self._scale.assign(array[0])
-        self._good_steps.assign(int(array[1]))
+    @property
+    def variables(self) -> dict[str, tf.Variable]:
+        return {"scale": self._scale, "good_steps": self._good_steps}
 
     def apply(self, loss: tf.Tensor) -> tf.Tensor:
         return loss * self._scale

@@ -1,0 +1,143 @@
+"""Words per second of the whole machine: searched cells in our trainer, against an LSTM in `keras.Model.fit`.
+
+Both train language models of two layers and equal parameters on the Penn Treebank, in batches of 20 streams of 35
+words, with the whole vocabulary. Ours are cells drawn at random, one a process and one thread each, as a search's
+workers train them; Keras has the machine to itself, with its defaults. Counted is the training alone, after a first
+epoch that traces; all of our processes train at the same time.
+
+    AUTOML_DATA=… python benchmarks/words_per_second.py [--workers 2] [--parameters 4650000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from child_trainers.devices import default_precision, environment
+
+BATCH, UNROLL, STEPS, EPOCHS = 20, 35, 25, 3
+ROLES = ("ours", "keras")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--parameters", type=int, default=4_650_000)
+    parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.role == "ours":
+        train_cell(arguments.seed, arguments.parameters)
+    elif arguments.role == "keras":
+        train_keras(arguments.parameters)
+    else:
+        compare(arguments.workers, arguments.parameters)
+
+
+def compare(workers: int, parameters: int) -> None:
+    command = [sys.executable, __file__, "--parameters", str(parameters), "--role"]
+    alone = subprocess.run([*command, "keras"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    peer = json.loads(alone.splitlines()[-1])
+    show("keras.layers.LSTM in Model.fit", peer)
+    processes = [
+        subprocess.Popen(
+            [*command, "ours", "--seed", str(seed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment(threads=1, gpu=None),
+        )
+        for seed in range(workers)
+    ]
+    for process in processes:  # all have traced before any is timed
+        assert process.stdout is not None and "ready" in process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+    for one in found:
+        show("a searched cell", one)
+    total = sum(one["words_per_second"] for one in found)
+    print(f"{workers} workers of one thread in {default_precision([])}: {total:.0f} words a second")
+    print(f"ratio={total / peer['words_per_second']:.2f}")
+
+
+def show(who: str, found: dict[str, Any]) -> None:
+    print(f"{who}: {found['words_per_second']:.0f} words a second, {found['parameters']:,} parameters", flush=True)
+
+
+def load() -> Any:
+    from child_trainers.data.ptb import load_ptb
+
+    return load_ptb(Path(os.environ["AUTOML_DATA"])).limit(BATCH * (UNROLL * STEPS + 1), 1000)
+
+
+def train_cell(seed: int, parameters: int) -> None:
+    from child_trainers.language_model import LanguageModel, num_parameters, units_within
+    from child_trainers.language_training import LanguageTrainer, to_device
+    from child_trainers.recipes import LanguageRecipe
+    from search_spaces.recurrent_cell.space import recurrent_cell
+    from search_spaces.space import Space
+    from search_spaces.walk import possible_answers
+
+    generator = random.Random(seed)
+    walk = Space(recurrent_cell).walk(0)
+    while (decision := walk.decision) is not None:
+        walk.answer(generator.choice(list(possible_answers(decision))))
+    text = load()
+    recipe = LanguageRecipe(batch_size=BATCH, unroll=UNROLL, parameters=parameters)
+    types = len(text.vocabulary)
+    units = units_within(walk.spec, types, recipe)
+    network = LanguageModel(walk.spec, types, units, recipe, seed=seed, precision=default_precision([]))
+    trainer = LanguageTrainer(network, to_device(text, BATCH), recipe, seed)
+    trainer.train_epoch(0)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began = time.perf_counter()
+    for epoch in range(EPOCHS):
+        trainer.train_epoch(epoch)
+    seconds = time.perf_counter() - began
+    words = EPOCHS * trainer.steps_per_epoch * BATCH * UNROLL
+    count = num_parameters(walk.spec, types, units, recipe)
+    print(json.dumps({"words_per_second": words / seconds, "parameters": count}))
+
+
+def train_keras(parameters: int) -> None:
+    import keras
+    import numpy as np
+
+    from child_trainers.language_model import units_within
+    from child_trainers.recipes import LanguageRecipe
+    from search_spaces.recurrent_cell.lstm import LSTM
+
+    text = load()
+    types = len(text.vocabulary)
+    units = units_within(LSTM(), types, LanguageRecipe(parameters=parameters))
+    words = keras.Input((UNROLL,), dtype="int32")
+    x = keras.layers.Embedding(types, units)(words)
+    for _ in range(2):
+        x = keras.layers.LSTM(units, return_sequences=True)(x)
+    model = keras.Model(words, keras.layers.Dense(types)(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1.0, global_clipnorm=5.0), loss)
+    streams = text.train[: BATCH * (UNROLL * STEPS + 1)].reshape(BATCH, -1)
+    pieces = [streams[:, step * UNROLL : (step + 1) * UNROLL + 1] for step in range(STEPS)]
+    rows = np.concatenate(pieces)  # the streams of the first step, of the second, …
+    model.fit(rows[:, :-1], rows[:, 1:], batch_size=BATCH, shuffle=False, verbose=0)
+    began = time.perf_counter()
+    model.fit(rows[:, :-1], rows[:, 1:], batch_size=BATCH, epochs=EPOCHS, shuffle=False, verbose=0)
+    seconds = time.perf_counter() - began
+    found = {"words_per_second": EPOCHS * STEPS * BATCH * UNROLL / seconds, "parameters": model.count_params()}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Text as every trainer sees it: training, validation and test as numbers of words or characters, in memory."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from child_trainers.data.dataset import DataError
+
+PARTS = ("train", "validation", "test")
+UNKNOWN = "<unk>"
+END = "<eos>"  # of a line
+MAX_TYPES = 50_000  # of a vocabulary that nobody has limited
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class TextData:
+    """Running text.
+
+    Attributes:
+        name: what reports call the text.
+        train, validation, test: int32 (count,), indices into `vocabulary`.
+        vocabulary: the types, each once, the most frequent first.
+        level: `word` or `character`: what a type is.
+    """
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    vocabulary: tuple[str, ...]
+    level: str
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 in hex over the vocabulary and all parts: equal for equal texts read alike, whatever their name."""
+        digest = hashlib.sha256("\0".join(self.vocabulary).encode())
+        for part in PARTS:
+            array = getattr(self, part)
+            digest.update(f"{part} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def limit(self, num_train: int | None, num_validation: int | None) -> TextData:
+        """The same with the first tokens of training and of validation (None: all). Raises DataError."""
+        for part, wanted in (("train", num_train), ("validation", num_validation)):
+            if wanted is not None and wanted > len(getattr(self, part)):
+                raise DataError(
+                    f"{self.name} has {len(getattr(self, part)):,} {self.level}s in its part for {part}, so "
+                    f"task.num_{part} cannot be {wanted:,}."
+                )
+        return dataclasses.replace(self, train=self.train[:num_train], validation=self.validation[:num_validation])
+
+
+def make_text(
+    name: str, parts: Mapping[str, Sequence[str]], *, level: str = "word", vocabulary_size: int | None = None
+) -> TextData:
+    """Numbers the tokens of a text.
+
+    Args:
+        parts: the tokens of train, validation and test.
+        vocabulary_size: so many types of the training part are known, the most frequent ones; all others, and those
+            that only the other parts have, become `<unk>`. None knows all.
+
+    Raises:
+        DataError: there are more types than a model could have, and no size was given.
+    """
+    counts = collections.Counter(parts["train"])
+    counts.pop(UNKNOWN, None)
+    if vocabulary_size is None and len(counts) > MAX_TYPES:
+        raise DataError(
+            f"{name} has {len(counts):,} different {level}s, too many for a model to tell apart; know the most "
+            "frequent alone with --set task.vocabulary_size=10000, or read it as --set task.level=character."
+        )
+    known = sorted(counts, key=lambda token: (-counts[token], token))
+    strange = any(token not in counts for part in PARTS for token in parts[part])
+    if strange or (vocabulary_size is not None and len(known) > vocabulary_size):
+        # It stands last and is counted as one of them, so that the size is that of the model.
+        known = [*known[: None if vocabulary_size is None else vocabulary_size - 1], UNKNOWN]
+    place = {token: index for index, token in enumerate(known)}
+    unknown = place.get(UNKNOWN, 0)
+    arrays = {part: np.array([place.get(token, unknown) for token in parts[part]], np.int32) for part in PARTS}
+    return TextData(name=name, vocabulary=tuple(known), level=level, **arrays)
+
+
+def tokens_of(text: str, level: str) -> list[str]:
+    """The words of each line and an `<eos>` at its end; or the characters, with an `<eos>` for a line's end."""
+    if level == "character":
+        return [END if character == "\n" else character for character in text]
+    return [token for line in text.splitlines() for token in (*line.split(), END)]
+
+
+def load_text(path: Path, *, level: str, vocabulary_size: int | None) -> TextData:
+    """A person's own UTF-8 text: its first eight tenths to train, a tenth to validate, the last tenth to test.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, or holds too little.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8: byte {content[error.start]:#04x} at place {error.start:,}; save it as UTF-8."
+        ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) < 2:
+        what = "has only one line" if lines else "is empty"
+        raise DataError(f"{path} {what}; a language model is trained on running text of many lines.")
+    return make_text(path.name, tenths(tokens_of(text, level)), level=level, vocabulary_size=vocabulary_size)
+
+
+def tenths(tokens: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Eight tenths to train, one to validate and one to test, in order: text is read forwards."""
+    first, second = len(tokens) * 8 // 10, len(tokens) * 9 // 10
+    return {"train": tokens[:first], "validation": tokens[first:second], "test": tokens[second:]}

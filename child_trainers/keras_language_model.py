@@ -1,0 +1,91 @@
+"""A trained language model as a Keras model that reads words, and as readable source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from child_trainers.data.text import UNKNOWN, TextData
+from child_trainers.language_model import num_parameters
+from child_trainers.recipes import LanguageRecipe
+
+
+def build(
+    cell: Any, text: TextData, units: int, recipe: LanguageRecipe, weights: Mapping[str, np.ndarray]
+) -> keras.Model:
+    """A model from words, (batch, tokens) strings, and h and c of each layer, (batch, units), to logits of the next
+    word, (batch, tokens, types), and the states after the last: text of any length is read piece by piece.
+
+    A word that the vocabulary lacks is read as `<unk>`.
+
+    Raises:
+        ValueError: the weights are not those of such a model.
+    """
+    words = keras.Input((None,), dtype="string", name="words")
+    lookup = keras.layers.StringLookup(vocabulary=list(text.vocabulary), name="vocabulary")
+    types = len(text.vocabulary)
+    x = keras.layers.Embedding(types + 1, units, name="embedding")(lookup(words))
+    states_before, states_after = [], []
+    for index in range(recipe.layers):
+        states = [keras.Input((units,), name=f"{part}{index}") for part in ("h", "c")]
+        rnn = keras.layers.RNN(cell.cell(units), return_sequences=True, return_state=True, name=f"layer{index}")
+        x, *after = rnn(x, initial_state=states)
+        states_before += states
+        states_after += after
+    logits = keras.layers.Dense(types, name="softmax")(x)
+    model = keras.Model([words, *states_before], [logits, *states_after], name="language_model")
+    arrays = dict(weights)
+    embedding = arrays.pop("embedding", np.zeros((0, units), np.float32))
+    unknown = text.vocabulary.index(UNKNOWN) if UNKNOWN in text.vocabulary else None
+    of_unknown = np.zeros((1, units), np.float32) if unknown is None else embedding[[unknown]]
+    arrays["embedding/embeddings"] = np.concatenate([of_unknown, embedding])
+    if recipe.shared_embeddings:
+        arrays["softmax/kernel"] = embedding.T
+    by_path = {_name(variable.path): variable for variable in model.weights}
+    if by_path.keys() != arrays.keys() or any(by_path[name].shape != arrays[name].shape for name in arrays):
+        raise ValueError("weights of another cell, size or vocabulary")
+    for name, variable in by_path.items():
+        variable.assign(arrays[name])
+    return model
+
+
+def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str:
+    """The text of a Python file with the cell as a Keras layer and `build()`, the language model around it, from
+    numbers of words to logits; it needs only Keras."""
+    types = len(text.vocabulary)
+    head = HEAD.format(name=text.name, types=types, parameters=num_parameters(cell, types, units, recipe))
+    return "\n\n".join([head, cell.source(), BUILD.format(types=types, units=units, layers=recipe.layers)])
+
+
+def _name(path: str) -> str:
+    """`layer0/tree_cell_3/kernel` as `layer0/kernel`: Keras numbers the cells of a process."""
+    first, *_, last = path.split("/")
+    return f"{first}/{last}"
+
+
+HEAD = '''\
+"""A recurrent cell that automl found, as a Keras layer, and the language model that it was found in.
+
+It was trained on {name}, with a vocabulary of {types:,} types and {parameters:,} parameters.
+"""
+
+import keras
+from keras import layers, ops
+'''
+
+BUILD = '''\
+def build(num_types={types}, units={units}, num_layers={layers}):
+    """Logits of the next word, (batch, tokens, num_types), from numbers of words, (batch, tokens)."""
+    words = keras.Input((None,), dtype="int32", name="words")
+    x = layers.Embedding(num_types, units, name="embedding")(words)
+    for index in range(num_layers):
+        x = layers.RNN(TreeCell(units), return_sequences=True, name=f"layer{{index}}")(x)
+    return keras.Model(words, layers.Dense(num_types, name="softmax")(x))
+
+
+if __name__ == "__main__":
+    build().summary()
+'''

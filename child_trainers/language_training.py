@@ -1,0 +1,217 @@
+"""Trains a language model: text on the device, one compiled epoch of truncated back-propagation, exact perplexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from child_trainers.data.text import TextData
+from child_trainers.language_model import Dropout, LanguageModel, State
+from child_trainers.recipes import LanguageRecipe
+from child_trainers.task import DivergedError, Objective, Outcome, Report
+from child_trainers.trainer import Trainer, train_epochs
+
+REWARD_SCALE = 80.0  # c of the reward c / perplexity^2
+VALIDATION_CHUNK = 500  # tokens whose products with the input are taken at once
+METRIC = "val_perplexity"
+
+
+class DeviceText(NamedTuple):
+    """Training text in streams side by side, and validation text as one."""
+
+    streams: tf.Tensor  # int32 (tokens, batch)
+    validation: tf.Tensor  # int32 (tokens,)
+
+
+def to_device(text: TextData, batch_size: int) -> DeviceText:
+    """Cuts the training text into `batch_size` streams of equal length; what is left over at its end is dropped."""
+    length = len(text.train) // batch_size
+    streams = text.train[: batch_size * length].reshape(batch_size, length)
+    return DeviceText(tf.constant(np.ascontiguousarray(streams.T)), tf.constant(text.validation))
+
+
+def reward_of(perplexity: float) -> float:
+    """80 / perplexity^2. Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.2."""
+    return REWARD_SCALE / perplexity**2
+
+
+def train_language_model(
+    network: LanguageModel, data: DeviceText, recipe: LanguageRecipe, *, seed: int, report: Report, xla: bool = False
+) -> Outcome:
+    """Trains a network and returns its reward, 80 / (lowest validation perplexity of its epochs)^2.
+
+    Raises:
+        DivergedError: the training loss is not finite; found at the step where it happens.
+    """
+    trainer = LanguageTrainer(network, data, recipe, seed, xla=xla)
+    trained = train_epochs(trainer, report, Objective(METRIC, False, recipe.epochs))
+    best = trained.history[trained.epoch - 1]
+    metrics = {
+        **best,
+        "epoch": trained.epoch,
+        "loss": trained.history[-1]["loss"],
+        "units": network.units,
+        "traces": trainer.traces,
+    }
+    return Outcome(reward_of(best[METRIC]), metrics, trained.weights, trained.epoch, dict(trainer.seconds))
+
+
+class LanguageTrainer(Trainer):
+    """One language model's compiled steps. Two traces: an epoch of training, and the whole validation.
+
+    An epoch reads its streams from their beginning; the state after a step is that before the next, and gradients go
+    back to the step's first token.
+    """
+
+    def __init__(
+        self, network: LanguageModel, data: DeviceText, recipe: LanguageRecipe, seed: int, *, xla: bool = False
+    ) -> None:
+        super().__init__(network, {})
+        self._model = network
+        self._data = data
+        self._recipe = recipe
+        self._seed = seed
+        self.steps_per_epoch = (int(data.streams.shape[0]) - 1) // recipe.unroll
+        self._step = tf.function(self._train_step, jit_compile=True) if xla else self._train_step
+        self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
+        self._loss = self._traced(self._validation_loss)
+
+    def train_epoch(self, epoch: int) -> float:
+        train = self._epoch()
+        with self._phase("train"):
+            steps, total = (value.numpy() for value in train(tf.constant(epoch)))
+        if not math.isfinite(total):
+            raise DivergedError(f"The training loss of step {steps} of epoch {epoch + 1} is {total}.")
+        return float(total) / self.steps_per_epoch
+
+    def metrics(self) -> dict[str, float]:
+        """The perplexity of the validation text, every token but the first predicted from all before it.
+
+        Raises:
+            DivergedError: it is beyond what can be written down.
+        """
+        validation_loss = self._loss()
+        with self._phase("validate"):
+            loss = float(validation_loss())
+        if not loss < 700:  # exp would overflow; a uniform guess over a million types has 14
+            raise DivergedError(f"The validation loss is {loss} nats a token.")
+        bits = {"val_bits_per_character": loss / math.log(2.0)} if self._recipe.level == "character" else {}
+        return {METRIC: math.exp(loss)} | bits
+
+    def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Steps that were trained, and the sum of their losses."""
+        steps, unroll = self.steps_per_epoch, self._recipe.unroll
+        streams = self._data.streams
+        rate = learning_rate(self._recipe, epoch)
+
+        def body(step: tf.Tensor, total: tf.Tensor, state: State) -> tuple[tf.Tensor, tf.Tensor, State]:
+            first = step * unroll
+            read = tf.ensure_shape(streams[first : first + unroll], (unroll, streams.shape[1]))
+            wanted = streams[first + 1 : first + unroll + 1]
+            loss, state = self._step(read, wanted, state, rate, tf.stack([self._seed, (epoch * steps + step) * 64]))
+            with tf.control_dependencies([loss]):
+                self._steps_done.assign_add(1)
+            return step + 1, total + loss, state
+
+        def goes_on(step: tf.Tensor, total: tf.Tensor, state: State) -> tf.Tensor:
+            return tf.logical_and(step < steps, tf.math.is_finite(total))
+
+        start = (tf.constant(0), tf.constant(0.0), self._model.zero_state(int(streams.shape[1])))
+        step, total, _ = tf.while_loop(goes_on, body, start)
+        return step, total
+
+    def _train_step(
+        self, read: tf.Tensor, wanted: tf.Tensor, state: State, rate: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, State]:
+        """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, and the state after it."""
+        model, weights = self._model, self._model.trainable
+        dropout = Dropout(self._recipe, seed)
+        batch = read.shape[1]
+        shape = (self._recipe.unroll, batch, model.cell.num_products * model.units)
+        taps = [tf.zeros(shape) for _ in range(self._recipe.layers)]
+        recurrent = {f"layer{index}/recurrent_kernel": index for index in range(self._recipe.layers)}
+        rows = tf.gather(weights["embedding"], read)
+        direct = [name for name in weights if name not in recurrent and name != "embedding"]
+        shared = self._recipe.shared_embeddings
+        with tf.GradientTape() as tape:
+            tape.watch([*taps, rows])
+            embedded = rows
+            if (keep := dropout.types(model.num_types)) is not None:
+                embedded = rows * tf.gather(keep, read)
+            hidden, state, states = model.hidden(embedded, state, dropout=dropout, taps=taps)
+            logits = model.train_logits(tf.reshape(hidden, (-1, model.units)))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(wanted, (-1,)), logits)
+            loss = tf.reduce_mean(losses)
+        sources = [weights[name] for name in direct] + [weights["embedding"]] * shared
+        found = tape.gradient(loss, [sources, taps, rows])
+        gradients = dict(zip(direct, found[0], strict=False))
+        for name, index in recurrent.items():
+            tap = tf.reshape(found[1][index], (-1, shape[2]))
+            gradients[name] = model.product(states[index], tap, transpose_a=True)
+        if shared:
+            indices = tf.reshape(read, (-1, 1))
+            of_rows = tf.reshape(found[2], (-1, model.units))
+            gradients["embedding"] = tf.tensor_scatter_nd_add(found[0][-1], indices, of_rows)
+        else:
+            gradients["embedding"] = _sparse(read, found[2], model.units)
+        scale = rate * clip_scale(list(gradients.values()), self._recipe.clip_norm)
+        for name, gradient in gradients.items():
+            if isinstance(gradient, tf.IndexedSlices):
+                weights[name].scatter_sub(tf.IndexedSlices(scale * gradient.values, gradient.indices))
+            else:
+                weights[name].assign_sub(scale * gradient)
+        return loss, [(tf.stop_gradient(h), tf.stop_gradient(c)) for h, c in state]
+
+    def _validation_loss(self) -> tf.Tensor:
+        return text_loss(self._model, self._data.validation)
+
+
+def text_loss(model: LanguageModel, tokens: tf.Tensor) -> tf.Tensor:
+    """The mean loss in nats of a text, int32 (tokens,), read as one stream from a state of zeros; float32 scalar.
+
+    Every token but the first is predicted once, from all that come before it.
+    """
+    count = int(tokens.shape[0]) - 1
+    chunk = min(VALIDATION_CHUNK, count)
+    embedding = model.trainable["embedding"]
+
+    def loss_of(read: tf.Tensor, wanted: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        hidden, state = model.scan(tf.gather(embedding, read)[:, tf.newaxis], state)
+        logits = model.logits(tf.reshape(hidden, (-1, model.units)))
+        return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits)), state
+
+    def body(first: tf.Tensor, total: tf.Tensor, state: State) -> tuple[tf.Tensor, tf.Tensor, State]:
+        last = tf.minimum(first + chunk, count)
+        loss, state = loss_of(tokens[first:last], tokens[first + 1 : last + 1], state)
+        return last, total + tf.cast(loss, tf.float64), state
+
+    start = (tf.constant(0), tf.constant(0.0, tf.float64), model.zero_state(1))
+    _, total, _ = tf.while_loop(lambda first, *_: first < count, body, start)
+    return tf.cast(total / count, tf.float32)
+
+
+def learning_rate(recipe: LanguageRecipe, epoch: tf.Tensor) -> tf.Tensor:
+    """The rate of an epoch from 0: steady first, then lower by a factor every epoch (Zaremba et al. 2014, 4.1)."""
+    decays = tf.maximum(epoch + 1 - recipe.steady_epochs, 0)
+    return recipe.learning_rate * tf.pow(recipe.decay, tf.cast(decays, tf.float32))
+
+
+def clip_scale(gradients: Sequence[tf.Tensor | tf.IndexedSlices], clip_norm: float) -> tf.Tensor:
+    """What gradients are multiplied by so that their norm, over all of them, is at most `clip_norm`.
+
+    Source: Pascanu et al. 2013 (arXiv:1211.5063), section 3.2.
+    """
+    plain = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in plain]))
+    return clip_norm / tf.maximum(norm, clip_norm)
+
+
+def _sparse(read: tf.Tensor, of_rows: tf.Tensor, units: int) -> tf.IndexedSlices:
+    """The embedding's gradient, each row once: only then are its norm and its update right."""
+    types, places = tf.unique(tf.reshape(read, (-1,)))
+    sums = tf.math.unsorted_segment_sum(tf.reshape(of_rows, (-1, units)), places, tf.shape(types)[0])
+    return tf.IndexedSlices(sums, types)

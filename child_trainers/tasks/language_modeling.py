@@ -1,0 +1,215 @@
+"""Language modelling: the Penn Treebank, Python's own help, and a person's own text share one task."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from child_trainers.data.dataset import DataError
+from child_trainers.data.text import TextData
+from child_trainers.devices import FLOAT32, Compute
+from child_trainers.recipes import LanguageRecipe
+from child_trainers.task import Goal, Objective, Outcome, Report, Task, fresh_start, read_outcome
+
+if TYPE_CHECKING:
+    import keras
+
+    from child_trainers.language_training import DeviceText
+
+CHUNK = 500  # tokens that an exported model reads at once
+TextModel = Callable[[list[Any]], Sequence[Any]]  # words and states to logits and states; see keras_language_model
+
+
+class LanguageModeling(Task):
+    """Trains a language model of a spec's cell; the reward is 80 / (validation perplexity)^2.
+
+    Args:
+        name: `ptb`, `pydoc` or `text:PATH`.
+        recipe: the constants of training.
+        data_dir: where the Penn Treebank lies.
+        goal: another metric as the reward.
+        progress: called with bytes done and bytes in all while data are downloaded.
+        fingerprint: of the text that the search began with; another is refused.
+        compute: in which precision children are trained, and whether under XLA.
+    """
+
+    floor = 0.0
+    recipe_kind = LanguageRecipe
+    metric = "val_perplexity"
+    fixed_options = ("num_validation", "vocabulary_size", "level")
+    reads_words = True
+
+    def __init__(
+        self,
+        name: str,
+        recipe: LanguageRecipe,
+        *,
+        data_dir: Path | None = None,
+        goal: Goal | None = None,
+        progress: Any = None,
+        fingerprint: str | None = None,
+        compute: Compute = FLOAT32,
+    ) -> None:
+        if compute.precision == "float16":
+            raise ValueError("Language models are trained in float32 or bfloat16; choose one of them with --precision.")
+        if compute.devices > 1:
+            raise ValueError("A language model is trained on one GPU; drop --gpus-per-child.")
+        self.name = name
+        self.recipe = recipe
+        self._data_dir = data_dir
+        self._goal = goal
+        self._progress = progress
+        self._expected = fingerprint
+        self._compute = compute
+        metric = self.metric if goal is None else goal.metric
+        self.objective = Objective(metric, goal is not None and not goal.minimize, recipe.epochs)
+        if goal is not None:
+            self.floor = None  # type: ignore[assignment]
+
+    @functools.cached_property
+    def data(self) -> TextData:
+        """The text, limited as the recipe says. Raises DataError."""
+        text, recipe = self._whole, self.recipe
+        if self._expected is not None and self._expected != text.fingerprint:
+            raise DataError(
+                f"{self.name.removeprefix('text:')} is not the text that the search began with, or is read with "
+                "another vocabulary; put the old one back, or start a new search with this one."
+            )
+        text = text.limit(recipe.num_train, recipe.num_validation)
+        needed = recipe.batch_size * (recipe.unroll + 1)
+        if len(text.train) < needed or len(text.validation) < 2:
+            raise DataError(
+                f"{self.name.removeprefix('text:')} has {len(text.train):,} {text.level}s to train on and "
+                f"{len(text.validation):,} to validate; {recipe.batch_size} streams of {recipe.unroll + 1} need "
+                f"{needed:,}. Take a longer text, or lower task.batch_size or task.unroll."
+            )
+        return text
+
+    @property
+    def fingerprint(self) -> str | None:  # type: ignore[override]
+        # The Penn Treebank is checked against checksums; Python's help is another in every release.
+        return None if self.name == "ptb" else self._whole.fingerprint
+
+    @functools.cached_property
+    def _whole(self) -> TextData:
+        level, size = self.recipe.level, self.recipe.vocabulary_size
+        if self.name == "ptb":
+            from child_trainers.data.ptb import load_ptb
+
+            return load_ptb(self._data_dir, level=level, vocabulary_size=size, progress=self._progress)
+        if self.name == "pydoc":
+            from child_trainers.data.pydoc_topics import load_pydoc
+
+            return load_pydoc(level=level, vocabulary_size=size)
+        from child_trainers.data.text import load_text
+
+        return load_text(Path(self.name.removeprefix("text:")).expanduser(), level=level, vocabulary_size=size)
+
+    @functools.cached_property
+    def _device_data(self) -> DeviceText:
+        from child_trainers.language_training import to_device
+
+        return to_device(self.data, self.recipe.batch_size)
+
+    def prepare(self) -> None:
+        _ = self.data
+
+    def warm_up(self) -> None:
+        _ = self._device_data
+
+    def check(self, spec: Any) -> None:
+        if not hasattr(spec, "step") or not hasattr(spec, "num_products"):
+            raise ValueError(
+                f"The task {self.name} trains recurrent cells, and this space makes {type(spec).__name__}; choose "
+                "--space recurrent-cell, or a task for it."
+            )
+        from child_trainers.language_model import units_within
+
+        units_within(spec, len(self.data.vocabulary), self.recipe)
+
+    def count(self, spec: Any) -> tuple[int, int] | None:
+        from child_trainers.language_model import num_flops, num_parameters
+
+        types = len(self.data.vocabulary)
+        units = self._units(spec)
+        return num_parameters(spec, types, units, self.recipe), num_flops(spec, types, units, self.recipe)
+
+    def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+        from child_trainers.language_model import LanguageModel
+        from child_trainers.language_training import train_language_model
+
+        began = time.perf_counter()
+        fresh_start(seed, keras=False)
+        network = LanguageModel(
+            spec,
+            len(self.data.vocabulary),
+            self._units(spec),
+            self.recipe,
+            seed=seed,
+            precision=self._compute.precision,
+        )
+        build = time.perf_counter() - began
+        outcome = train_language_model(
+            network, self._device_data, self.recipe, seed=seed, report=report, xla=self._compute.xla
+        )
+        metrics = {**outcome.metrics, "precision": self._compute.precision, "xla": self._compute.xla}
+        seconds = {"build": build, **outcome.seconds}
+        return read_outcome(dataclasses.replace(outcome, metrics=metrics, seconds=seconds), self._goal)
+
+    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+        """The child as a Keras model that reads words; see `keras_language_model.build`."""
+        from child_trainers.keras_language_model import build
+
+        return build(spec, self.data, self._units(spec), self.recipe, weights)
+
+    def source(self, spec: Any) -> str:
+        """A Python file with the cell as a Keras layer, and the language model around it, without weights."""
+        from child_trainers.keras_language_model import source
+
+        return source(spec, self.data, self._units(spec), self.recipe)
+
+    def validate(self, model: TextModel, spec: Any) -> dict[str, float]:
+        """The metrics that `evaluate` stored for the child of this spec, of any function like its model."""
+        return {self.metric: self._perplexity(model, spec, self.data.validation)}
+
+    def test(self, model: TextModel, spec: Any) -> dict[str, float]:
+        """The perplexity of the test text, which no search ever reads."""
+        return {"test_perplexity": self._perplexity(model, spec, self.data.test)}
+
+    def same(self, found: float, stored: float) -> bool:
+        return math.isclose(found, stored, rel_tol=1e-3)
+
+    def describe(self) -> dict[str, Any]:
+        compute = {"precision": self._compute.precision} | ({"xla": "on"} if self._compute.xla else {})
+        return {"data": self.name} | dataclasses.asdict(self.recipe) | compute
+
+    def _units(self, spec: Any) -> int:
+        from child_trainers.language_model import units_within
+
+        return units_within(spec, len(self.data.vocabulary), self.recipe)
+
+    def _perplexity(self, model: TextModel, spec: Any, tokens: np.ndarray) -> float:
+        import tensorflow as tf
+
+        words = tf.gather(tf.constant(self.data.vocabulary), tokens)[tf.newaxis]
+        states: list[Any] = [tf.zeros((1, self._units(spec)))] * (2 * self.recipe.layers)
+        total = 0.0
+        for first in range(0, len(tokens) - 1, CHUNK):
+            last = min(first + CHUNK, len(tokens) - 1)
+            logits, *states = model([words[:, first:last], *states])
+            total += _loss(np.asarray(logits)[0], tokens[first + 1 : last + 1])
+        return math.exp(total / (len(tokens) - 1))
+
+
+def _loss(logits: np.ndarray, wanted: np.ndarray) -> float:
+    """The sum of the cross-entropies in nats, (tokens, types) against (tokens,)."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sums = np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
+    return float((log_sums - shifted[np.arange(len(wanted)), wanted]).sum())

@@ -1,0 +1,64 @@
+"""The recurrent controller, trained by proximal policy optimization."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from controllers.reinforce.controller import Reinforce
+from controllers.reinforce.losses import clipped_loss
+from controllers.reinforce.policy import Variables
+from controllers.reinforce.presets import Settings
+from controllers.reinforce.update import Updater
+
+
+@dataclasses.dataclass(frozen=True)
+class PpoSettings(Settings):
+    """What a person can set, beside the settings of REINFORCE.
+
+    Attributes:
+        clip: how far the ratio of a decision's probabilities, now and when it was drawn, may go.
+        passes: steps of Adam over each batch.
+    """
+
+    clip: float = 0.2
+    passes: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.clip < 1:
+            raise ValueError(f"controller.clip is {self.clip}; it must be in (0, 1).")
+        if self.passes < 1:
+            raise ValueError(f"controller.passes is {self.passes}; it must be 1 or more.")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"learning_rate": 0.01},
+    # Bello et al. 2017 (arXiv:1709.07417), section 3.3, whose policy has a single layer of 150 units.
+    "paper": {
+        "hidden_units": 150,
+        "learning_rate": 0.00001,
+        "baseline_decay": 0.95,
+        "advantage": "reward",
+        "entropy": 0.0015,
+        "imitate": 0,
+        "imitation": 0.0,
+    },
+}
+
+SCALES: dict[str, dict[str, int]] = {"paper": {"batch_size": 5}}
+
+
+class Ppo(Reinforce):
+    """The policy of `Reinforce`, which takes several clipped steps over each batch.
+
+    Source: Schulman et al. 2017 (arXiv:1707.06347), section 3; used for update rules by Bello et al. 2017.
+    """
+
+    settings: PpoSettings
+    settings_kind = PpoSettings
+
+    def _updater_of(self, variables: Variables, longest: int) -> Updater:
+        loss = functools.partial(clipped_loss, clip=self.settings.clip)
+        return Updater(variables, self.settings, loss, passes=self.settings.passes, longest=longest)

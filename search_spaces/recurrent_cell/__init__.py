@@ -1,0 +1,1 @@
+"""Recurrent cells (Zoph & Le 2017): decisions in `space`, what they give in `spec`, published ones in `named`."""

@@ -1,0 +1,27 @@
+"""Published cells by name."""
+
+from search_spaces.recurrent_cell.spec import CellNode, RecurrentCell
+
+# The base-8 cell of the paper, as its authors published it in TensorFlow (contrib and Addons, NASCell).
+NASCELL = RecurrentCell(
+    nodes=(
+        CellNode("add", "sigmoid"),
+        CellNode("add", "relu"),
+        CellNode("add", "sigmoid"),
+        CellNode("multiply", "relu"),
+        CellNode("add", "tanh"),
+        CellNode("add", "sigmoid"),
+        CellNode("add", "tanh"),
+        CellNode("add", "sigmoid"),
+        CellNode("multiply", "tanh"),
+        CellNode("add", "tanh"),
+        CellNode("multiply", "tanh"),
+        CellNode("add", "sigmoid"),
+        CellNode("multiply", "identity"),
+        CellNode("add", "tanh"),
+        CellNode("multiply", "tanh"),
+    ),
+    injection=CellNode("add", "tanh"),
+    memory_node=12,
+    injection_node=8,
+)

@@ -1,0 +1,304 @@
+"""Language models: what a step computes, against the same written plainly, and what validation says."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from child_trainers import language_training, trainer
+from child_trainers.checkpoints import Checkpoint
+from child_trainers.data.text import make_text
+from child_trainers.language_model import Dropout, LanguageModel, num_parameters, units_within
+from child_trainers.language_training import (
+    LanguageTrainer,
+    clip_scale,
+    learning_rate,
+    reward_of,
+    text_loss,
+    to_device,
+    train_language_model,
+)
+from child_trainers.recipes import LanguageRecipe
+from child_trainers.task import DivergedError
+from search_spaces.recurrent_cell.lstm import LSTM
+from search_spaces.recurrent_cell.named import NASCELL
+
+RECIPE = LanguageRecipe(
+    epochs=2, batch_size=3, unroll=4, units=5, parameters=None, learning_rate=0.5, clip_norm=0.3, init_scale=0.4
+)
+TYPES = 7
+CELLS = {"lstm": LSTM(), "nascell": NASCELL}
+
+
+@pytest.fixture(scope="module")
+def text():
+    drawn = np.random.default_rng(0).integers(0, TYPES, 120)
+    letters = ["abcdefg"[index] for index in drawn]
+    return make_text("letters", {"train": letters[:80], "validation": letters[80:100], "test": letters[100:]})
+
+
+class Report:
+    def __init__(self, checkpoint=None, dies_after=None):
+        self.checkpoint = checkpoint
+        self.rows = []
+        self._dies_after = dies_after
+
+    def __call__(self, epoch, **metrics):
+        self.rows.append((epoch, metrics))
+        if epoch == self._dies_after:
+            raise KeyboardInterrupt
+
+    def follow(self, steps_done):
+        self.steps_done = steps_done
+
+
+def made(cell="lstm", recipe=RECIPE, seed=3, **options):
+    return LanguageModel(CELLS[cell], TYPES, recipe.units, recipe, seed=seed, **options)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm_loss(weights, tokens, layers):
+    """The mean loss of a text, one token after another, in NumPy and double precision."""
+    weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
+    units = weights["embedding"].shape[1]
+    states = [(np.zeros(units), np.zeros(units)) for _ in range(layers)]
+    total = 0.0
+    for read, wanted in itertools.pairwise(tokens):
+        x = weights["embedding"][read]
+        for index, (h, c) in enumerate(states):
+            layer = {name: weights[f"layer{index}/{name}"] for name in ("kernel", "recurrent_kernel", "bias")}
+            i, f, g, o = np.split(x @ layer["kernel"] + h @ layer["recurrent_kernel"] + layer["bias"], 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            x = sigmoid(o) * np.tanh(c)
+            states[index] = (x, c)
+        kernel = weights["softmax/kernel"] if "softmax/kernel" in weights else weights["embedding"].T
+        logits = x @ kernel + weights["softmax/bias"]
+        total += np.log(np.exp(logits).sum()) - logits[wanted]
+    return total / (len(tokens) - 1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("chunk", [1, 4, 7, 500])
+def test_validation_carries_its_state_through_the_whole_text(text, shared, chunk, monkeypatch):
+    monkeypatch.setattr(language_training, "VALIDATION_CHUNK", chunk)
+    recipe = dataclasses.replace(RECIPE, shared_embeddings=shared)
+    model = made(recipe=recipe)
+    expected = lstm_loss(trainer.weights_of(model), text.validation, recipe.layers)
+    assert float(text_loss(model, tf.constant(text.validation))) == pytest.approx(expected, rel=1e-5)
+    found = LanguageTrainer(model, to_device(text, 3), recipe, 0).metrics()
+    assert found == {"val_perplexity": pytest.approx(math.exp(expected), rel=1e-5)}
+
+
+def plain_step(model, read, wanted, states, recipe, rate, seed):
+    """A step as one would write it without a thought for speed: a plain loop and plain gradients."""
+    dropout = Dropout(recipe, seed)
+    weights = model.trainable
+    with tf.GradientTape() as tape:
+        x = tf.gather(weights["embedding"], read)
+        if (keep := dropout.types(TYPES)) is not None:
+            x *= tf.gather(keep, read)
+        after = []
+        for index, (h, c) in enumerate(states):
+            if (keep := dropout.inputs(read.shape[1], model.units)) is not None:
+                x *= keep
+            of_state = dropout.state(read.shape[1], model.units)
+            outputs = []
+            for x_t in tf.unstack(x):
+                products = x_t @ weights[f"layer{index}/kernel"]
+                if model.cell.biased:
+                    products += weights[f"layer{index}/bias"]
+                masked = h if of_state is None else h * of_state
+                h, c = model.cell.step(products, masked @ weights[f"layer{index}/recurrent_kernel"], c)
+                outputs.append(h)
+            x = tf.stack(outputs)
+            after.append((h, c))
+        if (keep := dropout.inputs(read.shape[1], model.units)) is not None:
+            x *= keep
+        matrix = tf.transpose(weights["embedding"]) if recipe.shared_embeddings else weights["softmax/kernel"]
+        logits = tf.reshape(x, (-1, model.units)) @ matrix + weights["softmax/bias"]
+        labels = tf.reshape(wanted, (-1,))
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    gradients = [tf.convert_to_tensor(found) for found in tape.gradient(loss, list(weights.values()))]
+    clipped, _ = tf.clip_by_global_norm(gradients, recipe.clip_norm)
+    return (
+        loss,
+        {name: weight - rate * part for (name, weight), part in zip(weights.items(), clipped, strict=True)},
+        after,
+    )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"shared_embeddings": True},
+        {"clip_norm": 100.0},
+        {"embedding_dropout": 0.3, "dropout": 0.4, "recurrent_dropout": 0.2},
+        {"embedding_dropout": 0.3, "dropout": 0.4, "recurrent_dropout": 0.2, "shared_embeddings": True, "layers": 1},
+    ],
+    ids=str,
+)
+def test_an_epoch_is_that_of_the_plain_loop(text, cell, changes):
+    recipe = dataclasses.replace(RECIPE, **changes)
+    model, plain, data = made(cell, recipe), made(cell, recipe), to_device(text, recipe.batch_size)
+    training = LanguageTrainer(model, data, recipe, seed=11)
+    assert training.steps_per_epoch == 6  # 80 // 3 = 26 tokens a stream, 25 of which have one after them
+    loss = training.train_epoch(0)
+    states, losses = plain.zero_state(recipe.batch_size), []
+    for step in range(6):
+        first = step * recipe.unroll
+        read, wanted = data.streams[first : first + 4], data.streams[first + 1 : first + 5]
+        seed = tf.constant([11, step * 64])
+        step_loss, weights, states = plain_step(plain, read, wanted, states, recipe, recipe.learning_rate, seed)
+        losses.append(float(step_loss))
+        for name, weight in weights.items():
+            plain.trainable[name].assign(weight)
+    assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+    for name, weight in plain.trainable.items():
+        np.testing.assert_allclose(model.trainable[name], weight, rtol=2e-4, atol=2e-6, err_msg=name)
+
+
+def test_a_word_read_twice_in_a_step_counts_once_in_the_norm():
+    # Rows of one type add up before they are squared: (1 + 1)^2 = 4, not 1 + 1.
+    sparse = language_training._sparse(tf.constant([[2, 2]]), tf.ones((1, 2, 1)), 1)
+    assert sparse.indices.numpy().tolist() == [2] and sparse.values.numpy().tolist() == [[2.0]]
+    assert float(clip_scale([sparse], 1.0)) == pytest.approx(0.5)
+    assert float(clip_scale([sparse, tf.constant([[0.0]])], 5.0)) == 1.0
+
+
+def test_streams_are_contiguous_and_stand_side_by_side(text):
+    streams = to_device(text, 3).streams.numpy()
+    assert streams.shape == (26, 3)
+    np.testing.assert_array_equal(streams[:, 1], text.train[26:52])
+
+
+def test_the_rate_is_steady_and_then_decays():
+    recipe = LanguageRecipe(steady_epochs=4, decay=0.5)
+    rates = [float(learning_rate(recipe, tf.constant(epoch))) for epoch in range(7)]
+    assert rates == [1, 1, 1, 1, 0.5, 0.25, 0.125]
+
+
+def test_the_reward_is_eighty_over_the_square():
+    assert reward_of(4.0) == 5.0
+
+
+def test_what_is_left_out_is_the_same_for_all_tokens_of_a_step():
+    recipe = dataclasses.replace(RECIPE, embedding_dropout=0.5, dropout=0.25, recurrent_dropout=0.25)
+    one, same, other = (Dropout(recipe, tf.constant([1, number])) for number in (0, 0, 64))
+    masks = [dropout.inputs(40, 50).numpy() for dropout in (one, same, other)]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[0], masks[2])
+    assert masks[0].shape == (1, 40, 50) and set(np.unique(masks[0])) == {0.0, np.float32(1 / 0.75)}
+    assert abs(np.mean(masks[0] == 0) - 0.25) < 0.05
+    assert not np.array_equal(one.inputs(40, 50), masks[0])  # the next layer's are others
+    assert one.types(9).shape == (9, 1) and one.state(2, 3).shape == (2, 3)
+    assert Dropout(RECIPE, tf.constant([1, 0])).inputs(2, 3) is None
+
+
+def run(text, recipe=RECIPE, report=None, seed=3, cell="nascell", **options):
+    model = made(cell, recipe, seed, **options)
+    outcome = train_language_model(
+        model, to_device(text, recipe.batch_size), recipe, seed=seed, report=report or Report()
+    )
+    weights = {name: weight.tobytes() for name, weight in outcome.weights.items()}
+    return outcome.reward, {**outcome.metrics}, outcome.epoch, weights
+
+
+def test_the_reward_is_that_of_the_best_epoch(text, monkeypatch):
+    given = iter([9.0, 6.0, 8.0])
+    monkeypatch.setattr(LanguageTrainer, "metrics", lambda training: {"val_perplexity": next(given)})
+    reward, metrics, epoch, _ = run(text, dataclasses.replace(RECIPE, epochs=3))
+    assert (reward, metrics["val_perplexity"], epoch) == (80 / 36, 6.0, 2)
+
+
+def test_equal_seeds_give_equal_children_and_others_do_not(text):
+    recipe = dataclasses.replace(RECIPE, dropout=0.3)
+    assert run(text, recipe) == run(text, recipe)
+    assert run(text, recipe, seed=4)[0] != run(text, recipe)[0]
+
+
+def test_a_child_that_is_killed_goes_on_to_the_very_same(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
+    recipe = dataclasses.replace(RECIPE, epochs=4, dropout=0.2)
+    whole = run(text, recipe)
+    checkpoint = Checkpoint(tmp_path / "child.checkpoint", "it")
+    for epoch in (1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            run(text, recipe, Report(checkpoint, dies_after=epoch))
+    report = Report(checkpoint)
+    assert run(text, recipe, report) == whole
+    assert [epoch for epoch, _ in report.rows] == [1, 2, 3, 4] and report.steps_done() == 24
+
+
+def test_learning_lowers_the_perplexity(text):
+    alternating = make_text("ab", {"train": list("ab" * 200), "validation": list("ab" * 20), "test": list("ab")})
+    recipe = dataclasses.replace(RECIPE, epochs=10, units=8, learning_rate=2.0, clip_norm=5.0, steady_epochs=10)
+    model = LanguageModel(LSTM(), 2, 8, recipe, seed=0)
+    outcome = train_language_model(model, to_device(alternating, 3), recipe, seed=0, report=Report())
+    assert outcome.metrics["val_perplexity"] < 1.2
+
+
+def test_a_loss_that_is_not_finite_ends_the_child_at_its_step(text):
+    model = made()
+    model.trainable["softmax/bias"].assign(np.full(TYPES, np.nan, np.float32))
+    with pytest.raises(DivergedError, match=r"^The training loss of step 1 of epoch 1 is nan\.$"):
+        LanguageTrainer(model, to_device(text, 3), RECIPE, 0).train_epoch(0)
+    with pytest.raises(DivergedError, match=r"^The validation loss is nan nats a token\.$"):
+        LanguageTrainer(model, to_device(text, 3), RECIPE, 0).metrics()
+
+
+def test_two_traces_and_the_seconds_of_each_phase(text):
+    training = LanguageTrainer(made(), to_device(text, 3), RECIPE, 0)
+    for epoch in range(2):
+        training.train_epoch(epoch)
+        training.metrics()
+    assert training.traces == 2 and training.steps_done() == 12
+    assert training.seconds.keys() == {"trace", "train", "validate"}
+
+
+def test_bfloat16_learns_nearly_the_same(text):
+    plain, mixed = run(text, cell="lstm"), run(text, cell="lstm", precision="bfloat16")
+    assert mixed[1]["val_perplexity"] == pytest.approx(plain[1]["val_perplexity"], rel=0.02)
+    assert mixed[3] != plain[3]
+
+
+def test_under_xla_it_is_the_same(text):
+    data = to_device(text, 3)
+    models = [made("nascell"), made("nascell")]
+    pairs = zip(models, (False, True), strict=True)
+    losses = [LanguageTrainer(model, data, RECIPE, 0, xla=xla).train_epoch(0) for model, xla in pairs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for name, weight in models[0].trainable.items():
+        np.testing.assert_allclose(models[1].trainable[name], weight, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_parameters_are_counted_and_fill_the_budget(cell, shared):
+    recipe = LanguageRecipe(parameters=50_000, shared_embeddings=shared)
+    units = units_within(CELLS[cell], 1000, recipe)
+    count = num_parameters(CELLS[cell], 1000, units, recipe)
+    model = LanguageModel(CELLS[cell], 1000, units, recipe, seed=0)
+    assert count == sum(int(np.prod(weight.shape)) for weight in model.trainable.values()) <= 50_000
+    assert num_parameters(CELLS[cell], 1000, units + 1, recipe) > 50_000
+
+
+def test_a_budget_that_the_vocabulary_alone_exceeds():
+    with pytest.raises(ValueError) as caught:
+        units_within(NASCELL, 10_000, LanguageRecipe(parameters=10_000))
+    assert str(caught.value) == (
+        "A model of 10,000 parameters cannot know 10,000 types; raise task.parameters or lower task.vocabulary_size."
+    )
+
+
+def test_zaremba_s_small_model_has_its_published_size():
+    # 10,000 types, two layers of 200: 4.65 million, of which 4 are embedding and softmax.
+    recipe = LanguageRecipe(units=200, parameters=None)
+    assert num_parameters(LSTM(), 10_000, 200, recipe) == 2 * 10_000 * 200 + 10_000 + 2 * (2 * 200 * 800 + 800)
