@@ -2,8 +2,9 @@
 
 Both train language models of two layers and equal parameters on the Penn Treebank, in batches of 20 streams of 35
 words, with the whole vocabulary. Ours are cells drawn at random, one a process and one thread each, as a search's
-workers train them; Keras has the machine to itself, with its defaults. Counted is the training alone, after a first
-epoch that traces; all of our processes train at the same time.
+workers train them, once with the sampled softmax of the recipe `quick` and once without; Keras has the machine to
+itself, with its defaults. Counted is the training alone, after a first epoch that traces; all of our processes train
+at the same time.
 
     AUTOML_DATA=… python benchmarks/words_per_second.py [--workers 2] [--parameters 4650000]
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from child_trainers.devices import default_precision, environment
+from child_trainers.recipes import RECIPES
 
 BATCH, UNROLL, STEPS, EPOCHS = 20, 35, 25, 3
 ROLES = ("ours", "keras")
@@ -32,9 +34,10 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, default=4_650_000)
     parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--sampled-types", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role == "ours":
-        train_cell(arguments.seed, arguments.parameters)
+        train_cell(arguments.seed, arguments.parameters, arguments.sampled_types)
     elif arguments.role == "keras":
         train_keras(arguments.parameters)
     else:
@@ -46,9 +49,17 @@ def compare(workers: int, parameters: int) -> None:
     alone = subprocess.run([*command, "keras"], check=True, stdout=subprocess.PIPE, text=True).stdout
     peer = json.loads(alone.splitlines()[-1])
     show("keras.layers.LSTM in Model.fit", peer)
+    sampled = RECIPES["ptb"]["quick"]["sampled_types"]
+    for name, options in (("ratio_whole_softmax", []), ("ratio", ["--sampled-types", str(sampled)])):
+        total = train_cells([*command, "ours", *options], workers)
+        print(f"{name}={total / peer['words_per_second']:.2f}", flush=True)
+
+
+def train_cells(command: list[str], workers: int) -> float:
+    """Words per second of all processes together."""
     processes = [
         subprocess.Popen(
-            [*command, "ours", "--seed", str(seed)],
+            [*command, "--seed", str(seed)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -66,8 +77,8 @@ def compare(workers: int, parameters: int) -> None:
     for one in found:
         show("a searched cell", one)
     total = sum(one["words_per_second"] for one in found)
-    print(f"{workers} workers of one thread in {default_precision([])}: {total:.0f} words a second")
-    print(f"ratio={total / peer['words_per_second']:.2f}")
+    print(f"{workers} workers of one thread in {default_precision([])}: {total:.0f} words a second", flush=True)
+    return float(total)
 
 
 def show(who: str, found: dict[str, Any]) -> None:
@@ -80,7 +91,7 @@ def load() -> Any:
     return load_ptb(Path(os.environ["AUTOML_DATA"])).limit(BATCH * (UNROLL * STEPS + 1), 1000)
 
 
-def train_cell(seed: int, parameters: int) -> None:
+def train_cell(seed: int, parameters: int, sampled_types: int | None) -> None:
     from child_trainers.language_model import LanguageModel, num_parameters, units_within
     from child_trainers.language_training import LanguageTrainer, to_device
     from child_trainers.recipes import LanguageRecipe
@@ -93,7 +104,7 @@ def train_cell(seed: int, parameters: int) -> None:
     while (decision := walk.decision) is not None:
         walk.answer(generator.choice(list(possible_answers(decision))))
     text = load()
-    recipe = LanguageRecipe(batch_size=BATCH, unroll=UNROLL, parameters=parameters)
+    recipe = LanguageRecipe(batch_size=BATCH, unroll=UNROLL, parameters=parameters, sampled_types=sampled_types)
     types = len(text.vocabulary)
     units = units_within(walk.spec, types, recipe)
     network = LanguageModel(walk.spec, types, units, recipe, seed=seed, precision=default_precision([]))

@@ -42,8 +42,8 @@ def build(
     unknown = text.vocabulary.index(UNKNOWN) if UNKNOWN in text.vocabulary else None
     of_unknown = np.zeros((1, units), np.float32) if unknown is None else embedding[[unknown]]
     arrays["embedding/embeddings"] = np.concatenate([of_unknown, embedding])
-    if recipe.shared_embeddings:
-        arrays["softmax/kernel"] = embedding.T
+    output = embedding if recipe.shared_embeddings else arrays.get("softmax/kernel", embedding)
+    arrays["softmax/kernel"] = output.T
     by_path = {_name(variable.path): variable for variable in model.weights}
     if by_path.keys() != arrays.keys() or any(by_path[name].shape != arrays[name].shape for name in arrays):
         raise ValueError("weights of another cell, size or vocabulary")

@@ -83,6 +83,8 @@ class LanguageModel:
         self.units = units
         self._recipe = recipe
         self._dtype = tf.dtypes.as_dtype(precision)
+        # Traced once, and not once for each token of each layer.
+        self._step = tf.function(self._take_step, autograph=False)
         self.trainable: dict[str, tf.Variable] = {}
         self.moving: Mapping[str, tf.Variable] = {}
         self.state: Mapping[str, tf.Variable] = {}
@@ -91,6 +93,13 @@ class LanguageModel:
             drawn = generator.uniform(-recipe.init_scale, recipe.init_scale, shape)
             value = np.zeros(shape) if name.endswith("bias") else drawn
             self.trainable[name] = tf.Variable(value.astype(np.float32), name=name.replace("/", "_"))
+
+    def _take_step(
+        self, x_products: tf.Tensor, h: tf.Tensor, c: tf.Tensor, tap: tf.Tensor, matrix: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        h_products = tf.cast(tf.matmul(tf.cast(h, self._dtype), matrix), tf.float32)
+        h, c = self.cell.step(x_products, h_products + tap, c)
+        return h, c
 
     def zero_state(self, batch: int) -> State:
         zeros = tf.zeros((batch, self.units))
@@ -128,8 +137,7 @@ class LanguageModel:
             for x_products, tap in zip(products, tf.unstack(taps[index]), strict=True):
                 h = _masked(h, keep)
                 states.append(h)
-                h_products = tf.cast(tf.matmul(tf.cast(h, self._dtype), matrix), tf.float32)
-                h, c = self.cell.step(x_products, h_products + tap, c)
+                h, c = self._step(x_products, h, c, tap, matrix)
                 outputs.append(h)
             x = tf.stack(outputs)
             after.append((h, c))
@@ -168,16 +176,14 @@ class LanguageModel:
             after.append((h, c))
         return x, after
 
-    def train_logits(self, hidden: tf.Tensor) -> tf.Tensor:
-        """float32 (count, num_types) from (count, units), in the precision of training."""
-        matrix = self.trainable["embedding" if self._recipe.shared_embeddings else "softmax/kernel"]
-        product = self.product(hidden, matrix, transpose_b=self._recipe.shared_embeddings)
-        return product + self.trainable["softmax/bias"]
+    @property
+    def output_name(self) -> str:
+        """The matrix of the softmax, a row for each type: one of its own, or the embedding's."""
+        return "embedding" if self._recipe.shared_embeddings else "softmax/kernel"
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
-        """The same in float32."""
-        matrix = self.trainable["embedding" if self._recipe.shared_embeddings else "softmax/kernel"]
-        product = tf.matmul(hidden, matrix, transpose_b=self._recipe.shared_embeddings)
+        """float32 (count, num_types) from (count, units), in float32."""
+        product = tf.matmul(hidden, self.trainable[self.output_name], transpose_b=True)
         return product + self.trainable["softmax/bias"]
 
     def product(self, a: tf.Tensor, b: tf.Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> tf.Tensor:
@@ -195,7 +201,7 @@ def weight_shapes(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe
         if cell.biased:
             shapes[f"layer{index}/bias"] = (width,)
     if not recipe.shared_embeddings:
-        shapes["softmax/kernel"] = (units, num_types)
+        shapes["softmax/kernel"] = (num_types, units)
     return shapes | {"softmax/bias": (num_types,)}
 
 

@@ -20,6 +20,13 @@ VALIDATION_CHUNK = 500  # tokens whose products with the input are taken at once
 METRIC = "val_perplexity"
 
 
+class Rows(NamedTuple):
+    """Rows of a matrix, and which they are."""
+
+    indices: tf.Tensor  # int32 (count,)
+    values: tf.Tensor  # float32, or their gradients; as many rows in whatever shape
+
+
 class DeviceText(NamedTuple):
     """Training text in streams side by side, and validation text as one."""
 
@@ -110,8 +117,9 @@ class LanguageTrainer(Trainer):
 
         def body(step: tf.Tensor, total: tf.Tensor, state: State) -> tuple[tf.Tensor, tf.Tensor, State]:
             first = step * unroll
-            read = tf.ensure_shape(streams[first : first + unroll], (unroll, streams.shape[1]))
-            wanted = streams[first + 1 : first + unroll + 1]
+            shape = (unroll, streams.shape[1])
+            read = tf.ensure_shape(streams[first : first + unroll], shape)
+            wanted = tf.ensure_shape(streams[first + 1 : first + unroll + 1], shape)
             loss, state = self._step(read, wanted, state, rate, tf.stack([self._seed, (epoch * steps + step) * 64]))
             with tf.control_dependencies([loss]):
                 self._steps_done.assign_add(1)
@@ -128,37 +136,56 @@ class LanguageTrainer(Trainer):
         self, read: tf.Tensor, wanted: tf.Tensor, state: State, rate: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, State]:
         """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, and the state after it."""
-        model, weights = self._model, self._model.trainable
-        dropout = Dropout(self._recipe, seed)
-        batch = read.shape[1]
-        shape = (self._recipe.unroll, batch, model.cell.num_products * model.units)
-        taps = [tf.zeros(shape) for _ in range(self._recipe.layers)]
-        recurrent = {f"layer{index}/recurrent_kernel": index for index in range(self._recipe.layers)}
-        rows = tf.gather(weights["embedding"], read)
-        direct = [name for name in weights if name not in recurrent and name != "embedding"]
-        shared = self._recipe.shared_embeddings
+        model, recipe, weights = self._model, self._recipe, self._model.trainable
+        dropout = Dropout(recipe, seed)
+        width = model.cell.num_products * model.units
+        taps = [tf.zeros((recipe.unroll, read.shape[1], width)) for _ in range(recipe.layers)]
+        labels = tf.reshape(wanted, (-1,))
+        # Rows are taken before the tape sees them: their gradients are then rows too, and not the whole matrix.
+        rows = {"embedding": Rows(tf.reshape(read, (-1,)), tf.gather(weights["embedding"], read))}
+        if recipe.sampled_types is not None:
+            drawn = draw_types(recipe.sampled_types, model.num_types, seed)
+            weighed = tf.concat([labels, drawn], axis=0)
+            for name in (model.output_name, "softmax/bias"):
+                rows[f"output {name}"] = Rows(weighed, tf.gather(weights[name], weighed))
+        recurrent = {f"layer{index}/recurrent_kernel": index for index in range(recipe.layers)}
+        of_rows = {"embedding"} if recipe.sampled_types is None else {"embedding", model.output_name, "softmax/bias"}
+        dense = [name for name in weights if name not in recurrent and name not in of_rows]
+        if recipe.sampled_types is None and recipe.shared_embeddings:
+            dense.append("embedding")
         with tf.GradientTape() as tape:
-            tape.watch([*taps, rows])
-            embedded = rows
+            tape.watch([*taps, *(row.values for row in rows.values())])
+            embedded = rows["embedding"].values
             if (keep := dropout.types(model.num_types)) is not None:
-                embedded = rows * tf.gather(keep, read)
+                embedded = embedded * tf.gather(keep, read)
             hidden, state, states = model.hidden(embedded, state, dropout=dropout, taps=taps)
-            logits = model.train_logits(tf.reshape(hidden, (-1, model.units)))
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(wanted, (-1,)), logits)
+            hidden = tf.reshape(hidden, (-1, model.units))
+            if recipe.sampled_types is None:
+                logits = model.product(hidden, weights[model.output_name], transpose_b=True) + weights["softmax/bias"]
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            else:
+                losses = sampled_losses(
+                    model,
+                    hidden,
+                    rows[f"output {model.output_name}"],
+                    rows["output softmax/bias"],
+                    num_labels=labels.shape[0],
+                )
             loss = tf.reduce_mean(losses)
-        sources = [weights[name] for name in direct] + [weights["embedding"]] * shared
-        found = tape.gradient(loss, [sources, taps, rows])
-        gradients = dict(zip(direct, found[0], strict=False))
+            # As in Zaremba et al. 2014, what is learned from is the sum over a stream's tokens, whatever is reported.
+            summed = recipe.unroll * loss
+        of_dense, of_taps, of_values = tape.gradient(
+            summed, [[weights[name] for name in dense], taps, {name: row.values for name, row in rows.items()}]
+        )
+        gradients: dict[str, tf.Tensor | tf.IndexedSlices] = dict(zip(dense, of_dense, strict=True))
         for name, index in recurrent.items():
-            tap = tf.reshape(found[1][index], (-1, shape[2]))
-            gradients[name] = model.product(states[index], tap, transpose_a=True)
-        if shared:
-            indices = tf.reshape(read, (-1, 1))
-            of_rows = tf.reshape(found[2], (-1, model.units))
-            gradients["embedding"] = tf.tensor_scatter_nd_add(found[0][-1], indices, of_rows)
-        else:
-            gradients["embedding"] = _sparse(read, found[2], model.units)
-        scale = rate * clip_scale(list(gradients.values()), self._recipe.clip_norm)
+            gradients[name] = model.product(states[index], tf.reshape(of_taps[index], (-1, width)), transpose_a=True)
+        for name in of_rows:
+            parts = [
+                Rows(row.indices, of_values[key]) for key, row in rows.items() if key.removeprefix("output ") == name
+            ]
+            gradients[name] = add_rows(parts, weights[name].shape, gradients.get(name))
+        scale = rate * clip_scale(list(gradients.values()), recipe.clip_norm)
         for name, gradient in gradients.items():
             if isinstance(gradient, tf.IndexedSlices):
                 weights[name].scatter_sub(tf.IndexedSlices(scale * gradient.values, gradient.indices))
@@ -210,8 +237,53 @@ def clip_scale(gradients: Sequence[tf.Tensor | tf.IndexedSlices], clip_norm: flo
     return clip_norm / tf.maximum(norm, clip_norm)
 
 
-def _sparse(read: tf.Tensor, of_rows: tf.Tensor, units: int) -> tf.IndexedSlices:
-    """The embedding's gradient, each row once: only then are its norm and its update right."""
-    types, places = tf.unique(tf.reshape(read, (-1,)))
-    sums = tf.math.unsorted_segment_sum(tf.reshape(of_rows, (-1, units)), places, tf.shape(types)[0])
-    return tf.IndexedSlices(sums, types)
+def draw_types(count: int, num_types: int, seed: tf.Tensor) -> tf.Tensor:
+    """Types to stand for all, int32 (count,), with repeats: half by Zipf's law of their ranks, half uniformly."""
+    uniform = tf.random.stateless_uniform((count,), seed + [0, 63])
+    half = count // 2
+    by_rank = tf.exp(uniform[:half] * math.log(num_types + 1.0)) - 1.0
+    drawn = tf.concat([by_rank, uniform[half:] * num_types], axis=0)
+    return tf.minimum(tf.cast(drawn, tf.int32), num_types - 1)
+
+
+def expected_counts(types: tf.Tensor, count: int, num_types: int) -> tf.Tensor:
+    """How often each of these types is among `count` that `draw_types` draws, on average; float32."""
+    half = count // 2
+    rank = tf.cast(types, tf.float32)
+    by_rank = tf.math.log((rank + 2.0) / (rank + 1.0)) / math.log(num_types + 1.0)
+    return half * by_rank + (count - half) / num_types
+
+
+def sampled_losses(model: LanguageModel, hidden: tf.Tensor, rows: Rows, biases: Rows, *, num_labels: int) -> tf.Tensor:
+    """The cross-entropy of each token, float32 (num_labels,), with an unbiased estimate of what it is divided by.
+
+        Z = exp(o_y) + sum over drawn s, other than y, of exp(o_s) / (how often s is drawn on average)
+
+    Args:
+        rows, biases: of the softmax, first those of the labels, then those of the drawn types.
+
+    Source: Bengio & Senécal 2008, "Adaptive importance sampling to accelerate training of a neural probabilistic
+    language model", section III, with the label's own share exact; Jean et al. 2015 (arXiv:1412.2007), section 3.
+    """
+    labels, drawn = rows.indices[:num_labels], rows.indices[num_labels:]
+    own = tf.reduce_sum(hidden * rows.values[:num_labels], axis=1) + biases.values[:num_labels]
+    rarity = tf.math.log(expected_counts(drawn, drawn.shape[0], model.num_types))
+    others = model.product(hidden, rows.values[num_labels:], transpose_b=True) + biases.values[num_labels:] - rarity
+    others = tf.where(labels[:, tf.newaxis] == drawn, -1e9, others)
+    return tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], others], axis=1), axis=1) - own
+
+
+def add_rows(
+    parts: Sequence[Rows], shape: tf.TensorShape, whole: tf.Tensor | None = None
+) -> tf.Tensor | tf.IndexedSlices:
+    """The gradient of a matrix of which rows were taken, each row once: only then are its norm and its update right.
+
+    Args:
+        whole: the gradient of the matrix itself, where it was read otherwise too.
+    """
+    indices = tf.concat([part.indices for part in parts], axis=0)
+    values = tf.concat([tf.reshape(part.values, (-1, *shape[1:])) for part in parts], axis=0)
+    if whole is not None:
+        return tf.tensor_scatter_nd_add(whole, indices[:, tf.newaxis], values)
+    types, places = tf.unique(indices)
+    return tf.IndexedSlices(tf.math.unsorted_segment_sum(values, places, tf.shape(types)[0]), types)

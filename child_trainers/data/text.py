@@ -26,7 +26,7 @@ class TextData:
     Attributes:
         name: what reports call the text.
         train, validation, test: int32 (count,), indices into `vocabulary`.
-        vocabulary: the types, each once, the most frequent first.
+        vocabulary: the types, each once, the most frequent of the training part first.
         level: `word` or `character`: what a type is.
     """
 
@@ -81,8 +81,10 @@ def make_text(
     known = sorted(counts, key=lambda token: (-counts[token], token))
     strange = any(token not in counts for part in PARTS for token in parts[part])
     if strange or (vocabulary_size is not None and len(known) > vocabulary_size):
-        # It stands last and is counted as one of them, so that the size is that of the model.
-        known = [*known[: None if vocabulary_size is None else vocabulary_size - 1], UNKNOWN]
+        # The unknown is counted as one of them, so that the size is that of the model.
+        known = known[: None if vocabulary_size is None else vocabulary_size - 1]
+        frequency = len(parts["train"]) - sum(counts[token] for token in known)
+        known = sorted([*known, UNKNOWN], key=lambda token: (-counts.get(token, frequency), token))
     place = {token: index for index, token in enumerate(known)}
     unknown = place.get(UNKNOWN, 0)
     arrays = {part: np.array([place.get(token, unknown) for token in parts[part]], np.int32) for part in PARTS}

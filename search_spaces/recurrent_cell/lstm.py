@@ -31,10 +31,6 @@ class LSTM:
         """The next h and c, (batch, units) each, from products of shape (batch, 4 * units)."""
         from keras import ops
 
-        units = memory.shape[-1]
-        before = x_products + h_products
-        gates = ops.sigmoid(before)
-        input_gate, forget_gate, output_gate = (gates[:, i * units : (i + 1) * units] for i in (0, 1, 3))
-        candidate = ops.tanh(before[:, 2 * units : 3 * units])
-        memory = forget_gate * memory + input_gate * candidate
-        return output_gate * ops.tanh(memory), memory
+        input_gate, forget_gate, candidate, output_gate = ops.split(x_products + h_products, 4, axis=-1)
+        memory = ops.sigmoid(forget_gate) * memory + ops.sigmoid(input_gate) * ops.tanh(candidate)
+        return ops.sigmoid(output_gate) * ops.tanh(memory), memory

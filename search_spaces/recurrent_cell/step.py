@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 from keras import ops
@@ -36,12 +36,12 @@ def tree_step(cell: RecurrentCell, x_products: Tensor, h_products: Tensor, memor
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.4.
     """
-    combined, activated = _leaves(cell, x_products, h_products)
+    leaves = _leaves(cell, x_products, h_products)
     values: list[Tensor] = []
     next_memory = None
     for index, node in enumerate(cell.nodes):
         if (inputs := cell.inputs(index)) is None:
-            before, value = combined[index], activated[index]
+            before, value = leaves[index]
         else:
             before = COMBINE[node.combination](values[inputs[0]], values[inputs[1]])
             value = ACTIVATE[node.activation](before)
@@ -53,21 +53,27 @@ def tree_step(cell: RecurrentCell, x_products: Tensor, h_products: Tensor, memor
     return values[-1], next_memory
 
 
-def _leaves(cell: RecurrentCell, x_products: Tensor, h_products: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Of each leaf, the value before and after its activation: one operation for all leaves that do the same."""
+def _leaves(cell: RecurrentCell, x_products: Tensor, h_products: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+    """Of each leaf, the value before its activation (where it is read) and after: one operation for all leaves that do
+    the same."""
+    alike = groupby(cell.leaf_order, key=lambda index: (cell.nodes[index].combination, cell.nodes[index].activation))
+    groups = [(*kind, list(leaves)) for kind, leaves in alike]
     units = x_products.shape[-1] // cell.base
-    combined: dict[int, Tensor] = {}
-    activated: dict[int, Tensor] = {}
-    first = 0
-    for (combination, activation), group in groupby(
-        cell.leaf_order, key=lambda index: (cell.nodes[index].combination, cell.nodes[index].activation)
+    sizes = [len(leaves) * units for _, _, leaves in groups]
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for (combination, activation, leaves), x, h in zip(
+        groups, _parts(x_products, sizes), _parts(h_products, sizes), strict=True
     ):
-        leaves = list(group)
-        part = slice(first * units, (first + len(leaves)) * units)
-        before = COMBINE[combination](x_products[:, part], h_products[:, part])
-        after = ACTIVATE[activation](before)
-        for place, leaf in enumerate(leaves):
-            own = slice(place * units, (place + 1) * units)
-            combined[leaf], activated[leaf] = before[:, own], after[:, own]
-        first += len(leaves)
-    return combined, activated
+        before = COMBINE[combination](x, h)
+        after = _parts(ACTIVATE[activation](before), [units] * len(leaves))
+        read = cell.memory_node in leaves
+        befores = _parts(before, [units] * len(leaves)) if read else [None] * len(leaves)
+        found |= zip(leaves, zip(befores, after, strict=True), strict=True)
+    return found
+
+
+def _parts(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    """Parts of the last axis. Not slices: the gradient of each of these is as large as the whole."""
+    if len(sizes) == 1:
+        return [x]
+    return list(ops.split(x, list(accumulate(sizes))[:-1], axis=-1))

@@ -14,6 +14,8 @@ from child_trainers.data.text import make_text
 from child_trainers.language_model import Dropout, LanguageModel, num_parameters, units_within
 from child_trainers.language_training import (
     LanguageTrainer,
+    Rows,
+    add_rows,
     clip_scale,
     learning_rate,
     reward_of,
@@ -77,7 +79,7 @@ def lstm_loss(weights, tokens, layers):
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
             x = sigmoid(o) * np.tanh(c)
             states[index] = (x, c)
-        kernel = weights["softmax/kernel"] if "softmax/kernel" in weights else weights["embedding"].T
+        kernel = weights.get("softmax/kernel", weights["embedding"]).T
         logits = x @ kernel + weights["softmax/bias"]
         total += np.log(np.exp(logits).sum()) - logits[wanted]
     return total / (len(tokens) - 1)
@@ -120,11 +122,22 @@ def plain_step(model, read, wanted, states, recipe, rate, seed):
             after.append((h, c))
         if (keep := dropout.inputs(read.shape[1], model.units)) is not None:
             x *= keep
-        matrix = tf.transpose(weights["embedding"]) if recipe.shared_embeddings else weights["softmax/kernel"]
-        logits = tf.reshape(x, (-1, model.units)) @ matrix + weights["softmax/bias"]
-        labels = tf.reshape(wanted, (-1,))
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-    gradients = [tf.convert_to_tensor(found) for found in tape.gradient(loss, list(weights.values()))]
+        matrix = weights["embedding" if recipe.shared_embeddings else "softmax/kernel"]
+        hidden, labels = tf.reshape(x, (-1, model.units)), tf.reshape(wanted, (-1,))
+        if recipe.sampled_types is None:
+            logits = hidden @ tf.transpose(matrix) + weights["softmax/bias"]
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        else:
+            drawn = language_training.draw_types(recipe.sampled_types, TYPES, seed)
+            counts = language_training.expected_counts(drawn, recipe.sampled_types, TYPES)
+            logits = hidden @ tf.transpose(matrix) + weights["softmax/bias"]
+            own = tf.gather(logits, labels, batch_dims=1)
+            shares = tf.exp(tf.gather(logits, drawn, axis=1)) / counts
+            others = tf.reduce_sum(tf.where(labels[:, tf.newaxis] == drawn, 0.0, shares), axis=1)
+            losses = tf.math.log(tf.exp(own) + others) - own
+        loss = tf.reduce_mean(losses)
+        summed = tf.reduce_sum(losses) / read.shape[1]
+    gradients = [tf.convert_to_tensor(found) for found in tape.gradient(summed, list(weights.values()))]
     clipped, _ = tf.clip_by_global_norm(gradients, recipe.clip_norm)
     return (
         loss,
@@ -141,6 +154,8 @@ def plain_step(model, read, wanted, states, recipe, rate, seed):
         {"shared_embeddings": True},
         {"clip_norm": 100.0},
         {"embedding_dropout": 0.3, "dropout": 0.4, "recurrent_dropout": 0.2},
+        {"sampled_types": 4},
+        {"sampled_types": 3, "shared_embeddings": True},
         {"embedding_dropout": 0.3, "dropout": 0.4, "recurrent_dropout": 0.2, "shared_embeddings": True, "layers": 1},
     ],
     ids=str,
@@ -167,10 +182,43 @@ def test_an_epoch_is_that_of_the_plain_loop(text, cell, changes):
 
 def test_a_word_read_twice_in_a_step_counts_once_in_the_norm():
     # Rows of one type add up before they are squared: (1 + 1)^2 = 4, not 1 + 1.
-    sparse = language_training._sparse(tf.constant([[2, 2]]), tf.ones((1, 2, 1)), 1)
+    sparse = add_rows([Rows(tf.constant([2, 2]), tf.ones((1, 2, 1)))], tf.TensorShape((7, 1)))
     assert sparse.indices.numpy().tolist() == [2] and sparse.values.numpy().tolist() == [[2.0]]
     assert float(clip_scale([sparse], 1.0)) == pytest.approx(0.5)
     assert float(clip_scale([sparse, tf.constant([[0.0]])], 5.0)) == 1.0
+
+
+def test_rows_are_added_to_the_gradient_of_the_whole():
+    parts = [Rows(tf.constant([0, 2, 0]), tf.constant([[1.0], [2.0], [3.0]])), Rows(tf.constant([1]), tf.ones((1, 1)))]
+    shape = tf.TensorShape((3, 1))
+    assert add_rows(parts, shape, tf.ones((3, 1))).numpy().tolist() == [[5.0], [2.0], [3.0]]
+    alone = add_rows(parts, shape)
+    assert dict(zip(alone.indices.numpy().tolist(), alone.values.numpy()[:, 0].tolist(), strict=True)) == {
+        0: 4.0,
+        2: 2.0,
+        1: 1.0,
+    }
+
+
+def test_types_are_drawn_as_often_as_is_counted_on():
+    count, types, draws = 40, 25, 2000
+    drawn = np.concatenate(
+        [language_training.draw_types(count, types, tf.constant([1, step * 64])).numpy() for step in range(draws)]
+    )
+    assert drawn.min() == 0 and drawn.max() == types - 1
+    expected = language_training.expected_counts(tf.range(types), count, types).numpy()
+    assert expected.sum() == pytest.approx(count, rel=1e-5)
+    found = np.bincount(drawn, minlength=types) / draws
+    assert (abs(found - expected) < 5 * np.sqrt(expected / draws)).all()
+
+
+def test_drawn_types_stand_for_all():
+    # With every logit the same, the loss is that of a guess among all types, not among the few drawn.
+    recipe = dataclasses.replace(RECIPE, sampled_types=400, init_scale=1e-6)
+    model = LanguageModel(LSTM(), 1000, 5, recipe, seed=0)
+    text = make_text("t", {"train": [str(n % 1000) for n in range(3000)], "validation": ["1"], "test": ["1"]})
+    loss = LanguageTrainer(model, to_device(text, 3), dataclasses.replace(recipe, learning_rate=1e-9), 0).train_epoch(0)
+    assert loss == pytest.approx(math.log(1000), abs=0.05)
 
 
 def test_streams_are_contiguous_and_stand_side_by_side(text):
