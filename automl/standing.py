@@ -165,7 +165,7 @@ def quantity(number: int | None) -> str:
 
 def figure(value: float) -> str:
     """A reward or a metric: four places, or three digits where four places would hide them."""
-    return f"{value:.4f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3g}"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"
 
 
 def spec_line(spec: object) -> str:

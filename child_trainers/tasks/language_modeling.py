@@ -200,10 +200,12 @@ class LanguageModeling(Task):
 
         words = tf.gather(tf.constant(self.data.vocabulary), tokens)[tf.newaxis]
         states: list[Any] = [tf.zeros((1, self._units(spec)))] * (2 * self.recipe.layers)
+        signature = [tf.TensorSpec((1, None), tf.string), *(tf.TensorSpec(state.shape) for state in states)]
+        read = tf.function(lambda *inputs: model(list(inputs)), signature, autograph=False)  # token by token if not
         total = 0.0
         for first in range(0, len(tokens) - 1, CHUNK):
             last = min(first + CHUNK, len(tokens) - 1)
-            logits, *states = model([words[:, first:last], *states])
+            logits, *states = read(words[:, first:last], *states)
             total += _loss(np.asarray(logits)[0], tokens[first + 1 : last + 1])
         return math.exp(total / (len(tokens) - 1))
 

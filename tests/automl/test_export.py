@@ -212,7 +212,7 @@ def test_a_child_whose_weights_were_not_kept(export, store, folder):
 
 def test_unknown_formats(export):
     assert export("kears", "a").error == (
-        "There is no format called 'kears'; there is keras, json, tflite, savedmodel, python, onnx."
+        "There is no format called 'kears'; there is keras, svg, json, tflite, savedmodel, python, onnx."
     )
     assert export("h5", "a").error.startswith("There is no format called 'h5'; there is ")
 
