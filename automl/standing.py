@@ -7,6 +7,7 @@ import dataclasses
 from db.records import Child, Search, SearchState, State
 from db.store import Store
 from search_spaces.recurrent_cell.spec import RecurrentCell
+from search_spaces.update_rule.spec import UpdateRule
 
 LATEST = 50  # children that shares of time and the reward curve are taken from
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -172,6 +173,8 @@ def spec_line(spec: object) -> str:
     """A stored spec in one line, for tables."""
     if isinstance(spec, dict) and isinstance(spec.get("layers"), list):
         return " ".join(_layer(layer) for layer in spec["layers"])
+    if isinstance(spec, dict) and spec.keys() == {"groups"}:
+        return str(UpdateRule(**spec))
     cell = _cell(spec)
     return str(spec) if cell is None else cell.line()
 

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+from child_trainers.checkpoints import Checkpoint
 from child_trainers.devices import Compute, default_precision, environment
 from child_trainers.recipes import RECIPES, LanguageRecipe
 
 
 class Report:
-    checkpoint = None
+    checkpoint: Checkpoint | None = None
 
     def __call__(self, epoch: int, **metrics: float) -> None:
         pass
 
-    def follow(self, steps_done: object) -> None:
+    def follow(self, steps_done: Callable[[], int]) -> None:
         pass
 
 

@@ -1,0 +1,173 @@
+"""Update rules as expressions: a tree of words, its text, the tree of a text, and the canonical form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from search_spaces.update_rule.language import COMMUTING, DECAYS, OPERANDS, UNARY
+
+Expression = tuple[Any, ...]  # (operand,), (unary, expression) or (binary, expression, expression)
+
+SYMBOLS = {"x + y": "+", "x - y": "-", "x * y": "*", "x / y": "/"}
+SUM, PRODUCT, PREFIX, ATOM = range(4)  # how tightly a text binds
+LEVEL = {"x + y": SUM, "x - y": SUM, "x * y": PRODUCT, "x / y": PRODUCT}
+
+
+class RuleError(ValueError):
+    """A text that is no update rule; the message says where, and what was expected there."""
+
+
+def text_of(expression: Expression) -> str:
+    """The expression as people write it; `parse` reads it back."""
+    return _text(expression)[0]
+
+
+def _text(expression: Expression) -> tuple[str, int]:
+    word, *parts = expression
+    if word in SYMBOLS:
+        level = LEVEL[word]
+        left, right = (_text(part) for part in parts)
+        # The right operand of - and / binds tighter: a - (b + c). So does that of + and *, which keeps the tree.
+        return f"{_within(left, level)} {SYMBOLS[word]} {_within(right, level + 1)}", level
+    if word == "x ^ y":
+        return f"pow({text_of(parts[0])}, {text_of(parts[1])})", ATOM
+    if word == "-x":
+        return f"-{_within(_text(parts[0]), PREFIX)}", PREFIX
+    if word.startswith(("clip ", "drop ")):
+        name, value = word.split()
+        return f"{name}({text_of(parts[0])}, {value})", ATOM
+    if parts:
+        before, after = re.split(r"\bx\b", word)  # of `log(abs(x))`
+        return f"{before}{text_of(parts[0])}{after}", ATOM
+    return word, ATOM
+
+
+def _within(text: tuple[str, int], level: int) -> str:
+    return text[0] if text[1] >= level else f"({text[0]})"
+
+
+def parse(text: str) -> Expression:
+    """The expression of a text.
+
+    Raises:
+        RuleError: the position, from 1, and what was expected there.
+    """
+    parser = _Parser(text)
+    expression = parser.sum()
+    parser.expect_end()
+    return expression
+
+
+WORDS = r"0\.0001w|0\.001w|0\.01w|0\.1w|g\^2|g\^3|[A-Za-z_]+|1e-[345]|0\.[135]|[12](?![\d.])|[-+*/(),]"
+TOKEN = re.compile(rf"\s*(?:({WORDS})|(\S))")
+FUNCTIONS = ("exp", "log", "sqrt", "clip", "drop", "sign", "pow")
+
+
+class _Parser:
+    """Recursive descent: sums of products of signed atoms."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = list(self._split(text))
+        self._place = 0
+
+    def _split(self, text: str) -> Iterator[tuple[str, int]]:
+        for match in TOKEN.finditer(text):
+            if match[2] is not None:
+                raise RuleError(
+                    f"{text!r} is no update rule: {match[2]!r} at position {match.start(2) + 1} means nothing."
+                )
+            yield match[1], match.start(1) + 1
+
+    @property
+    def _next(self) -> str:
+        return self._tokens[self._place][0] if self._place < len(self._tokens) else ""
+
+    def _take(self, *expected: str) -> str:
+        if self._next not in expected or not self._next:
+            self._fail(" or ".join(expected))
+        self._place += 1
+        return self._tokens[self._place - 1][0]
+
+    def _fail(self, expected: str) -> NoReturn:
+        found = f"found {self._next!r}" if self._next else "found the end"
+        place = self._tokens[self._place][1] if self._next else len(self._text) + 1
+        raise RuleError(f"{self._text!r} is no update rule: at position {place} expected {expected}, {found}.")
+
+    def expect_end(self) -> None:
+        if self._next:
+            self._fail("an operator (+, -, *, /) or the end")
+
+    def sum(self) -> Expression:
+        expression = self._product()
+        while self._next in ("+", "-"):
+            sign = self._take("+", "-")
+            expression = (f"x {sign} y", expression, self._product())
+        return expression
+
+    def _product(self) -> Expression:
+        expression = self._signed()
+        while self._next in ("*", "/"):
+            sign = self._take("*", "/")
+            expression = (f"x {sign} y", expression, self._signed())
+        return expression
+
+    def _signed(self) -> Expression:
+        if self._next == "-":
+            self._take("-")
+            return ("-x", self._signed())
+        return self._atom()
+
+    def _atom(self) -> Expression:
+        word = self._next
+        if word == "(":
+            self._take("(")
+            expression = self.sum()
+            self._take(")")
+            return expression
+        if word in FUNCTIONS:
+            return self._function(self._take(word))
+        if word in (*OPERANDS, *DECAYS):
+            return (self._take(word),)
+        plain = ", ".join(word for word in OPERANDS if "(" not in word)
+        self._fail(f"an operand ({plain}), a function ({', '.join(FUNCTIONS)}), - or (")
+
+    def _function(self, name: str) -> Expression:
+        self._take("(")
+        if name in ("log", "sqrt"):
+            self._take("abs")
+            self._take("(")
+            inside = self.sum()
+            self._take(")")
+            self._take(")")
+            return (f"{name}(abs(x))", inside)
+        inside = self.sum()
+        if name == "pow":
+            self._take(",")
+            expression: Expression = ("x ^ y", inside, self.sum())
+        elif name in ("clip", "drop"):
+            self._take(",")
+            values = [word.removeprefix(f"{name} ") for word in UNARY if word.startswith(f"{name} ")]
+            expression = (f"{name} {self._take(*values)}", inside)
+        else:
+            expression = (f"{name}(x)", inside)
+        self._take(")")
+        return expression
+
+
+def canonical(expression: Expression) -> Expression:
+    """One expression for all that are equal by these laws: x + y = y + x, x * y = y * x, -(-x) = x,
+    sign(sign(x)) = sign(x), and keeping the left of anything is the left."""
+    word, *parts = expression
+    parts = [canonical(part) for part in parts]
+    if word in ("x", "keep x"):
+        return parts[0]
+    if word == "-x" and parts[0][0] == "-x":
+        return parts[0][1]
+    if word == "sign(x)" and parts[0][0] == "sign(x)":
+        return parts[0]
+    if word in COMMUTING:
+        parts.sort(key=repr)
+    return (word, *parts)

@@ -1,0 +1,46 @@
+"""The words of update rules: operands, unary and binary functions.
+
+Source: Bello et al. 2017 (arXiv:1709.07417), section 3 and appendix, with the decays of their section 4.
+"""
+
+from __future__ import annotations
+
+# g is the gradient, w the weight. m, v and y are running averages of g, g^2 and g^3, corrected for their start at 0.
+OPERANDS = (
+    "g",
+    "g^2",
+    "g^3",
+    "m",
+    "v",
+    "y",
+    "sign(g)",
+    "sign(m)",
+    "1",
+    "2",
+    "noise",  # from a normal distribution of standard deviation 0.01
+    "0.0001w",
+    "0.001w",
+    "0.01w",
+    "0.1w",
+    "adam",  # the direction of Adam, m / sqrt(v)
+    "rmsprop",  # that of RMSProp, g / sqrt(v)
+    "momentum",  # m without the correction
+)
+DECAYS = ("linear_decay", "cosine_decay", "restart_decay")  # factors from 1 to 0 over the training
+
+UNARY = (
+    "x",
+    "-x",
+    "exp(x)",
+    "log(abs(x))",
+    "sqrt(abs(x))",
+    "clip 1e-5",
+    "clip 1e-4",
+    "clip 1e-3",
+    "drop 0.1",
+    "drop 0.3",
+    "drop 0.5",
+    "sign(x)",
+)
+BINARY = ("x + y", "x - y", "x * y", "x / y", "x ^ y", "keep x")
+COMMUTING = ("x + y", "x * y")

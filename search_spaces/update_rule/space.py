@@ -1,0 +1,49 @@
+"""Update rules in groups of five words: Bello et al. 2017 (arXiv:1709.07417), section 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from search_spaces.decisions import Choice, Decision
+from search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
+from search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
+
+
+def update_rule(*, groups: Sequence[int] = (1, 2), decays: bool = False) -> Generator[Decision, Any, UpdateRule]:
+    """Yields the decisions of one rule, group by group in the paper's order, and returns its `UpdateRule`.
+
+    Args:
+        groups: numbers of groups, each 1 to 4. The paper fixes one for a search; more than one make it a decision.
+        decays: factors that go from 1 to 0 over the training are operands too.
+
+    Raises:
+        ValueError: at the first step, where an argument is none of the above.
+    """
+    plain = isinstance(groups, list | tuple) and groups and all(type(n) is int and 1 <= n <= MAX_GROUPS for n in groups)
+    if not plain:
+        raise ValueError(f"groups is {groups!r}; it must be a list of whole numbers from 1 to {MAX_GROUPS}.")
+    if not isinstance(decays, bool):
+        raise ValueError(f"decays is {decays!r}; it must be true or false.")
+    words = (*OPERANDS, *DECAYS) if decays else OPERANDS
+    count = yield Choice("groups", tuple(groups), kind="groups")
+    made = []
+    for index in range(count):
+        name = f"group{index}"
+        known = (*words, *(f"r{earlier}" for earlier in range(index)))
+        operand1 = yield Choice(f"{name}/operand1", known, kind=f"operand of {len(known)}")
+        operand2 = yield Choice(f"{name}/operand2", known, kind=f"operand of {len(known)}")
+        unary1 = yield Choice(f"{name}/unary1", UNARY, kind="unary")
+        unary2 = yield Choice(f"{name}/unary2", UNARY, kind="unary")
+        binary = yield Choice(f"{name}/binary", BINARY, kind="binary")
+        made.append(Group(operand1, operand2, unary1, unary2, binary))
+    return UpdateRule(tuple(made))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {"groups": (1, 2), "decays": False},
+    "paper": {"groups": (2,), "decays": False},
+    "decays": {"groups": (3,), "decays": True},
+}
+
+SCHEDULES: Mapping[str, Callable[[int], Mapping[str, Any]]] = {}

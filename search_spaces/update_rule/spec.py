@@ -1,0 +1,133 @@
+"""What the space of update rules decodes to: groups of five words as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.update_rule.expression import Expression, RuleError, canonical, parse, text_of
+from search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
+
+if TYPE_CHECKING:
+    import keras
+
+MAX_GROUPS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """One line of a rule: `binary(unary1(operand1), unary2(operand2))`.
+
+    An operand is a word of the language, or `r0`, `r1`, … for what an earlier group gave.
+    """
+
+    operand1: str
+    operand2: str
+    unary1: str
+    unary2: str
+    binary: str
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateRule:
+    """An update rule: what the last group gives is the update U, and w' = w - rate * U.
+
+    Source: Bello et al. 2017 (arXiv:1709.07417), section 3.1.
+    """
+
+    groups: tuple[Group, ...]
+
+    def __post_init__(self) -> None:
+        groups = tuple(Group(**group) if isinstance(group, dict) else group for group in self.groups)
+        object.__setattr__(self, "groups", groups)
+        if not 1 <= len(groups) <= MAX_GROUPS:
+            raise RuleError(f"An update rule has 1 to {MAX_GROUPS} groups, not {len(groups)}.")
+        for index, group in enumerate(groups):
+            earlier = tuple(f"r{number}" for number in range(index))
+            for word, known in (
+                (group.operand1, (*OPERANDS, *DECAYS, *earlier)),
+                (group.operand2, (*OPERANDS, *DECAYS, *earlier)),
+                (group.unary1, UNARY),
+                (group.unary2, UNARY),
+                (group.binary, BINARY),
+            ):
+                if word not in known:
+                    raise RuleError(f"Group {index} of an update rule has no {word!r}; there is {', '.join(known)}.")
+
+    @classmethod
+    def parse(cls, text: str) -> UpdateRule:
+        """The rule of a text such as `exp(sign(g) * sign(m)) * g`.
+
+        Raises:
+            RuleError: it does not parse (the message says where), or it needs more groups than there can be.
+        """
+        groups: list[Group] = []
+        made: dict[Expression, str] = {}
+
+        def applied(expression: Expression) -> tuple[str, str]:
+            """An operand and the unary function of it that make the expression."""
+            if expression[0] in UNARY:
+                return operand(expression[1]), expression[0]
+            return operand(expression), "x"
+
+        def operand(expression: Expression) -> str:
+            if len(expression) == 1:
+                return str(expression[0])
+            if expression == ("sign(x)", ("g",)) or expression == ("sign(x)", ("m",)):
+                return f"sign({expression[1][0]})"
+            if expression not in made:
+                if expression[0] in BINARY:
+                    (operand1, unary1), (operand2, unary2) = applied(expression[1]), applied(expression[2])
+                    groups.append(Group(operand1, operand2, unary1, unary2, expression[0]))
+                else:
+                    operand1, unary1 = applied(expression)
+                    groups.append(Group(operand1, "1", unary1, "x", "keep x"))
+                made[expression] = f"r{len(groups) - 1}"
+            return made[expression]
+
+        root = parse(text)
+        if operand(root) not in (f"r{len(groups) - 1}",):
+            groups.append(Group(operand(root), "1", "x", "x", "keep x"))
+        if len(groups) > MAX_GROUPS:
+            raise RuleError(f"{text!r} takes {len(groups)} groups of five words; a rule has at most {MAX_GROUPS}.")
+        return cls(tuple(groups))
+
+    def expression(self) -> Expression:
+        """The update as one expression, with what earlier groups gave written out."""
+        results: list[Expression] = []
+
+        def applied(operand: str, unary: str) -> Expression:
+            if operand.startswith("sign("):
+                inside: Expression = ("sign(x)", (operand[5],))  # the word stands for nothing else
+            else:
+                earlier = operand[0] == "r" and operand[1:].isdecimal()
+                inside = results[int(operand[1:])] if earlier else (operand,)
+            return inside if unary == "x" else (unary, inside)
+
+        for group in self.groups:
+            left = applied(group.operand1, group.unary1)
+            if group.binary == "keep x":
+                results.append(left)
+            else:
+                results.append((group.binary, left, applied(group.operand2, group.unary2)))
+        return results[-1]
+
+    def __str__(self) -> str:
+        return text_of(self.expression())
+
+    def canonical(self) -> str:
+        """One text for all rules that are equal; see `expression.canonical`."""
+        return text_of(canonical(self.expression()))
+
+    @staticmethod
+    def decisions(spec: dict[str, Any]) -> dict[str, Any]:
+        """The values of the space's decisions that make the rule of this JSON value, as far as it is one."""
+        groups = spec["groups"]
+        values: dict[str, Any] = {"groups": len(groups)}
+        return values | {f"group{i}/{name}": word for i, group in enumerate(groups) for name, word in group.items()}
+
+    def optimizer(self, **options: Any) -> keras.optimizers.Optimizer:
+        """A Keras optimizer; see `optimizer.RuleOptimizer`."""
+        from search_spaces.update_rule.optimizer import RuleOptimizer
+
+        return RuleOptimizer(str(self), **options)

@@ -1,0 +1,305 @@
+"""Update rules: what they compute, how they are written and read, and which are the same."""
+
+import functools
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from sampling import sample
+
+from search_spaces.space import Space
+from search_spaces.update_rule.expression import RuleError, canonical, parse, text_of
+from search_spaces.update_rule.language import DECAYS, OPERANDS, UNARY
+from search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
+from search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
+from search_spaces.update_rule.meaning import normal, uniform
+from search_spaces.update_rule.named import RULES
+from search_spaces.update_rule.optimizer import RuleOptimizer, decay_at
+from search_spaces.update_rule.space import PRESETS, update_rule
+from search_spaces.update_rule.spec import Group, UpdateRule
+from search_spaces.walk import spec_to_json
+
+# Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+EVERYTHING = functools.partial(update_rule, groups=(1, 2, 3, 4), decays=True)
+
+
+def drawn(seed):
+    return sample(Space(EVERYTHING), seed).spec
+
+
+def trajectory(optimizer, steps=100):
+    """A weight's way down a noisy bowl; the gradients depend on the weight, so every step counts."""
+    generator = np.random.default_rng(0)
+    weight = keras.Variable(np.array([1.0, -2.0, 0.5], np.float32))
+    curvature = np.array([1.0, 0.3, 3.0], np.float32)
+    places = []
+    for _ in range(steps):
+        gradient = curvature * weight.numpy() + generator.normal(0, 0.1, 3).astype(np.float32)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+        places.append(weight.numpy())
+    return np.array(places)
+
+
+@pytest.mark.parametrize(
+    ("rule", "rate", "theirs"),
+    [
+        ("g", 0.05, keras.optimizers.SGD(0.05)),
+        ("adam", 0.05, keras.optimizers.Adam(0.05)),
+        ("rmsprop", 0.05, keras.optimizers.RMSprop(0.05)),
+        # Keras's momentum adds up gradients without a factor 1 - beta: v' = beta v + g, w' = w - rate v'.
+        ("momentum", 0.05 / (1 - 0.9), keras.optimizers.SGD(0.05, momentum=0.9)),
+    ],
+    ids=["sgd", "adam", "rmsprop", "momentum"],
+)
+def test_a_hundred_steps_are_those_of_keras(rule, rate, theirs):
+    np.testing.assert_allclose(trajectory(RuleOptimizer(rule, rate)), trajectory(theirs), rtol=1e-5, atol=1e-5)
+
+
+def one_step(rule, gradients, weight=1.0, **options):
+    """The changes of a weight by these gradients at rate 1."""
+    variable = keras.Variable(np.array([weight], np.float32))
+    optimizer = RuleOptimizer(rule, 1.0, **options)
+    changes = []
+    for gradient in gradients:
+        before = variable.numpy()[0]
+        optimizer.apply([keras.ops.convert_to_tensor(np.array([gradient], np.float32))], [variable])
+        changes.append(before - variable.numpy()[0])
+    return changes
+
+
+def test_powersign_by_hand():
+    # m = 0.1 * 0.5 > 0: e * 0.5; then g = -0.2, m = 0.9 * 0.05 - 0.02 = 0.025 > 0: signs differ, -0.2 / e.
+    assert one_step(str(RULES["powersign"]), [0.5, -0.2]) == pytest.approx([math.e * 0.5, -0.2 / math.e], rel=1e-5)
+
+
+def test_addsign_by_hand():
+    # Signs agree: (1 + 1) * 0.5; they differ: (1 - 1) * g, no step at all.
+    assert one_step(str(RULES["addsign"]), [0.5, -0.2]) == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+def test_the_decays_by_hand():
+    steps = np.array([0.0, 5.0, 10.0, 15.0], np.float32)
+    linear, cosine, restart = (np.asarray(decay_at(word, steps, 10)) for word in DECAYS)
+    np.testing.assert_allclose(linear, [1, 0.5, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(cosine, [1, 0.5, 0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(restart, [1, 0.5, 1, 0.5], atol=1e-6)
+    # f = 1 at the first step, then 1 / 2: e^(1/2) * 0.5.
+    found = one_step(str(RULES["powersign-ld"]), [0.5, 0.5], decay_steps=2)
+    assert found == pytest.approx([math.e * 0.5, math.sqrt(math.e) * 0.5], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "gradient", "weight", "expected"),
+    [
+        ("g^2", -0.5, 1.0, 0.25),
+        ("g^3", -0.5, 1.0, -0.125),
+        ("m", -0.5, 1.0, -0.5),  # corrected: the first average is the gradient itself
+        ("v", -0.5, 1.0, 0.25),
+        ("y", -0.5, 1.0, -0.125),
+        ("momentum", -0.5, 1.0, -0.05),
+        ("adam", -0.5, 1.0, -1.0),
+        ("rmsprop", -0.5, 1.0, -0.5 / math.sqrt(0.1 * 0.25)),
+        ("sign(g)", -0.5, 1.0, -1.0),
+        ("1", -0.5, 1.0, 1.0),
+        ("2", -0.5, 1.0, 2.0),
+        ("0.1w", 0.0, 3.0, 0.3),
+        ("0.001w", 0.0, 3.0, 0.003),
+        ("-g", 0.5, 1.0, -0.5),
+        ("exp(g)", 0.5, 1.0, math.exp(0.5)),
+        ("log(abs(g))", -0.5, 1.0, math.log(0.5)),
+        ("sqrt(abs(g))", -0.25, 1.0, 0.5),
+        ("clip(g, 1e-3)", -0.5, 1.0, -1e-3),
+        ("clip(g, 1e-5)", 0.5, 1.0, 1e-5),
+        ("g + 2", 0.5, 1.0, 2.5),
+        ("g - 2", 0.5, 1.0, -1.5),
+        ("g * 2", 0.5, 1.0, 1.0),
+        ("2 / g", 0.5, 1.0, 4.0),
+        ("pow(2, g)", 3.0, 1.0, 8.0),
+    ],
+)
+def test_every_word_by_hand(rule, gradient, weight, expected):
+    # The weight is near 1 and float32, so a small change is known to about 1e-7.
+    assert one_step(rule, [gradient], weight) == [pytest.approx(expected, rel=1e-4, abs=3e-7)]
+
+
+def test_every_word_has_a_meaning():
+    assert {"x", *UNARY_MEANING} == set(UNARY)
+    assert len(BINARY_MEANING) == 5
+    for word in (*OPERANDS, *DECAYS):
+        assert np.isfinite(one_step(word, [0.5], decay_steps=10)).all()
+
+
+def test_drop_leaves_out_that_share_and_noise_is_small():
+    variable = keras.Variable(np.zeros(20_000, np.float32))
+    RuleOptimizer("drop(1, 0.3)", 1.0, seed=4).apply([keras.ops.ones(20_000)], [variable])
+    dropped = variable.numpy() == 0
+    assert abs(dropped.mean() - 0.3) < 0.02 and set(np.unique(variable.numpy())) == {0.0, -1.0}
+    noisy = keras.Variable(np.zeros(20_000, np.float32))
+    RuleOptimizer("noise", 1.0).apply([keras.ops.ones(20_000)], [noisy])
+    assert abs(noisy.numpy().mean()) < 3e-4 and abs(noisy.numpy().std() - 0.01) < 3e-4
+
+
+def test_what_is_drawn_depends_on_seed_step_and_stream_alone():
+    one = np.asarray(uniform((50, 40), 3, 7, 1))
+    np.testing.assert_array_equal(one, uniform((50, 40), 3, 7, 1))
+    for other in (uniform((50, 40), 4, 7, 1), uniform((50, 40), 3, 8, 1), uniform((50, 40), 3, 7, 2)):
+        assert abs(np.corrcoef(one.ravel(), np.asarray(other).ravel())[0, 1]) < 0.1
+    assert one.min() >= 0 and one.max() < 1 and abs(one.mean() - 0.5) < 0.02
+    counts, _ = np.histogram(np.asarray(uniform((100_000,), 0, 0, 0)), bins=10)
+    assert (abs(counts - 10_000) < 500).all()
+    assert np.isfinite(np.asarray(normal((100_000,), 0, 0, 0))).all()
+
+
+def test_a_rule_reads_back_as_it_is_printed():
+    for seed in range(300):
+        rule = drawn(seed)
+        again = UpdateRule.parse(str(rule))
+        assert again.expression() == rule.expression() and str(again) == str(rule)
+        assert again.canonical() == rule.canonical() == UpdateRule.parse(rule.canonical()).canonical()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exp(sign(g) * sign(m)) * g",
+        "g - (m - v)",
+        "g - m - v",
+        "g / (m * v)",
+        "-(g + m)",
+        "--g",
+        "pow(g + 1, -m)",
+        "clip(drop(g, 0.3), 1e-4) + 0.01w",
+        "log(abs(g * 2)) * (1 + momentum)",
+    ],
+)
+def test_readable_algebra(text):
+    assert text_of(parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("g + m", "m + g"),
+        ("g * (m + v)", "(v + m) * g"),
+        ("--g", "g"),
+        ("exp(--g)", "exp(g)"),
+        ("sign(sign(g))", "sign(g)"),
+        ("sign(-(-m))", "sign(m)"),
+    ],
+)
+def test_equal_rules_are_one_child(one, other):
+    assert canonical(parse(one)) == canonical(parse(other))
+
+
+@pytest.mark.parametrize(("one", "other"), [("g - m", "m - g"), ("g / m", "m / g"), ("pow(g, m)", "pow(m, g)")])
+def test_rules_that_do_not_commute_are_two(one, other):
+    assert canonical(parse(one)) != canonical(parse(other))
+
+
+def test_keeping_the_left_of_anything_is_the_left():
+    groups = [Group("g", right, "exp(x)", unary, "keep x") for right, unary in (("m", "x"), ("1", "-x"))]
+    assert {UpdateRule((group,)).canonical() for group in groups} == {"exp(g)"}
+
+
+def test_a_group_reads_what_an_earlier_one_gave():
+    first, second = Group("g", "m", "sign(x)", "sign(x)", "x * y"), Group("r0", "g", "exp(x)", "x", "x * y")
+    rule = UpdateRule((first, second))
+    assert str(rule) == "exp(sign(g) * sign(m)) * g"
+    assert rule.canonical() == RULES["powersign"].canonical()
+    assert UpdateRule(**json.loads(json.dumps(spec_to_json(rule)))) == rule
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("g +", "at position 4 expected an operand (g, "),
+        ("exp(sign(g) * ) * g", "at position 15 expected an operand (g, "),
+        ("foo", "at position 1 expected an operand (g, "),
+        ("g m", "at position 3 expected an operator (+, -, *, /) or the end, found 'm'."),
+        ("clip(g, 1e-2)", "at position 9 expected 1e-5 or 1e-4 or 1e-3, found '1'."),
+        ("drop(g)", "at position 7 expected ,, found ')'."),
+        ("log(g)", "at position 5 expected abs, found 'g'."),
+        ("(g", "at position 3 expected ), found the end."),
+        ("3 * g", "'3' at position 1 means nothing."),
+        ("", "at position 1 expected an operand (g, "),
+    ],
+)
+def test_a_text_that_does_not_parse_says_where(text, message):
+    with pytest.raises(RuleError) as caught:
+        UpdateRule.parse(text)
+    assert str(caught.value).startswith(f"{text!r} is no update rule: {message}")
+
+
+def test_a_rule_that_needs_too_many_groups():
+    with pytest.raises(RuleError) as caught:
+        UpdateRule.parse("g + m + v + y + 1 + 2")
+    assert str(caught.value) == ("'g + m + v + y + 1 + 2' takes 5 groups of five words; a rule has at most 4.")
+
+
+def test_words_that_do_not_exist():
+    with pytest.raises(RuleError, match=r"^Group 0 of an update rule has no 'r0'; there is g, "):
+        UpdateRule((Group("r0", "g", "x", "x", "x + y"),))
+    with pytest.raises(RuleError, match=r"^An update rule has 1 to 4 groups, not 0\.$"):
+        UpdateRule(())
+
+
+def test_a_decay_needs_to_know_the_steps():
+    with pytest.raises(ValueError) as caught:
+        RuleOptimizer(str(RULES["powersign-cd"]))
+    assert str(caught.value) == (
+        "The rule 'exp(cosine_decay * sign(g) * sign(m)) * g' reads cosine_decay, which nothing moves; give "
+        "decay_steps."
+    )
+
+
+def test_an_ordinary_optimizer(tmp_path):
+    """In `compile`, with a schedule, weight decay and clipping; saved and gone on with as if nothing had been."""
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    y = x @ np.array([[1.0], [-2.0], [0.5]], np.float32)
+
+    def compiled():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
+        options = {"weight_decay": 1e-4, "global_clipnorm": 1.0, "decay_steps": 100, "seed": 3}
+        model.compile(RuleOptimizer("drop(m, 0.3) * linear_decay + 0.001w", schedule, **options), "mse")
+        return model
+
+    whole, halved = compiled(), compiled()
+    losses = whole.fit(x, y, epochs=4, shuffle=False, verbose=0).history["loss"]
+    halved.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    halved.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.rule == "drop(m, 0.3) * linear_decay + 0.001w"
+    again = loaded.fit(x, y, epochs=2, shuffle=False, verbose=0).history["loss"]
+    np.testing.assert_allclose(again, losses[2:], rtol=1e-5)
+    assert losses[-1] < losses[0]
+
+
+def test_the_size_of_the_space():
+    space = Space(functools.partial(update_rule, **PRESETS["paper"]))
+    walk, sizes = space.walk(0), []
+    while (decision := walk.decision) is not None:
+        sizes.append(len(decision.options))
+        walk.answer((0,))
+    assert sizes == [1, 18, 18, 12, 12, 6, 19, 19, 12, 12, 6]
+    assert math.prod(sizes) > 1e10  # as the paper's authors say of theirs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"groups": (5,)}, "groups is (5,); it must be a list of whole numbers from 1 to 4."),
+        ({"groups": []}, "groups is []; it must be a list of whole numbers from 1 to 4."),
+        ({"groups": 2}, "groups is 2; it must be a list of whole numbers from 1 to 4."),
+        ({"decays": "yes"}, "decays is 'yes'; it must be true or false."),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError) as caught:
+        next(update_rule(**arguments))
+    assert str(caught.value) == message
