@@ -251,7 +251,8 @@ def test_a_rewarded_choice_becomes_more_probable(preset):
         return np.array(good.log_probs), np.array(bad.log_probs)
 
     good, bad = chances()
-    figures = controller.tell([Result(0, (1, 1), (), 1.0), Result(1, (2, 0), (), 0.0)])
+    for _ in range(controller.settings.accumulate):
+        figures = controller.tell([Result(0, (1, 1), (), 1.0), Result(1, (2, 0), (), 0.0)])
     assert (figures["baseline"], figures["mean_reward"]) == (0.5, 0.5)
     new_good, new_bad = chances()
     assert (new_good > good).all()
