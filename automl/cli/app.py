@@ -54,7 +54,8 @@ def _root(
 def search(
     name: Name,
     space: Annotated[
-        str | None, typer.Option(help="convnet, recurrent-cell, or FILE.py:FUNCTION.", show_default="convnet")
+        str | None,
+        typer.Option(help="convnet, recurrent-cell, update-rule, or FILE.py:FUNCTION.", show_default="convnet"),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Of the space: small, paper; extended.", show_default="the first")
@@ -69,8 +70,10 @@ def search(
     recipe: Annotated[
         str | None, typer.Option(help="Of the task; for cifar10: quick, paper; for texts: quick, small, paper.")
     ] = None,
-    controller: Annotated[str | None, typer.Option(help="reinforce, random.", show_default="reinforce")] = None,
-    controller_preset: Annotated[str | None, typer.Option(help="Of the controller: default, paper.")] = None,
+    controller: Annotated[str | None, typer.Option(help="reinforce, ppo, random.", show_default="reinforce")] = None,
+    controller_preset: Annotated[
+        str | None, typer.Option(help="Of the controller: default, paper; paper-cells.")
+    ] = None,
     set: Annotated[
         list[str] | None, typer.Option(metavar="GROUP.NAME=VALUE", help="One option: space.strides=true.")
     ] = None,
@@ -93,10 +96,10 @@ def search(
     threads: Annotated[int | None, typer.Option(help="Of each worker.", show_default="1")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.", show_default="0")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Children a controller step learns from.", show_default="8")
+        int | None, typer.Option(help="Children a controller step learns from.", show_default="8, or the preset's")
     ] = None,
     replicas: Annotated[
-        int | None, typer.Option(help="Batches in flight.", show_default="2, or 1 with --workers 0")
+        int | None, typer.Option(help="Batches in flight.", show_default="2, 1 with --workers 0, or the preset's")
     ] = None,
     keep: Annotated[int | None, typer.Option(help="Keep weights of so many best children.", show_default="10")] = None,
     stall: Annotated[str | None, typer.Option(help="End a worker without a step for so long.")] = None,
