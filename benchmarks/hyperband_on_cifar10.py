@@ -43,6 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder
     if arguments.role == "hyperband":
+        del os.environ["TF_DETERMINISTIC_OPS"]  # Keras's random layers are refused where all must be repeatable
         search_with_hyperband(folder, parse_seconds(arguments.search))
     elif arguments.role == "train":
         train_again(folder, arguments.who, arguments.epochs)
@@ -68,7 +69,7 @@ def compare(folder: Path, search: str, train: str) -> None:
     if not (folder / "tested_hyperband.json").exists():
         began = time.perf_counter()
         side_by_side({who: [*this, "--role", "train", "--who", who, "--epochs", "1"] for who in WHO})
-        epochs = max(1, int(parse_seconds(train) / (time.perf_counter() - began)))
+        epochs = max(2, int(parse_seconds(train) / (time.perf_counter() - began)))
         print(f"An epoch takes at most {time.perf_counter() - began:.0f} s; {epochs} epochs each", flush=True)
         side_by_side({who: [*this, "--role", "train", "--who", who, "--epochs", str(epochs)] for who in WHO})
     for who in WHO:
@@ -101,24 +102,26 @@ def search_with_hyperband(folder: Path, seconds: float) -> None:
     space, recipe = PRESETS["small"], Recipe(**QUICK)
     data = to_device(load_cifar10(Path(os.environ["AUTOML_DATA"])).limit(recipe.num_train or 0, recipe.num_validation))
     steps = recipe.epochs * ((recipe.num_train or 0) // recipe.batch_size)
-    crop = keras.Sequential([keras.layers.ZeroPadding2D(4), keras.layers.RandomCrop(32, 32), keras.layers.RandomFlip()])
+    shift = keras.layers.RandomTranslation(4 / 32, 4 / 32, fill_mode="constant", interpolation="nearest")
+    augment = keras.Sequential([shift, keras.layers.RandomFlip("horizontal")])
 
     def net_of(hp: Any) -> ConvNet:
         layers = []
-        for index in range(hp.Choice("depth", space["depths"])):
-            height = hp.Choice(f"layer{index}/filter_height", space["filter_heights"])
-            width = hp.Choice(f"layer{index}/filter_width", space["filter_widths"])
-            filters = hp.Choice(f"layer{index}/num_filters", space["num_filters"])
-            inputs = tuple(earlier for earlier in range(index) if hp.Boolean(f"layer{index}/reads{earlier}"))
-            layers.append(ConvLayer(height, width, filters, inputs, pool=index in space["pooling"]))
+        depths = space["depths"]
+        depth = hp.Choice("depth", depths)
+        for index in range(max(depths)):
+            with hp.conditional_scope("depth", [deep for deep in depths if deep > index]):
+                height = hp.Choice(f"layer{index}/filter_height", space["filter_heights"])
+                width = hp.Choice(f"layer{index}/filter_width", space["filter_widths"])
+                filters = hp.Choice(f"layer{index}/num_filters", space["num_filters"])
+                inputs = tuple(earlier for earlier in range(index) if hp.Boolean(f"layer{index}/reads{earlier}"))
+            if index < depth:
+                layers.append(ConvLayer(height, width, filters, inputs, pool=index in space["pooling"]))
         return ConvNet(tuple(layers))
 
     def build(hp: Any) -> keras.Model:
-        net = net_of(hp)
-        if net.count((32, 32, 3), 10).flops > MAX_FLOPS:
-            raise keras_tuner.errors.FailedTrialError("over the FLOPs")
         image = keras.Input((32, 32, 3))
-        model = keras.Model(image, net.build((32, 32, 3), 10)(crop(image)))
+        model = keras.Model(image, net_of(hp).build((32, 32, 3), 10)(augment(image)))
         schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
         model.compile(
             keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay),
@@ -137,11 +140,22 @@ def search_with_hyperband(folder: Path, seconds: float) -> None:
         "val_accuracy",
         max_epochs=recipe.epochs,
         hyperband_iterations=10_000,
-        max_consecutive_failed_trials=10_000,
         directory=folder,
         project_name="hyperband",
         seed=0,
     )
+    draw = tuner.oracle._random_values
+
+    def within_flops() -> dict[str, Any] | None:
+        """Networks over the limit are drawn again, as ours are: else most of its hour would go to them."""
+        while values := draw():
+            hp = keras_tuner.HyperParameters()
+            hp.values = dict(values)
+            if net_of(hp).count((32, 32, 3), 10).flops <= MAX_FLOPS:
+                return dict(values)
+        return None
+
+    tuner.oracle._random_values = within_flops
     train = tuple(part.numpy() for part in (data.x_train, data.y_train))
     validation = tuple(part.numpy() for part in (data.x_validation, data.y_validation))
     with contextlib.suppress(KeyboardInterrupt):
