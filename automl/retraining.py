@@ -13,8 +13,7 @@ import numpy as np
 from automl.settings import completed, task_options
 from automl.stored import load_experiment
 from child_trainers.checkpoints import Checkpoint
-from child_trainers.recipes import RECIPES
-from child_trainers.tasks import kind_of
+from child_trainers.tasks import recipes_of
 from db import blobs
 from db.records import Child, Search, Training
 from db.store import Store
@@ -38,10 +37,9 @@ class TrainReport:
         pass
 
 
-def full_recipe(task: str) -> str | None:
+def full_recipe(search: Search) -> str | None:
     """The name of a task's longest recipe, the last of its dict; None for a task of one's own."""
-    kind = kind_of(task)
-    return next(reversed(RECIPES[kind])) if kind in RECIPES else None
+    return next(reversed(list(recipes_of(search.space, search.task))), None)
 
 
 def retrain(
@@ -67,7 +65,7 @@ def retrain(
     Raises:
         ValueError: the recipe, an option or the task is not one that can be trained so.
     """
-    chosen = {"recipe": recipe or full_recipe(search.task), "options": task_options(options)}
+    chosen = {"recipe": recipe or full_recipe(search), "options": task_options(options)}
     experiment = load_experiment(search, **chosen)
     task = experiment.task
     spec = experiment.space.decode(child.tokens).spec

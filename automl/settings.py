@@ -13,8 +13,8 @@ from typing import Any
 
 from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
 from child_trainers.experiment import SESSION, known
-from child_trainers.recipes import EARLY_STOP, PRUNERS, RECIPES
-from child_trainers.tasks import DEFAULTS, OF_FILES, TASKS, kind_of
+from child_trainers.recipes import PRUNERS
+from child_trainers.tasks import DEFAULTS, OF_FILES, TASKS, early_stop_of, kind_of, recipes_of
 from child_trainers.user_files import UserFile
 from controllers import CONTROLLERS
 from search_spaces import SPACES
@@ -354,8 +354,8 @@ def _task_name(reference: str) -> str:
 
 
 def _default_early_stop(asked: Asked) -> str:
-    recipe = asked.recipe or next(iter(RECIPES.get(kind_of(asked.chosen_task), {})), None)
-    return EARLY_STOP.get(recipe or "", "none")
+    recipe = asked.recipe or next(iter(recipes_of(asked.space, asked.chosen_task)), None)
+    return early_stop_of(asked.space, recipe)
 
 
 def _file(reference: str) -> dict[str, str] | None:

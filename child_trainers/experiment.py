@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from child_trainers.devices import Compute
-from child_trainers.recipes import RECIPES
 from child_trainers.task import FunctionTask, Goal, Task
-from child_trainers.tasks import TASKS, kind_of
+from child_trainers.tasks import kind_of, recipes_of, tasks_of
 from child_trainers.user_files import UserFile
 from search_spaces import PRESETS, SCHEDULES, SPACES
 from search_spaces.narrowing import Narrowing, nearest_first, parse_rule
@@ -128,9 +127,9 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
         uses_keras = imports_it or "keras" in file.text or "tensorflow" in file.text
         return FunctionTask(function, goal=goal, epochs=epochs, uses_keras=uses_keras)
     name = chosen["name"]
-    kind = known("task", kind_of(name), TASKS)
-    make = pkgutil.resolve_name(TASKS[kind])
-    recipes = RECIPES[kind]
+    space = settings["space"]["name"]
+    tasks, recipes = tasks_of(space), recipes_of(space, name)
+    make = pkgutil.resolve_name(tasks[known("task", kind_of(name), tasks)])
     constants = recipes[known("recipe", chosen["recipe"] or next(iter(recipes)), recipes)]
     fields = [field.name for field in dataclasses.fields(make.recipe_kind)]
     for option in chosen["options"]:

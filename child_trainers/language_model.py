@@ -32,21 +32,21 @@ class Dropout:
     """
 
     def __init__(self, recipe: LanguageRecipe, seed: tf.Tensor) -> None:
-        self._recipe = recipe
+        self.recipe = recipe
         self._seed = seed
         self._draws = 0
 
     def types(self, count: int) -> tf.Tensor | None:
         """(count, 1) to multiply embeddings with, or None."""
-        return self._mask((count, 1), self._recipe.embedding_dropout)
+        return self._mask((count, 1), self.recipe.embedding_dropout)
 
     def inputs(self, batch: int, units: int) -> tf.Tensor | None:
         """(1, batch, units) to multiply a layer's inputs, or the output, with."""
-        return self._mask((1, batch, units), self._recipe.dropout)
+        return self._mask((1, batch, units), self.recipe.dropout)
 
     def state(self, batch: int, units: int) -> tf.Tensor | None:
         """(batch, units) to multiply the state that a layer reads with."""
-        return self._mask((batch, units), self._recipe.recurrent_dropout)
+        return self._mask((batch, units), self.recipe.recurrent_dropout)
 
     def _mask(self, shape: Sequence[int], share: float) -> tf.Tensor | None:
         self._draws += 1
@@ -58,8 +58,6 @@ class Dropout:
 
 class LanguageModel:
     """Embedding, recurrent layers, and a softmax over the vocabulary.
-
-    Weights start uniform in plus or minus the recipe's scale, from (seed, position); biases start at 0.
 
     Args:
         cell: of every layer.
@@ -81,18 +79,15 @@ class LanguageModel:
         self.cell = cell
         self.num_types = num_types
         self.units = units
-        self._recipe = recipe
+        self.recipe = recipe
         self._dtype = tf.dtypes.as_dtype(precision)
         # Traced once, and not once for each token of each layer.
         self._step = tf.function(self._take_step, autograph=False)
         self.trainable: dict[str, tf.Variable] = {}
         self.moving: Mapping[str, tf.Variable] = {}
         self.state: Mapping[str, tf.Variable] = {}
-        generator = np.random.Generator(np.random.PCG64(seed))
-        for name, shape in weight_shapes(cell, num_types, units, recipe).items():
-            drawn = generator.uniform(-recipe.init_scale, recipe.init_scale, shape)
-            value = np.zeros(shape) if name.endswith("bias") else drawn
-            self.trainable[name] = tf.Variable(value.astype(np.float32), name=name.replace("/", "_"))
+        for name, value in initial_weights(cell, num_types, units, recipe, seed=seed).items():
+            self.trainable[name] = tf.Variable(value, name=name.replace("/", "_"))
 
     def _take_step(
         self, x_products: tf.Tensor, h: tf.Tensor, c: tf.Tensor, tap: tf.Tensor, matrix: tf.Tensor
@@ -103,7 +98,7 @@ class LanguageModel:
 
     def zero_state(self, batch: int) -> State:
         zeros = tf.zeros((batch, self.units))
-        return [(zeros, zeros)] * self._recipe.layers
+        return [(zeros, zeros)] * self.recipe.layers
 
     def hidden(
         self,
@@ -179,7 +174,7 @@ class LanguageModel:
     @property
     def output_name(self) -> str:
         """The matrix of the softmax, a row for each type: one of its own, or the embedding's."""
-        return "embedding" if self._recipe.shared_embeddings else "softmax/kernel"
+        return "embedding" if self.recipe.shared_embeddings else "softmax/kernel"
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
         """float32 (count, num_types) from (count, units), in float32."""
@@ -203,6 +198,18 @@ def weight_shapes(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe
     if not recipe.shared_embeddings:
         shapes["softmax/kernel"] = (num_types, units)
     return shapes | {"softmax/bias": (num_types,)}
+
+
+def initial_weights(
+    cell: Cell, num_types: int, units: int, recipe: LanguageRecipe, *, seed: int
+) -> dict[str, np.ndarray]:
+    """Uniform in plus or minus the recipe's scale, from (seed, position); biases are 0."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    weights = {}
+    for name, shape in weight_shapes(cell, num_types, units, recipe).items():
+        drawn = generator.uniform(-recipe.init_scale, recipe.init_scale, shape)
+        weights[name] = (np.zeros(shape) if name.endswith("bias") else drawn).astype(np.float32)
+    return weights
 
 
 def num_parameters(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe) -> int:

@@ -136,65 +136,82 @@ class LanguageTrainer(Trainer):
         self, read: tf.Tensor, wanted: tf.Tensor, state: State, rate: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, State]:
         """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, and the state after it."""
-        model, recipe, weights = self._model, self._recipe, self._model.trainable
-        dropout = Dropout(recipe, seed)
-        width = model.cell.num_products * model.units
-        taps = [tf.zeros((recipe.unroll, read.shape[1], width)) for _ in range(recipe.layers)]
-        labels = tf.reshape(wanted, (-1,))
-        # Rows are taken before the tape sees them: their gradients are then rows too, and not the whole matrix.
-        rows = {"embedding": Rows(tf.reshape(read, (-1,)), tf.gather(weights["embedding"], read))}
-        if recipe.sampled_types is not None:
-            drawn = draw_types(recipe.sampled_types, model.num_types, seed)
-            weighed = tf.concat([labels, drawn], axis=0)
-            for name in (model.output_name, "softmax/bias"):
-                rows[f"output {name}"] = Rows(weighed, tf.gather(weights[name], weighed))
-        recurrent = {f"layer{index}/recurrent_kernel": index for index in range(recipe.layers)}
-        of_rows = {"embedding"} if recipe.sampled_types is None else {"embedding", model.output_name, "softmax/bias"}
-        dense = [name for name in weights if name not in recurrent and name not in of_rows]
-        if recipe.sampled_types is None and recipe.shared_embeddings:
-            dense.append("embedding")
-        with tf.GradientTape() as tape:
-            tape.watch([*taps, *(row.values for row in rows.values())])
-            embedded = rows["embedding"].values
-            if (keep := dropout.types(model.num_types)) is not None:
-                embedded = embedded * tf.gather(keep, read)
-            hidden, state, states = model.hidden(embedded, state, dropout=dropout, taps=taps)
-            hidden = tf.reshape(hidden, (-1, model.units))
-            if recipe.sampled_types is None:
-                logits = model.product(hidden, weights[model.output_name], transpose_b=True) + weights["softmax/bias"]
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            else:
-                losses = sampled_losses(
-                    model,
-                    hidden,
-                    rows[f"output {model.output_name}"],
-                    rows["output softmax/bias"],
-                    num_labels=labels.shape[0],
-                )
-            loss = tf.reduce_mean(losses)
-            # As in Zaremba et al. 2014, what is learned from is the sum over a stream's tokens, whatever is reported.
-            summed = recipe.unroll * loss
-        of_dense, of_taps, of_values = tape.gradient(
-            summed, [[weights[name] for name in dense], taps, {name: row.values for name, row in rows.items()}]
-        )
-        gradients: dict[str, tf.Tensor | tf.IndexedSlices] = dict(zip(dense, of_dense, strict=True))
-        for name, index in recurrent.items():
-            gradients[name] = model.product(states[index], tf.reshape(of_taps[index], (-1, width)), transpose_a=True)
-        for name in of_rows:
-            parts = [
-                Rows(row.indices, of_values[key]) for key, row in rows.items() if key.removeprefix("output ") == name
-            ]
-            gradients[name] = add_rows(parts, weights[name].shape, gradients.get(name))
-        scale = rate * clip_scale(list(gradients.values()), recipe.clip_norm)
+        loss, gradients, state = step_gradients(self._model, read, wanted, state, seed)
+        weights = self._model.trainable
         for name, gradient in gradients.items():
             if isinstance(gradient, tf.IndexedSlices):
-                weights[name].scatter_sub(tf.IndexedSlices(scale * gradient.values, gradient.indices))
+                weights[name].scatter_sub(tf.IndexedSlices(rate * gradient.values, gradient.indices))
             else:
-                weights[name].assign_sub(scale * gradient)
-        return loss, [(tf.stop_gradient(h), tf.stop_gradient(c)) for h, c in state]
+                weights[name].assign_sub(rate * gradient)
+        return loss, state
 
     def _validation_loss(self) -> tf.Tensor:
         return text_loss(self._model, self._data.validation)
+
+
+def step_gradients(
+    model: LanguageModel, read: tf.Tensor, wanted: tf.Tensor, state: State, seed: tf.Tensor
+) -> tuple[tf.Tensor, dict[str, tf.Tensor | tf.IndexedSlices], State]:
+    """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, its clipped gradients by name,
+    and the state after it. Of matrices of which only rows were read, the gradients are rows too.
+
+    Args:
+        seed: int32 (2,), of dropout and of sampled types.
+    """
+    recipe, weights = model.recipe, model.trainable
+    dropout = Dropout(recipe, seed)
+    width = model.cell.num_products * model.units
+    taps = [tf.zeros((recipe.unroll, read.shape[1], width)) for _ in range(recipe.layers)]
+    labels = tf.reshape(wanted, (-1,))
+    # Rows are taken before the tape sees them: their gradients are then rows too, and not the whole matrix.
+    rows = {"embedding": Rows(tf.reshape(read, (-1,)), tf.gather(weights["embedding"], read))}
+    if recipe.sampled_types is not None:
+        drawn = draw_types(recipe.sampled_types, model.num_types, seed)
+        weighed = tf.concat([labels, drawn], axis=0)
+        for name in (model.output_name, "softmax/bias"):
+            rows[f"output {name}"] = Rows(weighed, tf.gather(weights[name], weighed))
+    recurrent = {f"layer{index}/recurrent_kernel": index for index in range(recipe.layers)}
+    of_rows = {"embedding"} if recipe.sampled_types is None else {"embedding", model.output_name, "softmax/bias"}
+    dense = [name for name in weights if name not in recurrent and name not in of_rows]
+    if recipe.sampled_types is None and recipe.shared_embeddings:
+        dense.append("embedding")
+    with tf.GradientTape() as tape:
+        tape.watch([*taps, *(row.values for row in rows.values()), *(weights[name] for name in dense)])
+        embedded = rows["embedding"].values
+        if (keep := dropout.types(model.num_types)) is not None:
+            embedded = embedded * tf.gather(keep, read)
+        hidden, state, states = model.hidden(embedded, state, dropout=dropout, taps=taps)
+        hidden = tf.reshape(hidden, (-1, model.units))
+        if recipe.sampled_types is None:
+            logits = model.product(hidden, weights[model.output_name], transpose_b=True) + weights["softmax/bias"]
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        else:
+            losses = sampled_losses(
+                model,
+                hidden,
+                rows[f"output {model.output_name}"],
+                rows["output softmax/bias"],
+                num_labels=labels.shape[0],
+            )
+        loss = tf.reduce_mean(losses)
+        # As in Zaremba et al. 2014, what is learned from is the sum over a stream's tokens, whatever is reported.
+        summed = recipe.unroll * loss
+    of_dense, of_taps, of_values = tape.gradient(
+        summed, [[weights[name] for name in dense], taps, {name: row.values for name, row in rows.items()}]
+    )
+    gradients: dict[str, tf.Tensor | tf.IndexedSlices] = dict(zip(dense, of_dense, strict=True))
+    for name, index in recurrent.items():
+        gradients[name] = model.product(states[index], tf.reshape(of_taps[index], (-1, width)), transpose_a=True)
+    for name in of_rows:
+        parts = [Rows(row.indices, of_values[key]) for key, row in rows.items() if key.removeprefix("output ") == name]
+        gradients[name] = add_rows(parts, weights[name].shape, gradients.get(name))
+    scale = clip_scale(list(gradients.values()), recipe.clip_norm)
+    clipped: dict[str, tf.Tensor | tf.IndexedSlices] = {}
+    for name, gradient in gradients.items():
+        rows_only = isinstance(gradient, tf.IndexedSlices)
+        values = scale * (gradient.values if rows_only else gradient)
+        clipped[name] = tf.IndexedSlices(values, gradient.indices, gradient.dense_shape) if rows_only else values
+    return loss, clipped, [(tf.stop_gradient(h), tf.stop_gradient(c)) for h, c in state]
 
 
 def text_loss(model: LanguageModel, tokens: tf.Tensor) -> tf.Tensor:
@@ -286,4 +303,5 @@ def add_rows(
     if whole is not None:
         return tf.tensor_scatter_nd_add(whole, indices[:, tf.newaxis], values)
     types, places = tf.unique(indices)
-    return tf.IndexedSlices(tf.math.unsorted_segment_sum(values, places, tf.shape(types)[0]), types)
+    summed = tf.math.unsorted_segment_sum(values, places, tf.shape(types)[0])
+    return tf.IndexedSlices(summed, types, tf.constant(shape.as_list()))

@@ -118,6 +118,87 @@ class LanguageRecipe:
             raise ValueError(f"task.vocabulary_size is {self.vocabulary_size}; a text has at least 2 types.")
 
 
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """How update rules are judged, whatever is trained with them.
+
+    Attributes:
+        epochs: of the long training, at the best rate of the sweep.
+        sweep_epochs: of each rate of the sweep.
+        rates: learning rates that are tried.
+        screened: whether rules that descend none of a few small functions are spared any training.
+        screen_sample: the share of these that is trained all the same, to see what the screen costs.
+        population: rules that are trained together.
+    """
+
+    epochs: int = 5
+    sweep_epochs: int = 1
+    rates: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    screened: bool = True
+    screen_sample: float = 0.05
+    population: int = 4
+
+    def __post_init__(self) -> None:
+        _check_counts(self, ("epochs", "sweep_epochs", "population"))
+        _check_switches(self, ("screened",))
+        if not (_is_number(self.screen_sample) and 0 <= self.screen_sample <= 1):
+            raise ValueError(f"task.screen_sample is {self.screen_sample!r}; it must be a number in [0, 1].")
+        many = isinstance(self.rates, list | tuple) and self.rates
+        if not (many and all(_is_number(rate) and rate > 0 for rate in self.rates)):
+            raise ValueError(f"task.rates is {self.rates!r}; it must be a list of numbers above 0.")
+        object.__setattr__(self, "rates", tuple(float(rate) for rate in self.rates))
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleRecipe(Sweep):
+    """Constants of the judging of update rules on images.
+
+    Attributes:
+        batch_size: images a step; what is left over at the end of an epoch is dropped.
+        num_train: images to train on, None for all.
+        num_validation: images that the reward is read from, None for all.
+    """
+
+    batch_size: int = 100
+    num_train: int | None = None
+    num_validation: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_counts(self, ("batch_size",))
+        _check_counts(self, ("num_train", "num_validation"), null="all")
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleTextRecipe(Sweep):
+    """Constants of the judging of update rules on text, with an LSTM of one layer; the rest as `LanguageRecipe` has it.
+
+    Attributes:
+        batch_size, unroll, units, clip_norm, level, vocabulary_size, num_train, num_validation: see `LanguageRecipe`.
+    """
+
+    epochs: int = 3
+    batch_size: int = 20
+    unroll: int = 20
+    units: int = 64
+    clip_norm: float = 5.0
+    level: str = "word"
+    vocabulary_size: int | None = None
+    num_train: int | None = None
+    num_validation: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_counts(self, ("units",))
+        self.of_language()
+
+    def of_language(self) -> LanguageRecipe:
+        """The recipe of the language model. Its learning rate is not used: the sweep has those."""
+        names = ("epochs", "batch_size", "unroll", "units", "clip_norm", "level", "vocabulary_size")
+        chosen = {name: getattr(self, name) for name in (*names, "num_train", "num_validation")}
+        return LanguageRecipe(**chosen, layers=1, parameters=None, shared_embeddings=True, init_scale=0.1)
+
+
 def _check_counts(recipe: Any, names: Iterable[str], *, null: str = "") -> None:
     """`null` says what null stands for, where it may be given."""
     for name in names:
@@ -229,6 +310,22 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {  # of each task: the first is 
     "ptb": {"quick": QUICK_TEXT | QUICK_PTB, "small": SMALL_LSTM, "paper": PAPER_TEXT},
     "pydoc": {"quick": QUICK_TEXT, "small": SMALL_LSTM},
     "text": {"quick": QUICK_TEXT, "small": SMALL_LSTM},
+}
+
+# Of update rules. Bello et al. 2017, section 4.1; how many images it trained on is not stated, so all are taken.
+PAPER_RULES: dict[str, Any] = {}
+QUICK_RULES: dict[str, Any] = {"num_train": 5_000, "num_validation": 1_000}
+DIGITS_RULES: dict[str, Any] = {"num_train": 1_024, "batch_size": 32}
+OWN_RULES: dict[str, Any] = {"batch_size": 50}
+QUICK_RULES_TEXT: dict[str, Any] = {"vocabulary_size": 2_000, "num_train": 50_000, "num_validation": 5_000}
+
+RULE_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "digits": {"default": DIGITS_RULES, "full": DIGITS_RULES | {"num_train": None, "epochs": 20}},
+    "cifar10": {"quick": QUICK_RULES, "paper": PAPER_RULES},
+    "npz": {"default": OWN_RULES, "full": OWN_RULES | {"epochs": 20}},
+    "ptb": {"quick": QUICK_RULES_TEXT, "full": {"units": 200}},
+    "pydoc": {"quick": QUICK_RULES_TEXT, "full": {"units": 200}},
+    "text": {"quick": QUICK_RULES_TEXT, "full": {"units": 200}},
 }
 
 EARLY_STOP: dict[str, str] = {"quick": "median"}  # the pruner of each recipe that has one

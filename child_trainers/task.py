@@ -9,8 +9,8 @@ import math
 import numbers
 import random
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class Report(Protocol):
 
     def follow(self, steps_done: Callable[[], int]) -> None:
         """Takes a count of training steps, to be read from another thread between two epochs."""
+
+
+class Assignment(NamedTuple):
+    """A child to be trained beside others."""
+
+    spec: Any
+    seed: int
+    report: Report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +102,7 @@ class Task(abc.ABC):
         metric: what tells a trained child's quality, among its metrics.
         fixed_options: constants of the recipe without which rewards would no longer compare.
         reads_words: whether an exported model takes texts instead of numbers.
+        population: how many children are trained together, in one call of `evaluate_together`.
         fingerprint: of data that a person's file holds, or None where the task's name says which data they are.
         objective: what early stopping goes by, or None where children cannot be stopped early.
     """
@@ -103,10 +112,20 @@ class Task(abc.ABC):
     fixed_options: tuple[str, ...] = ()
     reads_words: bool = False
     objective: Objective | None = None
+    population: int = 1
     fingerprint: str | None = None
 
     @abc.abstractmethod
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome: ...
+
+    def evaluate_together(self, children: Sequence[Assignment]) -> Iterator[tuple[int, Outcome | Exception]]:
+        """Trains several children at a time, each as if it were alone.
+
+        Yields what became of each, by its place among `children`, as soon as it is known; an exception for one that
+        failed. What is raised instead fails all that were not yielded yet.
+        """
+        for index, child in enumerate(children):
+            yield index, self.evaluate(child.spec, seed=child.seed, report=child.report)
 
     def prepare(self) -> None:  # noqa: B027 - most tasks need nothing
         """Loads and checks what children need; the coordinator calls it before workers start. May raise ValueError."""

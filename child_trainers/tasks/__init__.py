@@ -1,5 +1,10 @@
 """Tasks that come with the project."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from child_trainers.recipes import EARLY_STOP, RECIPES, RULE_RECIPES
+
 TASKS = {  # resolved on use, so that listing them imports no TensorFlow
     "digits": "child_trainers.tasks.image_classification:ImageClassification",
     "cifar10": "child_trainers.tasks.image_classification:ImageClassification",
@@ -9,12 +14,41 @@ TASKS = {  # resolved on use, so that listing them imports no TensorFlow
     "text": "child_trainers.tasks.language_modeling:LanguageModeling",
 }
 
+RULE_TASKS = {  # what the same names mean where update rules are sampled
+    "digits": "child_trainers.tasks.update_rules:ImageRules",
+    "cifar10": "child_trainers.tasks.update_rules:ImageRules",
+    "npz": "child_trainers.tasks.update_rules:ImageRules",
+    "ptb": "child_trainers.tasks.update_rules:TextRules",
+    "pydoc": "child_trainers.tasks.update_rules:TextRules",
+    "text": "child_trainers.tasks.update_rules:TextRules",
+}
+
 OF_FILES = ("npz", "text")  # written with the file's path, as in `npz:PATH`
 
-DEFAULTS = {"convnet": "digits", "recurrent-cell": "pydoc"}  # of each space: one that needs no download
+DEFAULTS = {
+    "convnet": "digits",
+    "recurrent-cell": "pydoc",
+    "update-rule": "digits",
+}  # of each space: one that needs no download
 
 
 def kind_of(name: str) -> str:
     """The task's name without the path of its file."""
     kind, colon, _ = name.partition(":")
     return kind if colon and kind in OF_FILES else name
+
+
+def tasks_of(space: str) -> Mapping[str, str]:
+    """The tasks that train what a space makes, by name."""
+    return RULE_TASKS if space == "update-rule" else TASKS
+
+
+def recipes_of(space: str, task: str) -> Mapping[str, dict[str, Any]]:
+    """The recipes of a task for what a space makes, by name; none of a person's own task."""
+    recipes = RULE_RECIPES if space == "update-rule" else RECIPES
+    return recipes.get(kind_of(task), {})
+
+
+def early_stop_of(space: str, recipe: str | None) -> str:
+    """The pruner that goes with a recipe; update rules end early by themselves."""
+    return "none" if space == "update-rule" else EARLY_STOP.get(recipe or "", "none")

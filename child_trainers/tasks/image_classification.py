@@ -100,7 +100,7 @@ class ImageClassification(Task):
         return data
 
     @functools.cached_property
-    def _device_data(self) -> DeviceData:
+    def device_data(self) -> DeviceData:
         from child_trainers.image_training import to_device
 
         return to_device(self.data)
@@ -116,7 +116,7 @@ class ImageClassification(Task):
         _ = self.data
 
     def warm_up(self) -> None:
-        _ = self._device_data
+        _ = self.device_data
 
     def check(self, spec: Any) -> None:
         if not hasattr(spec, "build"):
@@ -140,18 +140,22 @@ class ImageClassification(Task):
         with scope_of(self._compute) if hasattr(spec, "network") else contextlib.nullcontext():
             network, compute = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
         build = time.perf_counter() - began
-        outcome = train(network, self._device_data, self.recipe, seed=seed, report=report, compute=compute)
+        outcome = train(network, self.device_data, self.recipe, seed=seed, report=report, compute=compute)
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, seconds=seconds), self._goal)
 
     def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
         """The child's model with its stored weights; it takes raw images, whitening is its first layer."""
-        import keras
-
         from child_trainers.networks import set_weights
 
         inner = spec.build(*self.shapes)
         set_weights(inner, weights)
+        return self.with_preprocessing(inner)
+
+    def with_preprocessing(self, inner: keras.Model) -> keras.Model:
+        """A model from raw images, of one from whitened images."""
+        import keras
+
         image = keras.Input(self.shapes[0], name="raw_image")
         return keras.Model(image, inner(whitening(self.shapes[0])(image)), name="child")
 

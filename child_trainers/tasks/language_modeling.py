@@ -113,7 +113,7 @@ class LanguageModeling(Task):
         return load_text(Path(self.name.removeprefix("text:")).expanduser(), level=level, vocabulary_size=size)
 
     @functools.cached_property
-    def _device_data(self) -> DeviceText:
+    def device_data(self) -> DeviceText:
         from child_trainers.language_training import to_device
 
         return to_device(self.data, self.recipe.batch_size)
@@ -122,7 +122,7 @@ class LanguageModeling(Task):
         _ = self.data
 
     def warm_up(self) -> None:
-        _ = self._device_data
+        _ = self.device_data
 
     def check(self, spec: Any) -> None:
         if not hasattr(spec, "step") or not hasattr(spec, "num_products"):
@@ -157,7 +157,7 @@ class LanguageModeling(Task):
         )
         build = time.perf_counter() - began
         outcome = train_language_model(
-            network, self._device_data, self.recipe, seed=seed, report=report, xla=self._compute.xla
+            network, self.device_data, self.recipe, seed=seed, report=report, xla=self._compute.xla
         )
         metrics = {**outcome.metrics, "precision": self._compute.precision, "xla": self._compute.xla}
         seconds = {"build": build, **outcome.seconds}

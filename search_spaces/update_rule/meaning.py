@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras import ops
@@ -12,8 +13,21 @@ from search_spaces.update_rule.expression import Expression
 
 Tensor = Any
 DELTA = 1e-8  # added to what is divided by
+EPSILON = 1e-7  # that of Keras's Adam and RMSprop
+RHO = 0.9  # the decay of Keras's RMSprop
+BETA_1, BETA_2 = 0.9, 0.999
+STREAMS = 3  # of random numbers for each weight variable: one for every drop of a step, two for its noise
 
-UNARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of x, and of numbers in [0, 1) drawn for the step
+AVERAGES = {  # the words that read each running average
+    "first": ("m", "momentum", "adam", "sign(m)"),
+    "second": ("v", "adam"),
+    "third": ("y",),
+    "mean_square": ("rmsprop",),
+}
+
+Draw = Callable[[], Tensor]  # gives the step's random numbers, always the same
+
+UNARY: dict[str, Callable[[Tensor, Draw], Tensor]] = {  # of x, and of numbers in [0, 1) for the step
     "-x": lambda x, drawn: -x,
     "exp(x)": lambda x, drawn: ops.exp(x),
     "log(abs(x))": lambda x, drawn: ops.log(ops.abs(x)),
@@ -21,9 +35,9 @@ UNARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of x, and of numbers
     "clip 1e-5": lambda x, drawn: ops.clip(x, -1e-5, 1e-5),
     "clip 1e-4": lambda x, drawn: ops.clip(x, -1e-4, 1e-4),
     "clip 1e-3": lambda x, drawn: ops.clip(x, -1e-3, 1e-3),
-    "drop 0.1": lambda x, drawn: ops.where(drawn < 0.1, 0.0, x),
-    "drop 0.3": lambda x, drawn: ops.where(drawn < 0.3, 0.0, x),
-    "drop 0.5": lambda x, drawn: ops.where(drawn < 0.5, 0.0, x),
+    "drop 0.1": lambda x, drawn: ops.where(drawn() < 0.1, 0.0, x),
+    "drop 0.3": lambda x, drawn: ops.where(drawn() < 0.3, 0.0, x),
+    "drop 0.5": lambda x, drawn: ops.where(drawn() < 0.5, 0.0, x),
     "sign(x)": lambda x, drawn: ops.sign(x),
 }
 BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -35,18 +49,93 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def evaluate(expression: Expression, operands: Mapping[str, Tensor], drawn: Tensor) -> Tensor:
-    """The value of an expression.
+def averaged(name: str, before: Tensor, gradient: Tensor, beta_1: float = BETA_1, beta_2: float = BETA_2) -> Tensor:
+    """A running average after one more gradient."""
+    decay, power = {"first": (beta_1, 1), "second": (beta_2, 2), "third": (beta_2, 3), "mean_square": (RHO, 2)}[name]
+    return decay * before + (1.0 - decay) * gradient**power
 
-    Args:
-        operands: the value of each word that it reads.
-        drawn: numbers in [0, 1), of the weight's shape, that every `drop` of the step goes by.
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """What a rule reads at one step.
+
+    Attributes:
+        gradient, weight: of one shape.
+        averages: running averages by name, this gradient included; those that the rule reads.
+        step: from 0, a number or a scalar.
+        drawn: gives numbers in [0, 1), of the weight's shape, that every `drop` goes by.
+        noise: gives numbers from the standard normal distribution, of the weight's shape.
+        decay_steps: the steps of the whole training.
     """
+
+    gradient: Tensor
+    weight: Tensor
+    averages: Mapping[str, Tensor]
+    step: Tensor
+    drawn: Draw
+    noise: Draw
+    decay_steps: Any = 1
+    beta_1: float = BETA_1
+    beta_2: float = BETA_2
+
+    def operand(self, word: str) -> Tensor:
+        """What an operand or a decay is now, of the weight's shape."""
+        g = self.gradient
+        steps = ops.cast(self.step, g.dtype) + 1.0
+        first, second = 1.0 - self.beta_1**steps, 1.0 - self.beta_2**steps
+        match word:
+            case "g":
+                return g
+            case "g^2" | "g^3":
+                return g ** int(word[-1])
+            case "1" | "2":
+                return ops.full_like(g, float(word))
+            case "m":
+                return self.averages["first"] / first
+            case "v":
+                return self.averages["second"] / second
+            case "y":
+                return self.averages["third"] / second
+            case "sign(g)":
+                return ops.sign(g)
+            case "sign(m)":
+                return ops.sign(self.averages["first"])
+            case "momentum":
+                return self.averages["first"]
+            case "adam":  # as Keras has it, epsilon outside the correction
+                root = ops.sqrt(self.averages["second"]) + EPSILON
+                return self.averages["first"] / first * ops.sqrt(second) / root
+            case "rmsprop":
+                return g / ops.sqrt(self.averages["mean_square"] + EPSILON)
+            case "noise":
+                return 0.01 * self.noise()
+            case "linear_decay" | "cosine_decay" | "restart_decay":
+                return ops.full_like(g, 1.0) * decay_at(word, steps - 1.0, self.decay_steps)
+        return float(word.removesuffix("w")) * self.weight
+
+
+def decay_at(word: str, step: Any, decay_steps: Any) -> Any:
+    """A factor in [0, 1] at a step from 0, with T = decay_steps (Bello et al. 2017, section 4.4):
+
+    linear_decay    (T - t) / T, at least 0
+    cosine_decay    (1 + cos(2 pi n t / T)) / 2 with n = 1/2 periods
+    restart_decay   (1 + cos(pi ((n t) mod T) / T)) / 2 with n = 1
+    """
+    done = step / decay_steps
+    if word == "linear_decay":
+        return ops.maximum(1.0 - done, 0.0)
+    if word == "cosine_decay":
+        return 0.5 * (1.0 + ops.cos(math.pi * done))
+    return 0.5 * (1.0 + ops.cos(math.pi * ops.mod(done, 1.0)))
+
+
+def evaluate(expression: Expression, moment: Moment) -> Tensor:
+    """The value of an expression, of the weight's shape."""
     word, *parts = expression
     if not parts:
-        return operands[word]
-    values = [evaluate(part, operands, drawn) for part in parts]
-    return UNARY[word](values[0], drawn) if len(values) == 1 else BINARY[word](*values)
+        return moment.operand(word)
+    values = [evaluate(part, moment) for part in parts]
+    return UNARY[word](values[0], moment.drawn) if len(values) == 1 else BINARY[word](*values)
 
 
 def words_of(expression: Expression) -> set[str]:
@@ -55,21 +144,39 @@ def words_of(expression: Expression) -> set[str]:
     return {word}.union(*(words_of(part) for part in parts))
 
 
-def uniform(shape: tuple[int, ...], seed: int, step: Tensor, stream: int) -> Tensor:
-    """Numbers in [0, 1) that depend on nothing but the arguments: the same in every process and in any order.
+def uniform(shape: Sequence[int], seed: int, step: Tensor, stream: int) -> Tensor:
+    """Numbers in [0, 1) that depend on nothing but the arguments: the same in every process and in any order."""
+    return ops.reshape(uniform_of(counters(math.prod(shape), stream), _constant(seed), step), shape)
 
-    The words of two rounds of the 32-bit finalizer of MurmurHash3 (Appleby), over (element, step, stream, seed).
-    """
+
+def normal(shape: Sequence[int], seed: int, step: Tensor, stream: int) -> Tensor:
+    """Numbers from the standard normal distribution, likewise; of this stream and the next."""
     count = math.prod(shape)
-    word = _mix(ops.cast(ops.arange(count), "uint32") + _constant((seed * 0x9E3779B9 + stream * 0x85EBCA6B) % 2**32))
-    word = _mix(word + ops.cast(step, "uint32") * _constant(0xC2B2AE35))
-    return ops.reshape(ops.cast(ops.right_shift(word, _constant(8)), "float32") * 2.0**-24, shape)
+    pair = counters(count, stream), counters(count, stream + 1)
+    return ops.reshape(normal_of(*pair, _constant(seed), step), shape)
 
 
-def normal(shape: tuple[int, ...], seed: int, step: Tensor, stream: int) -> Tensor:
-    """Numbers from the standard normal distribution, likewise (Box & Muller 1958)."""
-    radius = ops.sqrt(-2.0 * ops.log(1.0 - uniform(shape, seed, step, 2 * stream)))
-    return radius * ops.cos(2.0 * math.pi * uniform(shape, seed, step, 2 * stream + 1))
+def counters(count: int, stream: int) -> Tensor:
+    """A word for each element of a stream, uint32 (count,); apart from seed and step, all that its numbers hang on."""
+    return ops.cast(ops.arange(count), "uint32") + _constant(stream * 0x85EBCA6B)
+
+
+def uniform_of(words: Tensor, seed: Tensor, step: Tensor) -> Tensor:
+    """A number in [0, 1) for each word: two rounds of the 32-bit finalizer of MurmurHash3 (Appleby) over it.
+
+    Args:
+        seed: uint32 scalar.
+        step: a number or a scalar, from 0.
+    """
+    mixed = _mix(words + seed * _constant(0x9E3779B9))
+    mixed = _mix(mixed + ops.cast(step, "uint32") * _constant(0xC2B2AE35))
+    return ops.cast(ops.right_shift(mixed, _constant(8)), "float32") * 2.0**-24
+
+
+def normal_of(words: Tensor, other_words: Tensor, seed: Tensor, step: Tensor) -> Tensor:
+    """A number from the standard normal distribution for each pair of words (Box & Muller 1958)."""
+    radius = ops.sqrt(-2.0 * ops.log(1.0 - uniform_of(words, seed, step)))
+    return radius * ops.cos(2.0 * math.pi * uniform_of(other_words, seed, step))
 
 
 def _mix(word: Tensor) -> Tensor:
@@ -79,4 +186,4 @@ def _mix(word: Tensor) -> Tensor:
 
 
 def _constant(number: int) -> Tensor:
-    return ops.cast(ops.convert_to_tensor(number, "int64"), "uint32")
+    return ops.cast(ops.convert_to_tensor(number % 2**32, "int64"), "uint32")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,18 +9,19 @@ import keras
 from keras import ops
 
 from search_spaces.update_rule.expression import parse
-from search_spaces.update_rule.language import DECAYS, OPERANDS
-from search_spaces.update_rule.meaning import evaluate, normal, uniform, words_of
-
-# What each running average adds up, and the words that read it.
-AVERAGES = {
-    "first": ("m", "momentum", "adam"),
-    "second": ("v", "adam"),
-    "third": ("y",),
-    "mean_square": ("rmsprop",),
-}
-EPSILON = 1e-7  # that of Keras's Adam and RMSprop
-RHO = 0.9  # the decay of Keras's RMSprop
+from search_spaces.update_rule.language import DECAYS
+from search_spaces.update_rule.meaning import (
+    AVERAGES,
+    BETA_1,
+    BETA_2,
+    STREAMS,
+    Moment,
+    averaged,
+    evaluate,
+    normal,
+    uniform,
+    words_of,
+)
 
 
 @keras.saving.register_keras_serializable("automl")
@@ -47,8 +47,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         self,
         rule: str = "g",
         learning_rate: Any = 0.01,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
+        beta_1: float = BETA_1,
+        beta_2: float = BETA_2,
         decay_steps: int | None = None,
         seed: int = 0,
         name: str = "rule_optimizer",
@@ -76,57 +76,22 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         gradient = ops.cast(gradient, variable.dtype)
-        index = self._get_variable_index(variable)
-        values = {}
-        powers = {
-            "first": (self.beta_1, 1),
-            "second": (self.beta_2, 2),
-            "third": (self.beta_2, 3),
-            "mean_square": (RHO, 2),
-        }
-        for average, slots in self._averages.items():
-            decay, power = powers[average]
-            slot = slots[index]
-            self.assign(slot, decay * slot + (1.0 - decay) * gradient**power)
-            values[average] = slot
-        operands = {word: self._operand(word, gradient, variable, values, index) for word in self._operand_words()}
-        drawn = None
-        if any(word.startswith("drop") for word in self._words):
-            drawn = uniform(tuple(variable.shape), self.seed, self.iterations, 3 * index)
-        update = evaluate(self._expression, operands, drawn)
+        index, shape = self._get_variable_index(variable), tuple(variable.shape)
+        for name, slots in self._averages.items():
+            self.assign(slots[index], averaged(name, slots[index], gradient, self.beta_1, self.beta_2))
+        moment = Moment(
+            gradient,
+            ops.convert_to_tensor(variable),
+            {name: slots[index] for name, slots in self._averages.items()},
+            self.iterations,
+            drawn=lambda: uniform(shape, self.seed, self.iterations, STREAMS * index),
+            noise=lambda: normal(shape, self.seed, self.iterations, STREAMS * index + 1),
+            decay_steps=self.decay_steps or 1,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+        )
+        update = evaluate(self._expression, moment)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
-
-    def _operand_words(self) -> set[str]:
-        return self._words.intersection((*OPERANDS, *DECAYS))
-
-    def _operand(self, word: str, g: Any, variable: keras.Variable, averages: dict[str, Any], index: int) -> Any:
-        step = ops.cast(self.iterations + 1, variable.dtype)
-        first, second = 1.0 - self.beta_1**step, 1.0 - self.beta_2**step
-        match word:
-            case "g":
-                return g
-            case "g^2" | "g^3":
-                return g ** int(word[-1])
-            case "1" | "2":
-                return ops.full_like(g, float(word))
-            case "m":
-                return averages["first"] / first
-            case "v":
-                return averages["second"] / second
-            case "y":
-                return averages["third"] / second
-            case "momentum":
-                return averages["first"]
-            case "adam":  # as Keras has it, epsilon outside the correction
-                return averages["first"] / first * ops.sqrt(second) / (ops.sqrt(averages["second"]) + EPSILON)
-            case "rmsprop":
-                return g / ops.sqrt(averages["mean_square"] + EPSILON)
-            case "noise":
-                return 0.01 * normal(tuple(variable.shape), self.seed, self.iterations, 3 * index + 1)
-            case "linear_decay" | "cosine_decay" | "restart_decay":
-                step = ops.cast(self.iterations, variable.dtype)
-                return ops.full_like(g, 1.0) * decay_at(word, step, self.decay_steps or 1)
-        return float(word.removesuffix("w")) * variable
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
@@ -136,18 +101,3 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             "decay_steps": self.decay_steps,
             "seed": self.seed,
         }
-
-
-def decay_at(word: str, step: Any, decay_steps: int) -> Any:
-    """A factor in [0, 1] at a step from 0, with T = decay_steps (Bello et al. 2017, section 4.4):
-
-    linear_decay    (T - t) / T, at least 0
-    cosine_decay    (1 + cos(2 pi n t / T)) / 2 with n = 1/2 periods
-    restart_decay   (1 + cos(pi ((n t) mod T) / T)) / 2 with n = 1
-    """
-    done = step / decay_steps
-    if word == "linear_decay":
-        return ops.maximum(1.0 - done, 0.0)
-    if word == "cosine_decay":
-        return 0.5 * (1.0 + ops.cos(math.pi * done))
-    return 0.5 * (1.0 + ops.cos(math.pi * ops.mod(done, 1.0)))

@@ -83,7 +83,7 @@ def held(compute):
     \"\"\"What each device holds after an epoch.\"\"\"
     with scope_of(compute):
         network, _ = make_network(SMALLEST, *made.shapes, seed=5, compute=compute)
-    trainer = ImageTrainer(network, made._device_data, made.recipe, 5, compute)
+    trainer = ImageTrainer(network, made.device_data, made.recipe, 5, compute)
     return {
         "loss": trainer.train_epoch(0),
         "trainable": differences(network.trainable.items()),
@@ -114,7 +114,7 @@ for devices in (1, 2):
     compute = Compute(devices=devices)
     with scope_of(compute):
         network = Linear()
-    trainer = ImageTrainer(network, made._device_data, made.recipe, 5, compute)
+    trainer = ImageTrainer(network, made.device_data, made.recipe, 5, compute)
     losses = [trainer.train_epoch(epoch) for epoch in range(2)]
     found["linear"].append([losses, trainer.metrics()["val_accuracy"], network.trainable["kernel"].numpy().tolist()])
 
@@ -132,7 +132,7 @@ class Seeing(Linear):
 compute = Compute(devices=2)
 with scope_of(compute):
     network = Seeing()
-x, y = tf.repeat(made._device_data.x_train[:1], 8, axis=0), tf.repeat(made._device_data.y_train[:1], 8)
+x, y = tf.repeat(made.device_data.x_train[:1], 8, axis=0), tf.repeat(made._device_data.y_train[:1], 8)
 ImageTrainer(network, DeviceData(x, y, x, y), Recipe(batch_size=8, augment=True), 5, compute).train_epoch(0)
 found["augmented"] = [len(seen), [len(images) for images in seen], not np.array_equal(*seen)]
 

@@ -7,6 +7,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sampling import sample
 
 from search_spaces.space import Space
@@ -14,9 +15,10 @@ from search_spaces.update_rule.expression import RuleError, canonical, parse, te
 from search_spaces.update_rule.language import DECAYS, OPERANDS, UNARY
 from search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
 from search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
-from search_spaces.update_rule.meaning import normal, uniform
+from search_spaces.update_rule.meaning import Moment, decay_at, evaluate, normal, uniform
 from search_spaces.update_rule.named import RULES
-from search_spaces.update_rule.optimizer import RuleOptimizer, decay_at
+from search_spaces.update_rule.optimizer import RuleOptimizer
+from search_spaces.update_rule.program import encode, update_of
 from search_spaces.update_rule.space import PRESETS, update_rule
 from search_spaces.update_rule.spec import Group, UpdateRule
 from search_spaces.walk import spec_to_json
@@ -303,3 +305,27 @@ def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError) as caught:
         next(update_rule(**arguments))
     assert str(caught.value) == message
+
+
+def test_a_rule_as_data_computes_what_its_expression_does():
+    generator = np.random.default_rng(1)
+    gradient, weight, first, third, numbers, noise = (generator.normal(0, 0.5, 7).astype(np.float32) for _ in range(6))
+    second, mean_square = (np.abs(generator.normal(0, 0.5, 7)).astype(np.float32) for _ in range(2))
+    averages = {"first": first, "second": second, "third": third, "mean_square": mean_square}
+    tensors = {name: keras.ops.convert_to_tensor(average) for name, average in averages.items()}
+    moment = Moment(
+        keras.ops.convert_to_tensor(gradient),
+        keras.ops.convert_to_tensor(weight),
+        tensors,
+        3,
+        drawn=lambda: keras.ops.convert_to_tensor(np.abs(numbers)),
+        noise=lambda: keras.ops.convert_to_tensor(noise),
+        decay_steps=10,
+    )
+    apply = tf.function(lambda program: update_of(program, moment), autograph=False)
+    rules = [drawn(seed) for seed in range(60)] + list(RULES.values())
+    for rule in rules:
+        expected = np.asarray(evaluate(rule.expression(), moment))
+        np.testing.assert_allclose(apply(tf.constant(encode(rule))), expected, rtol=1e-4, atol=1e-6, err_msg=str(rule))
+    assert len({len(rule.groups) for rule in rules}) == 4
+    assert apply.experimental_get_tracing_count() == 1

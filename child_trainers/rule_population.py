@@ -1,0 +1,181 @@
+"""Many update rules trained as one compiled graph in which rules are data: no rule is ever traced."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from child_trainers.rule_networks import FlatNetwork, unflatten
+from search_spaces.update_rule.meaning import AVERAGES, STREAMS, Moment, averaged, counters, normal_of, uniform_of
+from search_spaces.update_rule.program import LENGTH, update_of
+
+
+class Member(NamedTuple):
+    """One network in training: a rule at a rate.
+
+    Attributes:
+        program: int32 (LENGTH,), of the rule.
+        rate: the learning rate.
+        seed: of the weights to begin with, of the order of the images, and of what the rule draws.
+        steps: of the whole training, which decays go by.
+    """
+
+    program: np.ndarray
+    rate: float
+    seed: int
+    steps: int
+
+
+class Population:
+    """Places for networks of one kind, each trained by a rule of its own.
+
+    What is compiled is one epoch and one validation of however many places; it is traced once for all rules, rates and
+    populations there are. On a processor the places take turns, since one network's step keeps it busy.
+
+    Args:
+        places: how many networks there can be at a time.
+
+    Attributes:
+        traces: how many there were.
+    """
+
+    def __init__(self, network: FlatNetwork, places: int) -> None:
+        self._network = network
+        size = sum(math.prod(shape) for shape in network.shapes.values())
+        self._weights = tf.Variable(tf.zeros((places, size)))
+        self._averages = tf.Variable(tf.zeros((places, len(AVERAGES), size)))
+        self._state = tf.Variable(tf.zeros((places, network.initial_state().size)))
+        self._members: dict[int, Member] = {}
+        with tf.device("CPU"):  # read by another thread
+            self._steps_done = tf.Variable(0, dtype=tf.int64)
+        sizes = [math.prod(shape) for shape in network.shapes.values()]
+        words = [[counters(size, STREAMS * i + stream) for i, size in enumerate(sizes)] for stream in range(STREAMS)]
+        self._words = [tf.concat(parts, axis=0) for parts in words]
+        self.traces = 0
+
+    def steps_done(self) -> int:
+        """Training steps of all members so far; may be called from any thread."""
+        return int(self._steps_done.numpy())
+
+    def compile(self) -> None:
+        """Traces what is not traced yet, which otherwise happens at its first use."""
+        _ = self._epoch, self._values
+
+    def begin(self, place: int, member: Member) -> None:
+        """Puts a fresh network into a place."""
+        self._members[place] = member
+        self._weights[place].assign(self._network.initial(member.seed))
+        self._averages[place].assign(tf.zeros(self._averages.shape[1:]))
+        self._state[place].assign(self._network.initial_state())
+
+    def train_epoch(self, places: Sequence[int], epoch: int) -> list[float]:
+        """Trains these places an epoch, from 0; returns each one's mean loss, not finite where it diverged: there no
+        step is made after that one."""
+        if not places:
+            return []
+        members = [self._members[place] for place in places]
+        losses = self._epoch(
+            tf.constant(places, tf.int32),
+            tf.constant(np.stack([member.program for member in members])),
+            tf.constant([member.rate for member in members], tf.float32),
+            tf.constant([member.seed % 2**31 for member in members], tf.int32),
+            tf.constant([member.seed % 2**32 for member in members], tf.uint32),
+            tf.constant([member.steps for member in members], tf.float32),
+            tf.constant(epoch, tf.int32),
+        )
+        return [float(loss) for loss in losses.numpy()]
+
+    def validate(self, places: Sequence[int]) -> list[float]:
+        """What each of these places is worth on the validation data."""
+        return [float(value) for value in self._values(tf.constant(places, tf.int32)).numpy()] if places else []
+
+    def weights(self, place: int) -> dict[str, np.ndarray]:
+        """A network's weights and state by name."""
+        parts = unflatten(self._weights[place], self._network.shapes)
+        parts |= unflatten(self._state[place], self._network.state_shapes)
+        return {name: part.numpy() for name, part in parts.items()}
+
+    @functools.cached_property
+    def _epoch(self) -> tf.types.experimental.ConcreteFunction:
+        self.traces += 1
+        several = functools.partial(tf.TensorSpec, (None,))
+        return tf.function(self._train, autograph=False).get_concrete_function(
+            several(tf.int32),
+            tf.TensorSpec((None, LENGTH), tf.int32),
+            several(tf.float32),
+            several(tf.int32),
+            several(tf.uint32),
+            several(tf.float32),
+            tf.TensorSpec((), tf.int32),
+        )
+
+    @functools.cached_property
+    def _values(self) -> tf.types.experimental.ConcreteFunction:
+        self.traces += 1
+
+        def values(places: tf.Tensor) -> tf.Tensor:
+            def value(place: tf.Tensor) -> tf.Tensor:
+                return self._network.validate(self._weights[place], self._state[place])
+
+            return tf.map_fn(value, places, fn_output_signature=tf.float32, parallel_iterations=1)
+
+        return tf.function(values, autograph=False).get_concrete_function(tf.TensorSpec((None,), tf.int32))
+
+    def _train(
+        self,
+        places: tf.Tensor,
+        programs: tf.Tensor,
+        rates: tf.Tensor,
+        orders: tf.Tensor,
+        seeds: tf.Tensor,
+        decay_steps: tf.Tensor,
+        epoch: tf.Tensor,
+    ) -> tf.Tensor:
+        """The mean loss of each place's steps, float32 (places,)."""
+        network, steps = self._network, self._network.steps_per_epoch
+        named = tuple(AVERAGES)
+
+        def train(member: tuple[tf.Tensor, ...]) -> tf.Tensor:
+            place, program, rate, order, seed, total_steps = member
+
+            def body(
+                step: tf.Tensor, total: tf.Tensor, weights: tf.Tensor, averages: tf.Tensor, state: tf.Tensor
+            ) -> tuple[tf.Tensor, ...]:
+                loss, gradient, state = network.gradient(weights, state, order, epoch, step)
+                number = epoch * steps + step
+                averages = tf.stack([averaged(name, averages[index], gradient) for index, name in enumerate(named)])
+                moment = Moment(
+                    gradient,
+                    weights,
+                    {name: averages[index] for index, name in enumerate(named)},
+                    number,
+                    drawn=lambda: uniform_of(self._words[0], seed, number),
+                    noise=lambda: normal_of(self._words[1], self._words[2], seed, number),
+                    decay_steps=total_steps,
+                )
+                weights -= rate * update_of(program, moment)
+                with tf.control_dependencies([weights]):
+                    self._steps_done.assign_add(1)
+                return step + 1, total + loss, weights, averages, state
+
+            start = (
+                tf.constant(0),
+                tf.constant(0.0),
+                self._weights[place],
+                self._averages[place],
+                network.epoch_state(self._state[place]),
+            )
+            _, total, weights, averages, state = tf.while_loop(
+                lambda step, total, *_: tf.logical_and(step < steps, tf.math.is_finite(total)), body, start
+            )
+            for variable, value in ((self._weights, weights), (self._averages, averages), (self._state, state)):
+                variable.scatter_update(tf.IndexedSlices(value[tf.newaxis], place[tf.newaxis]))
+            return total / tf.cast(steps, tf.float32)
+
+        members = (places, programs, rates, orders, seeds, decay_steps)
+        return tf.map_fn(train, members, fn_output_signature=tf.float32, parallel_iterations=1)

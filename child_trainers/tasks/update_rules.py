@@ -1,0 +1,189 @@
+"""Update rules, judged by how well a small network learns with them, on images or on text."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from child_trainers.devices import FLOAT32, Compute
+from child_trainers.recipes import Recipe, RuleRecipe, RuleTextRecipe, Sweep
+from child_trainers.task import Assignment, Goal, Outcome, Report, Task, read_outcome
+from child_trainers.tasks.image_classification import ImageClassification
+from child_trainers.tasks.language_modeling import LanguageModeling
+from search_spaces.recurrent_cell.lstm import LSTM
+from search_spaces.update_rule.spec import UpdateRule
+
+if TYPE_CHECKING:
+    import keras
+
+    from child_trainers.rule_training import RuleTrainer
+
+HOPELESS_IMAGES = 1.5  # times the accuracy of a guess
+HOPELESS_TEXT = 0.5  # times the perplexity of a guess
+
+
+Network = TypeVar("Network", ImageClassification, LanguageModeling)
+
+
+class RuleTask(Task, Generic[Network]):
+    """Judges update rules: a sweep of learning rates, then a training at the best.
+
+    Args:
+        network: the task whose data, and whose measure, rules are judged by.
+    """
+
+    floor = 0.0
+
+    def __init__(self, network: Network, recipe: Sweep, goal: Goal | None) -> None:
+        self.network: Network = network
+        self.recipe = recipe
+        self.population = recipe.population
+        self.metric = network.metric
+        self.fixed_options = ("rates", "epochs", "sweep_epochs", *network.fixed_options)
+        self.reads_words = network.reads_words
+        self._goal = goal
+        if goal is not None:
+            self.floor = None  # type: ignore[assignment]
+
+    @property
+    def fingerprint(self) -> str | None:  # type: ignore[override]
+        return self.network.fingerprint
+
+    def prepare(self) -> None:
+        self.network.prepare()
+
+    def warm_up(self) -> None:
+        self.network.warm_up()
+
+    def check(self, spec: Any) -> None:
+        if not isinstance(spec, UpdateRule):
+            raise ValueError(
+                f"Update rules are judged here, and this space makes {type(spec).__name__}; choose the space "
+                "update-rule, or a task of your own."
+            )
+
+    def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+        ((_, ended),) = self.evaluate_together([Assignment(spec, seed, report)])
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
+
+    def evaluate_together(self, children: Sequence[Assignment]) -> Iterator[tuple[int, Outcome | Exception]]:
+        for index, ended in self._trainer.train(children):
+            try:
+                yield index, ended if isinstance(ended, Exception) else read_outcome(ended, self._goal)
+            except ValueError as error:
+                yield index, error
+
+    def validate(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
+        return self.network.validate(model, self._network_spec)
+
+    def test(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
+        return self.network.test(model, self._network_spec)
+
+    def same(self, found: float, stored: float) -> bool:
+        return self.network.same(found, stored)
+
+    def describe(self) -> dict[str, Any]:
+        return {"data": self.network.name} | dataclasses.asdict(self.recipe)
+
+    @property
+    @abc.abstractmethod
+    def _network_spec(self) -> Any:
+        """What the network's task knows the trained network by."""
+
+    @functools.cached_property
+    @abc.abstractmethod
+    def _trainer(self) -> RuleTrainer: ...
+
+    @abc.abstractmethod
+    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+        """The network that was trained with the rule, with its stored weights."""
+
+
+class ImageRules(RuleTask[ImageClassification]):
+    """Update rules judged by a convolutional network's accuracy; see `rule_networks.ConvChild`."""
+
+    recipe_kind = RuleRecipe
+
+    def __init__(
+        self,
+        name: str,
+        recipe: RuleRecipe,
+        *,
+        data_dir: Path | None = None,
+        goal: Goal | None = None,
+        progress: Any = None,
+        fingerprint: str | None = None,
+        compute: Compute = FLOAT32,
+    ) -> None:
+        data = Recipe(num_train=recipe.num_train, num_validation=recipe.num_validation)
+        network = ImageClassification(name, data, data_dir=data_dir, progress=progress, fingerprint=fingerprint)
+        super().__init__(network, recipe, goal)
+        self._batch_size = recipe.batch_size
+
+    @functools.cached_property
+    def _trainer(self) -> RuleTrainer:
+        from child_trainers.rule_networks import ConvChild
+        from child_trainers.rule_training import Figure, RuleTrainer
+
+        classes = self.network.shapes[1]
+        child = ConvChild(self.network.device_data, classes, self._batch_size)
+        figure = Figure(self.metric, True, HOPELESS_IMAGES / classes, lambda accuracy: accuracy)
+        return RuleTrainer(child, figure, self.recipe, self.recipe.epochs, self.population)
+
+    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+        from child_trainers.rule_networks import keras_child
+
+        return self.network.with_preprocessing(keras_child(*self.network.shapes, weights=weights))
+
+    @property
+    def _network_spec(self) -> Any:
+        return None
+
+
+class TextRules(RuleTask[LanguageModeling]):
+    """Update rules judged by the perplexity of an LSTM of one layer; the reward is 80 / perplexity^2."""
+
+    recipe_kind = RuleTextRecipe
+
+    def __init__(
+        self,
+        name: str,
+        recipe: RuleTextRecipe,
+        *,
+        data_dir: Path | None = None,
+        goal: Goal | None = None,
+        progress: Any = None,
+        fingerprint: str | None = None,
+        compute: Compute = FLOAT32,
+    ) -> None:
+        language = recipe.of_language()
+        network = LanguageModeling(name, language, data_dir=data_dir, progress=progress, fingerprint=fingerprint)
+        super().__init__(network, recipe, goal)
+        self._units = recipe.units
+
+    @functools.cached_property
+    def _trainer(self) -> RuleTrainer:
+        from child_trainers.language_model import LanguageModel
+        from child_trainers.language_training import reward_of
+        from child_trainers.rule_networks import TextChild
+        from child_trainers.rule_training import Figure, RuleTrainer
+
+        types = len(self.network.data.vocabulary)
+        model = LanguageModel(LSTM(), types, self._units, self.network.recipe, seed=0)
+        figure = Figure(self.metric, False, HOPELESS_TEXT * types, reward_of)
+        child = TextChild(model, self.network.device_data)
+        return RuleTrainer(child, figure, self.recipe, self.recipe.epochs, self.population)
+
+    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+        model: keras.Model = self.network.model(self._network_spec, weights)
+        return model
+
+    @property
+    def _network_spec(self) -> Any:
+        return LSTM()
