@@ -14,7 +14,7 @@ from child_trainers.pool import Pool, PoolError
 from controllers.base import Controller, ControllerState, Result
 from db import blobs
 from db.digest import state_hash
-from db.records import Child, Lease, Search, SearchState, State, Step
+from db.records import Child, Lease, NewChild, Search, SearchState, State, Step
 from db.store import Store
 
 GRACE_SECONDS = 10.0
@@ -65,6 +65,7 @@ class Coordinator:
 
     Args:
         floor: the reward of a failed child; None for the lowest reward among children of earlier batches.
+        population: how many children of a batch are trained together.
         keep_going: do not pause when child after child fails.
         log: where a person finds what failed children printed.
     """
@@ -79,6 +80,7 @@ class Coordinator:
         pool: Pool,
         *,
         floor: float | None,
+        population: int = 1,
         keep_going: bool = False,
         log: str = "",
     ) -> None:
@@ -89,6 +91,7 @@ class Coordinator:
         self._proposer = proposer
         self._pool = pool
         self._floor = floor
+        self._population = population
         self._keep_going = keep_going
         self._log = log
         self._step = store.last_step(search.id)
@@ -139,6 +142,15 @@ class Coordinator:
             return None
         return self._failing()
 
+    def _in_populations(self, children: list[NewChild], first: int) -> list[NewChild]:
+        """The children of a batch that begins with this number, each with its population; alone where they are 1."""
+        size = self._population
+        if size == 1:
+            return children
+        return [
+            dataclasses.replace(child, population=child.number - (child.number - first) % size) for child in children
+        ]
+
     def _consume(self) -> bool:
         """Learns from every complete batch in order; True where new children were proposed."""
         proposed = False
@@ -183,7 +195,7 @@ class Coordinator:
                 answered |= {request: answer for request, answer, _ in of_people}
                 made = [child for _, _, child in of_people if child is not None]
                 drawn = self._proposer.propose(numbers, batch=following, drawn_under=number, made=made)
-                proposals += drawn
+                proposals += self._in_populations(drawn, numbers.start)
                 if len(drawn) < size:
                     break
         full = len(proposals) == size * (last - first)

@@ -275,6 +275,7 @@ def _run_under_lease(
                 controller,
                 proposer,
                 pool,
+                population=experiment.task.population,
                 floor=experiment.task.floor,
                 keep_going=settings["keep_going"],
                 log=str(log_dir(store, search.name)) if run.workers else "",

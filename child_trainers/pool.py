@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ class _Slot:
     ready: bool = False
     failures: int = 0
     quarantined: str | None = None  # why no worker is started here any more
-    child: int | None = None  # the child that it was seen running
+    child: int | None = None  # the first of the children that it was seen running
+    company: int = 1  # how many there were then: together they may take as long as one after the other
     child_since: float = 0.0
     progress: int = -1
     progress_since: float = 0.0
@@ -237,21 +239,22 @@ class LocalPool(Pool):
         process, slot.process = slot.process, None
         assert process is not None
         process.kill()  # whatever its child left running in the group
-        claim = self._store.claim_of(self._order["search_id"], process.name)
-        if claim is not None:
-            fault = Fault.STORE_LOST if process.exit_code == STORE_LOST_EXIT else Fault.CRASHED
-            self._store.fail_attempt(
-                claim,
-                fault,
-                message=f"its worker ended ({process.ending})",
-                exit_code=process.exit_code,
-                signal=process.signal,
-                log=process.log_tail(claim.number),
-            )
-        elif not (
-            slot.ready and process.exit_code == 0
-        ):  # one that was ready and ends by itself makes room for a fresh one
+        fault = Fault.STORE_LOST if process.exit_code == STORE_LOST_EXIT else Fault.CRASHED
+        message = f"its worker ended ({process.ending})"
+        ended_by_itself = slot.ready and process.exit_code == 0  # to make room for a fresh one
+        charged = self._charge(process, fault, message, exit_code=process.exit_code, signal=process.signal)
+        if not charged and not ended_by_itself:
             self._blame(slot, f"its workers end without a child ({process.ending}); their log is {process.log}")
+
+    def _charge(self, process: WorkerProcess, fault: Fault, message: str, **ending: Any) -> bool:
+        """Charges a dead worker's child with its death, or lets several go on one by one; False where it had none."""
+        claims = self._store.claims_of(self._order["search_id"], process.name)
+        if len(claims) == 1:
+            log = process.log_tail(claims[0].number)
+            self._store.fail_attempt(claims[0], fault, message=message, log=log, **ending)
+        elif claims:
+            self._store.part_company(claims, fault, message=message, log=process.log_tail(), **ending)
+        return bool(claims)
 
     def _blame(self, slot: _Slot, reason: str) -> None:
         slot.failures += 1
@@ -265,7 +268,9 @@ class LocalPool(Pool):
     def _enforce_deadlines(self) -> bool:
         """Ends workers that are past a deadline; True where there was one."""
         running = self._store.children(self._order["search_id"], states=[State.RUNNING])
-        of_worker = {child.worker: child for child in running}
+        of_worker: dict[str | None, list[Child]] = defaultdict(list)
+        for child in running:
+            of_worker[child.worker].append(child)
         now = self._clock()
         look_at_memory = self._deadlines.memory is not None and now - self._memory_looked >= MEMORY_SECONDS
         if look_at_memory:
@@ -274,14 +279,16 @@ class LocalPool(Pool):
         for slot in self._slots:
             if slot.process is None:
                 continue
-            verdict = self._judge(slot, of_worker.get(slot.process.name), now, look_at_memory)
+            verdict = self._judge(slot, of_worker[slot.process.name], now, look_at_memory)
             if verdict is not None:
                 self._kill(slot, *verdict)
                 killed = True
         return killed
 
-    def _judge(self, slot: _Slot, child: Child | None, now: float, look_at_memory: bool) -> tuple[Fault, str] | None:
-        """Why a worker must be ended, or None."""
+    def _judge(
+        self, slot: _Slot, children: Sequence[Child], now: float, look_at_memory: bool
+    ) -> tuple[Fault, str] | None:
+        """Why a worker that runs these children must be ended, or None."""
         assert slot.process is not None
         deadlines = self._deadlines
         if look_at_memory and deadlines.memory is not None:
@@ -293,17 +300,19 @@ class LocalPool(Pool):
                     f"its worker held {held / 2**30:.1f} GB where {deadlines.memory / 2**30:.1f} are allowed "
                     "(--worker-memory)"
                 )
-        if child is None:
+        if not children:
             slot.child = None
             if not slot.ready and now - slot.progress_since > deadlines.stall:
                 return Fault.TIMEOUT, f"it was not ready after {deadlines.stall:g} s (--stall)"
             return None
+        child = children[0]
         if slot.child != child.number:
             slot.child, slot.child_since, slot.progress = child.number, now, -1
+            slot.company = len(children)
         if slot.progress != child.progress:
             slot.progress, slot.progress_since = child.progress, now
-        if deadlines.timeout is not None and now - slot.child_since > deadlines.timeout:
-            return Fault.TIMEOUT, f"it took more than {deadlines.timeout:g} s (--child-timeout)"
+        if deadlines.timeout is not None and now - slot.child_since > slot.company * deadlines.timeout:
+            return Fault.TIMEOUT, f"it took more than {slot.company * deadlines.timeout:g} s (--child-timeout)"
         if now - slot.progress_since > deadlines.stall:
             return Fault.TIMEOUT, f"it made no step for {deadlines.stall:g} s (--stall)"
         return None
@@ -312,8 +321,5 @@ class LocalPool(Pool):
         process, slot.process = slot.process, None
         assert process is not None
         process.kill()
-        claim = self._store.claim_of(self._order["search_id"], process.name)
-        if claim is not None:
-            self._store.fail_attempt(claim, fault, message=reason, log=process.log_tail(claim.number))
-        else:
+        if not self._charge(process, fault, reason):
             self._blame(slot, f"{reason}; its log is {process.log}")

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from child_trainers.early_stop import EarlyStopError, Stopper, make_stopper
 from child_trainers.experiment import Experiment, make_experiment
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.process import child_mark, own_resident_bytes, read_tail
-from child_trainers.task import DivergedError, Outcome, fault_of
+from child_trainers.task import Assignment, DivergedError, Outcome, fault_of
 from db import blobs
 from db.records import Claim, Delivery, StoreError
 from db.store import Store
@@ -121,8 +121,15 @@ class Worker:
         gc.freeze()
 
     def work_once(self) -> bool:
-        """Claims, trains and delivers one child; False where there was none to claim."""
-        claim = self.claim()
+        """Claims, trains and delivers one child, or one population; False where there was none to claim."""
+        if self.experiment.task.population > 1:
+            claims = self.store.claim_together(self.search_id, self.name, self.device, epoch=self.epoch)
+            if len(claims) > 1:
+                self._train_together(claims)
+                return True
+            claim = claims[0] if claims else None
+        else:
+            claim = self.claim()
         if claim is None:
             return False
         process = os.getpid()
@@ -158,7 +165,7 @@ class Worker:
         report = ClaimReport(self.store, claim, self._stopper, checkpoint)
         started = self.clock()
         try:
-            with self._beating(claim, report):
+            with self._beating(lambda: self.store.renew(claim, report.steps)):
                 if self._stopper is not None:
                     self._stopper.begin(claim.number)
                 walk = self.experiment.space.decode(claim.tokens)
@@ -170,19 +177,76 @@ class Worker:
             metrics = report.last | {"stopped": stop.epoch}
             return Delivery(reward=reward, metrics=metrics, seconds=self.clock() - started)
         except ClaimLostError:
-            logger.warning("Child %d is another worker's by now; its training was dropped.", claim.number)
+            self._lost(claim)
             return None
         except StoreError:
             raise
         except (Exception, SystemExit) as error:  # a task that calls sys.exit ends its child, not this process
-            logger.info("Child %d failed.", claim.number, exc_info=True)
-            message = str(error).strip() or type(error).__name__
-            return Delivery(
-                fault=fault_of(error),
-                message=f"{type(error).__name__}: {message}"[:1000],
-                log=traceback.format_exc()[-LOG_TAIL:],
-                seconds=self.clock() - started,
-            )
+            return self._failed(claim, error, self.clock() - started)
+
+    @staticmethod
+    def _lost(claim: Claim) -> None:
+        logger.warning("Child %d is another worker's by now; its training was dropped.", claim.number)
+
+    @staticmethod
+    def _failed(claim: Claim, error: BaseException, seconds: float) -> Delivery:
+        logger.info("Child %d failed.", claim.number, exc_info=error)
+        message = str(error).strip() or type(error).__name__
+        return Delivery(
+            fault=fault_of(error),
+            message=f"{type(error).__name__}: {message}"[:1000],
+            log="".join(traceback.format_exception(error))[-LOG_TAIL:],
+            seconds=seconds,
+        )
+
+    def _train_together(self, claims: Sequence[Claim]) -> None:
+        """Trains a population and delivers each of its children as soon as it is known.
+
+        Where training raises instead, the children that are left are given back, each to be trained by itself.
+        """
+        for claim in claims:
+            print(child_mark(claim.number), flush=True)
+        start = self.log.stat().st_size if self.log is not None and self.log.exists() else 0
+        reports = [ClaimReport(self.store, claim) for claim in claims]
+        left = dict(enumerate(claims))
+
+        def renew() -> bool:
+            kept = [self.store.renew(claim, reports[index].steps) for index, claim in list(left.items())]
+            return any(kept)
+
+        try:
+            with self._beating(renew):
+                specs = [self.experiment.space.decode(claim.tokens).spec for claim in claims]
+                children = [
+                    Assignment(spec, claim.seed, report)
+                    for spec, claim, report in zip(specs, claims, reports, strict=True)
+                ]
+                for index, ended in self.experiment.task.evaluate_together(children):
+                    delivery = self._ending(left[index], ended)
+                    if delivery is not None:
+                        log = None if self.log is None else read_tail(self.log, start)
+                        self.deliver(left[index], dataclasses.replace(delivery, log=delivery.log or log))
+                    del left[index]
+                if left:
+                    raise RuntimeError("The task did not say what became of every child.")
+        except StoreError:
+            raise
+        except (Exception, SystemExit) as error:
+            logger.info("Children %s were trained together; each goes on alone.", list(left.values()), exc_info=True)
+            message = f"{type(error).__name__}: {error}"[:1000]
+            trace = traceback.format_exc()[-LOG_TAIL:]
+            self.store.part_company(list(left.values()), fault_of(error), message=message, log=trace)
+
+    def _ending(self, claim: Claim, ended: Outcome | Exception) -> Delivery | None:
+        """What became of a child of a population, or None where its claim was lost on the way."""
+        if isinstance(ended, Outcome):
+            return self._trained(ended, sum(ended.seconds.values()))
+        if isinstance(ended, ClaimLostError):
+            self._lost(claim)
+            return None
+        if isinstance(ended, StoreError):
+            raise ended
+        return self._failed(claim, ended, 0.0)
 
     @functools.cached_property
     def _stopper(self) -> Stopper | None:
@@ -214,11 +278,11 @@ class Worker:
         )
 
     @contextlib.contextmanager
-    def _beating(self, claim: Claim, report: ClaimReport) -> Iterator[None]:
+    def _beating(self, renew: Callable[[], bool]) -> Iterator[None]:
         if not self.beat:
             yield
             return
-        with Heartbeat(lambda: self.store.renew(claim, report.steps)):
+        with Heartbeat(renew):
             yield
 
 

@@ -63,17 +63,14 @@ class Reader(Database):
             row = connection.execute(query).first()
             return None if row is None else record(Step, row)
 
-    def claim_of(self, search_id: int, worker: str) -> Claim | None:
-        """The child that this worker is running, for whoever has to clean up after it."""
+    def claims_of(self, search_id: int, worker: str) -> list[Claim]:
+        """The children that this worker is running, by number, for whoever has to clean up after it."""
+        running = (ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.worker == worker)
         with self._read() as connection:
-            row = connection.execute(
-                select(ChildRow).where(
-                    ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.worker == worker
-                )
-            ).first()
-            if row is None:
-                return None
-            return Claim(row.id, search_id, row.number, row.fence, worker, tuple(row.tokens), row.seed)
+            rows = connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number)).all()
+            return [
+                Claim(row.id, search_id, row.number, row.fence, worker, tuple(row.tokens), row.seed) for row in rows
+            ]
 
     def children(
         self,

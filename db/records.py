@@ -130,6 +130,8 @@ class Child:
     seed: int
     params: int | None
     flops: int | None
+    population: int | None  # the lowest number among the children that this one is to be trained with
+    alone: bool  # a worker died while it trained this child beside others: from then on it is trained by itself
     state: str
     fault: str | None
     message: str | None
@@ -164,6 +166,7 @@ class NewChild:
     seed: int
     params: int | None
     flops: int | None
+    population: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,10 +15,11 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISION = "0002"  # the newest migration; a test holds it against the migrations' own head
+REVISION = "0003"  # the newest migration; a test holds it against the migrations' own head
 APPLICATION_ID = 0x41_4D_4C_31  # "AML1" in the header of a SQLite file tells our stores from other people's
 
 # Alembic needs names to alter constraints later on.
@@ -110,6 +111,8 @@ class ChildRow(Row):
     seed: Mapped[int] = mapped_column(BigInteger)
     params: Mapped[int | None] = mapped_column(BigInteger)
     flops: Mapped[int | None] = mapped_column(BigInteger)
+    population: Mapped[int | None]
+    alone: Mapped[bool] = mapped_column(default=False, server_default=false())
     state: Mapped[str]
     fault: Mapped[str | None]
     message: Mapped[str | None]

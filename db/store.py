@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,8 @@ class Store(Reader):
                     self._end_attempt(connection, now, child, Fault.CRASHED, charged=True, message=message)
                     interruptions = 0  # charged once for these; the count begins again
                 else:
-                    self._end_attempt(connection, now, child, Fault.INTERRUPTED, charged=False)
+                    # Where a coordinator dies again and again, one of those that ran together may be why.
+                    self._end_attempt(connection, now, child, Fault.INTERRUPTED, charged=False, alone=unclean > 1)
                 connection.execute(update(ChildRow).where(ChildRow.id == child.id).values(interruptions=interruptions))
             return Lease(search.id, search.epoch + 1)
 
@@ -328,26 +330,23 @@ class Store(Reader):
         """
         with self._write() as connection:
             now = self._now(connection)
-            search = connection.execute(
-                select(SearchRow.state, SearchRow.epoch, SearchRow.budget, SearchRow.num_trained)
-                .where(SearchRow.id == search_id)
-                .with_for_update()
-            ).first()
-            if search is None or search.state != SearchState.RUNNING or epoch not in (None, search.epoch):
-                return None
-            self._expire(connection, search_id, now)
-            room = self._room(connection, search_id, search.budget, search.num_trained)
-            lowest = connection.execute(
-                select(ChildRow.id, ChildRow.batch, ChildRow.flops, ChildRow.number)
-                .where(ChildRow.search_id == search_id, ChildRow.state == State.READY)
-                .order_by(ChildRow.number)
-                .limit(max(0, min(room, MOST_COMPARED)))
-            ).all()
-            if not lowest:
-                return None
-            chosen = min(lowest, key=lambda child: (child.batch, -(child.flops or 0), child.number))
-            child = connection.execute(select(ChildRow).where(ChildRow.id == chosen.id)).one()
-            return self._hand_out(connection, now, child, worker, device)
+            chosen = self._choose(connection, search_id, now, epoch)
+            return None if chosen is None else self._hand_out(connection, now, chosen[0], worker, device)
+
+    def claim_together(self, search_id: int, worker: str, device: str, *, epoch: int | None = None) -> list[Claim]:
+        """As `claim`, with all ready children of the same population that the budget lets in, each under a fence of
+        its own. A child that was running beside others when its worker died comes by itself."""
+        with self._write() as connection:
+            now = self._now(connection)
+            chosen = self._choose(connection, search_id, now, epoch)
+            if chosen is None:
+                return []
+            child, lowest = chosen
+            members = [child]
+            if child.population is not None and not child.alone:
+                with_it = (ChildRow.id.in_(lowest), ChildRow.population == child.population, ~ChildRow.alone)
+                members = list(connection.execute(select(ChildRow).where(*with_it).order_by(ChildRow.number)).all())
+            return [self._hand_out(connection, now, member, worker, device) for member in members]
 
     def claim_again(self, search_id: int, number: int, worker: str, device: str, *, epoch: int) -> Claim | None:
         """Gives a child that was stopped early to `worker` once more, or None where it is another's by now, or the
@@ -487,7 +486,47 @@ class Store(Reader):
             )
             return True
 
+    def part_company(self, claims: Sequence[Claim], fault: Fault, **ending: Any) -> None:
+        """Ends the attempts of a worker that died while it trained several children. None is charged, since nobody
+        knows which of them did it; from now on each is trained by itself.
+
+        Args:
+            ending: message, exit_code, signal and log, as for `fail_attempt`.
+        """
+        with self._write() as connection:
+            now = self._now(connection)
+            for claim in claims:
+                child = self._claimed(connection, claim)
+                if child is not None:
+                    self._end_attempt(connection, now, child, fault, charged=False, alone=True, **ending)
+
     # Within a transaction
+
+    def _choose(
+        self, connection: Connection, search_id: int, now: float, epoch: int | None
+    ) -> tuple[Any, list[int]] | None:
+        """The row of the child to be claimed next, and the ids of all that the budget lets in; None where there is
+        none."""
+        search = connection.execute(
+            select(SearchRow.state, SearchRow.epoch, SearchRow.budget, SearchRow.num_trained)
+            .where(SearchRow.id == search_id)
+            .with_for_update()
+        ).first()
+        if search is None or search.state != SearchState.RUNNING or epoch not in (None, search.epoch):
+            return None
+        self._expire(connection, search_id, now)
+        room = self._room(connection, search_id, search.budget, search.num_trained)
+        lowest = connection.execute(
+            select(ChildRow.id, ChildRow.batch, ChildRow.flops, ChildRow.number)
+            .where(ChildRow.search_id == search_id, ChildRow.state == State.READY)
+            .order_by(ChildRow.number)
+            .limit(max(0, min(room, MOST_COMPARED)))
+        ).all()
+        if not lowest:
+            return None
+        chosen = min(lowest, key=lambda child: (child.batch, -(child.flops or 0), child.number))
+        child = connection.execute(select(ChildRow).where(ChildRow.id == chosen.id)).one()
+        return child, [other.id for other in lowest]
 
     def _is_held(self, connection: Connection, search: Search, gone: Callable[[Owner], bool]) -> bool:
         if search.owner is None:
@@ -559,8 +598,19 @@ class Store(Reader):
         expired = select(ChildRow).where(
             ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.lease_until < now
         )
-        for child in connection.execute(expired.with_for_update()).all():
-            self._end_attempt(connection, now, child, Fault.NODE_LOST, charged=True, message="its lease ran out")
+        children = connection.execute(expired.with_for_update()).all()
+        of_worker = Counter(child.worker for child in children)
+        for child in children:
+            together = of_worker[child.worker] > 1
+            self._end_attempt(
+                connection,
+                now,
+                child,
+                Fault.NODE_LOST,
+                charged=not together,
+                alone=together,
+                message="its lease ran out",
+            )
 
     def _end_attempt(
         self,
@@ -570,6 +620,7 @@ class Store(Reader):
         fault: Fault,
         *,
         charged: bool,
+        alone: bool = False,
         message: str | None = None,
         exit_code: int | None = None,
         signal: int | None = None,
@@ -581,6 +632,8 @@ class Store(Reader):
             connection, now, child, fault=fault, charged=charged, exit_code=exit_code, signal=signal, log=log
         )
         values: dict[str, Any] = {"state": State.READY, "lease_until": None, "fence": child.fence + 1, "worker": None}
+        if alone:
+            values["alone"] = True
         if charged:
             values["attempts"] = child.attempts + 1
             same = connection.scalar(

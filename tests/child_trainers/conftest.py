@@ -46,7 +46,7 @@ def new_search(tmp_path):
     """Makes a running search whose children have the given tokens."""
     stores = []
 
-    def make(tokens, *, settings=None, budget=None, clock=None):
+    def make(tokens, *, settings=None, budget=None, clock=None, population=None):
         store = Store(str(tmp_path / "store.db"), create=True, clock=clock)
         stores.append(store)
         search = store.create_search(
@@ -76,6 +76,7 @@ def new_search(tmp_path):
                 seed=100 + number,
                 params=None,
                 flops=None,
+                population=None if population is None else number - number % population,
             )
             for number, given in enumerate(tokens)
         ]

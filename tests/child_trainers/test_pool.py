@@ -292,7 +292,7 @@ def test_a_child_that_hangs_is_ended(new_pool, clock, deed, deadlines, seconds, 
 def test_a_child_that_makes_steps_does_not_stall(new_pool, clock):
     search, pool = new_pool("hang", clock=clock, deadlines=Deadlines(stall=60.0))
     run(pool, reported(search, 0))
-    claim = search.store.claim_of(search.id, search.child(0).worker)
+    (claim,) = search.store.claims_of(search.id, search.child(0).worker)
     for progress in range(1, 5):
         search.store.renew(claim, progress)
         pool.tend()

@@ -478,3 +478,142 @@ def test_an_order_is_read_whatever_wakes_stand_behind_it(behind):
     finally:
         os.close(read)
         os.close(write)
+
+
+class TogetherTask(FakeTask):
+    """Trains three at a time; what each comes to is what the test's function says, in the order that it says."""
+
+    population = 3
+
+    def __init__(self):
+        super().__init__()
+        self.together = []
+
+    def evaluate_together(self, children):
+        self.together.append([child.spec["size"] for child in children])
+        yield from self.endings(children)
+
+    def endings(self, children):
+        for index, child in enumerate(children):
+            child.report(1, size=child.spec["size"])
+            yield index, Outcome(child.spec["size"] / 100, seconds={"train": 2.0})
+
+
+@pytest.fixture
+def population(new_search, clock):
+    search = new_search([(0,), (1,), (2,), (0,), (1,)], clock=clock, population=3)
+    task = TogetherTask()
+    worker = Worker(
+        search.store, search.id, Experiment(Space(space), task), "1.0.1", "cpu", search.lease.epoch, 2, beat=False
+    )
+    return search, task, worker
+
+
+def states(search):
+    return "".join(child.state[0] for child in search.store.children(search.id))
+
+
+def test_a_population_is_claimed_together_and_delivered_one_by_one(population):
+    search, task, worker = population
+    seen = []
+
+    def endings(children):
+        for index in (2, 0, 1):
+            yield index, Outcome(children[index].spec["size"] / 100, seconds={"train": 2.0})
+            seen.append(states(search))
+
+    task.endings = endings
+    assert worker.work_once()
+    assert task.together == [[10, 20, 30]]
+    assert seen == ["rrtrr", "trtrr", "tttrr"]
+    assert [search.child(number).reward for number in range(3)] == [0.1, 0.2, 0.3]
+    assert [search.child(number).seconds for number in range(3)] == [2.0] * 3
+    del task.endings
+    assert worker.work_once() and not worker.work_once()
+    assert task.together == [[10, 20, 30], [10, 20]] and states(search) == "ttttt"
+
+
+def test_a_population_is_cut_where_the_budget_ends(population):
+    search, task, worker = population
+    search.store.set_budget(search.lease, 2)
+    assert worker.work_once() and not worker.work_once()
+    assert task.together == [[10, 20]] and states(search) == "ttrrr"
+
+
+def test_members_fail_one_by_one(population):
+    search, task, worker = population
+
+    def endings(children):
+        yield 1, ValueError("no good")
+        yield 0, Outcome(0.5)
+        yield 2, Outcome(0.25)
+
+    task.endings = endings
+    assert worker.work_once()
+    child = search.child(1)
+    assert (child.state, child.fault, child.message) == (State.FAILED, Fault.RAISED, "ValueError: no good")
+    assert (search.child(0).reward, search.child(2).reward) == (0.5, 0.25)
+
+
+def test_what_fails_all_of_them_charges_none_and_leaves_each_alone(population):
+    search, task, worker = population
+
+    def endings(children):
+        yield 0, Outcome(0.5)
+        raise MemoryError("too many")
+
+    task.endings = endings
+    assert worker.work_once()
+    for number in (1, 2):
+        child = search.child(number)
+        (attempt,) = search.attempts(number)
+        assert (child.state, child.alone, child.attempts) == (State.READY, True, 0)
+        assert (attempt.fault, attempt.charged) == (Fault.OOM, False) and "too many" in attempt.log
+    task.function = lambda spec, seed, report: Outcome(0.75)
+    assert worker.work_once()
+    assert [child.state for child in search.store.children(search.id)][:3] == [
+        State.TRAINED,
+        State.TRAINED,
+        State.READY,
+    ]
+    assert search.child(1).reward == 0.75 and len(task.together) == 1  # by itself, through `evaluate`
+
+
+def test_a_member_taken_by_another_worker_is_dropped_and_the_rest_delivered(population):
+    search, task, worker = population
+
+    def endings(children):
+        (taken,) = [claim for claim in search.store.claims_of(search.id, "1.0.1") if claim.number == 1]
+        search.store.fail_attempt(taken, Fault.INTERRUPTED)
+        for index, child in enumerate(children):
+            try:
+                child.report(1, size=1.0)
+            except ClaimLostError as error:
+                yield index, error
+            else:
+                yield index, Outcome(0.5)
+
+    task.endings = endings
+    assert worker.work_once()
+    assert states(search)[:3] == "trt" and search.child(1).state == State.READY
+
+
+def test_leases_that_run_out_together_charge_none(population, clock):
+    search, _, _ = population
+    assert len(search.store.claim_together(search.id, "1.1.1", "cpu")) == 3
+    clock.now += 31
+    (claim,) = search.store.claim_together(search.id, "1.2.1", "cpu")
+    assert claim.number == 0
+    assert [(child.alone, child.attempts) for child in search.store.children(search.id)][:3] == [(True, 0)] * 3
+    clock.now += 31
+    assert search.store.claim(search.id, "1.3.1", "cpu") is not None
+    assert search.child(0).attempts == 1  # a death alone is charged
+
+
+def test_every_member_has_a_fence_of_its_own(population):
+    search, _, _ = population
+    first, second, third = search.store.claim_together(search.id, "1.1.1", "cpu")
+    search.store.part_company([first, second], Fault.CRASHED, message="its worker ended")
+    assert not search.store.deliver(first, Delivery(reward=1.0))
+    assert search.store.deliver(third, Delivery(reward=1.0))
+    assert states(search) == "rrtrr" and search.child(0).state == State.READY

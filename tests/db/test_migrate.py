@@ -43,7 +43,7 @@ from db.store import Store, training_kind
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(__file__).parent / "assets"
 DIGEST = "00a3fd45bb98ae28888a9eaae0435ebdc1484bd92862dce25bd4825bf074c29d"
-OLD_DIGESTS = {"0001": DIGEST, "0002": DIGEST}  # of the search in assets/REVISION.sqlite
+OLD_DIGESTS = {"0001": DIGEST, "0002": DIGEST, "0003": DIGEST}  # of the search in assets/REVISION.sqlite
 
 
 def scripts() -> ScriptDirectory:

@@ -259,8 +259,8 @@ def test_a_claim_is_recorded_as_an_attempt(store: Store, clock: Clock) -> None:
     (attempt,) = store.attempts(claimed.child_id)
     assert (attempt.fence, attempt.worker, attempt.device, attempt.started) == (1, "worker-a", "cpu", START)
     assert (attempt.ended, attempt.fault, attempt.charged) == (None, None, False)
-    assert store.claim_of(search.id, "worker-a") == claimed
-    assert store.claim_of(search.id, "worker-b") is None
+    assert store.claims_of(search.id, "worker-a") == [claimed]
+    assert store.claims_of(search.id, "worker-b") == []
 
 
 def test_budget_gates_claims(store: Store) -> None:
