@@ -213,6 +213,10 @@ def _export_python(wanted: Wanted, path: Path) -> str:
     search = wanted.search
     experiment = load_experiment(search)
     spec = experiment.space.decode(wanted.child.tokens).spec
+    if hasattr(spec, "expression"):
+        rate = (wanted.child.metrics or {}).get("learning_rate", 0.01)
+        path.write_text(spec.source(learning_rate=rate), encoding="utf-8")
+        return f"an optimizer for Keras, as readable source; its learning rate here was {rate:g}"
     if not hasattr(spec, "source") or not hasattr(experiment.task, "source"):
         raise ExportError(
             f"Children of {search.name!r} cannot be written as Python: that takes a space whose specs have a method "

@@ -353,9 +353,9 @@ def _renew(store: Store, lease: Lease, stop: Stop) -> bool:
 
 def _make_controller(settings: Mapping[str, Any], experiment: Experiment, seed: int, width: int) -> Controller:
     chosen = settings["controller"]
-    presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
-    preset = presets[known("controller preset", chosen["preset"] or next(iter(presets)), presets)]
     with quiet_native_start():
+        presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
+        preset = presets[known("controller preset", chosen["preset"] or next(iter(presets)), presets)]
         kind = pkgutil.resolve_name(CONTROLLERS[chosen["name"]])
         for option in chosen["options"]:
             known("controller option", option, list(kind.options()))

@@ -175,6 +175,8 @@ def spec_line(spec: object) -> str:
         return " ".join(_layer(layer) for layer in spec["layers"])
     if isinstance(spec, dict) and spec.keys() == {"groups"}:
         return str(UpdateRule(**spec))
+    if isinstance(spec, dict) and spec.keys() == {"net", "rule", "learning_rate"}:
+        return f"{spec_line(spec['net'])} by {spec_line(spec['rule'])} at {spec['learning_rate']:g}"
     cell = _cell(spec)
     return str(spec) if cell is None else cell.line()
 

@@ -9,11 +9,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from child_trainers.data.dataset import ImageData
 from child_trainers.devices import FLOAT32, Compute
+from child_trainers.keras_update import KerasUpdate
 from child_trainers.networks import Network
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, Objective, Outcome, Report
@@ -50,7 +52,14 @@ def to_device(data: ImageData) -> DeviceData:
 
 
 def train(
-    network: Network, data: DeviceData, recipe: Recipe, *, seed: int, report: Report, compute: Compute = FLOAT32
+    network: Network,
+    data: DeviceData,
+    recipe: Recipe,
+    *,
+    seed: int,
+    report: Report,
+    compute: Compute = FLOAT32,
+    optimizer: keras.optimizers.Optimizer | None = None,
 ) -> Outcome:
     """Trains a network and returns its reward.
 
@@ -58,12 +67,15 @@ def train(
 
     The outcome's weights are those of the best of these epochs, the first of equals.
 
+    Args:
+        optimizer: in place of the recipe's, with a rate of its own; the recipe's weight decay holds with any.
+
     Raises:
         DivergedError: the training loss is not finite; found at the step where it happens.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.1.
     """
-    trainer = ImageTrainer(network, data, recipe, seed, compute)
+    trainer = ImageTrainer(network, data, recipe, seed, compute, optimizer)
     # The paper takes the best of the *last* epochs; the best of all would favour children that peak early and diverge.
     last = max(1, recipe.epochs - recipe.last_epochs + 1)
     trained = train_epochs(trainer, report, Objective("val_accuracy", True, recipe.epochs), counting_from=last)
@@ -83,8 +95,17 @@ class ImageTrainer(Trainer):
     """One classifier's compiled steps. Two traces: an epoch of training, and the whole validation."""
 
     def __init__(
-        self, network: Network, data: DeviceData, recipe: Recipe, seed: int, compute: Compute = FLOAT32
+        self,
+        network: Network,
+        data: DeviceData,
+        recipe: Recipe,
+        seed: int,
+        compute: Compute = FLOAT32,
+        optimizer: keras.optimizers.Optimizer | None = None,
     ) -> None:
+        if optimizer is not None and compute.devices > 1:
+            raise ValueError("A network with an optimizer of its own is trained on one GPU; drop --gpus-per-child.")
+        self._update = None if optimizer is None else KerasUpdate(optimizer, network)
         self._network = network
         self._data = data
         self._recipe = recipe
@@ -104,7 +125,8 @@ class ImageTrainer(Trainer):
             self._velocities = [tf.Variable(tf.zeros(variable.shape)) for variable in self._variables]
             self._scale = LossScale() if compute.precision == "float16" else None
         velocities = {f"velocity/{name}": slot for name, slot in zip(network.trainable, self._velocities, strict=True)}
-        super().__init__(network, velocities | ({} if self._scale is None else self._scale.variables))
+        slots = velocities if self._update is None else self._update.slots
+        super().__init__(network, slots | ({} if self._scale is None else self._scale.variables))
         self._strategy = strategy_of(compute)
         self._step = tf.function(self._train_step, jit_compile=True) if compute.xla else self._train_step
         self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
@@ -175,6 +197,11 @@ class ImageTrainer(Trainer):
         if self._scale is not None:
             gradients = self._scale.remove(gradients)
         recipe = self._recipe
+        if self._update is not None:
+            pairs = zip(gradients, self._variables, self._decayed, strict=True)
+            penalized = [g + recipe.weight_decay * variable if decayed else g for g, variable, decayed in pairs]
+            self._update.apply(dict(zip(self._network.trainable, penalized, strict=True)))
+            return loss
         for variable, velocity, gradient, decayed in zip(
             self._variables, self._velocities, gradients, self._decayed, strict=True
         ):

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ class Variables(Protocol):
     """What a child consists of while it is trained: its variables by name, in a fixed order."""
 
     @property
-    def trainable(self) -> Mapping[str, tf.Variable]:
+    def trainable(self) -> MutableMapping[str, tf.Variable]:
         """Variables that gradients change."""
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 from child_trainers.data.dataset import DataError, ImageData
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import Recipe
-from child_trainers.task import Goal, Objective, Outcome, Report, Task, read_outcome
+from child_trainers.task import DivergedError, Goal, Objective, Outcome, Report, Task, read_outcome
 from child_trainers.whitening import WHITENING_SOURCE, whitening
 
 if TYPE_CHECKING:
@@ -139,8 +139,19 @@ class ImageClassification(Task):
         # Keras is cleared before it builds a model, which cannot be done within a scope.
         with scope_of(self._compute) if hasattr(spec, "network") else contextlib.nullcontext():
             network, compute = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
+        optimizer = None
+        if hasattr(spec, "optimizer"):
+            steps = len(self.data.x_train) // min(self.recipe.batch_size, len(self.data.x_train))
+            optimizer = spec.optimizer(decay_steps=steps * self.recipe.epochs, seed=seed % 2**31)
         build = time.perf_counter() - began
-        outcome = train(network, self.device_data, self.recipe, seed=seed, report=report, compute=compute)
+        try:
+            outcome = train(
+                network, self.device_data, self.recipe, seed=seed, report=report, compute=compute, optimizer=optimizer
+            )
+        except DivergedError:
+            if optimizer is None:
+                raise
+            outcome = Outcome(0.0, {"ended": "diverged"})  # what a rule does is a result, not a failure
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, seconds=seconds), self._goal)
 

@@ -30,11 +30,11 @@ def _text(expression: Expression) -> tuple[str, int]:
         level = LEVEL[word]
         left, right = (_text(part) for part in parts)
         # The right operand of - and / binds tighter: a - (b + c). So does that of + and *, which keeps the tree.
-        return f"{_within(left, level)} {SYMBOLS[word]} {_within(right, level + 1)}", level
+        return f"{within(left, level)} {SYMBOLS[word]} {within(right, level + 1)}", level
     if word == "x ^ y":
         return f"pow({text_of(parts[0])}, {text_of(parts[1])})", ATOM
     if word == "-x":
-        return f"-{_within(_text(parts[0]), PREFIX)}", PREFIX
+        return f"-{within(_text(parts[0]), PREFIX)}", PREFIX
     if word.startswith(("clip ", "drop ")):
         name, value = word.split()
         return f"{name}({text_of(parts[0])}, {value})", ATOM
@@ -44,7 +44,7 @@ def _text(expression: Expression) -> tuple[str, int]:
     return word, ATOM
 
 
-def _within(text: tuple[str, int], level: int) -> str:
+def within(text: tuple[str, int], level: int) -> str:
     return text[0] if text[1] >= level else f"({text[0]})"
 
 

@@ -131,3 +131,9 @@ class UpdateRule:
         from search_spaces.update_rule.optimizer import RuleOptimizer
 
         return RuleOptimizer(str(self), **options)
+
+    def source(self, *, learning_rate: float = 0.01) -> str:
+        """A Python file with the rule as a Keras optimizer; see `source.source`."""
+        from search_spaces.update_rule.source import source
+
+        return source(self.expression(), learning_rate=learning_rate)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+
+import pytest
+
+# Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 BOWL = """
 import keras
@@ -42,8 +49,87 @@ def test_a_rule_of_ones_own_by_its_decisions(automl, folder):
     assert abs(child["metrics"]["loss"] - 5.0 * 0.8**10) < 1e-5  # w' = w - 0.1 * 2 w, five times
 
 
-def test_the_built_in_tasks_do_not_train_rules_yet(automl):
-    assert automl("search", "rules", "--space", "update-rule").error == (
-        "The task digits trains image classifiers, and this space makes UpdateRule, which has no method "
-        "build(input_shape, num_classes); choose another task or space."
+QUICK = ("--set", "task.num_train=320", "--set", "task.epochs=2", "--set", "task.rates=[0.01, 0.1]")
+KNOWN_GOOD = (
+    *("--fix", "groups=1", "--fix", "group0/binary=x + y", "--fix", "group0/unary*=x"),
+    *("--only", "group0/operand*=g,m,adam,rmsprop,momentum,sign(g)"),
+)
+
+
+def test_rules_from_search_to_export(automl, folder):
+    ran = automl("search", "rules", "--space", "update-rule", *QUICK, *KNOWN_GOOD, "--children", "8", "--workers", "2")
+    assert ran.code == 0, ran.err
+    top = json.loads(automl("top", "rules", "--json").out)
+    assert len(top) == 8
+    best = top[0]["metrics"]
+    assert best["learning_rate"] in (0.01, 0.1) and len(best["sweep"]) == 2 and top[0]["reward"] == best["val_accuracy"]
+    exported = automl("export", "rules", "--format", "python", "--to", "rule.py")
+    assert exported.code == 0 and f"its learning rate here was {best['learning_rate']:g}" in exported.out
+    script = "import rule; optimizer = rule.build(); print(float(optimizer.learning_rate.numpy()))"
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, '.'); {script}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
     )
+    assert float(run.stdout) == pytest.approx(best["learning_rate"])
+    network = automl("export", "rules", "--format", "keras", "--to", "network.keras")
+    assert network.code == 0, network.err
+    assert f"validation accuracy {best['val_accuracy']:.4f}, as in the search" in network.out
+
+
+def test_rules_are_one_search_however_many_workers_train_them(automl):
+    for name, workers in (("one", "0"), ("two", "2")):
+        flags = ("--space", "update-rule", *QUICK, "--children", "8", "--replicas", "2", "--threads", "1")
+        ran = automl("search", name, *flags, "--workers", workers)
+        assert ran.code == 0, ran.err
+    digests = [json.loads(automl("show", name, "--json").out)["digest"] for name in ("one", "two")]
+    assert digests[0] == digests[1]
+
+
+def test_networks_are_not_judged_as_rules(automl):
+    error = automl("search", "rules", "--space", "update-rule", "--task", "cifar10", "--set", "task.momentum=0.5").error
+    assert error.startswith("There is no task option called 'momentum'; there is ")
+
+
+def test_a_network_and_its_rule_are_searched_together(automl):
+    flags = (
+        "--space",
+        "joint",
+        "--set",
+        "task.num_train=160",
+        "--set",
+        "space.depths=[2]",
+        "--set",
+        "space.groups=[1]",
+    )
+    ran = automl("search", "both", *flags, "--children", "6", "--workers", "0", "--controller", "ppo")
+    assert ran.code == 0, ran.err
+    children = json.loads(automl("top", "both", "--json").out)
+    assert {frozenset(child["spec"]) for child in children} == {frozenset({"net", "rule", "learning_rate"})}
+    assert " at 0." in automl("top", "both", "-n", "1").out or " at 1" in automl("top", "both", "-n", "1").out
+    exported = automl("export", "both", "--format", "keras", "--to", "both.keras")
+    assert exported.code == 0 and "as in the search" in exported.out
+
+
+def test_a_network_whose_rule_diverges_is_a_result(automl):
+    fixed = ("--fix", "learning_rate=1.0", "--fix", "group0/operand1=2", "--fix", "group0/binary=keep x")
+    flags = ("--space", "joint", "--set", "space.depths=[1]", "--set", "space.groups=[1]", *fixed)
+    ran = automl(
+        "search",
+        "off",
+        *flags,
+        "--fix",
+        "group0/unary1=exp(x)",
+        "--set",
+        "task.num_train=640",
+        "--set",
+        "space.rates=[1.0]",
+        "--children",
+        "2",
+        "--workers",
+        "0",
+    )
+    assert ran.code == 0, ran.err
+    assert all(child["state"] == "trained" for child in json.loads(automl("top", "off", "--json").out))

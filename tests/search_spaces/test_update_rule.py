@@ -329,3 +329,25 @@ def test_a_rule_as_data_computes_what_its_expression_does():
         np.testing.assert_allclose(apply(tf.constant(encode(rule))), expected, rtol=1e-4, atol=1e-6, err_msg=str(rule))
     assert len({len(rule.groups) for rule in rules}) == 4
     assert apply.experimental_get_tracing_count() == 1
+
+
+def test_an_exported_rule_takes_the_steps_of_its_optimizer():
+    rules = [drawn(seed) for seed in range(25)] + [*RULES.values(), UpdateRule.parse("g + drop(m, 0.3) + noise")]
+    for rule in rules:
+        found = {}
+        exec(compile(rule.source(learning_rate=0.02), "found.py", "exec"), found)
+        options = {"decay_steps": 50} if "decay" in str(rule) else {}
+        theirs = trajectory(found["FoundRule"](**options), 8)
+        ours = trajectory(rule.optimizer(learning_rate=0.02, **options), 8)
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-6, err_msg=str(rule))
+
+
+def test_an_exported_rule_is_saved_and_works_in_fit(tmp_path):
+    found = {}
+    exec(compile(RULES["powersign-cd"].source(), "found.py", "exec"), found)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(found["build"](), "mse")
+    model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.optimizer.iterations.numpy() == 1 and again.optimizer.decay_steps == 10_000

@@ -1,0 +1,49 @@
+"""The joint space: a network, its rule and its rate."""
+
+import keras
+import numpy as np
+import pytest
+from sampling import sample
+
+from search_spaces.joint.space import PRESETS, joint
+from search_spaces.joint.spec import TrainedNet
+from search_spaces.space import Space
+from search_spaces.update_rule.spec import UpdateRule
+from search_spaces.walk import canonical_hash, spec_to_json
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def small():
+    return joint(**PRESETS["small"])
+
+
+def test_a_child_is_a_network_a_rule_and_a_rate():
+    walk = sample(Space(small), 3)
+    assert isinstance(walk.spec, TrainedNet) and walk.spec.learning_rate in (1e-3, 1e-2, 1e-1, 1.0)
+    assert Space(small).tokens(TrainedNet.decisions(spec_to_json(walk.spec))) == walk.tokens
+
+
+def test_equal_networks_with_equal_rules_are_one_child():
+    spec = sample(Space(small), 3).spec
+    ways = [TrainedNet(spec.net, UpdateRule.parse(text), 0.1) for text in ("g + m", "m + g", "g - m")]
+    one, same, other = (canonical_hash(way, ()) for way in ways)
+    assert one == same != other
+    assert canonical_hash(TrainedNet(spec.net, UpdateRule.parse("g + m"), 0.01), ()) != one
+
+
+def test_its_options_are_those_of_both_spaces():
+    specs = [sample(Space(lambda: joint(depths=(2,), groups=(3,), rates=(0.5,))), seed).spec for seed in range(3)]
+    assert all((len(s.net.layers), len(s.rule.groups), s.learning_rate) == (2, 3, 0.5) for s in specs)
+    with pytest.raises(ValueError, match="rates is \\[0\\]"):
+        next(joint(rates=[0]))
+
+
+def test_the_exported_file_has_the_network_and_its_optimizer():
+    spec = TrainedNet(sample(Space(small), 3).spec.net, UpdateRule.parse("exp(sign(g) * sign(m)) * g"), 0.01)
+    found = {}
+    exec(compile(spec.source((8, 8, 1), 10), "found.py", "exec"), found)
+    model = found["build"]()
+    model.compile(found["FoundRule"](), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(0.01)
+    model.fit(np.ones((4, 8, 8, 1)), np.arange(4), verbose=0)
