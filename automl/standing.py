@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 
-from db.records import Child, Search, SearchState, State
+from db.records import Child, EndingCount, Search, SearchState, State
 from db.store import Store
 from search_spaces.recurrent_cell.spec import RecurrentCell
 from search_spaces.update_rule.spec import UpdateRule
 
+REASONS = {  # why a rule was not trained to its end
+    "screened": "ended by the screen",
+    "diverged": "diverged",
+    "hopeless": "hopeless after the sweep",
+}
 LATEST = 50  # children that shares of time and the reward curve are taken from
 SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -142,6 +149,24 @@ def _slot(child: Child) -> str:
     """The place of a worker among its pool's, out of its name `EPOCH.SLOT.GENERATION`."""
     parts = (child.worker or "?").split(".")
     return parts[1] if len(parts) == 3 else parts[-1]
+
+
+def early_endings(counts: Sequence[EndingCount]) -> str:
+    """How many update rules were not trained to their end and why, and what the screen would have cost; empty where
+    none ended early."""
+    total = sum(count.count for count in counts)
+    by_reason = Counter[str]()
+    for count in counts:
+        if count.why is not None:
+            by_reason[count.why] += count.count
+    if not by_reason:
+        return ""
+    told = [f"{number} {REASONS.get(why, why)} ({number / total:.0%})" for why, number in by_reason.most_common()]
+    anyway = [count for count in counts if count.screened and count.why != "screened"]
+    if anyway:
+        tried, best = sum(count.count for count in anyway), max(count.best or 0.0 for count in anyway)
+        told.append(f"{tried} that the screen would have ended were trained, the best to {figure(best)}")
+    return f"of {total} trained: " + ", ".join(told)
 
 
 def duration(seconds: float) -> str:

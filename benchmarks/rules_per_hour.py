@@ -6,8 +6,8 @@ cores; once as it comes, once with oneDNN, which TensorFlow leaves off on proces
 
     AUTOML_DATA=… python benchmarks/rules_per_hour.py
 
-Loading TensorFlow and the data is not counted, tracing is. The last line is `ratio=R`: at 5,000 images, over Keras as it
-comes.
+Loading TensorFlow and the data is not counted, tracing is. The last line is `ratio=R`: at 5,000 images, over Keras as
+it comes.
 """
 
 from __future__ import annotations
@@ -90,12 +90,13 @@ def recipe_of(images: int) -> RuleRecipe:
 
 
 def judge_in_population(images: int, rules: list[str]) -> dict[str, Any]:
+    from child_trainers.checkpoints import Checkpoint
     from child_trainers.task import Assignment, Outcome
     from child_trainers.tasks.update_rules import ImageRules
     from search_spaces.update_rule.named import RULES as NAMED
 
     class Report:
-        checkpoint = None
+        checkpoint: Checkpoint | None = None
 
         def __call__(self, epoch: int, **metrics: float) -> None:
             pass

@@ -11,10 +11,10 @@ from child_trainers.trainer import Variables
 
 
 class KerasUpdate:
-    """Applies a Keras optimizer to a network that was made of plain TensorFlow variables.
+    """Applies a Keras optimizer to a network.
 
-    The network's trainable variables are replaced by those of `keras.Variable`s with the same values, which an
-    optimizer needs; so this is made before the network is traced.
+    An optimizer needs `keras.Variable`s. Where the network was made of plain TensorFlow variables, its trainable ones
+    are replaced by those within Keras variables of the same values, so this is made before the network is traced.
 
     Attributes:
         slots: all that the optimizer remembers, by name.
@@ -22,10 +22,11 @@ class KerasUpdate:
 
     def __init__(self, optimizer: keras.optimizers.Optimizer, network: Variables) -> None:
         self._optimizer = optimizer
-        self._variables: dict[str, keras.Variable] = {}
-        for name, variable in network.trainable.items():
-            self._variables[name] = keras.Variable(variable.numpy(), name=name.replace("/", "_"))
-            network.trainable[name] = self._variables[name].value
+        self._variables: dict[str, keras.Variable] = getattr(network, "keras_variables", {})
+        if not self._variables:
+            for name, variable in network.trainable.items():
+                self._variables[name] = keras.Variable(variable.numpy(), name=name.replace("/", "_"))
+                network.trainable[name] = self._variables[name].value
         optimizer.build(list(self._variables.values()))
         self.slots: dict[str, tf.Variable] = {
             f"optimizer{index}": variable.value for index, variable in enumerate(optimizer.variables)

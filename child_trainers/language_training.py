@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from child_trainers.data.text import TextData
+from child_trainers.keras_update import KerasUpdate
 from child_trainers.language_model import Dropout, LanguageModel, State
 from child_trainers.recipes import LanguageRecipe
 from child_trainers.task import DivergedError, Objective, Outcome, Report
@@ -47,14 +49,24 @@ def reward_of(perplexity: float) -> float:
 
 
 def train_language_model(
-    network: LanguageModel, data: DeviceText, recipe: LanguageRecipe, *, seed: int, report: Report, xla: bool = False
+    network: LanguageModel,
+    data: DeviceText,
+    recipe: LanguageRecipe,
+    *,
+    seed: int,
+    report: Report,
+    xla: bool = False,
+    optimizer: keras.optimizers.Optimizer | None = None,
 ) -> Outcome:
     """Trains a network and returns its reward, 80 / (lowest validation perplexity of its epochs)^2.
+
+    Args:
+        optimizer: in place of the recipe's, with rates of its own; the recipe's clipping holds with any.
 
     Raises:
         DivergedError: the training loss is not finite; found at the step where it happens.
     """
-    trainer = LanguageTrainer(network, data, recipe, seed, xla=xla)
+    trainer = LanguageTrainer(network, data, recipe, seed, xla=xla, optimizer=optimizer)
     trained = train_epochs(trainer, report, Objective(METRIC, False, recipe.epochs))
     best = trained.history[trained.epoch - 1]
     metrics = {
@@ -75,9 +87,17 @@ class LanguageTrainer(Trainer):
     """
 
     def __init__(
-        self, network: LanguageModel, data: DeviceText, recipe: LanguageRecipe, seed: int, *, xla: bool = False
+        self,
+        network: LanguageModel,
+        data: DeviceText,
+        recipe: LanguageRecipe,
+        seed: int,
+        *,
+        xla: bool = False,
+        optimizer: keras.optimizers.Optimizer | None = None,
     ) -> None:
-        super().__init__(network, {})
+        self._update = None if optimizer is None else KerasUpdate(optimizer, network)
+        super().__init__(network, {} if self._update is None else self._update.slots)
         self._model = network
         self._data = data
         self._recipe = recipe
@@ -137,6 +157,9 @@ class LanguageTrainer(Trainer):
     ) -> tuple[tf.Tensor, State]:
         """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, and the state after it."""
         loss, gradients, state = step_gradients(self._model, read, wanted, state, seed)
+        if self._update is not None:
+            self._update.apply(gradients)
+            return loss, state
         weights = self._model.trainable
         for name, gradient in gradients.items():
             if isinstance(gradient, tf.IndexedSlices):

@@ -33,7 +33,8 @@ class KerasNetwork:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         names = {id(variable): place_name(index) for index, variable in enumerate(model.weights)}
-        self.trainable = {names[id(variable)]: variable.value for variable in model.trainable_variables}
+        self.keras_variables = {names[id(variable)]: variable for variable in model.trainable_variables}
+        self.trainable = {name: variable.value for name, variable in self.keras_variables.items()}
         self.moving = {
             name: variable.value
             for name, variable in zip(names.values(), model.weights, strict=True)

@@ -150,8 +150,10 @@ class ConvChild:
         return features @ weights["dense/kernel"] + weights["dense/bias"], tf.concat(found, axis=0)
 
 
-def keras_child(input_shape: tuple[int, ...], num_classes: int, *, weights: Mapping[str, np.ndarray]) -> keras.Model:
-    """A trained `ConvChild` as a Keras model, from whitened images to logits."""
+def keras_child(
+    input_shape: tuple[int, ...], num_classes: int, *, weights: Mapping[str, np.ndarray] | None = None
+) -> keras.Model:
+    """A `ConvChild` as a Keras model, from whitened images to logits; with its weights where they are given."""
     layers: list[keras.layers.Layer] = []
     for index in range(2):
         layers += [
@@ -162,6 +164,8 @@ def keras_child(input_shape: tuple[int, ...], num_classes: int, *, weights: Mapp
         ]
     layers += [keras.layers.Flatten(), keras.layers.Dense(num_classes)]
     model = keras.Sequential([keras.Input(input_shape), *layers], name="child")
+    if weights is None:
+        return model
     parts = ("kernel", "gamma", "beta", "moving_mean", "moving_variance")
     names = [*(f"conv{index}/{part}" for index in range(2) for part in parts), "dense/kernel", "dense/bias"]
     model.set_weights([weights[name] for name in names])

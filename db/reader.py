@@ -19,6 +19,7 @@ from db.records import (
     Child,
     Claim,
     Curve,
+    EndingCount,
     Measurement,
     Progress,
     Request,
@@ -62,6 +63,20 @@ class Reader(Database):
             query = select(StepRow).where(StepRow.search_id == search_id).order_by(StepRow.number.desc()).limit(1)
             row = connection.execute(query).first()
             return None if row is None else record(Step, row)
+
+    def endings(self, search_id: int) -> list[EndingCount]:
+        """How many trained children say in their metrics that they `ended` early and why, and whether they were
+        `screened`, with the best reward of each kind."""
+        ended, screened = (ChildRow.metrics[name].as_string() for name in ("ended", "screened"))
+        query = (
+            select(ended, screened.is_not(None), func.count(), func.max(ChildRow.reward))
+            .where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
+            .group_by(ended, screened.is_not(None))
+        )
+        with self._read() as connection:
+            return [
+                EndingCount(why, bool(seen), count, best) for why, seen, count, best in connection.execute(query).all()
+            ]
 
     def claims_of(self, search_id: int, worker: str) -> list[Claim]:
         """The children that this worker is running, by number, for whoever has to clean up after it."""

@@ -151,6 +151,16 @@ class Child:
 
 
 @dataclasses.dataclass(frozen=True)
+class EndingCount:
+    """Trained children that ended alike."""
+
+    why: str | None  # None: trained to its end
+    screened: bool
+    count: int
+    best: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class NewChild:
     """A proposal on its way into the store."""
 

@@ -32,6 +32,8 @@ Workers = Annotated[
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets lie (or AUTOML_DATA).")]
 KeepGoing = Annotated[bool | None, typer.Option("--keep-going", help="Do not pause when child after child fails.")]
 
+COMPARISON = Path("comparison.json")
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -55,7 +57,7 @@ def search(
     name: Name,
     space: Annotated[
         str | None,
-        typer.Option(help="convnet, recurrent-cell, update-rule, or FILE.py:FUNCTION.", show_default="convnet"),
+        typer.Option(help="convnet, recurrent-cell, update-rule, joint, or FILE.py:FUNCTION.", show_default="convnet"),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Of the space: small, paper; extended.", show_default="the first")
@@ -329,6 +331,59 @@ def export(
     from automl.cli.export import write
 
     write(name, store, format, to, child=child, source=source, force=force, data_dir=data_dir)
+
+
+@app.command("compare-optimizers")
+def compare_optimizers(
+    optimizers: Annotated[
+        list[str] | None, typer.Argument(help="Rules by name or as text, and classes of Keras such as Adam.")
+    ] = None,
+    to: Annotated[
+        Path, typer.Option("--to", help="JSON file that results are kept in; an existing one goes on.")
+    ] = Path("comparison.json"),
+    search: Annotated[str | None, typer.Option("--from", help="A search of rules: its best ones too.")] = None,
+    best: Annotated[int, typer.Option("--best", help="How many of these.")] = 3,
+    task: Annotated[str, typer.Option(help="digits, cifar10, npz:PATH, ptb, pydoc, text:PATH.")] = "digits",
+    network: Annotated[
+        str | None,
+        typer.Option(help="small, resnet20, FILE.py:FUNCTION; for text: lstm.", show_default="small, or lstm"),
+    ] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A constant of the task's recipe: epochs=10.")
+    ] = None,
+    rates: Annotated[str | None, typer.Option(help="Learning rates to try.", show_default="1e-5,…,10")] = None,
+    sweep_epochs: Annotated[int, typer.Option("--sweep-epochs", help="Epochs at each of them.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Trainings at the best rate, from other weights.")] = 3,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Train on the last images, where a search trained on the first.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one per core")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Picture of the curves: FILE.svg, FILE.png.")] = None,
+    json: JsonOption = False,
+    data_dir: DataDir = None,
+    store: StoreOption = None,
+) -> None:
+    """Compare update rules and Keras's optimizers, each at the best rate of a sweep of its own."""
+    from automl.cli.compare import compare_optimizers as compare
+
+    compare(
+        optimizers or [],
+        store,
+        search=search,
+        best=best,
+        task=task,
+        network=network,
+        options=set or [],
+        rates=rates,
+        sweep_epochs=sweep_epochs,
+        seeds=seeds,
+        unseen=unseen,
+        workers=workers,
+        data_dir=data_dir,
+        to=to,
+        picture=plot,
+        as_json=json,
+    )
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Any
 
 from automl.cli.tables import print_children, print_table
 from automl.results import store_address
-from automl.standing import Clerk, duration, figure, spec_drawing, spec_line
+from automl.standing import Clerk, duration, early_endings, figure, spec_drawing, spec_line
 from db.records import Search
 from db.store import Store
 
@@ -78,6 +78,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         steps = store.steps(search.id)
         digest = store.digest(search.id)
         requests = store.requests(search.id, answered=True)
+        endings = store.endings(search.id)
     if as_json:
         _print_json(
             {
@@ -91,6 +92,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
                 "best": None if not standing.best else standing.best[0].number,
                 "waiting": standing.waiting,
                 "requests": [_fields(request) for request in requests],
+                "endings": [_fields(count) for count in endings],
             }
         )
         return
@@ -100,6 +102,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         print(f"  {standing.waiting}")
     if standing.phases:
         print(f"  time of the latest children: {standing.phases}")
+    if told := early_endings(endings):
+        print(f"  {told}")
     for request in requests:
         answer = f"refused, {request.refusal}" if request.refusal else "waits for the next batch"
         print(f"  request {request.id}: {answer if request.child is None else f'is child {request.child}'}")

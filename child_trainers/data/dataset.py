@@ -94,10 +94,11 @@ class ImageData:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
-    def limit(self, num_train: int, num_validation: int | None = None) -> ImageData:
+    def limit(self, num_train: int, num_validation: int | None = None, *, last: bool = False) -> ImageData:
         """The same data with the first `num_train` training and `num_validation` (None: all) validation images.
 
-        Training images are shuffled already, so the first ones are a fair sample. The test set stays whole.
+        Training images are shuffled already, so the first ones are a fair sample, and so are the `last`. The test set
+        stays whole.
 
         Raises:
             DataError: fewer than one image is asked for, or more than there are.
@@ -110,10 +111,11 @@ class ImageData:
         ):
             if not 1 <= wanted <= found:
                 raise DataError(f"{self.name} has {found} {part} images, so it cannot be limited to {wanted}.")
+        chosen = slice(len(self.x_train) - num_train, None) if last else slice(num_train)
         return dataclasses.replace(
             self,
-            x_train=self.x_train[:num_train],
-            y_train=self.y_train[:num_train],
+            x_train=self.x_train[chosen],
+            y_train=self.y_train[chosen],
             x_validation=self.x_validation[:num_validation],
             y_validation=self.y_validation[:num_validation],
         )

@@ -37,6 +37,7 @@ class ImageClassification(Task):
         progress: called with bytes done and bytes in all while data are downloaded.
         fingerprint: of the data that the search began with; other data are refused.
         compute: in which precision children are trained, and whether under XLA.
+        last: train on the last images where the recipe limits them, instead of the first.
     """
 
     floor = 0.0
@@ -54,8 +55,10 @@ class ImageClassification(Task):
         progress: Any = None,
         fingerprint: str | None = None,
         compute: Compute = FLOAT32,
+        last: bool = False,
     ) -> None:
         self.name = name
+        self._last = last
         self.recipe = recipe
         self._data_dir = data_dir
         self._goal = goal
@@ -76,7 +79,7 @@ class ImageClassification(Task):
                 f"{self.name.removeprefix('npz:')} has changed since the search began; put the old file back, or start "
                 "a new search with this one."
             )
-        return data.limit(self.recipe.num_train or len(data.x_train), self.recipe.num_validation)
+        return data.limit(self.recipe.num_train or len(data.x_train), self.recipe.num_validation, last=self._last)
 
     @property
     def fingerprint(self) -> str | None:  # type: ignore[override]

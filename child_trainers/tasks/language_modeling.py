@@ -138,7 +138,7 @@ class LanguageModeling(Task):
         from child_trainers.language_model import num_flops, num_parameters
 
         types = len(self.data.vocabulary)
-        units = self._units(spec)
+        units = self.units(spec)
         return num_parameters(spec, types, units, self.recipe), num_flops(spec, types, units, self.recipe)
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
@@ -150,7 +150,7 @@ class LanguageModeling(Task):
         network = LanguageModel(
             spec,
             len(self.data.vocabulary),
-            self._units(spec),
+            self.units(spec),
             self.recipe,
             seed=seed,
             precision=self._compute.precision,
@@ -167,13 +167,13 @@ class LanguageModeling(Task):
         """The child as a Keras model that reads words; see `keras_language_model.build`."""
         from child_trainers.keras_language_model import build
 
-        return build(spec, self.data, self._units(spec), self.recipe, weights)
+        return build(spec, self.data, self.units(spec), self.recipe, weights)
 
     def source(self, spec: Any) -> str:
         """A Python file with the cell as a Keras layer, and the language model around it, without weights."""
         from child_trainers.keras_language_model import source
 
-        return source(spec, self.data, self._units(spec), self.recipe)
+        return source(spec, self.data, self.units(spec), self.recipe)
 
     def validate(self, model: TextModel, spec: Any) -> dict[str, float]:
         """The metrics that `evaluate` stored for the child of this spec, of any function like its model."""
@@ -190,7 +190,8 @@ class LanguageModeling(Task):
         compute = {"precision": self._compute.precision} | ({"xla": "on"} if self._compute.xla else {})
         return {"data": self.name} | dataclasses.asdict(self.recipe) | compute
 
-    def _units(self, spec: Any) -> int:
+    def units(self, spec: Any) -> int:
+        """Of every layer, for a cell within the recipe's parameters."""
         from child_trainers.language_model import units_within
 
         return units_within(spec, len(self.data.vocabulary), self.recipe)
@@ -199,7 +200,7 @@ class LanguageModeling(Task):
         import tensorflow as tf
 
         words = tf.gather(tf.constant(self.data.vocabulary), tokens)[tf.newaxis]
-        states: list[Any] = [tf.zeros((1, self._units(spec)))] * (2 * self.recipe.layers)
+        states: list[Any] = [tf.zeros((1, self.units(spec)))] * (2 * self.recipe.layers)
         signature = [tf.TensorSpec((1, None), tf.string), *(tf.TensorSpec(state.shape) for state in states)]
         read = tf.function(lambda *inputs: model(list(inputs)), signature, autograph=False)  # token by token if not
         total = 0.0

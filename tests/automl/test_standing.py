@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from automl.cli.views import panel
-from automl.standing import Standing, duration, quantity, spec_line
-from db.records import Child, Search, State
+from automl.standing import Standing, duration, early_endings, quantity, spec_line
+from db.records import Child, EndingCount, Search, State
 
 SEARCH = Search(
     id=1,
@@ -207,3 +207,17 @@ def test_the_panel_of_a_search_that_has_just_begun():
 @pytest.mark.parametrize("note", ["its log is /data/[old]/worker-0.log", "its log is /data[/old]/worker-0.log"])
 def test_a_note_is_shown_as_it_is(note):
     assert any(line.endswith(note) for line in shown(standing(), [note]))
+
+
+def test_early_endings_are_told_with_what_the_screen_costs():
+    counts = [
+        EndingCount(None, False, 10, 0.5),
+        EndingCount("screened", True, 20, 0.0),
+        EndingCount("hopeless", True, 2, 0.125),
+        EndingCount("diverged", False, 8, 0.0),
+    ]
+    assert early_endings(counts) == (
+        "of 40 trained: 20 ended by the screen (50%), 8 diverged (20%), 2 hopeless after the sweep (5%), "
+        "2 that the screen would have ended were trained, the best to 0.1250"
+    )
+    assert early_endings([EndingCount(None, False, 10, 0.5)]) == "" == early_endings([])

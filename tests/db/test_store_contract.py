@@ -1203,3 +1203,15 @@ def test_what_the_database_refuses_is_one_sentence(store: Store) -> None:
     finally:
         with store._engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE gone RENAME TO measurements")
+
+
+def test_early_endings_are_counted(store):
+    search, _ = start(store)
+    for metrics, reward in (
+        ({"ended": "screened", "screened": True}, 0.0),
+        ({"ended": "hopeless", "screened": True}, 0.25),
+        ({"accuracy": 0.5}, 0.5),
+    ):
+        store.deliver(claim(store, search), Delivery(reward=reward, metrics=metrics))
+    told = {(count.why, count.screened, count.count, count.best) for count in store.endings(search.id)}
+    assert told == {("screened", True, 1, 0.0), ("hopeless", True, 1, 0.25), (None, False, 1, 0.5)}

@@ -1,0 +1,106 @@
+"""The command `compare-optimizers`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from automl.cli.tables import print_table
+from automl.comparison import RATES, Comparison, Row, compare, plot
+from automl.results import store_address
+from automl.retraining import spread
+from automl.settings import task_options
+from automl.standing import figure, spec_line
+from child_trainers.devices import quiet_native_start
+from child_trainers.optimizer_trial import Trial, make_optimizer
+from db.store import Store
+
+
+def compare_optimizers(
+    optimizers: Sequence[str],
+    store_option: str | None,
+    *,
+    search: str | None,
+    best: int,
+    task: str,
+    network: str | None,
+    options: Sequence[str],
+    rates: str | None,
+    sweep_epochs: int,
+    seeds: int,
+    unseen: bool,
+    workers: int | None,
+    data_dir: str | None,
+    to: Path,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    names = list(optimizers)
+    if search is not None:
+        names += _best_rules(search, best, store_option)
+    if not names:
+        raise ValueError("No optimizer is named: give rules or classes of Keras, or a search of rules with --from.")
+    comparison = Comparison(
+        tuple(names),
+        task=task,
+        network=network,
+        options=task_options(options),
+        rates=_rates(rates),
+        sweep_epochs=sweep_epochs,
+        seeds=seeds,
+        data_dir=data_dir or os.environ.get("AUTOML_DATA"),
+        unseen=unseen,
+    )
+    with quiet_native_start():
+        for name in names:
+            make_optimizer(name, 0.1, 1, 0)
+        comparison.check()
+
+    def progress(trial: Trial, found: Mapping[str, Any], done: int, count: int) -> None:
+        if as_json:
+            return
+        told = "diverged" if "diverged" in found else f"{comparison.metric} {figure(found['best'])}"
+        epochs = f"{trial.recipe['epochs']} epoch{'s' if trial.recipe['epochs'] > 1 else ''}"
+        about = f"{trial.optimizer} at {trial.rate:g}, seed {trial.seed}, {epochs}"
+        print(f"{done}/{count} {about}: {told} ({found['seconds']:.0f} s)", flush=True)
+
+    rows = compare(comparison, to, workers=workers or len(os.sched_getaffinity(0)), progress=progress)
+    if picture is not None:
+        plot(comparison, rows, picture)
+    if as_json:
+        print(json.dumps([vars(row) for row in rows], indent=2))
+        return
+    test = f"test_{comparison.metric.removeprefix('val_')}"
+    print_table(["optimizer", "rate", comparison.metric, test], [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    if row.rate is None:
+        return [row.optimizer, "-", "diverged at every rate", "-"]
+    finite = [value for value in row.values if value is not None]
+    tested = [value for value in row.tests if value is not None]
+    diverged = f" ({len(row.values) - len(finite)} diverged)" if len(finite) < len(row.values) else ""
+    told = [spread(values) if values else "-" for values in (finite, tested)]
+    return [row.optimizer, f"{row.rate:g}", told[0] + diverged, told[1]]
+
+
+def _best_rules(name: str, count: int, store_option: str | None) -> list[str]:
+    """The texts of the best rules of a search. Raises ValueError where it has none."""
+    with contextlib.closing(Store(store_address(store_option))) as store:
+        children = store.top(store.search(name).id, count)
+    if not children or any(not isinstance(child.spec, dict) or "groups" not in child.spec for child in children):
+        raise ValueError(f"{name!r} has no trained update rules; name a search with --space update-rule.")
+    return [spec_line(child.spec) for child in children]
+
+
+def _rates(text: str | None) -> tuple[float, ...]:
+    if text is None:
+        return RATES
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--rates is {text!r}; write numbers with commas between them: 0.001,0.01,0.1") from None

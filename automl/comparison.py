@@ -1,0 +1,243 @@
+"""Compares optimizers on one network: a sweep of learning rates for each, then several seeds at the best."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from child_trainers.devices import environment, quiet_native_start
+from child_trainers.experiment import known
+from child_trainers.optimizer_trial import IMAGES, LSTM_NETWORK, Trial, default_recipe, make_task, network_of, run
+from child_trainers.recipes import LanguageRecipe, Recipe
+from child_trainers.tasks import TASKS, kind_of
+
+RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+Progress = Callable[
+    [Trial, Mapping[str, Any], int, int], None
+]  # a trial, what it found, how many are done, of how many
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        optimizers: see `optimizer_trial.make_optimizer`.
+        network: for images a name or `FILE.py:FUNCTION`, for text `lstm`; None is `small`, or `lstm`.
+        options: of the task's recipe, `epochs` among them: those of a training at the best rate.
+        sweep_epochs: of a training in the sweep.
+    """
+
+    optimizers: tuple[str, ...]
+    task: str = "digits"
+    network: str | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rates: tuple[float, ...] = RATES
+    sweep_epochs: int = 1
+    seeds: int = 3
+    data_dir: str | None = None
+    unseen: bool = False
+
+    def check(self) -> None:
+        """Raises ValueError where something cannot be; loads the data."""
+        known("task", kind_of(self.task), TASKS)
+        for option in self.options:
+            fields = dataclasses.fields(Recipe if self._of_images else LanguageRecipe)
+            known("task option", option, [field.name for field in fields])
+        if len(set(self.optimizers)) < len(self.optimizers):
+            raise ValueError("An optimizer is named twice; name each once.")
+        if self.seeds < 1 or self.sweep_epochs < 1:
+            raise ValueError(f"--seeds is {self.seeds} and --sweep-epochs {self.sweep_epochs}; both must be 1 or more.")
+        if not self.rates or not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
+            raise ValueError(f"The rates are {self.rates}; they must be numbers above 0.")
+        if self._of_images:
+            network_of(self.network or "small")
+        elif self.network not in (None, LSTM_NETWORK):
+            raise ValueError(f"Optimizers are compared on text with the network lstm, not {self.network!r}.")
+        make_task(self._trial("g", 1.0, 0, self.sweep_epochs)).prepare()
+
+    @property
+    def metric(self) -> str:
+        return "val_accuracy" if self._of_images else "val_perplexity"
+
+    @property
+    def maximize(self) -> bool:
+        return self._of_images
+
+    def sweep(self) -> list[Trial]:
+        return [self._trial(name, rate, 0, self.sweep_epochs) for name in self.optimizers for rate in self.rates]
+
+    def trainings(self, best: Mapping[str, float]) -> list[Trial]:
+        """Those at the best rates, by optimizer."""
+        return [self._trial(name, rate, seed, None) for seed in range(self.seeds) for name, rate in best.items()]
+
+    def best_rates(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+        """The rate of the best trial of each optimizer's sweep, without those that diverged at every rate."""
+        best: dict[str, tuple[float, float]] = {}
+        for trial in self.sweep():
+            value = found[key_of(trial)].get("best")
+            if value is None or not math.isfinite(value):
+                continue
+            score = value if self.maximize else -value
+            if trial.optimizer not in best or score > best[trial.optimizer][0]:
+                best[trial.optimizer] = (score, trial.rate)
+        return {name: rate for name, (_, rate) in best.items()}
+
+    @property
+    def _of_images(self) -> bool:
+        return kind_of(self.task) in IMAGES
+
+    def _trial(self, optimizer: str, rate: float, seed: int, epochs: int | None) -> Trial:
+        recipe = default_recipe(self.task) | dict(self.options)
+        if epochs is not None:
+            recipe["epochs"] = epochs
+        network = self.network or ("small" if self._of_images else LSTM_NETWORK)
+        return Trial(self.task, recipe, network, optimizer, rate, seed, self.data_dir, self.unseen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One optimizer's result.
+
+    Attributes:
+        rate: its best, None where it diverged at every rate.
+        values: the best validation metric of each seed; None where it diverged.
+        tests: of the same weights on the test data.
+        curves: the validation metric of every epoch, one list for each seed.
+    """
+
+    optimizer: str
+    rate: float | None
+    values: list[float | None]
+    tests: list[float | None]
+    curves: list[list[float]]
+
+
+def compare(comparison: Comparison, path: Path, *, workers: int, progress: Progress) -> list[Row]:
+    """Trains what is not in the file yet, and adds it there; so a comparison that was stopped goes on.
+
+    Args:
+        path: a JSON file, of this comparison or new.
+
+    Raises:
+        ValueError: the file is no such file.
+    """
+    found = load(path)
+    with _pool(workers) as pool:
+        trials = comparison.sweep()
+        _train(pool, trials, found, path, progress)
+        best = comparison.best_rates(found)
+        trainings = comparison.trainings(best)
+        _train(pool, trainings, found, path, progress)
+    rows = []
+    for name in comparison.optimizers:
+        of_it = [found[key_of(trial)] for trial in trainings if trial.optimizer == name]
+        tests = [next((v for k, v in one.items() if k.startswith("test_")), None) for one in of_it]
+        rows.append(
+            Row(name, best.get(name), [one.get("best") for one in of_it], tests, [one["curve"] for one in of_it])
+        )
+    worst = -math.inf if comparison.maximize else math.inf
+    return sorted(rows, key=lambda row: _mean(row.values, worst), reverse=comparison.maximize)
+
+
+def load(path: Path) -> dict[str, dict[str, Any]]:
+    """What earlier runs found, by trial. Raises ValueError."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["trials"]
+        return {key: dict(result) for key, result in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is no comparison of optimizers; name another file.") from None
+
+
+def key_of(trial: Trial) -> str:
+    """All that a trial's result depends on, as text; where its data lie does not count."""
+    fields = dataclasses.asdict(dataclasses.replace(trial, recipe=dict(sorted(trial.recipe.items())), data_dir=None))
+    return json.dumps({name: value for name, value in fields.items() if name != "data_dir"}, sort_keys=True)
+
+
+def plot(comparison: Comparison, rows: Sequence[Row], path: Path) -> None:
+    """Draws the mean curve of every optimizer, with the spread of its seeds. Raises ValueError without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("A plot needs one package more: pip install 'automl[plot]'")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot, ticker
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for row in rows:
+        length = max((len(curve) for curve in row.curves), default=0)
+        whole = np.array([curve for curve in row.curves if len(curve) == length])
+        if length == 0:
+            continue
+        epochs = np.arange(1, length + 1)
+        (line,) = axes.plot(
+            epochs, whole.mean(axis=0), marker="o", markersize=3, label=f"{row.optimizer}, rate {row.rate:g}"
+        )
+        axes.fill_between(epochs, whole.min(axis=0), whole.max(axis=0), color=line.get_color(), alpha=0.15)
+    if not comparison.maximize:
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel=comparison.metric.replace("val_", "validation "), title=f"{comparison.task}")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def _mean(values: Sequence[float | None], worst: float) -> float:
+    return worst if not values or None in values else float(np.mean([value for value in values if value is not None]))
+
+
+def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Processes of one thread each, which see no GPU."""
+    os.environ.update(environment(threads=1, gpu=None))
+    spawn = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_quietly)
+
+
+def _start_quietly() -> None:
+    with quiet_native_start():
+        import tensorflow as tf
+
+        tf.constant(0)  # its first use prints too
+
+
+def _train(
+    pool: concurrent.futures.Executor,
+    trials: Iterable[Trial],
+    found: dict[str, dict[str, Any]],
+    path: Path,
+    progress: Progress,
+) -> None:
+    wanted = list(trials)
+    running = {pool.submit(run, trial): trial for trial in wanted if key_of(trial) not in found}
+    done = len(wanted) - len(running)
+    try:
+        for future in concurrent.futures.as_completed(running):
+            trial = running[future]
+            found[key_of(trial)] = future.result()
+            done += 1
+            _save(found, path)
+            progress(trial, found[key_of(trial)], done, len(wanted))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _save(found: Mapping[str, Any], path: Path) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps({"trials": found}, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,184 @@
+"""A network trained by one optimizer at one learning rate: what a comparison of optimizers consists of."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from child_trainers.checkpoints import Checkpoint
+from child_trainers.recipes import RECIPES, LanguageRecipe, Recipe
+from child_trainers.reference_networks import NETWORKS, ReferenceNetwork
+from child_trainers.task import DivergedError
+from child_trainers.tasks import kind_of
+from child_trainers.tasks.image_classification import ImageClassification
+from child_trainers.tasks.language_modeling import LanguageModeling
+from child_trainers.user_files import UserFile
+from search_spaces.recurrent_cell.lstm import LSTM
+from search_spaces.update_rule.named import RULES
+from search_spaces.update_rule.spec import UpdateRule
+
+if TYPE_CHECKING:
+    import keras
+
+IMAGES = ("digits", "cifar10", "npz")
+LSTM_NETWORK = "lstm"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What is trained.
+
+    Attributes:
+        task: a built-in one, by name.
+        recipe: its constants; the learning rate among them is not used.
+        network: a name in NETWORKS or `FILE.py:FUNCTION` for images, `lstm` for text.
+        optimizer: see `make_optimizer`.
+        rate: the learning rate at the first step; it then goes down as the recipe says.
+        unseen: train on the last training images, which a search on the first ones has not seen.
+    """
+
+    task: str
+    recipe: Mapping[str, Any]
+    network: str
+    optimizer: str
+    rate: float
+    seed: int
+    data_dir: str | None = None
+    unseen: bool = False
+
+
+class _Curve:
+    """Takes a training's measurements."""
+
+    checkpoint: Checkpoint | None = None
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self.values: list[float] = []
+
+    def __call__(self, epoch: int, **metrics: float) -> None:
+        self.values.append(metrics[self._metric])
+
+    def follow(self, steps_done: Callable[[], int]) -> None:
+        pass
+
+
+def run(trial: Trial) -> dict[str, Any]:
+    """Trains the network. Returns its metric of each epoch (`curve`), the best of them, that of the test data of the
+    same epoch where there are any, and seconds; only `diverged` where it did."""
+    began = time.perf_counter()
+    task = make_task(trial)
+    curve = _Curve(task.metric)
+    try:
+        if isinstance(task, ImageClassification):
+            found = _train_images(task, trial, curve)
+        else:
+            found = _train_text(task, trial, curve)
+    except DivergedError:
+        return {"diverged": True, "curve": curve.values, "seconds": time.perf_counter() - began}
+    return {**found, "curve": curve.values, "seconds": time.perf_counter() - began}
+
+
+def make_task(trial: Trial) -> ImageClassification | LanguageModeling:
+    """The task of a trial. Raises ValueError where a constant or the data are wrong."""
+    kind = kind_of(trial.task)
+    data_dir = None if trial.data_dir is None else Path(trial.data_dir)
+    if kind in IMAGES:
+        return ImageClassification(trial.task, Recipe(**trial.recipe), data_dir=data_dir, last=trial.unseen)
+    return LanguageModeling(trial.task, LanguageRecipe(**trial.recipe), data_dir=data_dir)
+
+
+def _train_images(task: ImageClassification, trial: Trial, curve: _Curve) -> dict[str, float]:
+    from child_trainers.image_training import train
+    from child_trainers.networks import KerasNetwork
+    from child_trainers.task import fresh_start
+
+    network = network_of(trial.network)
+    fresh_start(trial.seed)
+    made = KerasNetwork(network.build(*task.shapes))
+    count = len(task.data.x_train)
+    steps = task.recipe.epochs * (count // min(task.recipe.batch_size, count))
+    optimizer = make_optimizer(trial.optimizer, _image_schedule(task.recipe, trial.rate, steps), steps, trial.seed)
+    outcome = train(made, task.device_data, task.recipe, seed=trial.seed, report=curve, optimizer=optimizer)
+    tested = task.test(task.model(network, dict(outcome.weights or {})))
+    return {"best": outcome.metrics[task.metric]} | tested
+
+
+def _train_text(task: LanguageModeling, trial: Trial, curve: _Curve) -> dict[str, float]:
+    from child_trainers.language_model import LanguageModel
+    from child_trainers.language_training import train_language_model
+
+    recipe = task.recipe
+    model = LanguageModel(LSTM(), len(task.data.vocabulary), task.units(LSTM()), recipe, seed=trial.seed)
+    steps_per_epoch = (int(task.device_data.streams.shape[0]) - 1) // recipe.unroll
+    schedule = _text_schedule(recipe, trial.rate, steps_per_epoch)
+    optimizer = make_optimizer(trial.optimizer, schedule, recipe.epochs * steps_per_epoch, trial.seed)
+    outcome = train_language_model(model, task.device_data, recipe, seed=trial.seed, report=curve, optimizer=optimizer)
+    tested = task.test(task.model(LSTM(), dict(outcome.weights or {})), LSTM())
+    return {"best": outcome.metrics[task.metric]} | tested
+
+
+def network_of(name: str) -> ReferenceNetwork:
+    """A network for images by name, or a person's function `(input_shape, num_classes)`.
+
+    Raises:
+        ValueError, UserFileError: there is none such.
+    """
+    if UserFile.is_reference(name):
+        return ReferenceNetwork(name, UserFile.read(name).load())
+    if name not in NETWORKS:
+        raise ValueError(
+            f"There is no network called {name!r} for images; there is {', '.join(NETWORKS)}, or FILE.py:FUNCTION."
+        )
+    return ReferenceNetwork(name, NETWORKS[name])
+
+
+def make_optimizer(text: str, rate: Any, decay_steps: int, seed: int) -> keras.optimizers.Optimizer:
+    """An optimizer by text: a named update rule (`powersign`), one of Keras's classes (`AdamW`), or any rule.
+
+    Args:
+        rate: a learning rate or a schedule of it.
+
+    Raises:
+        RuleError: the text is none of these.
+    """
+    import keras
+
+    kind = getattr(keras.optimizers, text, None) if text.isidentifier() and text[0].isupper() else None
+    if (
+        isinstance(kind, type)
+        and issubclass(kind, keras.optimizers.Optimizer)
+        and kind is not keras.optimizers.Optimizer
+    ):
+        return kind(learning_rate=rate)
+    rule = RULES[text] if text in RULES else UpdateRule.parse(text)
+    return rule.optimizer(learning_rate=rate, decay_steps=decay_steps, seed=seed)
+
+
+def default_recipe(task: str) -> dict[str, Any]:
+    """The constants of a task's first recipe. Raises KeyError."""
+    return next(iter(RECIPES[kind_of(task)].values()))
+
+
+def _image_schedule(recipe: Recipe, rate: float, steps: int) -> Any:
+    """The recipe's schedule (see `image_training.learning_rate`) from another rate."""
+    from keras.optimizers import schedules
+
+    if recipe.schedule == "cosine":
+        return schedules.CosineDecay(rate, steps)
+    return schedules.PiecewiseConstantDecay([steps // 2, 3 * steps // 4], [rate, rate / 10, rate / 100])
+
+
+def _text_schedule(recipe: LanguageRecipe, rate: float, steps_per_epoch: int) -> Any:
+    from keras.optimizers import schedules
+
+    later = range(max(1, recipe.steady_epochs), recipe.epochs)
+    if not later:
+        return rate
+    decays = [max(0, epoch + 1 - recipe.steady_epochs) for epoch in (later[0] - 1, *later)]
+    return schedules.PiecewiseConstantDecay(
+        [epoch * steps_per_epoch - 1 for epoch in later], [rate * recipe.decay**times for times in decays]
+    )

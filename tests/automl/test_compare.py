@@ -1,0 +1,71 @@
+"""Comparing optimizers, from the command line."""
+
+import json
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+QUICK = ("--rates", "0.01,0.1", "--seeds", "2", "--set", "epochs=2", "--set", "num_train=320", "--workers", "1")
+
+
+def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folder):
+    ran = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK, "--json", "--plot", "curves.svg")
+    assert ran.code == 0, ran.err
+    rows = json.loads(ran.out)
+    assert {row["optimizer"] for row in rows} == {"sgd", "Adam", "2 * momentum"}
+    means = [sum(row["values"]) / 2 for row in rows]
+    assert means == sorted(means, reverse=True)
+    for row in rows:
+        assert (
+            row["rate"] in (0.01, 0.1) and len(row["tests"]) == 2 and [len(curve) for curve in row["curves"]] == [2, 2]
+        )
+    assert "<svg" in (folder / "curves.svg").read_text()
+    trials = json.loads((folder / "comparison.json").read_text())["trials"]
+    assert len(trials) == 3 * 2 + 3 * 2
+
+    def best(name):
+        asked = [(json.loads(key), found) for key, found in trials.items()]
+        swept = {
+            trial["rate"]: found["best"]
+            for trial, found in asked
+            if trial["optimizer"] == name and trial["recipe"]["epochs"] == 1
+        }
+        return max(swept, key=lambda rate: swept[rate])
+
+    assert {row["optimizer"]: row["rate"] for row in rows} == {row["optimizer"]: best(row["optimizer"]) for row in rows}
+    # What is in the file is not trained again, and one more optimizer is all that is.
+    before = (folder / "comparison.json").read_text()
+    again = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK)
+    assert again.code == 0 and (folder / "comparison.json").read_text() == before
+    assert again.out.splitlines()[0].split() == ["optimizer", "rate", "val_accuracy", "test_accuracy"]
+
+
+def test_a_rule_that_diverges_at_every_rate_says_so(automl):
+    ran = automl("compare-optimizers", "exp(exp(2)) + 0.1w", *QUICK[:-2], "--rates", "1e6", "--workers", "1")
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines()[-1].split("  ")[0] == "exp(exp(2)) + 0.1w" and "diverged at every rate" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "No optimizer is named: give rules or classes of Keras, or a search of rules with --from."),
+        (["sgd", "sgd"], "An optimizer is named twice; name each once."),
+        (["g +"], "'g +' is no update rule: at position 4 expected an operand"),
+        (["sgd", "--task", "cifar"], "There is no task called 'cifar'; there is cifar10"),
+        (["sgd", "--set", "momentun=0.5"], "There is no task option called 'momentun'; there is momentum"),
+        (
+            ["sgd", "--network", "vgg"],
+            "There is no network called 'vgg' for images; there is small, resnet20",
+        ),
+        (["sgd", "--task", "pydoc", "--network", "small"], "Optimizers are compared on text with the network lstm"),
+        (["sgd", "--rates", "fast"], "--rates is 'fast'; write numbers with commas between them: 0.001,0.01,0.1"),
+        (["sgd", "--rates", "0"], "The rates are (0.0,); they must be numbers above 0."),
+        (["sgd", "--to", "taken.json"], "taken.json is no comparison of optimizers; name another file."),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_sentence(automl, folder, arguments, error):
+    (folder / "taken.json").write_text("[]")
+    assert automl("compare-optimizers", *arguments).error.startswith(error)
