@@ -8,11 +8,11 @@ CONTROLLERS = {  # resolved on use, so that listing them imports no TensorFlow
 
 PRESETS = {  # of each controller: names of settings for it; the first is the default
     "reinforce": "controllers.reinforce.presets:PRESETS",
-    "ppo": "controllers.ppo:PRESETS",
+    "ppo": "controllers.reinforce.presets:PPO_PRESETS",
     "random": "controllers.random_search:PRESETS",
 }
 
 SCALES = {  # of controllers with presets that also say how many batches are in flight, and how large
     "reinforce": "controllers.reinforce.presets:SCALES",
-    "ppo": "controllers.ppo:SCALES",
+    "ppo": "controllers.reinforce.presets:PPO_SCALES",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 from controllers.reinforce.controller import Reinforce
 from controllers.reinforce.losses import clipped_loss
@@ -31,23 +30,6 @@ class PpoSettings(Settings):
             raise ValueError(f"controller.clip is {self.clip}; it must be in (0, 1).")
         if self.passes < 1:
             raise ValueError(f"controller.passes is {self.passes}; it must be 1 or more.")
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"learning_rate": 0.01},
-    # Bello et al. 2017 (arXiv:1709.07417), section 3.3, whose policy has a single layer of 150 units.
-    "paper": {
-        "hidden_units": 150,
-        "learning_rate": 0.00001,
-        "baseline_decay": 0.95,
-        "advantage": "reward",
-        "entropy": 0.0015,
-        "imitate": 0,
-        "imitation": 0.0,
-    },
-}
-
-SCALES: dict[str, dict[str, int]] = {"paper": {"batch_size": 5}}
 
 
 class Ppo(Reinforce):

@@ -81,3 +81,20 @@ SCALES: dict[str, dict[str, int]] = {  # of the search that a preset is for: bat
     "paper": {"replicas": 100, "batch_size": 8},
     "paper-cells": {"replicas": 400, "batch_size": 1},
 }
+
+# Those of `ppo.Ppo`, here so that they are read without TensorFlow.
+PPO_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"learning_rate": 0.01},
+    # Bello et al. 2017 (arXiv:1709.07417), section 3.3, whose policy has a single layer of 150 units.
+    "paper": {
+        "hidden_units": 150,
+        "learning_rate": 0.00001,
+        "baseline_decay": 0.95,
+        "advantage": "reward",
+        "entropy": 0.0015,
+        "imitate": 0,
+        "imitation": 0.0,
+    },
+}
+
+PPO_SCALES: dict[str, dict[str, int]] = {"paper": {"batch_size": 5}}
