@@ -37,7 +37,7 @@ def searched(automl, mine, folder):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--space", "convnot"], "There is no space called 'convnot'; there is convnet, joint, recurrent-cell, update-rule."),
+        (["--space", "convnot"], "There is no space called 'convnot'; there is convnet, joint, recurrent-cell..."),
         (["--task", "digit"], "There is no task called 'digit'; there is digits, ptb, text, pydoc, cifar10, npz."),
         (["--task", "cifar"], "There is no task called 'cifar'; there is cifar10, pydoc, digits, npz, ptb, text."),
         (["--task", "npz"], "The task npz needs a file: write npz:PATH."),
