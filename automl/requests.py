@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = N
 
     Args:
         tokens: of the child; or
-        spec: as `export --format json` writes it, or an object of decisions and their values.
+        spec: as `export --format json` writes it, or an object of decisions and their values; an update rule also as
+            its text.
 
     Raises:
         ValueError: it is no child of the search's space, or one that the search has already.
@@ -51,7 +53,9 @@ def read_spec(path: Path) -> Any:
 
 def _tokens(space: Space, spec: Any) -> tuple[int, ...]:
     kind = type(space.survey()[0].spec)
-    if hasattr(kind, "decisions") and isinstance(spec, Mapping) and "layers" in spec:
+    if isinstance(spec, str) and hasattr(kind, "parse"):
+        return _of_text(space, kind.parse(spec))
+    if hasattr(kind, "decisions") and isinstance(spec, Mapping) and spec.keys() == _fields(kind):
         try:
             values = kind.decisions(spec)
         except (KeyError, TypeError, AttributeError):
@@ -64,6 +68,21 @@ def _tokens(space: Space, spec: Any) -> tuple[int, ...]:
     if not isinstance(spec, Mapping):
         raise ValueError("A spec of this space is a JSON object with a value for every decision; or give --tokens.")
     return space.encode(spec)
+
+
+def _of_text(space: Space, rule: Any) -> tuple[int, ...]:
+    """The tokens of an update rule, with as many groups as the space has. Raises ValueError."""
+    refusals = []
+    for longer in rule.longer():
+        try:
+            return space.encode(type(rule).decisions(spec_to_json(longer)))
+        except ValueError as error:
+            refusals.append(error)
+    raise next((error for error in refusals if "'groups'" not in str(error)), refusals[0])
+
+
+def _fields(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
 
 
 def _refuse_if_closed(store: Store, search: Search) -> None:

@@ -23,6 +23,8 @@ from search_spaces.update_rule.meaning import (
     words_of,
 )
 
+VERSION = 1  # of what `get_config` gives
+
 
 @keras.saving.register_keras_serializable("automl")
 class RuleOptimizer(keras.optimizers.Optimizer):
@@ -93,8 +95,21 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         update = evaluate(self._expression, moment)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RuleOptimizer:
+        """Raises ValueError where it was saved by a newer version."""
+        version = config.pop("version", VERSION)
+        if version > VERSION:
+            raise ValueError(
+                f"This optimizer was saved in version {version} of its format, and this program reads up to {VERSION}; "
+                "install a newer automl."
+            )
+        made: RuleOptimizer = super().from_config(config, custom_objects)
+        return made
+
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
+            "version": VERSION,
             "rule": self.rule,
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,

@@ -92,6 +92,13 @@ class UpdateRule:
             raise RuleError(f"{text!r} takes {len(groups)} groups of five words; a rule has at most {MAX_GROUPS}.")
         return cls(tuple(groups))
 
+    def longer(self) -> list[UpdateRule]:
+        """This rule, and the same in each larger number of groups, which keep what it gives."""
+        rules = [self]
+        while (count := len(rules[-1].groups)) < MAX_GROUPS:
+            rules.append(UpdateRule((*rules[-1].groups, Group(f"r{count - 1}", "1", "x", "x", "keep x"))))
+        return rules
+
     def expression(self) -> Expression:
         """The update as one expression, with what earlier groups gave written out."""
         results: list[Expression] = []

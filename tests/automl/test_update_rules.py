@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from command_line import Watcher, running, wait_until
+
+from db.records import Fault, State
+from search_spaces.update_rule.spec import UpdateRule
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -133,3 +140,43 @@ def test_a_network_whose_rule_diverges_is_a_result(automl):
     )
     assert ran.code == 0, ran.err
     assert all(child["state"] == "trained" for child in json.loads(automl("top", "off", "--json").out))
+
+
+def test_a_person_proposes_a_rule_by_its_text(automl, folder):
+    (folder / "bowl.py").write_text(BOWL)
+    flags = ("--space", "update-rule", "--preset", "paper", "--task", "bowl.py:evaluate", "--minimize", "loss")
+    assert automl("search", "rules", *flags, "--keep-going", "--children", "2", "--workers", "0").code == 0
+    (folder / "rule.json").write_text('"exp(sign(g) * sign(m)) * g"')
+    assert automl("propose", "rules", "--spec", "rule.json").code == 0
+    for text, error in (
+        ('"exp(g"', "'exp(g' is no update rule: at position 6 expected"),
+        ('"linear_decay * g"', "'group0/operand1' cannot be 'linear_decay'; it is one of g, g^2"),
+        ('"exp(sign(g) * sign(m)) * g"', "This child waits for the next batch of 'rules' already."),
+    ):
+        (folder / "rule.json").write_text(text)
+        assert automl("propose", "rules", "--spec", "rule.json").error.startswith(error)
+    assert automl("resume", "rules", "--children", "24").code == 0
+    children = json.loads(automl("top", "rules", "-n", "30", "--json").out)
+    (mine,) = [child for child in children if child["origin"] == "person"]
+    assert str(UpdateRule(**mine["spec"])) == "exp(sign(g) * sign(m)) * g"
+
+
+def test_a_worker_killed_in_a_population_is_charged_to_nobody_and_the_search_stays_the_same(automl, folder):
+    flags = ("--space", "update-rule", *QUICK, *KNOWN_GOOD, "--children", "8", "--threads", "1", "--replicas", "2")
+    assert automl("search", "calm", *flags, "--workers", "1").code == 0
+    watcher = Watcher(folder / "automl.db", "killed")
+    with running("search", "killed", *flags, "--workers", "1", folder=folder) as command:
+        wait_until(lambda: watcher.num(State.RUNNING) == 4, "a population in training", command)
+        os.kill(largest_child(command.process.pid), signal.SIGKILL)
+        assert command.end().code == 0
+    first = watcher.children()[:4]
+    assert [(child.alone, child.attempts) for child in first] == [(True, 1)] * 4  # the one that delivered it
+    attempts = watcher.ask(lambda store, search: [store.attempts(child.id) for child in first])
+    assert [(one[0].fault, one[0].charged, one[-1].fault) for one in attempts] == [(Fault.CRASHED, False, None)] * 4
+    assert watcher.digest() == Watcher(folder / "automl.db", "calm").digest()
+
+
+def largest_child(pid):
+    """Of a command's processes the one that holds most memory: its worker, and not that worker's guard."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return max(map(int, children), key=lambda child: int(Path(f"/proc/{child}/statm").read_text().split()[1]))

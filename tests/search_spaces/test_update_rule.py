@@ -351,3 +351,16 @@ def test_an_exported_rule_is_saved_and_works_in_fit(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.optimizer.iterations.numpy() == 1 and again.optimizer.decay_steps == 10_000
+
+
+def test_an_optimizer_of_a_newer_version_is_refused_in_one_sentence():
+    config = RuleOptimizer("adam").get_config()
+    assert RuleOptimizer.from_config(dict(config)).rule == "adam"
+    with pytest.raises(ValueError, match="saved in version 2 of its format, and this program reads up to 1; install"):
+        RuleOptimizer.from_config(config | {"version": 2})
+
+
+def test_a_rule_in_more_groups_is_the_same_rule():
+    rule = UpdateRule.parse("g + m")
+    assert [len(longer.groups) for longer in rule.longer()] == [1, 2, 3, 4]
+    assert {longer.canonical() for longer in rule.longer()} == {rule.canonical()}
