@@ -43,14 +43,14 @@ class FlatNetwork(Protocol):
     def epoch_state(self, state: tf.Tensor) -> tf.Tensor:
         """The state with which an epoch begins, from that which the one before it left."""
 
-    def gradient(
-        self, weights: tf.Tensor, state: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The mean loss in nats of a step of an epoch, its gradient by the weights, and the state after it.
+    def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """What the steps of an epoch go by, from an int32 seed and the epoch's number: an order of the data, or the
+        seeds of what is drawn."""
 
-        Args:
-            seed: int32 scalar, of the order of the images.
-        """
+    def gradient(
+        self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The mean loss in nats of a step of an epoch, its gradient by the weights, and the state after it."""
 
     def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         """What the network is worth on the validation data, float32 scalar."""
@@ -100,12 +100,15 @@ class ConvChild:
     def epoch_state(self, state: tf.Tensor) -> tf.Tensor:
         return state
 
-    def gradient(
-        self, weights: tf.Tensor, state: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         count = int(self._data.x_train.shape[0])
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([seed, epoch]))
-        indices = tf.ensure_shape(order[step * self._batch_size : (step + 1) * self._batch_size], (self._batch_size,))
+        return tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([seed, epoch]))
+
+    def gradient(
+        self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        size = self._batch_size
+        indices = tf.ensure_shape(plan[step * size : (step + 1) * size], (size,))
         images, labels = tf.gather(self._data.x_train, indices), tf.gather(self._data.y_train, indices)
         with tf.GradientTape() as tape:
             tape.watch(weights)
@@ -204,14 +207,17 @@ class TextChild:
     def epoch_state(self, state: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(state)
 
+    def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        return tf.stack([seed, epoch * self.steps_per_epoch])
+
     def gradient(
-        self, weights: tf.Tensor, state: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor, step: tf.Tensor
+        self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         unroll, streams = self._model.recipe.unroll, self._data.streams
         first = step * unroll
         read = tf.ensure_shape(streams[first : first + unroll], (unroll, self._batch))
         wanted = tf.ensure_shape(streams[first + 1 : first + unroll + 1], (unroll, self._batch))
-        drawing = tf.stack([seed, (epoch * self.steps_per_epoch + step) * 64])
+        drawing = tf.stack([plan[0], (plan[1] + step) * 64])
         model = self._with(weights)
         loss, gradients, after = step_gradients(model, read, wanted, self._layer_states(state), drawing)
         flat = [tf.reshape(tf.convert_to_tensor(gradients[name]), (-1,)) for name in self.shapes]

@@ -142,11 +142,12 @@ class Population:
 
         def train(member: tuple[tf.Tensor, ...]) -> tf.Tensor:
             place, program, rate, order, seed, total_steps = member
+            plan = network.plan(order, epoch)
 
             def body(
                 step: tf.Tensor, total: tf.Tensor, weights: tf.Tensor, averages: tf.Tensor, state: tf.Tensor
             ) -> tuple[tf.Tensor, ...]:
-                loss, gradient, state = network.gradient(weights, state, order, epoch, step)
+                loss, gradient, state = network.gradient(weights, state, plan, step)
                 number = epoch * steps + step
                 averages = tf.stack([averaged(name, averages[index], gradient) for index, name in enumerate(named)])
                 moment = Moment(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,11 +65,6 @@ def update_of(program: Tensor, moment: Moment) -> Tensor:
 
     results = ops.fori_loop(0, program[0], group, ops.zeros((MAX_GROUPS, size)))
     return ops.take(results, program[0] - 1, axis=0)
-
-
-def encode_all(rules: Sequence[UpdateRule]) -> np.ndarray:
-    """int32 (rules, LENGTH)."""
-    return np.stack([encode(rule) for rule in rules])
 
 
 def _with(function: Any, drawn: Draw) -> Any:
