@@ -27,11 +27,13 @@ class FlatNetwork(Protocol):
     Attributes:
         shapes: of the weights by name, in the vector's order.
         state_shapes: likewise, of what training changes otherwise.
+        keeps_state: whether a trained model needs that state as well.
         steps_per_epoch: training steps.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     state_shapes: Mapping[str, tuple[int, ...]]
+    keeps_state: bool
     steps_per_epoch: int
 
     def initial(self, seed: int) -> np.ndarray:
@@ -61,6 +63,8 @@ class ConvChild:
 
     Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1; where it pools it does not say.
     """
+
+    keeps_state = True  # moving averages
 
     def __init__(self, data: DeviceImages, num_classes: int, batch_size: int) -> None:
         count, height, width, channels = data.x_train.shape
@@ -181,6 +185,8 @@ class TextChild:
     Args:
         model: says cell, sizes and recipe; its own weights are not used.
     """
+
+    keeps_state = False  # where the training text ended
 
     def __init__(self, model: LanguageModel, data: DeviceText) -> None:
         self._model = model

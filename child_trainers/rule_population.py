@@ -95,9 +95,10 @@ class Population:
         return [float(value) for value in self._values(tf.constant(places, tf.int32)).numpy()] if places else []
 
     def weights(self, place: int) -> dict[str, np.ndarray]:
-        """A network's weights and state by name."""
+        """All that a model of a network needs, by name."""
         parts = unflatten(self._weights[place], self._network.shapes)
-        parts |= unflatten(self._state[place], self._network.state_shapes)
+        if self._network.keeps_state:
+            parts |= unflatten(self._state[place], self._network.state_shapes)
         return {name: part.numpy() for name, part in parts.items()}
 
     @functools.cached_property

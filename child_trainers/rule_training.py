@@ -29,12 +29,14 @@ class Figure:
     Attributes:
         metric: its name.
         maximize: whether more is better.
+        worst: what stands for a rule that was not trained, or diverged.
         hopeless: a rule whose sweep reaches nothing better than this ends there.
         reward: of a value.
     """
 
     metric: str
     maximize: bool
+    worst: float
     hopeless: float
     reward: Callable[[float], float]
 
@@ -43,10 +45,8 @@ class Figure:
 
     def best(self, values: Sequence[float]) -> int:
         """The place of the best, the first of equals; there is one that is finite, and only such count."""
-        sign = 1.0 if self.maximize else -1.0
-        return max(
-            range(len(values)), key=lambda place: sign * values[place] if math.isfinite(values[place]) else -1e300
-        )
+        finite = [place for place, value in enumerate(values) if math.isfinite(value)]
+        return max(finite, key=lambda place: values[place] if self.maximize else -values[place])
 
 
 @dataclasses.dataclass
@@ -188,6 +188,8 @@ class RuleTrainer:
 
     def _ended(self, rule: _Rule, reward: float, why: str | None = None) -> Outcome:
         metrics = rule.metrics | ({} if why is None else {"ended": why})
+        if why in (SCREENED, DIVERGED):
+            metrics |= {self._figure.metric: self._figure.worst}
         return Outcome(reward, metrics, rule.weights or None, metrics.get("epoch", 0), dict(rule.seconds))
 
     @contextlib.contextmanager

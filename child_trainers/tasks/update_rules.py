@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from child_trainers.devices import FLOAT32, Compute
-from child_trainers.recipes import Recipe, RuleRecipe, RuleTextRecipe, Sweep
+from child_trainers.recipes import Recipe, RuleRecipe, RuleTextRecipe
 from child_trainers.task import Assignment, Goal, Outcome, Report, Task, read_outcome
 from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.tasks.language_modeling import LanguageModeling
@@ -33,20 +33,39 @@ class RuleTask(Task, Generic[Network]):
     """Judges update rules: a sweep of learning rates, then a training at the best.
 
     Args:
+        name: of the data, as for the task of networks on them.
+        recipe: the constants of the sweep and of the training.
+        data_dir, goal, progress, fingerprint: as for the task of networks.
+        compute: not used; rules are judged in float32, which is as fast for networks of this size.
+
+    Attributes:
         network: the task whose data, and whose measure, rules are judged by.
     """
 
+    network: Network
     floor = 0.0
 
-    def __init__(self, network: Network, recipe: Sweep, goal: Goal | None) -> None:
-        self.network: Network = network
+    def __init__(
+        self,
+        name: str,
+        recipe: Any,
+        *,
+        data_dir: Path | None = None,
+        goal: Goal | None = None,
+        progress: Any = None,
+        fingerprint: str | None = None,
+        compute: Compute = FLOAT32,
+    ) -> None:
+        self.network = self._network(name, recipe, data_dir=data_dir, progress=progress, fingerprint=fingerprint)
         self.recipe = recipe
         self.population = recipe.population
-        self.metric = network.metric
-        self.fixed_options = ("rates", "epochs", "sweep_epochs", *network.fixed_options)
-        self.reads_words = network.reads_words
+        self.metric = self.network.metric
+        self.fixed_options = ("rates", "epochs", "sweep_epochs", *self.network.fixed_options)
+        self.reads_words = self.network.reads_words
         self._goal = goal
         if goal is not None:
+            if goal.metric != self.metric:
+                raise ValueError(f"Update rules are judged by {self.metric} here; drop {goal}.")
             self.floor = None  # type: ignore[assignment]
 
     @property
@@ -74,10 +93,7 @@ class RuleTask(Task, Generic[Network]):
 
     def evaluate_together(self, children: Sequence[Assignment]) -> Iterator[tuple[int, Outcome | Exception]]:
         for index, ended in self._trainer.train(children):
-            try:
-                yield index, ended if isinstance(ended, Exception) else read_outcome(ended, self._goal)
-            except ValueError as error:
-                yield index, error
+            yield index, ended if isinstance(ended, Exception) else read_outcome(ended, self._goal)
 
     def validate(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
         return self.network.validate(model, self._network_spec)
@@ -90,6 +106,10 @@ class RuleTask(Task, Generic[Network]):
 
     def describe(self) -> dict[str, Any]:
         return {"data": self.network.name} | dataclasses.asdict(self.recipe)
+
+    @abc.abstractmethod
+    def _network(self, name: str, recipe: Any, **data: Any) -> Network:
+        """The task of networks on the same data."""
 
     @property
     @abc.abstractmethod
@@ -110,21 +130,9 @@ class ImageRules(RuleTask[ImageClassification]):
 
     recipe_kind = RuleRecipe
 
-    def __init__(
-        self,
-        name: str,
-        recipe: RuleRecipe,
-        *,
-        data_dir: Path | None = None,
-        goal: Goal | None = None,
-        progress: Any = None,
-        fingerprint: str | None = None,
-        compute: Compute = FLOAT32,
-    ) -> None:
-        data = Recipe(num_train=recipe.num_train, num_validation=recipe.num_validation)
-        network = ImageClassification(name, data, data_dir=data_dir, progress=progress, fingerprint=fingerprint)
-        super().__init__(network, recipe, goal)
-        self._batch_size = recipe.batch_size
+    def _network(self, name: str, recipe: RuleRecipe, **data: Any) -> ImageClassification:
+        limits = Recipe(num_train=recipe.num_train, num_validation=recipe.num_validation)
+        return ImageClassification(name, limits, **data)
 
     @functools.cached_property
     def _trainer(self) -> RuleTrainer:
@@ -132,8 +140,8 @@ class ImageRules(RuleTask[ImageClassification]):
         from child_trainers.rule_training import Figure, RuleTrainer
 
         classes = self.network.shapes[1]
-        child = ConvChild(self.network.device_data, classes, self._batch_size)
-        figure = Figure(self.metric, True, HOPELESS_IMAGES / classes, lambda accuracy: accuracy)
+        child = ConvChild(self.network.device_data, classes, self.recipe.batch_size)
+        figure = Figure(self.metric, True, 0.0, HOPELESS_IMAGES / classes, lambda accuracy: accuracy)
         return RuleTrainer(child, figure, self.recipe, self.recipe.epochs, self.population)
 
     def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
@@ -151,21 +159,8 @@ class TextRules(RuleTask[LanguageModeling]):
 
     recipe_kind = RuleTextRecipe
 
-    def __init__(
-        self,
-        name: str,
-        recipe: RuleTextRecipe,
-        *,
-        data_dir: Path | None = None,
-        goal: Goal | None = None,
-        progress: Any = None,
-        fingerprint: str | None = None,
-        compute: Compute = FLOAT32,
-    ) -> None:
-        language = recipe.of_language()
-        network = LanguageModeling(name, language, data_dir=data_dir, progress=progress, fingerprint=fingerprint)
-        super().__init__(network, recipe, goal)
-        self._units = recipe.units
+    def _network(self, name: str, recipe: RuleTextRecipe, **data: Any) -> LanguageModeling:
+        return LanguageModeling(name, recipe.of_language(), **data)
 
     @functools.cached_property
     def _trainer(self) -> RuleTrainer:
@@ -175,8 +170,8 @@ class TextRules(RuleTask[LanguageModeling]):
         from child_trainers.rule_training import Figure, RuleTrainer
 
         types = len(self.network.data.vocabulary)
-        model = LanguageModel(LSTM(), types, self._units, self.network.recipe, seed=0)
-        figure = Figure(self.metric, False, HOPELESS_TEXT * types, reward_of)
+        model = LanguageModel(LSTM(), types, self.recipe.units, self.network.recipe, seed=0)
+        figure = Figure(self.metric, False, types, HOPELESS_TEXT * types, reward_of)
         child = TextChild(model, self.network.device_data)
         return RuleTrainer(child, figure, self.recipe, self.recipe.epochs, self.population)
 
