@@ -87,6 +87,12 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
     for file in _user_files(settings).values():
         approve(file)  # the person names it here and now
     experiment = make_experiment(settings, own=own, progress=progress)
+    if settings["early_stop"] != "none" and experiment.task.objective is None:
+        task, stop = settings["task"]["name"], settings["early_stop"]
+        raise ValueError(
+            f"Children of the task {task} report no epochs that --early-stop {stop} could go by; drop it, or for a "
+            "function of your own say how many there are with --set task.epochs=N."
+        )
     experiment.task.prepare()  # wrong data must leave no search behind
     settings["task"]["fingerprint"] = experiment.task.fingerprint
     _cost_function(experiment, Limits(**settings["limits"]))

@@ -180,3 +180,10 @@ def largest_child(pid):
     """Of a command's processes the one that holds most memory: its worker, and not that worker's guard."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return max(map(int, children), key=lambda child: int(Path(f"/proc/{child}/statm").read_text().split()[1]))
+
+
+def test_rules_end_early_by_themselves(automl):
+    assert automl("search", "rules", "--space", "update-rule", "--early-stop", "median").error == (
+        "Children of the task digits report no epochs that --early-stop median could go by; drop it, or for a function "
+        "of your own say how many there are with --set task.epochs=N."
+    )
