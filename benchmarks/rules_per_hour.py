@@ -120,9 +120,9 @@ def judge_in_keras(images: int, rules: list[str]) -> dict[str, Any]:
     """What a Keras user writes: a model for every rate, and `fit`."""
     import keras
 
-    from child_trainers.rule_networks import ConvChild, keras_child
-    from child_trainers.rule_population import Member, Population
     from child_trainers.tasks.update_rules import ImageRules
+    from child_trainers.update_rules.networks import ConvChild, keras_child
+    from child_trainers.update_rules.population import Member, Population
     from search_spaces.update_rule.named import RULES as NAMED
     from search_spaces.update_rule.program import encode
 

@@ -21,8 +21,8 @@ class ReferenceNetwork:
 
 
 def small(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """The network that update rules are judged by in a search; see `rule_networks.ConvChild`."""
-    from child_trainers.rule_networks import keras_child
+    """The network that update rules are judged by in a search; see `update_rules.networks.ConvChild`."""
+    from child_trainers.update_rules.networks import keras_child
 
     return keras_child(input_shape, num_classes)
 

@@ -20,7 +20,7 @@ from search_spaces.update_rule.spec import UpdateRule
 if TYPE_CHECKING:
     import keras
 
-    from child_trainers.rule_training import RuleTrainer
+    from child_trainers.update_rules.training import RuleTrainer
 
 HOPELESS_IMAGES = 1.5  # times the accuracy of a guess
 HOPELESS_TEXT = 0.5  # times the perplexity of a guess
@@ -126,7 +126,7 @@ class RuleTask(Task, Generic[Network]):
 
 
 class ImageRules(RuleTask[ImageClassification]):
-    """Update rules judged by a convolutional network's accuracy; see `rule_networks.ConvChild`."""
+    """Update rules judged by a convolutional network's accuracy; see `update_rules.networks.ConvChild`."""
 
     recipe_kind = RuleRecipe
 
@@ -136,8 +136,8 @@ class ImageRules(RuleTask[ImageClassification]):
 
     @functools.cached_property
     def _trainer(self) -> RuleTrainer:
-        from child_trainers.rule_networks import ConvChild
-        from child_trainers.rule_training import Figure, RuleTrainer
+        from child_trainers.update_rules.networks import ConvChild
+        from child_trainers.update_rules.training import Figure, RuleTrainer
 
         classes = self.network.shapes[1]
         child = ConvChild(self.network.device_data, classes, self.recipe.batch_size)
@@ -145,7 +145,7 @@ class ImageRules(RuleTask[ImageClassification]):
         return RuleTrainer(child, figure, self.recipe, self.recipe.epochs, self.population)
 
     def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
-        from child_trainers.rule_networks import keras_child
+        from child_trainers.update_rules.networks import keras_child
 
         return self.network.with_preprocessing(keras_child(*self.network.shapes, weights=weights))
 
@@ -166,8 +166,8 @@ class TextRules(RuleTask[LanguageModeling]):
     def _trainer(self) -> RuleTrainer:
         from child_trainers.language_model import LanguageModel
         from child_trainers.language_training import reward_of
-        from child_trainers.rule_networks import TextChild
-        from child_trainers.rule_training import Figure, RuleTrainer
+        from child_trainers.update_rules.networks import TextChild
+        from child_trainers.update_rules.training import Figure, RuleTrainer
 
         types = len(self.network.data.vocabulary)
         model = LanguageModel(LSTM(), types, self.recipe.units, self.network.recipe, seed=0)

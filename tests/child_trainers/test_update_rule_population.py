@@ -12,8 +12,8 @@ from child_trainers.language_model import LanguageModel
 from child_trainers.language_training import LanguageTrainer
 from child_trainers.language_training import to_device as text_to_device
 from child_trainers.recipes import QUICK_TEXT, LanguageRecipe
-from child_trainers.rule_networks import ConvChild, TextChild, keras_child
-from child_trainers.rule_population import Member, Population
+from child_trainers.update_rules.networks import ConvChild, TextChild, keras_child
+from child_trainers.update_rules.population import Member, Population
 from search_spaces.recurrent_cell.lstm import LSTM
 from search_spaces.update_rule.named import RULES
 from search_spaces.update_rule.program import encode

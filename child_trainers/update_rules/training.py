@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from child_trainers.recipes import Sweep
-from child_trainers.rule_networks import FlatNetwork
-from child_trainers.rule_population import Member, Population
-from child_trainers.rule_screen import Screen
 from child_trainers.task import Assignment, Outcome
+from child_trainers.update_rules.networks import FlatNetwork
+from child_trainers.update_rules.population import Member, Population
+from child_trainers.update_rules.screen import Screen
 from search_spaces.update_rule.program import encode
 
 SCREENED, DIVERGED, HOPELESS = "screened", "diverged", "hopeless"  # why a rule was not trained to its end

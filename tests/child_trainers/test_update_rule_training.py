@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from child_trainers.recipes import RuleRecipe, RuleTextRecipe
-from child_trainers.rule_screen import CENTRE, Screen, functions
 from child_trainers.task import Assignment, Goal, Outcome
 from child_trainers.tasks.update_rules import ImageRules, TextRules
+from child_trainers.update_rules.screen import CENTRE, Screen, functions
 from search_spaces.update_rule.named import RULES
 from search_spaces.update_rule.program import encode
 from search_spaces.update_rule.spec import UpdateRule

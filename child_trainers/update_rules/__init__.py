@@ -1,0 +1,1 @@
+"""Update rules judged by how well small networks learn with them, many at a time (Bello et al. 2017)."""
