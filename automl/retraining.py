@@ -37,9 +37,9 @@ class TrainReport:
         pass
 
 
-def full_recipe(search: Search) -> str | None:
+def full_recipe(space: str, task: str) -> str | None:
     """The name of a task's longest recipe, the last of its dict; None for a task of one's own."""
-    return next(reversed(list(recipes_of(search.space, search.task))), None)
+    return next(reversed(list(recipes_of(space, task))), None)
 
 
 def retrain(
@@ -65,7 +65,7 @@ def retrain(
     Raises:
         ValueError: the recipe, an option or the task is not one that can be trained so.
     """
-    chosen = {"recipe": recipe or full_recipe(search), "options": task_options(options)}
+    chosen = {"recipe": recipe or full_recipe(search.space, search.task), "options": task_options(options)}
     experiment = load_experiment(search, **chosen)
     task = experiment.task
     spec = experiment.space.decode(child.tokens).spec

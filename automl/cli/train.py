@@ -49,7 +49,7 @@ def train(
                 print(f"seed {seed}, epoch {epoch}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
 
         if not as_json:
-            with_recipe = recipe or full_recipe(search)
+            with_recipe = recipe or full_recipe(search.space, search.task)
             print(f"Training child {chosen.number} of {name}{f' with the recipe {with_recipe}' if with_recipe else ''}")
             print(spec_line(chosen.spec))
         with quiet_native_start():

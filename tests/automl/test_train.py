@@ -50,7 +50,7 @@ def test_what_training_says(trained):
     path, ran = trained
     best, trainings, _ = stored(path)
     lines = ran.out.splitlines()
-    assert lines[0] == f"Training child {best.number} of digits with the recipe {full_recipe('digits')}"
+    assert lines[0] == f"Training child {best.number} of digits with the recipe {full_recipe('convnet', 'digits')}"
     assert [line.split(":")[0] for line in lines if ", epoch " in line] == ["seed 0, epoch 1", "seed 1, epoch 1"]
     assert [training.seed for training in trainings] == [0, 1]
     for metric in ("val_accuracy", "test_accuracy"):
@@ -179,5 +179,6 @@ def test_the_spread():
 
 
 def test_the_longest_recipe():
-    assert full_recipe("npz:a.npz") == full_recipe("npz:b.npz") is not None
-    assert full_recipe("mine.py:evaluate") is None
+    assert full_recipe("convnet", "npz:a.npz") == full_recipe("convnet", "npz:b.npz") is not None
+    assert full_recipe("convnet", "cifar10") == full_recipe("update-rule", "cifar10") == "paper"
+    assert full_recipe("convnet", "mine.py:evaluate") is None
