@@ -3,7 +3,8 @@
 Every network gets a made-up curve of nine epochs that ends at its published accuracy: networks learn at speeds of
 their own, so curves cross, and values are noisy. Searches with and without early stopping are compared by seed: the
 true accuracy of the last 50 children (what the policy has learned to propose), the regret of the best child trained to
-its end, and the share of epochs that were trained.
+its end, and the share of epochs that were trained. A second table gives searches that stop early as many children as
+make the same number of epochs.
 
     AUTOML_DATA=… python benchmarks/early_stop_table.py [--seeds 10] [--children 200]
 """
@@ -67,22 +68,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--children", type=int, default=200)
     arguments = parser.parse_args()
-    found: dict[str, list[tuple[float, float, float]]] = {stopper: [] for stopper in STOPPERS}
-    for seed in range(arguments.seeds):
+    print("At as many children")
+    shares = compare(dict.fromkeys(STOPPERS, arguments.children), arguments.seeds)
+    print("\nAt as many epochs")
+    compare({stopper: round(arguments.children / share) for stopper, share in shares.items()}, arguments.seeds)
+
+
+def compare(children: dict[str, int], seeds: int) -> dict[str, float]:
+    """Prints a table of searches of so many children with each stopper; returns what share of epochs each trained."""
+    found: dict[str, list[tuple[float, float, float]]] = {stopper: [] for stopper in children}
+    for seed in range(seeds):
         for stopper, rows in found.items():
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-                rows.append(run(stopper, seed, arguments.children, folder))
-            print(f"{stopper:9} seed {seed:2}  " + "  ".join(f"{value:8.4f}" for value in rows[-1]), flush=True)
-    print("\n| early stop | last 50, true | against none, 95% of paired means | regret | epochs trained |")
-    print("|---|---|---|---|---|")
+                rows.append(run(stopper, seed, children[stopper], folder))
+    print("| early stop | children | last 50, true | against none, 95% of paired means | regret | epochs trained |")
+    print("|---|---|---|---|---|---|")
     plain = np.array(found["none"])
     for stopper, rows in found.items():
         figures = np.array(rows)
         last, regret, epochs = figures.mean(axis=0)
         low, high = interval(figures[:, 0] - plain[:, 0])
-        print(f"| {stopper} | {last:.4f} | {low:+.4f} to {high:+.4f} | {regret:.4f} | {epochs:.0%} |")
-    median = np.array(found["median"])
-    print(f"difference={(median - plain)[:, 0].mean():.4f} epochs={median[:, 2].mean():.2f}")
+        told = f"{last:.4f} | {low:+.4f} to {high:+.4f} | {regret:.4f} | {epochs:.0%}"
+        print(f"| {stopper} | {children[stopper]} | {told} |", flush=True)
+    return {stopper: float(np.array(rows)[:, 2].mean()) for stopper, rows in found.items()}
 
 
 if __name__ == "__main__":
