@@ -53,7 +53,7 @@ def test_known_names_come_nearest_first():
 
 def test_unknown_names(settings_of):
     assert message(make_space, settings_of(space="convnets")) == (
-        "There is no space called 'convnets'; there is convnet, recurrent-cell, update-rule."
+        "There is no space called 'convnets'; there is convnet, joint, recurrent-cell, update-rule."
     )
     assert message(make_space, settings_of(space__preset="papers")) == (
         "There is no preset called 'papers'; there is paper, small."

@@ -132,7 +132,7 @@ class Seeing(Linear):
 compute = Compute(devices=2)
 with scope_of(compute):
     network = Seeing()
-x, y = tf.repeat(made.device_data.x_train[:1], 8, axis=0), tf.repeat(made._device_data.y_train[:1], 8)
+x, y = tf.repeat(made.device_data.x_train[:1], 8, axis=0), tf.repeat(made.device_data.y_train[:1], 8)
 ImageTrainer(network, DeviceData(x, y, x, y), Recipe(batch_size=8, augment=True), 5, compute).train_epoch(0)
 found["augmented"] = [len(seen), [len(images) for images in seen], not np.array_equal(*seen)]
 
