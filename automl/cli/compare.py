@@ -41,7 +41,7 @@ def compare_optimizers(
 ) -> None:
     names = list(optimizers)
     if search is not None:
-        names += _best_rules(search, best, store_option)
+        names += [rule for rule in _best_rules(search, best, store_option) if rule not in names]
     if not names:
         raise ValueError("No optimizer is named: give rules or classes of Keras, or a search of rules with --from.")
     comparison = Comparison(
