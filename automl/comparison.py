@@ -18,10 +18,9 @@ import numpy as np
 from child_trainers.devices import environment, quiet_native_start
 from child_trainers.experiment import known
 from child_trainers.optimizer_trial import IMAGES, LSTM_NETWORK, Trial, default_recipe, make_task, network_of, run
-from child_trainers.recipes import LanguageRecipe, Recipe
+from child_trainers.recipes import RATES, LanguageRecipe, Recipe
 from child_trainers.tasks import TASKS, kind_of
 
-RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 Progress = Callable[
     [Trial, Mapping[str, Any], int, int], None
 ]  # a trial, what it found, how many are done, of how many

@@ -32,21 +32,21 @@ class Dropout:
     """
 
     def __init__(self, recipe: LanguageRecipe, seed: tf.Tensor) -> None:
-        self.recipe = recipe
+        self._recipe = recipe
         self._seed = seed
         self._draws = 0
 
     def types(self, count: int) -> tf.Tensor | None:
         """(count, 1) to multiply embeddings with, or None."""
-        return self._mask((count, 1), self.recipe.embedding_dropout)
+        return self._mask((count, 1), self._recipe.embedding_dropout)
 
     def inputs(self, batch: int, units: int) -> tf.Tensor | None:
         """(1, batch, units) to multiply a layer's inputs, or the output, with."""
-        return self._mask((1, batch, units), self.recipe.dropout)
+        return self._mask((1, batch, units), self._recipe.dropout)
 
     def state(self, batch: int, units: int) -> tf.Tensor | None:
         """(batch, units) to multiply the state that a layer reads with."""
-        return self._mask((batch, units), self.recipe.recurrent_dropout)
+        return self._mask((batch, units), self._recipe.recurrent_dropout)
 
     def _mask(self, shape: Sequence[int], share: float) -> tf.Tensor | None:
         self._draws += 1

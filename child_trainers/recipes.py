@@ -9,6 +9,7 @@ from typing import Any
 
 SCHEDULES = ("steps", "cosine")
 LEVELS = ("word", "character")  # what a token of text is
+RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # that a sweep of learning rates tries
 PRUNERS = ("none", "median", "hyperband", "asha")  # of children that look hopeless
 
 
@@ -133,7 +134,7 @@ class Sweep:
 
     epochs: int = 5
     sweep_epochs: int = 1
-    rates: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    rates: tuple[float, ...] = RATES
     screened: bool = True
     screen_sample: float = 0.05
     population: int = 4

@@ -32,8 +32,6 @@ Workers = Annotated[
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets lie (or AUTOML_DATA).")]
 KeepGoing = Annotated[bool | None, typer.Option("--keep-going", help="Do not pause when child after child fails.")]
 
-COMPARISON = Path("comparison.json")
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from automl.cli.tables import print_table
-from automl.comparison import RATES, Comparison, Row, compare, plot
+from automl.comparison import Comparison, Row, compare, plot
 from automl.results import store_address
 from automl.retraining import spread
 from automl.settings import task_options
 from automl.standing import figure, spec_line
 from child_trainers.devices import quiet_native_start
 from child_trainers.optimizer_trial import Trial, make_optimizer
+from child_trainers.recipes import RATES
 from db.store import Store
 
 

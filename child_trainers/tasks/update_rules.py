@@ -142,7 +142,7 @@ class ImageRules(RuleTask[ImageClassification]):
         classes = self.network.shapes[1]
         child = ConvChild(self.network.device_data, classes, self.recipe.batch_size)
         figure = Figure(self.metric, True, 0.0, HOPELESS_IMAGES / classes, lambda accuracy: accuracy)
-        return RuleTrainer(child, figure, self.recipe, self.recipe.epochs, self.population)
+        return RuleTrainer(child, figure, self.recipe)
 
     def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
         from child_trainers.update_rules.networks import keras_child
@@ -173,7 +173,7 @@ class TextRules(RuleTask[LanguageModeling]):
         model = LanguageModel(LSTM(), types, self.recipe.units, self.network.recipe, seed=0)
         figure = Figure(self.metric, False, types, HOPELESS_TEXT * types, reward_of)
         child = TextChild(model, self.network.device_data)
-        return RuleTrainer(child, figure, self.recipe, self.recipe.epochs, self.population)
+        return RuleTrainer(child, figure, self.recipe)
 
     def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
         model: keras.Model = self.network.model(self._network_spec, weights)

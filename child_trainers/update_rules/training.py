@@ -85,17 +85,13 @@ class RuleTrainer:
     for a small share that is trained to see what the screen costs.
 
     Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1.
-
-    Args:
-        most: how many rules there can be in a population.
     """
 
-    def __init__(self, network: FlatNetwork, figure: Figure, sweep: Sweep, epochs: int, most: int) -> None:
+    def __init__(self, network: FlatNetwork, figure: Figure, sweep: Sweep) -> None:
         self._network = network
         self._figure = figure
         self._sweep = sweep
-        self._epochs = epochs
-        self._population = Population(network, most * len(sweep.rates))
+        self._population = Population(network, sweep.population * len(sweep.rates))
         self._screen = Screen(sweep.rates)
 
     def train(self, children: Sequence[Assignment]) -> Iterator[Ended]:
@@ -154,13 +150,15 @@ class RuleTrainer:
             elif not self._figure.better(reached[best], self._figure.hopeless):
                 yield rule.index, self._ended(rule, self._figure.reward(reached[best]), HOPELESS)
             else:
-                population.begin(rule.place, Member(rule.program, rates[best], rule.child.seed, steps * self._epochs))
+                population.begin(
+                    rule.place, Member(rule.program, rates[best], rule.child.seed, steps * self._sweep.epochs)
+                )
                 going_on.append(rule)
         return going_on
 
     def _train_long(self, rules: list[_Rule]) -> Iterator[Ended]:
         population, metric = self._population, self._figure.metric
-        for epoch in range(self._epochs):
+        for epoch in range(self._sweep.epochs):
             if not rules:
                 return
             places = [rule.place for rule in rules]
