@@ -108,8 +108,8 @@ class EarlyStopper(Stopper):
     """Asks one of Optuna's pruners.
 
     Children that have ended are replayed into an in-memory study, each once; other running children are not looked at.
-    `median` stops a child whose best value so far is below the median of the others' at the same epoch; `hyperband` is
-    Li et al. 2018 (arXiv:1603.06560) as Optuna has it.
+    `median` stops a child whose best value so far is below the median of all others that came to the same epoch;
+    `hyperband` is Li et al. 2018 (arXiv:1603.06560) as Optuna has it.
 
     Args:
         pruner: `median` or `hyperband`.
@@ -169,9 +169,11 @@ class EarlyStopper(Stopper):
             trial.report(value, epoch)
             if self._pruner == "hyperband":
                 trial.should_prune()  # it notes at which of its rungs the child was
-        if curve.stopped:
+        if curve.stopped and self._pruner == "hyperband":
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
+            # Optuna's median is one of completed trials. Were it one of the survivors alone, it would rise with every
+            # child that is stopped; so those count as well, at the epochs that they came to.
             self._study.tell(trial, curve.values[max(curve.values)])
 
 

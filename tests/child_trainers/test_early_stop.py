@@ -129,15 +129,24 @@ def test_only_children_that_were_trained_to_their_end_count(search, finish, new_
     assert stopped_at(stopper, POOR) == 2
 
 
-def test_a_stopped_child_s_curve_moves_nothing(finish, new_stopper):
+def test_the_median_is_of_stopped_children_too_as_far_as_they_came(finish, new_stopper):
     for number in range(FIRST_CHILDREN):
         finish((0.3, 0.4, 0.5 + number / 100))
     stopper = new_stopper(epochs=3)
     assert stopped_at(stopper, (0.3, 0.39)) == 2
-    before = stopper.predicted_reward()
     for _ in range(2 * FIRST_CHILDREN):
         finish((0.0, 0.0), 0.0, metrics={"accuracy": 0.0, "stopped": 2})
-    assert stopped_at(stopper, (0.3, 0.39)) == 2
+    assert stopped_at(stopper, (0.3, 0.39)) is None
+
+
+def test_what_a_stopped_child_was_told_to_be_worth_tells_nothing_of_others(finish, new_stopper):
+    for number in range(FIRST_CHILDREN):
+        finish((0.3, 0.4, 0.5 + number / 100))
+    stopper = new_stopper(epochs=3)
+    assert stopped_at(stopper, (0.3, 0.35)) == 2
+    before = stopper.predicted_reward()
+    finish((0.3, 0.35), 0.0, metrics={"accuracy": 0.0, "stopped": 2})
+    assert stopped_at(stopper, (0.3, 0.35)) == 2
     assert stopper.predicted_reward() == before
 
 
