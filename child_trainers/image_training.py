@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from child_trainers.data.dataset import ImageData
 from child_trainers.devices import FLOAT32, Compute
-from child_trainers.keras_update import KerasUpdate
 from child_trainers.networks import Network
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, Objective, Outcome, Report
 from child_trainers.trainer import Trainer, train_epochs
+from child_trainers.updates import KerasUpdate, Nesterov, Update
 from child_trainers.whitening import whitening
 
 PADDING = 4  # pixels on each side before the random crop
@@ -105,7 +105,6 @@ class ImageTrainer(Trainer):
     ) -> None:
         if optimizer is not None and compute.devices > 1:
             raise ValueError("A network with an optimizer of its own is trained on one GPU; drop --gpus-per-child.")
-        self._update = None if optimizer is None else KerasUpdate(optimizer, network)
         self._network = network
         self._data = data
         self._recipe = recipe
@@ -119,14 +118,14 @@ class ImageTrainer(Trainer):
             )
         self.steps_per_epoch = count // self._batch_size
         self._total_steps = recipe.epochs * self.steps_per_epoch
+        with scope_of(compute):
+            self._update: Update = (
+                Nesterov(network, recipe.momentum) if optimizer is None else KerasUpdate(optimizer, network)
+            )
+            self._scale = LossScale() if compute.precision == "float16" else None
+        super().__init__(network, self._update.slots | ({} if self._scale is None else self._scale.variables))
         self._variables = list(network.trainable.values())
         self._decayed = [len(variable.shape) > 1 for variable in self._variables]
-        with scope_of(compute):
-            self._velocities = [tf.Variable(tf.zeros(variable.shape)) for variable in self._variables]
-            self._scale = LossScale() if compute.precision == "float16" else None
-        velocities = {f"velocity/{name}": slot for name, slot in zip(network.trainable, self._velocities, strict=True)}
-        slots = velocities if self._update is None else self._update.slots
-        super().__init__(network, slots | ({} if self._scale is None else self._scale.variables))
         self._strategy = strategy_of(compute)
         self._step = tf.function(self._train_step, jit_compile=True) if compute.xla else self._train_step
         self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
@@ -196,26 +195,10 @@ class ImageTrainer(Trainer):
             gradients = replica.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
         if self._scale is not None:
             gradients = self._scale.remove(gradients)
-        recipe = self._recipe
-        if self._update is not None:
-            pairs = zip(gradients, self._variables, self._decayed, strict=True)
-            penalized = [g + recipe.weight_decay * variable if decayed else g for g, variable, decayed in pairs]
-            self._update.apply(dict(zip(self._network.trainable, penalized, strict=True)))
-            return loss
-        for variable, velocity, gradient, decayed in zip(
-            self._variables, self._velocities, gradients, self._decayed, strict=True
-        ):
-            if decayed:
-                gradient += recipe.weight_decay * variable
-            # v' = momentum * v - rate * g;  w' = w + momentum * v' - rate * g   (Nesterov), in one operation
-            tf.raw_ops.ResourceApplyKerasMomentum(
-                var=variable.handle,
-                accum=velocity.handle,
-                lr=learning_rate,
-                grad=gradient,
-                momentum=recipe.momentum,
-                use_nesterov=True,
-            )
+        pairs = zip(gradients, self._variables, self._decayed, strict=True)
+        decay = self._recipe.weight_decay
+        penalized = [g + decay * variable if decayed else g for g, variable, decayed in pairs]
+        self._update.apply(dict(zip(self._network.trainable, penalized, strict=True)), learning_rate)
         return loss
 
     def _learning_rate(self, step: tf.Tensor) -> tf.Tensor:

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from child_trainers.data.text import TextData
-from child_trainers.keras_update import KerasUpdate
 from child_trainers.language_model import Dropout, LanguageModel, State
 from child_trainers.recipes import LanguageRecipe
 from child_trainers.task import DivergedError, Objective, Outcome, Report
 from child_trainers.trainer import Trainer, train_epochs
+from child_trainers.updates import GradientDescent, KerasUpdate, Update
 
 REWARD_SCALE = 80.0  # c of the reward c / perplexity^2
 VALIDATION_CHUNK = 500  # tokens whose products with the input are taken at once
@@ -96,8 +96,8 @@ class LanguageTrainer(Trainer):
         xla: bool = False,
         optimizer: keras.optimizers.Optimizer | None = None,
     ) -> None:
-        self._update = None if optimizer is None else KerasUpdate(optimizer, network)
-        super().__init__(network, {} if self._update is None else self._update.slots)
+        self._update: Update = GradientDescent(network) if optimizer is None else KerasUpdate(optimizer, network)
+        super().__init__(network, self._update.slots)
         self._model = network
         self._data = data
         self._recipe = recipe
@@ -157,15 +157,7 @@ class LanguageTrainer(Trainer):
     ) -> tuple[tf.Tensor, State]:
         """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, and the state after it."""
         loss, gradients, state = step_gradients(self._model, read, wanted, state, seed)
-        if self._update is not None:
-            self._update.apply(gradients)
-            return loss, state
-        weights = self._model.trainable
-        for name, gradient in gradients.items():
-            if isinstance(gradient, tf.IndexedSlices):
-                weights[name].scatter_sub(tf.IndexedSlices(rate * gradient.values, gradient.indices))
-            else:
-                weights[name].assign_sub(rate * gradient)
+        self._update.apply(gradients, rate)
         return loss, state
 
     def _validation_loss(self) -> tf.Tensor:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from child_trainers.data.dataset import DataError, ImageData
-from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import Recipe
-from child_trainers.task import DivergedError, Goal, Objective, Outcome, Report, Task, read_outcome
+from child_trainers.task import DivergedError, Outcome, Report, read_outcome
+from child_trainers.tasks.built_in import BuiltInTask
 from child_trainers.whitening import WHITENING_SOURCE, whitening
 
 if TYPE_CHECKING:
@@ -26,53 +26,26 @@ if TYPE_CHECKING:
 SHAPES: dict[str, tuple[tuple[int, ...], int]] = {"digits": ((8, 8, 1), 10), "cifar10": ((32, 32, 3), 10)}
 
 
-class ImageClassification(Task):
+class ImageClassification(BuiltInTask[Recipe]):
     """Trains a spec's network with a recipe; the reward is the cube of its best late validation accuracy.
 
     Args:
         name: `digits`, `cifar10` or `npz:PATH`.
-        recipe: the constants of training.
-        data_dir: where CIFAR-10 lies.
-        goal: another metric as the reward.
-        progress: called with bytes done and bytes in all while data are downloaded.
-        fingerprint: of the data that the search began with; other data are refused.
-        compute: in which precision children are trained, and whether under XLA.
         last: train on the last images where the recipe limits them, instead of the first.
+        others: see `BuiltInTask`.
     """
 
-    floor = 0.0
     recipe_kind = Recipe
     metric = "val_accuracy"
+    maximize = True
     fixed_options = ("num_validation",)
 
-    def __init__(
-        self,
-        name: str,
-        recipe: Recipe,
-        *,
-        data_dir: Path | None = None,
-        goal: Goal | None = None,
-        progress: Any = None,
-        fingerprint: str | None = None,
-        compute: Compute = FLOAT32,
-        last: bool = False,
-    ) -> None:
-        self.name = name
+    def __init__(self, name: str, recipe: Recipe, *, last: bool = False, **others: Any) -> None:
+        super().__init__(name, recipe, **others)
         self._last = last
-        self.recipe = recipe
-        self._data_dir = data_dir
-        self._goal = goal
-        self._progress = progress
-        self._expected = fingerprint
-        self._compute = compute
-        metric = self.metric if goal is None else goal.metric
-        self.objective = Objective(metric, goal is None or not goal.minimize, recipe.epochs)
-        if goal is not None:
-            self.floor = None  # type: ignore[assignment]
 
     @functools.cached_property
     def data(self) -> ImageData:
-        """The images, limited as the recipe says. Raises DataError."""
         data = self._whole
         if self._expected is not None and self._expected != data.fingerprint:
             raise DataError(
@@ -114,12 +87,6 @@ class ImageClassification(Task):
         if self.name in SHAPES:
             return SHAPES[self.name]  # known without loading anything
         return self.data.input_shape, self.data.num_classes
-
-    def prepare(self) -> None:
-        _ = self.data
-
-    def warm_up(self) -> None:
-        _ = self.device_data
 
     def check(self, spec: Any) -> None:
         if not hasattr(spec, "build"):
@@ -195,11 +162,3 @@ class ImageClassification(Task):
         """Whether an exported model has the accuracy that its child had."""
         # Training folds normalization into convolutions to validate; two images may fall to the other side by that.
         return abs(found - stored) <= 2.5 / len(self.data.x_validation)
-
-    def describe(self) -> dict[str, Any]:
-        compute = {"precision": self._compute.precision}
-        if self._compute.xla:
-            compute["xla"] = "on"
-        if self._compute.devices > 1:
-            compute["devices"] = str(self._compute.devices)
-        return {"data": self.name} | dataclasses.asdict(self.recipe) | compute

@@ -16,7 +16,8 @@ from child_trainers.data.dataset import DataError
 from child_trainers.data.text import TextData
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import LanguageRecipe
-from child_trainers.task import Goal, Objective, Outcome, Report, Task, fresh_start, read_outcome
+from child_trainers.task import Outcome, Report, fresh_start, read_outcome
+from child_trainers.tasks.built_in import BuiltInTask
 
 if TYPE_CHECKING:
     import keras
@@ -27,55 +28,29 @@ CHUNK = 500  # tokens that an exported model reads at once
 TextModel = Callable[[list[Any]], Sequence[Any]]  # words and states to logits and states; see keras_language_model
 
 
-class LanguageModeling(Task):
+class LanguageModeling(BuiltInTask[LanguageRecipe]):
     """Trains a language model of a spec's cell; the reward is 80 / (validation perplexity)^2.
 
     Args:
         name: `ptb`, `pydoc` or `text:PATH`.
-        recipe: the constants of training.
-        data_dir: where the Penn Treebank lies.
-        goal: another metric as the reward.
-        progress: called with bytes done and bytes in all while data are downloaded.
-        fingerprint: of the text that the search began with; another is refused.
-        compute: in which precision children are trained, and whether under XLA.
+        others: see `BuiltInTask`.
     """
 
-    floor = 0.0
     recipe_kind = LanguageRecipe
     metric = "val_perplexity"
+    maximize = False
     fixed_options = ("num_validation", "vocabulary_size", "level")
     reads_words = True
 
-    def __init__(
-        self,
-        name: str,
-        recipe: LanguageRecipe,
-        *,
-        data_dir: Path | None = None,
-        goal: Goal | None = None,
-        progress: Any = None,
-        fingerprint: str | None = None,
-        compute: Compute = FLOAT32,
-    ) -> None:
+    def __init__(self, name: str, recipe: LanguageRecipe, *, compute: Compute = FLOAT32, **others: Any) -> None:
         if compute.precision == "float16":
             raise ValueError("Language models are trained in float32 or bfloat16; choose one of them with --precision.")
         if compute.devices > 1:
             raise ValueError("A language model is trained on one GPU; drop --gpus-per-child.")
-        self.name = name
-        self.recipe = recipe
-        self._data_dir = data_dir
-        self._goal = goal
-        self._progress = progress
-        self._expected = fingerprint
-        self._compute = compute
-        metric = self.metric if goal is None else goal.metric
-        self.objective = Objective(metric, goal is not None and not goal.minimize, recipe.epochs)
-        if goal is not None:
-            self.floor = None  # type: ignore[assignment]
+        super().__init__(name, recipe, compute=compute, **others)
 
     @functools.cached_property
     def data(self) -> TextData:
-        """The text, limited as the recipe says. Raises DataError."""
         text, recipe = self._whole, self.recipe
         if self._expected is not None and self._expected != text.fingerprint:
             raise DataError(
@@ -117,12 +92,6 @@ class LanguageModeling(Task):
         from child_trainers.language_training import to_device
 
         return to_device(self.data, self.recipe.batch_size)
-
-    def prepare(self) -> None:
-        _ = self.data
-
-    def warm_up(self) -> None:
-        _ = self.device_data
 
     def check(self, spec: Any) -> None:
         if not hasattr(spec, "step") or not hasattr(spec, "num_products"):
@@ -185,10 +154,6 @@ class LanguageModeling(Task):
 
     def same(self, found: float, stored: float) -> bool:
         return math.isclose(found, stored, rel_tol=1e-3)
-
-    def describe(self) -> dict[str, Any]:
-        compute = {"precision": self._compute.precision} | ({"xla": "on"} if self._compute.xla else {})
-        return {"data": self.name} | dataclasses.asdict(self.recipe) | compute
 
     def units(self, spec: Any) -> int:
         """Of every layer, for a cell within the recipe's parameters."""

@@ -87,7 +87,7 @@ def held(compute):
     return {
         "loss": trainer.train_epoch(0),
         "trainable": differences(network.trainable.items()),
-        "velocities": differences(zip(network.trainable, trainer._velocities)),
+        "velocities": differences(trainer._update.slots.items()),
         "moving": differences(network.moving.items()),
     }
 

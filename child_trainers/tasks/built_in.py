@@ -1,0 +1,81 @@
+"""What tasks on data that come with the project, or lie in a person's file, have in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from child_trainers.devices import FLOAT32, Compute
+from child_trainers.recipes import LanguageRecipe, Recipe
+from child_trainers.task import Goal, Objective, Task
+
+AnyRecipe = TypeVar("AnyRecipe", Recipe, LanguageRecipe)
+
+
+class BuiltInTask(Task, Generic[AnyRecipe]):
+    """Trains networks on data of a name.
+
+    Args:
+        name: of the data.
+        recipe: the constants of training.
+        data_dir: where data sets lie.
+        goal: another metric as the reward.
+        progress: called with bytes done and bytes in all while data are downloaded.
+        fingerprint: of the data that the search began with; other data are refused.
+        compute: in which precision children are trained, whether under XLA, and on how many devices each.
+
+    Attributes:
+        maximize: whether more is better of the task's metric.
+    """
+
+    floor = 0.0
+    maximize: ClassVar[bool]
+
+    def __init__(
+        self,
+        name: str,
+        recipe: AnyRecipe,
+        *,
+        data_dir: Path | None = None,
+        goal: Goal | None = None,
+        progress: Any = None,
+        fingerprint: str | None = None,
+        compute: Compute = FLOAT32,
+    ) -> None:
+        self.name = name
+        self.recipe: AnyRecipe = recipe
+        self._data_dir = data_dir
+        self._goal = goal
+        self._progress = progress
+        self._expected = fingerprint
+        self._compute = compute
+        metric, maximize = (self.metric, self.maximize) if goal is None else (goal.metric, not goal.minimize)
+        self.objective = Objective(metric, maximize, recipe.epochs)
+        if goal is not None:
+            self.floor = None  # type: ignore[assignment]
+
+    @property
+    @abc.abstractmethod
+    def data(self) -> Any:
+        """What children are trained on, limited as the recipe says. Raises DataError."""
+
+    @property
+    @abc.abstractmethod
+    def device_data(self) -> Any:
+        """The same as tensors, shared by all children of a worker."""
+
+    def prepare(self) -> None:
+        _ = self.data
+
+    def warm_up(self) -> None:
+        _ = self.device_data
+
+    def describe(self) -> dict[str, Any]:
+        compute = {"precision": self._compute.precision}
+        if self._compute.xla:
+            compute["xla"] = "on"
+        if self._compute.devices > 1:
+            compute["devices"] = str(self._compute.devices)
+        return {"data": self.name} | dataclasses.asdict(self.recipe) | compute
