@@ -12,18 +12,14 @@ make the same number of epochs.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nasbench_macro import table
 from paired import interval
-
-import automl
+from searching import trained_children
 
 EPOCHS = 9
 STOPPERS = ("none", "median", "hyperband", "asha")
@@ -41,21 +37,17 @@ def evaluate(spec: dict[str, list[int]], epochs: int, report: Any) -> float:
     return final
 
 
-def run(stopper: str, seed: int, children: int, folder: str) -> tuple[float, float, float]:
+def run(stopper: str, seed: int, children: int) -> tuple[float, float, float]:
     here = Path(__file__).resolve()
-    store = f"{folder}/{stopper}-{seed}.db"
-    result = automl.search(
-        "curves",
-        store=store,
+    trained = trained_children(
+        children,
         space=f"{here.with_name('nasbench_macro.py')}:space",
         task=f"{here}:evaluate",
         set=[f"task.epochs={EPOCHS}"],
         early_stop=stopper,
         seed=seed,
-        children=children,
         workers=0,
     )
-    trained = [child for child in result.children if child.state == "trained"]
     truth = [table()["".join(map(str, child.spec["blocks"]))] for child in trained]
     stopped = [(child.metrics or {}).get("stopped") for child in trained]
     finished = [value for value, at in zip(truth, stopped, strict=True) if at is None]
@@ -79,8 +71,7 @@ def compare(children: dict[str, int], seeds: int) -> dict[str, float]:
     found: dict[str, list[tuple[float, float, float]]] = {stopper: [] for stopper in children}
     for seed in range(seeds):
         for stopper, rows in found.items():
-            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-                rows.append(run(stopper, seed, children[stopper], folder))
+            rows.append(run(stopper, seed, children[stopper]))
     print("| early stop | children | last 50, true | against none, 95% of paired means | regret | epochs trained |")
     print("|---|---|---|---|---|---|")
     plain = np.array(found["none"])

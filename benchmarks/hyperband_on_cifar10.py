@@ -20,9 +20,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from printed import PrintedRecord
 
 import automl
 from automl.settings import parse_seconds
@@ -181,16 +182,8 @@ def train_again(folder: Path, who: str, epochs: int) -> None:
     compute = Compute(default_precision([]))
     task = ImageClassification("cifar10", recipe, data_dir=Path(os.environ["AUTOML_DATA"]), compute=compute)
 
-    class Report:
-        checkpoint: Checkpoint | None = Checkpoint(folder / f"train_{who}.checkpoint", f"{who} {epochs}")
-
-        def __call__(self, epoch: int, **metrics: float) -> None:
-            print(f"{who}: epoch {epoch}, " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
-
-        def follow(self, steps_done: Callable[[], int]) -> None:
-            pass
-
-    outcome = task.evaluate(net, seed=0, report=Report())
+    checkpoint = Checkpoint(folder / f"train_{who}.checkpoint", f"{who} {epochs}")
+    outcome = task.evaluate(net, seed=0, report=PrintedRecord(who, checkpoint))
     if epochs > 1:
         tested = task.test(task.model(net, dict(outcome.weights or {})))
         cost = net.count((32, 32, 3), 10)

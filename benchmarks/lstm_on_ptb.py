@@ -10,27 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from printed import PrintedRecord
 
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.devices import Compute, default_precision, environment
-
-
-class Report:
-    """Prints every epoch."""
-
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
-        self.checkpoint = checkpoint
-        self._began = time.perf_counter()
-
-    def __call__(self, epoch: int, **metrics: float) -> None:
-        told = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print(f"epoch {epoch}: {told}, {time.perf_counter() - self._began:.0f} s", flush=True)
-
-    def follow(self, steps_done: Callable[[], int]) -> None:
-        pass
 
 
 def main() -> None:
@@ -47,7 +32,7 @@ def main() -> None:
     recipe = LanguageRecipe(**SMALL_LSTM)
     task = LanguageModeling("ptb", recipe, data_dir=Path(os.environ["AUTOML_DATA"]), compute=compute)
     checkpoint = None if arguments.checkpoint is None else Checkpoint(arguments.checkpoint, str(task.describe()))
-    outcome = task.evaluate(LSTM(), seed=0, report=Report(checkpoint))
+    outcome = task.evaluate(LSTM(), seed=0, report=PrintedRecord("LSTM", checkpoint))
     seconds = ", ".join(f"{phase} {spent:.0f} s" for phase, spent in outcome.seconds.items())
     print(f"{compute.precision}, {arguments.threads} threads: {seconds}")
     tested = task.test(task.model(LSTM(), dict(outcome.weights or {})), LSTM())

@@ -8,11 +8,9 @@ section 4.2, control 2.
 """
 
 import argparse
-import tempfile
 
 import numpy as np
-
-import automl
+from searching import trained_children
 
 OPTIONS = ("task.num_train=20000", "task.vocabulary_size=1000", "task.num_validation=5000", "task.parameters=150000")
 
@@ -28,25 +26,21 @@ def main() -> None:
     tops: dict[str, list[list[float]]] = {"reinforce": [], "random": []}
     for seed in range(arguments.seeds):
         for controller, found in tops.items():
-            with tempfile.TemporaryDirectory() as folder:
-                children = automl.search(
-                    "cells",
-                    store=f"{folder}/cells.db",
-                    space="recurrent-cell",
-                    preset="paper",
-                    task="pydoc",
-                    set=OPTIONS,
-                    early_stop="none",
-                    controller=controller,
-                    seed=seed,
-                    children=arguments.children,
-                    workers=arguments.workers,
-                ).children
-            trained = [child for child in children if child.state == "trained"][: arguments.children]
+            trained = trained_children(
+                arguments.children,
+                space="recurrent-cell",
+                preset="paper",
+                task="pydoc",
+                set=OPTIONS,
+                early_stop="none",
+                controller=controller,
+                seed=seed,
+                workers=arguments.workers,
+            )
             in_order = [(child.metrics or {})["val_perplexity"] for child in trained]
             best = np.sort(in_order)
             found.append([float(best[:count].mean()) for count in (1, 5, 15)])
-            failed = sum(child.state == "failed" for child in children)
+            failed = trained[-1].number + 1 - len(trained)
             seconds = np.mean([child.seconds or 0.0 for child in trained])
             figures = " | ".join(f"{value:.1f}" for value in (*found[-1], np.median(in_order[-30:])))
             print(f"| {controller} | {seed} | {figures} | {failed} | {seconds:.1f} |", flush=True)

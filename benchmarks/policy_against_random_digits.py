@@ -4,11 +4,9 @@ python benchmarks/policy_against_random_digits.py [--seeds 2] [--children 150] [
 """
 
 import argparse
-import tempfile
 
 import numpy as np
-
-import automl
+from searching import trained_children
 
 
 def main() -> None:
@@ -23,16 +21,9 @@ def main() -> None:
     )
     for seed in range(arguments.seeds):
         for controller, found in means.items():
-            with tempfile.TemporaryDirectory() as folder:
-                result = automl.search(
-                    "digits",
-                    store=f"{folder}/digits.db",
-                    controller=controller,
-                    seed=seed,
-                    children=arguments.children,
-                    workers=arguments.workers,
-                )
-                children = [child for child in result.children if child.state == "trained"]
+            children = trained_children(
+                arguments.children, task="digits", controller=controller, seed=seed, workers=arguments.workers
+            )
             rewards = [child.reward or 0.0 for child in children]
             seconds = [child.seconds or 0.0 for child in children]
             found.append(float(np.mean(rewards[-30:])))

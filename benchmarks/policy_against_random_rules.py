@@ -8,11 +8,9 @@ Or on real CIFAR-10, with the recipe `quick`: add `--task cifar10`, with AUTOML_
 """
 
 import argparse
-import tempfile
 
 import numpy as np
-
-import automl
+from searching import trained_children
 
 OPTIONS = {"digits": ("task.num_train=512", "task.epochs=1"), "cifar10": ()}
 CONTROLLERS = ("ppo", "reinforce", "random")
@@ -31,19 +29,15 @@ def main() -> None:
     found: dict[str, list[list[float]]] = {controller: [] for controller in CONTROLLERS}
     for seed in range(arguments.seeds):
         for controller, figures in found.items():
-            with tempfile.TemporaryDirectory() as folder:
-                children = automl.search(
-                    "rules",
-                    store=f"{folder}/rules.db",
-                    space="update-rule",
-                    task=arguments.task,
-                    set=OPTIONS[arguments.task],
-                    controller=controller,
-                    seed=seed,
-                    children=arguments.children,
-                    workers=arguments.workers,
-                ).children
-            trained = [child for child in children if child.state == "trained"][: arguments.children]
+            trained = trained_children(
+                arguments.children,
+                space="update-rule",
+                task=arguments.task,
+                set=OPTIONS[arguments.task],
+                controller=controller,
+                seed=seed,
+                workers=arguments.workers,
+            )
             in_order = np.array([child.reward or 0.0 for child in trained])
             best = np.sort(in_order)[::-1]
             figures.append([*(float(best[:count].mean()) for count in COUNTS), float(in_order[-50:].mean())])

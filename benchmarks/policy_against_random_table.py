@@ -6,32 +6,26 @@ Searches run through the store, as `automl search --workers 0` runs them.
 """
 
 import argparse
-import contextlib
-import io
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from nasbench_macro import table
 from paired import interval
-
-import automl
+from searching import trained_children
 
 HERE = Path(__file__).parent
 
 
-def rewards(controller: str, seed: int, children: int, folder: str) -> list[float]:
-    result = automl.search(
-        f"{controller}-{seed}",
-        store=f"{folder}/{controller}-{seed}.db",
+def rewards(controller: str, seed: int, children: int) -> list[float]:
+    found = trained_children(
+        children,
         space=f"{HERE}/nasbench_macro.py:space",
         task=f"{HERE}/nasbench_macro.py:evaluate",
         controller=controller,
         seed=seed,
-        children=children,
         workers=0,
     )
-    return [child.reward for child in result.children if child.reward is not None][:children]
+    return [child.reward for child in found if child.reward is not None]
 
 
 def main() -> None:
@@ -43,8 +37,7 @@ def main() -> None:
     rows: dict[str, list[list[float]]] = {"reinforce": [], "random": []}
     for seed in range(arguments.seeds):
         for controller, found in rows.items():
-            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-                run = np.array(rewards(controller, seed, arguments.children, folder))
+            run = np.array(rewards(controller, seed, arguments.children))
             ordered = np.sort(run)[::-1]
             regrets = [best - run[:count].max() for count in (50, 100, arguments.children)]
             found.append([*regrets, ordered[0], ordered[:5].mean(), ordered[:15].mean()])

@@ -90,25 +90,15 @@ def recipe_of(images: int) -> RuleRecipe:
 
 
 def judge_in_population(images: int, rules: list[str]) -> dict[str, Any]:
-    from child_trainers.checkpoints import Checkpoint
-    from child_trainers.task import Assignment, Outcome
+    from child_trainers.task import Assignment, Outcome, Record
     from child_trainers.tasks.update_rules import ImageRules
     from search_spaces.update_rule.named import RULES as NAMED
-
-    class Report:
-        checkpoint: Checkpoint | None = None
-
-        def __call__(self, epoch: int, **metrics: float) -> None:
-            pass
-
-        def follow(self, steps_done: Any) -> None:
-            pass
 
     task = ImageRules("cifar10", recipe_of(images), data_dir=Path(os.environ["AUTOML_DATA"]))
     task.warm_up()
     began = time.perf_counter()
     accuracies, trace = {}, 0.0
-    for index, outcome in task.evaluate_together([Assignment(NAMED[name], 0, Report()) for name in rules]):
+    for index, outcome in task.evaluate_together([Assignment(NAMED[name], 0, Record()) for name in rules]):
         assert isinstance(outcome, Outcome), outcome
         accuracies[rules[index]] = outcome.metrics["val_accuracy"]
         trace += outcome.seconds["trace"]

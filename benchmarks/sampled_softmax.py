@@ -7,22 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from child_trainers.checkpoints import Checkpoint
 from child_trainers.devices import Compute, default_precision, environment
 from child_trainers.recipes import RECIPES, LanguageRecipe
-
-
-class Report:
-    checkpoint: Checkpoint | None = None
-
-    def __call__(self, epoch: int, **metrics: float) -> None:
-        pass
-
-    def follow(self, steps_done: Callable[[], int]) -> None:
-        pass
+from child_trainers.task import Record
 
 
 def main() -> None:
@@ -42,7 +31,7 @@ def main() -> None:
             )
             compute = Compute(default_precision([]))
             task = LanguageModeling("ptb", recipe, data_dir=Path(os.environ["AUTOML_DATA"]), compute=compute)
-            outcome = task.evaluate(cell, seed=0, report=Report())
+            outcome = task.evaluate(cell, seed=0, report=Record())
             figures = f"{outcome.metrics['val_perplexity']:.1f} | {outcome.seconds['train']:.1f}"
             print(f"| {name} | {outcome.metrics['units']} | {sampled or 'all'} | {figures} |", flush=True)
 

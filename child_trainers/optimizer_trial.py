@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from child_trainers.checkpoints import Checkpoint
 from child_trainers.recipes import RECIPES, LanguageRecipe, Recipe
 from child_trainers.reference_networks import NETWORKS, ReferenceNetwork
-from child_trainers.task import DivergedError
+from child_trainers.task import DivergedError, Record
 from child_trainers.tasks import kind_of
 from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.tasks.language_modeling import LanguageModeling
@@ -50,36 +49,21 @@ class Trial:
     unseen: bool = False
 
 
-class _Curve:
-    """Takes a training's measurements."""
-
-    checkpoint: Checkpoint | None = None
-
-    def __init__(self, metric: str) -> None:
-        self._metric = metric
-        self.values: list[float] = []
-
-    def __call__(self, epoch: int, **metrics: float) -> None:
-        self.values.append(metrics[self._metric])
-
-    def follow(self, steps_done: Callable[[], int]) -> None:
-        pass
-
-
 def run(trial: Trial) -> dict[str, Any]:
     """Trains the network. Returns its metric of each epoch (`curve`), the best of them, that of the test data of the
     same epoch where there are any, and seconds; only `diverged` where it did."""
     began = time.perf_counter()
     task = make_task(trial)
-    curve = _Curve(task.metric)
+    record = Record()
     try:
         if isinstance(task, ImageClassification):
-            found = _train_images(task, trial, curve)
+            found = _train_images(task, trial, record)
         else:
-            found = _train_text(task, trial, curve)
+            found = _train_text(task, trial, record)
     except DivergedError:
-        return {"diverged": True, "curve": curve.values, "seconds": time.perf_counter() - began}
-    return {**found, "curve": curve.values, "seconds": time.perf_counter() - began}
+        found = {"diverged": True}
+    curve = [metrics[task.metric] for metrics in record.epochs]
+    return {**found, "curve": curve, "seconds": time.perf_counter() - began}
 
 
 def make_task(trial: Trial) -> ImageClassification | LanguageModeling:
@@ -91,7 +75,7 @@ def make_task(trial: Trial) -> ImageClassification | LanguageModeling:
     return LanguageModeling(trial.task, LanguageRecipe(**trial.recipe), data_dir=data_dir)
 
 
-def _train_images(task: ImageClassification, trial: Trial, curve: _Curve) -> dict[str, float]:
+def _train_images(task: ImageClassification, trial: Trial, record: Record) -> dict[str, float]:
     from child_trainers.image_training import train
     from child_trainers.networks import KerasNetwork
     from child_trainers.task import fresh_start
@@ -102,12 +86,12 @@ def _train_images(task: ImageClassification, trial: Trial, curve: _Curve) -> dic
     count = len(task.data.x_train)
     steps = task.recipe.epochs * (count // min(task.recipe.batch_size, count))
     optimizer = make_optimizer(trial.optimizer, _image_schedule(task.recipe, trial.rate, steps), steps, trial.seed)
-    outcome = train(made, task.device_data, task.recipe, seed=trial.seed, report=curve, optimizer=optimizer)
+    outcome = train(made, task.device_data, task.recipe, seed=trial.seed, report=record, optimizer=optimizer)
     tested = task.test(task.model(network, dict(outcome.weights or {})))
     return {"best": outcome.metrics[task.metric]} | tested
 
 
-def _train_text(task: LanguageModeling, trial: Trial, curve: _Curve) -> dict[str, float]:
+def _train_text(task: LanguageModeling, trial: Trial, record: Record) -> dict[str, float]:
     from child_trainers.language_model import LanguageModel
     from child_trainers.language_training import train_language_model
 
@@ -116,7 +100,7 @@ def _train_text(task: LanguageModeling, trial: Trial, curve: _Curve) -> dict[str
     steps_per_epoch = (int(task.device_data.streams.shape[0]) - 1) // recipe.unroll
     schedule = _text_schedule(recipe, trial.rate, steps_per_epoch)
     optimizer = make_optimizer(trial.optimizer, schedule, recipe.epochs * steps_per_epoch, trial.seed)
-    outcome = train_language_model(model, task.device_data, recipe, seed=trial.seed, report=curve, optimizer=optimizer)
+    outcome = train_language_model(model, task.device_data, recipe, seed=trial.seed, report=record, optimizer=optimizer)
     tested = task.test(task.model(LSTM(), dict(outcome.weights or {})), LSTM())
     return {"best": outcome.metrics[task.metric]} | tested
 

@@ -44,6 +44,25 @@ class Report(Protocol):
         """Takes a count of training steps, to be read from another thread between two epochs."""
 
 
+class Record:
+    """A report of a training that belongs to no search: it keeps what it is told.
+
+    Attributes:
+        checkpoint: see `Report`.
+        epochs: the metrics of each, in order.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.epochs: list[dict[str, float]] = []
+
+    def __call__(self, epoch: int, **metrics: float) -> None:
+        self.epochs.append(metrics)
+
+    def follow(self, steps_done: Callable[[], int]) -> None:
+        pass
+
+
 class Assignment(NamedTuple):
     """A child to be trained beside others."""
 
