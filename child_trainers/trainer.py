@@ -114,6 +114,21 @@ class Trainer(abc.ABC):
             self.seconds[name] += time.perf_counter() - began
 
 
+@contextlib.contextmanager
+def graphs_as_traced() -> Iterator[None]:
+    """Within it, TensorFlow runs graphs on a processor without rewriting them first: that takes a quarter of a second for
+    a small network and more than one for a cell, and what it finds in graphs like ours gains nothing. On a GPU it
+    chooses layouts, and goes on."""
+    options = tf.config.optimizer
+    before = options.get_experimental_options().get("disable_meta_optimizer", False)
+    if not tf.config.list_logical_devices("GPU"):
+        options.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        options.set_experimental_options({"disable_meta_optimizer": before})
+
+
 def weight_variables(network: Variables) -> dict[str, tf.Variable]:
     """All that a model of the network needs."""
     return {**network.trainable, **network.moving}
@@ -150,8 +165,9 @@ def train_epochs(trainer: Trainer, report: Report, objective: Objective, *, coun
         return max(counting, key=lambda epoch: (sign * history[epoch - 1][objective.metric], -epoch), default=0)
 
     for epoch in range(len(history) + 1, objective.epochs + 1):
-        train_loss = trainer.train_epoch(epoch - 1)
-        history.append(trainer.metrics() | {"loss": train_loss})
+        with graphs_as_traced():
+            train_loss = trainer.train_epoch(epoch - 1)
+            history.append(trainer.metrics() | {"loss": train_loss})
         if best_epoch() == epoch:
             best_weights = weights_of(trainer.network)
         due = epoch < objective.epochs and time.perf_counter() - saved > CHECKPOINT_SECONDS

@@ -21,7 +21,7 @@ from child_trainers.process import ROOT
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, fresh_start
 from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.trainer import weights_of
+from child_trainers.trainer import graphs_as_traced, weights_of
 from search_spaces.convnet.spec import ConvLayer, ConvNet
 
 SECONDS = 10.0  # how long a test waits for what should come at once
@@ -561,3 +561,14 @@ def test_a_child_trained_third_in_a_worker_equals_the_same_child_alone(compute):
     assert alone == third
     reward, metrics, rows, _ = alone
     assert reward == metrics["val_accuracy"] ** 3 and len(rows) == 2 and metrics["traces"] == 2
+
+
+def test_graphs_are_left_as_traced_only_while_a_child_is_trained():
+    def rewritten():
+        return not tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+
+    assert rewritten()
+    with pytest.raises(KeyError), graphs_as_traced():
+        assert not rewritten()
+        raise KeyError
+    assert rewritten()
