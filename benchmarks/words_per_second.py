@@ -92,7 +92,8 @@ def load() -> Any:
 
 
 def train_cell(seed: int, parameters: int, sampled_types: int | None) -> None:
-    from child_trainers.language_model import LanguageModel, num_parameters, units_within
+    from child_trainers.language_model import LanguageModel
+    from child_trainers.language_size import num_parameters, units_within
     from child_trainers.language_training import LanguageTrainer, to_device
     from child_trainers.recipes import LanguageRecipe
     from search_spaces.recurrent_cell.space import recurrent_cell
@@ -125,7 +126,7 @@ def train_keras(parameters: int) -> None:
     import keras
     import numpy as np
 
-    from child_trainers.language_model import units_within
+    from child_trainers.language_size import units_within
     from child_trainers.recipes import LanguageRecipe
     from search_spaces.recurrent_cell.lstm import LSTM
 

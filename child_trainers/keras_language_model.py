@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from child_trainers.data.text import UNKNOWN, TextData
-from child_trainers.language_model import num_parameters
+from child_trainers.language_size import num_parameters
 from child_trainers.recipes import LanguageRecipe
 
 

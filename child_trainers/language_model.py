@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from child_trainers.language_size import Cell, weight_shapes
 from child_trainers.recipes import LanguageRecipe
 
 State = list[tuple[tf.Tensor, tf.Tensor]]  # h and c of each layer, float32 (batch, units)
-
-
-class Cell(Protocol):
-    """A recurrent cell whose step is a function of products with x and with h, so that these can be taken together."""
-
-    num_products: int
-    biased: bool
-
-    def step(self, x_products: Any, h_products: Any, memory: Any) -> tuple[Any, Any]: ...
 
 
 class Dropout:
@@ -187,19 +178,6 @@ class LanguageModel:
         return tf.cast(tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b), tf.float32)
 
 
-def weight_shapes(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight by name."""
-    width = cell.num_products * units
-    shapes: dict[str, tuple[int, ...]] = {"embedding": (num_types, units)}
-    for index in range(recipe.layers):
-        shapes |= {f"layer{index}/kernel": (units, width), f"layer{index}/recurrent_kernel": (units, width)}
-        if cell.biased:
-            shapes[f"layer{index}/bias"] = (width,)
-    if not recipe.shared_embeddings:
-        shapes["softmax/kernel"] = (num_types, units)
-    return shapes | {"softmax/bias": (num_types,)}
-
-
 def initial_weights(
     cell: Cell, num_types: int, units: int, recipe: LanguageRecipe, *, seed: int
 ) -> dict[str, np.ndarray]:
@@ -210,41 +188,6 @@ def initial_weights(
         drawn = generator.uniform(-recipe.init_scale, recipe.init_scale, shape)
         weights[name] = (np.zeros(shape) if name.endswith("bias") else drawn).astype(np.float32)
     return weights
-
-
-def num_parameters(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe) -> int:
-    return sum(int(np.prod(shape)) for shape in weight_shapes(cell, num_types, units, recipe).values())
-
-
-def num_flops(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe) -> int:
-    """Of the matrix products for one token, forward; a multiplication and an addition are two."""
-    return 2 * units * (recipe.layers * 2 * cell.num_products * units + num_types)
-
-
-def units_within(cell: Cell, num_types: int, recipe: LanguageRecipe) -> int:
-    """The most units that keep a model of this cell within the recipe's parameters, or the recipe's own number.
-
-    Raises:
-        ValueError: not even one unit does.
-    """
-    if recipe.units is not None:
-        return recipe.units
-    assert recipe.parameters is not None
-    if num_parameters(cell, num_types, 1, recipe) > recipe.parameters:
-        raise ValueError(
-            f"A model of {recipe.parameters:,} parameters cannot know {num_types:,} types; raise task.parameters or "
-            "lower task.vocabulary_size."
-        )
-    low, high = 1, 2
-    while num_parameters(cell, num_types, high, recipe) <= recipe.parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if num_parameters(cell, num_types, middle, recipe) <= recipe.parameters:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _masked(x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:

@@ -116,8 +116,8 @@ class Trainer(abc.ABC):
 
 @contextlib.contextmanager
 def graphs_as_traced() -> Iterator[None]:
-    """Within it, TensorFlow runs graphs on a processor without rewriting them first: that takes a quarter of a second for
-    a small network and more than one for a cell, and what it finds in graphs like ours gains nothing. On a GPU it
+    """Within it, TensorFlow runs graphs on a processor without rewriting them first: that takes a quarter of a second
+    for a small network and more than one for a cell, and what it finds in graphs like ours gains nothing. On a GPU it
     chooses layouts, and goes on."""
     options = tf.config.optimizer
     before = options.get_experimental_options().get("disable_meta_optimizer", False)

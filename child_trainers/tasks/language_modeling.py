@@ -15,6 +15,7 @@ import numpy as np
 from child_trainers.data.dataset import DataError
 from child_trainers.data.text import TextData
 from child_trainers.devices import FLOAT32, Compute
+from child_trainers.language_size import num_flops, num_parameters, units_within
 from child_trainers.recipes import LanguageRecipe
 from child_trainers.task import Outcome, Report, fresh_start, read_outcome
 from child_trainers.tasks.built_in import BuiltInTask
@@ -99,13 +100,9 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
                 f"The task {self.name} trains recurrent cells, and this space makes {type(spec).__name__}; choose "
                 "--space recurrent-cell, or a task for it."
             )
-        from child_trainers.language_model import units_within
-
         units_within(spec, len(self.data.vocabulary), self.recipe)
 
     def count(self, spec: Any) -> tuple[int, int] | None:
-        from child_trainers.language_model import num_flops, num_parameters
-
         types = len(self.data.vocabulary)
         units = self.units(spec)
         return num_parameters(spec, types, units, self.recipe), num_flops(spec, types, units, self.recipe)
@@ -157,8 +154,6 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
     def units(self, spec: Any) -> int:
         """Of every layer, for a cell within the recipe's parameters."""
-        from child_trainers.language_model import units_within
-
         return units_within(spec, len(self.data.vocabulary), self.recipe)
 
     def _perplexity(self, model: TextModel, spec: Any, tokens: np.ndarray) -> float:

@@ -11,7 +11,8 @@ import tensorflow as tf
 from child_trainers import language_training, trainer
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.data.text import make_text
-from child_trainers.language_model import Dropout, LanguageModel, num_parameters, units_within
+from child_trainers.language_model import Dropout, LanguageModel
+from child_trainers.language_size import num_parameters, units_within
 from child_trainers.language_training import (
     LanguageTrainer,
     Rows,
