@@ -41,13 +41,23 @@ def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = N
 
 
 def read_spec(path: Path) -> Any:
-    """The spec in a JSON file, by itself or as the key `spec` of what `export` wrote. Raises ValueError."""
+    """The spec in a file: JSON, by itself or as the key `spec` of what `export` wrote, or an update rule's text.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text.") from None
+    try:
+        content = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
+        if text.lstrip().startswith(("{", "[")):
+            raise ValueError(f"{path} is not JSON: {error}.") from None
+        return text.strip()
     return content["spec"] if isinstance(content, dict) and "spec" in content else content
 
 

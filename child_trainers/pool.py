@@ -297,7 +297,7 @@ class LocalPool(Pool):
                 held = slot.process.resident_bytes(shared_once=True)
             if held > deadlines.memory:
                 return Fault.OOM, (
-                    f"its worker held {held / 2**30:.1f} GB where {deadlines.memory / 2**30:.1f} are allowed "
+                    f"its worker held {held / 2**30:.2f} GB where {deadlines.memory / 2**30:.2f} are allowed "
                     "(--worker-memory)"
                 )
         if not children:

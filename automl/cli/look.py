@@ -117,10 +117,9 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     for segment in segments:
         length = "" if segment.ended is None else f", {duration(segment.ended - segment.started)}"
         changes = f", changed {', '.join(segment.changes)}" if segment.changes else ""
-        print(
-            f"  run {segment.number} on {_date(segment.started)}{length}: {segment.workers} workers, "
-            f"{segment.ending or 'not ended'}{changes}"
-        )
+        workers = f"{segment.workers} worker{'s' * (segment.workers != 1)}"
+        ending = f"{segment.ending or 'not ended'}{changes}"
+        print(f"  run {segment.number} on {_date(segment.started)}{length}: {workers}, {ending}")
     learned = [step for step in steps if step.figures.get("probabilities")]
     if learned:
         last = learned[-1]

@@ -148,5 +148,6 @@ def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
     elif ending.state == SearchState.EXHAUSTED:
         print(f"Done: {ending.cause}.")
     else:
-        print(f"Done: {search.num_trained} children trained.")
+        children = "child" if search.num_trained == 1 else "children"
+        print(f"Done: {search.num_trained} {children} trained.")
         print(f"Go further with: {further_command(store, search)}")

@@ -32,7 +32,8 @@ def watch(name: str, store_option: str | None, *, pause: Callable[[float], None]
             search = store.search(name)
         view.result()
         cause = f" ({search.cause})" if search.cause else ""
-        print(f"{name} is {search.state}{cause}: {search.num_trained} children trained.")
+        children = "child" if search.num_trained == 1 else "children"
+        print(f"{name} is {search.state}{cause}: {search.num_trained} {children} trained.")
         _tell_of_death(store, search)
 
 

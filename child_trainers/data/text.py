@@ -17,6 +17,7 @@ PARTS = ("train", "validation", "test")
 UNKNOWN = "<unk>"
 END = "<eos>"  # of a line
 MAX_TYPES = 50_000  # of a vocabulary that nobody has limited
+MAX_UNKNOWN = 0.5  # of the training part, a share
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -69,7 +70,8 @@ def make_text(
             that only the other parts have, become `<unk>`. None knows all.
 
     Raises:
-        DataError: there are more types than a model could have, and no size was given.
+        DataError: there are more types than a model could have, and no size was given; or those that are known make up
+            less than half of the training part.
     """
     counts = collections.Counter(parts["train"])
     counts.pop(UNKNOWN, None)
@@ -84,6 +86,12 @@ def make_text(
         # The unknown is counted as one of them, so that the size is that of the model.
         known = known[: None if vocabulary_size is None else vocabulary_size - 1]
         frequency = len(parts["train"]) - sum(counts[token] for token in known)
+        if frequency > MAX_UNKNOWN * len(parts["train"]):
+            raise DataError(
+                f"{name} has {len(counts):,} different {level}s, and {frequency / len(parts['train']):.0%} of its text "
+                f"are none of the {len(known):,} most frequent, so a model would learn little of it; raise "
+                "task.vocabulary_size, or read it as --set task.level=character."
+            )
         known = sorted([*known, UNKNOWN], key=lambda token: (-counts.get(token, frequency), token))
     place = {token: index for index, token in enumerate(known)}
     unknown = place.get(UNKNOWN, 0)

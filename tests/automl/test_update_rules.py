@@ -146,15 +146,15 @@ def test_a_person_proposes_a_rule_by_its_text(automl, folder):
     (folder / "bowl.py").write_text(BOWL)
     flags = ("--space", "update-rule", "--preset", "paper", "--task", "bowl.py:evaluate", "--minimize", "loss")
     assert automl("search", "rules", *flags, "--keep-going", "--children", "2", "--workers", "0").code == 0
-    (folder / "rule.json").write_text('"exp(sign(g) * sign(m)) * g"')
-    assert automl("propose", "rules", "--spec", "rule.json").code == 0
+    (folder / "rule.txt").write_text("exp(sign(g) * sign(m)) * g\n")
+    assert automl("propose", "rules", "--spec", "rule.txt").code == 0
     for text, error in (
-        ('"exp(g"', "'exp(g' is no update rule: at position 6 expected"),
-        ('"linear_decay * g"', "'group0/operand1' cannot be 'linear_decay'; it is one of g, g^2"),
-        ('"exp(sign(g) * sign(m)) * g"', "This child waits for the next batch of 'rules' already."),
+        ("exp(g", "'exp(g' is no update rule: at position 6 expected"),
+        ("linear_decay * g", "'group0/operand1' cannot be 'linear_decay'; it is one of g, g^2"),
+        ('"exp(sign(g) * sign(m)) * g"', "This child waits for the next batch of 'rules' already."),  # as JSON
     ):
-        (folder / "rule.json").write_text(text)
-        assert automl("propose", "rules", "--spec", "rule.json").error.startswith(error)
+        (folder / "rule.txt").write_text(text)
+        assert automl("propose", "rules", "--spec", "rule.txt").error.startswith(error)
     assert automl("resume", "rules", "--children", "24").code == 0
     children = json.loads(automl("top", "rules", "-n", "30", "--json").out)
     (mine,) = [child for child in children if child["origin"] == "person"]

@@ -65,8 +65,15 @@ def test_too_many_types_are_refused_with_the_way_out(tmp_path):
         "numbers.txt has 80,001 different words, too many for a model to tell apart; know the most frequent alone with "
         "--set task.vocabulary_size=10000, or read it as --set task.level=character."
     )
-    assert len(load_text(path, level="word", vocabulary_size=1000).vocabulary) == 1000
-    assert len(load_text(path, level="character", vocabulary_size=None).vocabulary) == 12
+    assert len(load_text(path, level="word", vocabulary_size=1000).vocabulary) == 1000  # every second word ends a line
+    path.write_text("\n".join(f"w{number} w{number + 1} w{number + 2}" for number in range(0, 30_000, 3)))
+    with pytest.raises(DataError) as caught:
+        load_text(path, level="word", vocabulary_size=1000)
+    assert str(caught.value) == (
+        "numbers.txt has 24,001 different words, and 72% of its text are none of the 999 most frequent, so a model "
+        "would learn little of it; raise task.vocabulary_size, or read it as --set task.level=character."
+    )
+    assert len(load_text(path, level="character", vocabulary_size=None).vocabulary) == 13
 
 
 def test_a_person_s_text_in_tenths(tmp_path):
