@@ -113,6 +113,7 @@ def test_a_network_and_its_rule_are_searched_together(automl):
     )
     ran = automl("search", "both", *flags, "--children", "6", "--workers", "0", "--controller", "ppo")
     assert ran.code == 0, ran.err
+    assert "weight_decay 0.0001" in ran.out and "momentum 0.9" not in ran.out  # what the rule decides is not told
     children = json.loads(automl("top", "both", "--json").out)
     assert {frozenset(child["spec"]) for child in children} == {frozenset({"net", "rule", "learning_rate"})}
     assert " at 0." in automl("top", "both", "-n", "1").out or " at 1" in automl("top", "both", "-n", "1").out
