@@ -87,7 +87,8 @@ def train_with_keras_tuner(folder: Path, *, tuned: bool) -> None:
     from child_trainers.devices import default_precision
     from child_trainers.image_training import to_device
     from child_trainers.recipes import QUICK
-    from search_spaces.convnet.spec import ConvLayer, ConvNet
+    from search_spaces.convnet.layers import ConvLayer
+    from search_spaces.convnet.spec import ConvNet
 
     specs = json.loads(Path(folder, "specs.json").read_text())
     recipe = QUICK | RECIPE

@@ -96,8 +96,9 @@ def search_with_hyperband(folder: Path, seconds: float) -> None:
     from child_trainers.data.cifar10 import load_cifar10
     from child_trainers.image_training import to_device
     from child_trainers.recipes import QUICK, Recipe
+    from search_spaces.convnet.layers import ConvLayer
     from search_spaces.convnet.space import PRESETS
-    from search_spaces.convnet.spec import ConvLayer, ConvNet
+    from search_spaces.convnet.spec import ConvNet
 
     began = time.monotonic()
     space, recipe = PRESETS["small"], Recipe(**QUICK)
@@ -174,7 +175,8 @@ def train_again(folder: Path, who: str, epochs: int) -> None:
     from child_trainers.checkpoints import Checkpoint
     from child_trainers.recipes import PAPER, Recipe
     from child_trainers.tasks.image_classification import ImageClassification
-    from search_spaces.convnet.spec import ConvLayer, ConvNet
+    from search_spaces.convnet.layers import ConvLayer
+    from search_spaces.convnet.spec import ConvNet
 
     spec = json.loads((folder / f"best_{who}.json").read_text())
     net = ConvNet(tuple(ConvLayer(**layer) for layer in spec["layers"]))

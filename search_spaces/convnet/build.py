@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import keras
 
+from search_spaces.convnet.layers import ConvLayer, ConvLayers
 from search_spaces.convnet.shapes import Shape, net_shapes
-from search_spaces.convnet.spec import ConvLayer, ConvNet
 
 
-def build(net: ConvNet, input_shape: Shape, num_classes: int, *, batch_norm_momentum: float = 0.9) -> keras.Model:
+def build(net: ConvLayers, input_shape: Shape, num_classes: int, *, batch_norm_momentum: float = 0.9) -> keras.Model:
     """An untrained model from images, (batch, height, width, channels), to logits, (batch, num_classes).
 
     Inputs of one layer are concatenated in depth, the smaller ones padded with zeros at bottom and right; a layer

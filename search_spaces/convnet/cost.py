@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from search_spaces.convnet.layers import ConvLayers
 from search_spaces.convnet.shapes import Shape, net_shapes
-from search_spaces.convnet.spec import ConvNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cost:
     flops: int
 
 
-def count(net: ConvNet, input_shape: Shape, num_classes: int) -> Cost:
+def count(net: ConvLayers, input_shape: Shape, num_classes: int) -> Cost:
     """Counts a network for images of `input_shape` (height, width, channels)."""
     shapes = net_shapes(net, input_shape)
     params = flops = 0

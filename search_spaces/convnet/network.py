@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from search_spaces.convnet.layers import ConvLayer, ConvLayers
 from search_spaces.convnet.shapes import Shape, net_shapes
-from search_spaces.convnet.spec import ConvLayer, ConvNet
 
 EPSILON = 1e-3  # that of Keras
 Convolve = Callable[[int, ConvLayer, tf.Tensor], tf.Tensor]
@@ -35,7 +35,7 @@ class ConvNetwork:
 
     def __init__(
         self,
-        net: ConvNet,
+        net: ConvLayers,
         input_shape: Shape,
         num_classes: int,
         *,

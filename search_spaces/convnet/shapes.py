@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from search_spaces.convnet.spec import ConvNet
+from search_spaces.convnet.layers import ConvLayers
 
 Shape = tuple[int, int, int]  # height, width, channels
 
@@ -33,7 +33,7 @@ class NetShapes:
     features: Shape
 
 
-def net_shapes(net: ConvNet, input_shape: Shape) -> NetShapes:
+def net_shapes(net: ConvLayers, input_shape: Shape) -> NetShapes:
     """'same' padding: a stride s makes n pixels ceil(n / s), and so does pooling with s = 2."""
     layers: list[LayerShapes] = []
     for layer in net.layers:

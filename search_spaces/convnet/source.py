@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search_spaces.convnet.cost import count
+from search_spaces.convnet.layers import ConvLayer, ConvLayers
 from search_spaces.convnet.shapes import Shape
-from search_spaces.convnet.spec import ConvLayer, ConvNet
 
 LINE_LENGTH = 120
 
@@ -47,7 +47,7 @@ if __name__ == "__main__":
 """
 
 
-def source(net: ConvNet, input_shape: Shape, num_classes: int, preprocessing: str = "") -> str:
+def source(net: ConvLayers, input_shape: Shape, num_classes: int, preprocessing: str = "") -> str:
     """The text of a Python file whose `build()` returns the model of `build.build`, with its weights in equal order.
 
     Args:

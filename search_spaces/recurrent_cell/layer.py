@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from search_spaces.recurrent_cell.spec import RecurrentCell
+from search_spaces.recurrent_cell.step import tree_step
+from search_spaces.recurrent_cell.tree import CellTree
 
 
 @keras.saving.register_keras_serializable("automl")
@@ -17,7 +18,7 @@ class TreeCell(keras.layers.Layer):
     """A cell for `keras.layers.RNN`, with two matrix products a step: all leaves read x at once, and all read h.
 
     Args:
-        cell: a `RecurrentCell`, or the JSON value of one.
+        cell: a `CellTree`, or the JSON value of one.
         units: size of h and of c.
         initializer: of both kernels.
 
@@ -26,19 +27,19 @@ class TreeCell(keras.layers.Layer):
         states: h and c, (batch, units) each.
 
     Weights: `kernel` (features, base * units) and `recurrent_kernel` (units, base * units), a block for each leaf in
-    the order of `RecurrentCell.leaf_order`. There are no biases, as in the published NASCell.
+    the order of `CellTree.leaf_order`. There are no biases, as in the published NASCell.
     """
 
     def __init__(
         self,
-        cell: RecurrentCell | dict[str, Any],
+        cell: CellTree | dict[str, Any],
         units: int,
         *,
         initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.cell = RecurrentCell(**cell) if isinstance(cell, dict) else cell
+        self.cell = CellTree(**cell) if isinstance(cell, dict) else cell
         self.units = units
         self.initializer = keras.initializers.get(initializer)
         self.state_size = [units, units]
@@ -53,7 +54,7 @@ class TreeCell(keras.layers.Layer):
     def call(self, inputs: Any, states: Sequence[Any], training: bool = False) -> tuple[Any, list[Any]]:
         state, memory = states
         products = ops.matmul(inputs, self.kernel), ops.matmul(state, self.recurrent_kernel)
-        state, memory = self.cell.step(*products, memory)
+        state, memory = tree_step(self.cell, *products, memory)
         return state, [state, memory]
 
     def get_config(self) -> dict[str, Any]:

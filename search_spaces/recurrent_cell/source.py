@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search_spaces.recurrent_cell.spec import CellNode, RecurrentCell
+from search_spaces.recurrent_cell.tree import CellNode, CellTree
 
 HEAD = '''\
 @keras.saving.register_keras_serializable("automl")
@@ -45,7 +45,7 @@ class TreeCell(keras.layers.Layer):
 '''
 
 
-def source(cell: RecurrentCell) -> str:
+def source(cell: CellTree) -> str:
     """The text of a class `TreeCell` that is this cell, with the weights of `layer.TreeCell`; it uses the names `keras`
     and `ops` (of `keras`). A model that was saved with the one loads with the other."""
     statements = []

@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from search_spaces.decisions import Choice, Decision
-from search_spaces.recurrent_cell.spec import ACTIVATIONS, COMBINATIONS, CellNode, RecurrentCell, check_base
+from search_spaces.recurrent_cell.spec import RecurrentCell
+from search_spaces.recurrent_cell.tree import ACTIVATIONS, COMBINATIONS, CellNode, check_base
 
 PAPER_COMBINATIONS = ("add", "multiply")
 PAPER_ACTIVATIONS = ("identity", "tanh", "sigmoid", "relu")

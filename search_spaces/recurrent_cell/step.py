@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from search_spaces.recurrent_cell.spec import RecurrentCell
+from search_spaces.recurrent_cell.tree import CellTree
 
 Tensor = Any
 
@@ -26,7 +26,7 @@ ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def tree_step(cell: RecurrentCell, x_products: Tensor, h_products: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+def tree_step(cell: CellTree, x_products: Tensor, h_products: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     """The next h and c, (batch, units) each.
 
     Args:
@@ -53,7 +53,7 @@ def tree_step(cell: RecurrentCell, x_products: Tensor, h_products: Tensor, memor
     return values[-1], next_memory
 
 
-def _leaves(cell: RecurrentCell, x_products: Tensor, h_products: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+def _leaves(cell: CellTree, x_products: Tensor, h_products: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
     """Of each leaf, the value before its activation (where it is read) and after: one operation for all leaves that do
     the same."""
     alike = groupby(cell.leaf_order, key=lambda index: (cell.nodes[index].combination, cell.nodes[index].activation))

@@ -20,7 +20,8 @@ from child_trainers.task import Task, fresh_start
 from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.worker import ClaimReport, Worker
 from db.records import Delivery, Fault, State
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.layers import ConvLayer
+from search_spaces.convnet.spec import ConvNet
 from search_spaces.decisions import Choice
 from search_spaces.space import Space
 

@@ -9,7 +9,8 @@ from child_trainers.devices import Compute
 from child_trainers.recipes import DIGITS, Recipe
 from child_trainers.task import Goal, Objective
 from child_trainers.tasks.image_classification import SHAPES, ImageClassification
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.layers import ConvLayer
+from search_spaces.convnet.spec import ConvNet
 
 NET = ConvNet((ConvLayer(3, 3, 8, (), pool=True), ConvLayer(3, 3, 16, (0,)), ConvLayer(1, 1, 8, (0, 1))))
 

@@ -22,7 +22,8 @@ from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, fresh_start
 from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.trainer import graphs_as_traced, weights_of
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.layers import ConvLayer
+from search_spaces.convnet.spec import ConvNet
 
 SECONDS = 10.0  # how long a test waits for what should come at once
 
@@ -518,7 +519,8 @@ sys.path.insert(0, sys.argv[1])
 from child_trainers.devices import Compute
 from child_trainers.recipes import Recipe
 from child_trainers.tasks.image_classification import ImageClassification
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.layers import ConvLayer
+from search_spaces.convnet.spec import ConvNet
 
 class Report:
     checkpoint = None

@@ -18,10 +18,12 @@ from child_trainers.devices import Compute
 from child_trainers.recipes import QUICK_TEXT, RECIPES, LanguageRecipe
 from child_trainers.task import Goal, Objective
 from child_trainers.tasks.language_modeling import LanguageModeling
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.layers import ConvLayer
+from search_spaces.convnet.spec import ConvNet
 from search_spaces.recurrent_cell.lstm import LSTM
 from search_spaces.recurrent_cell.named import NASCELL
-from search_spaces.recurrent_cell.spec import CellNode, RecurrentCell
+from search_spaces.recurrent_cell.spec import RecurrentCell
+from search_spaces.recurrent_cell.tree import CellNode
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -26,7 +26,8 @@ from child_trainers.networks import make_network
 from child_trainers.recipes import Recipe
 from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.image_training import DeviceData, ImageTrainer, scope_of
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.layers import ConvLayer
+from search_spaces.convnet.spec import ConvNet
 
 NET = ConvNet((ConvLayer(3, 3, 16, ()),))
 SMALLEST = ConvNet((ConvLayer(1, 1, 8, ()),))

@@ -11,8 +11,9 @@ from child_trainers.devices import FLOAT32, Compute
 from child_trainers.networks import KerasNetwork, make_network, set_weights
 from child_trainers.trainer import weights_of
 from db import blobs
+from search_spaces.convnet.layers import ConvLayer
 from search_spaces.convnet.network import ConvNetwork
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.spec import ConvNet
 
 SHAPE, CLASSES = (5, 4, 2), 3
 DEEP = ConvNet(tuple(ConvLayer(1, 1, 2, (index - 1,) if index else ()) for index in range(12)))

@@ -4,7 +4,8 @@ import random
 import pytest
 
 from search_spaces.convnet.canonical import canonical_order
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.layers import ConvLayer
+from search_spaces.convnet.spec import ConvNet
 from search_spaces.walk import canonical_hash
 
 

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from search_spaces.convnet.layers import ConvLayer
 from search_spaces.convnet.space import PRESETS, SCHEDULES, convnet, depth_schedule
-from search_spaces.convnet.spec import ConvLayer, ConvNet
+from search_spaces.convnet.spec import ConvNet
 from search_spaces.decisions import Choice, Links
 from search_spaces.space import Space
 from search_spaces.walk import Walk, replay

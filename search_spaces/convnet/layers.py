@@ -1,0 +1,70 @@
+"""The layers of a convolutional network as plain data: what is built, counted, trained and written down."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvLayer:
+    """A convolution with 'same' padding, batch normalization and ReLU.
+
+    Attributes:
+        filter_height: pixels.
+        filter_width: pixels.
+        num_filters: output channels.
+        inputs: indices of earlier layers, ascending, whose outputs are concatenated in depth; none means the image.
+        stride_height: pixels.
+        stride_width: pixels.
+        pool: a 2 x 2 max pooling of stride 2 with 'same' padding follows.
+    """
+
+    filter_height: int
+    filter_width: int
+    num_filters: int
+    inputs: tuple[int, ...]
+    stride_height: int = 1
+    stride_width: int = 1
+    pool: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(self.inputs))  # a spec read from JSON has a list
+        for name in ("filter_height", "filter_width", "num_filters", "stride_height", "stride_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} of a convolutional layer is {getattr(self, name)}; it must be 1 or more.")
+
+    @property
+    def label(self) -> tuple[int, ...]:
+        """All that the layer is, without its place in the network."""
+        return (
+            self.filter_height,
+            self.filter_width,
+            self.num_filters,
+            self.stride_height,
+            self.stride_width,
+            int(self.pool),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvLayers:
+    """Layers of which each reads earlier ones; what no layer reads goes to the classifier."""
+
+    layers: tuple[ConvLayer, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers:
+            raise ValueError("A convolutional network needs at least one layer, got none.")
+        for index, layer in enumerate(self.layers):
+            if list(layer.inputs) != sorted(set(layer.inputs)) or not all(0 <= i < index for i in layer.inputs):
+                raise ValueError(
+                    f"Layer {index} reads the layers {layer.inputs}; inputs are indices of earlier layers "
+                    "(from 0), ascending and each once."
+                )
+
+    @property
+    def dangling(self) -> tuple[int, ...]:
+        """Indices of the layers that no layer reads, ascending. The last layer is always one of them."""
+        read = {source for layer in self.layers for source in layer.inputs}
+        return tuple(index for index in range(len(self.layers)) if index not in read)

@@ -1,0 +1,131 @@
+"""The tree of a recurrent cell as plain data: what is computed, drawn and written down."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+COMBINATIONS = ("add", "multiply", "max")  # of two inputs; all of them commute, which `canonical` relies on
+ACTIVATIONS = ("identity", "tanh", "sigmoid", "relu", "sin")
+BASES = (2, 4, 8, 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class CellNode:
+    """One node: `activation(left combination right)`."""
+
+    combination: str
+    activation: str
+
+    def __post_init__(self) -> None:
+        if self.combination not in COMBINATIONS:
+            raise ValueError(f"A combination is one of {', '.join(COMBINATIONS)}, not {self.combination!r}.")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"An activation is one of {', '.join(ACTIVATIONS)}, not {self.activation!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class CellTree:
+    """A recurrent cell: a complete binary tree from the input x and the state h to the next h, with a memory c.
+
+        leaf i:      a_i = activation((x W_i) combination (h U_i))
+        inner node:  a_i = activation(left combination right), without weights
+        injection:   a_k = activation(a_k combination c), once node k = injection_node is computed
+        next h:      the root's value
+        next c:      what node j = memory_node combines, before its activation
+
+    Nodes are numbered level by level, leaves first, so the root is the last; the inputs of inner node i of a tree with
+    b leaves are nodes 2(i - b) and 2(i - b) + 1.
+
+    Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.4.
+    """
+
+    nodes: tuple[CellNode, ...]
+    injection: CellNode
+    memory_node: int
+    injection_node: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", tuple(_node(node) for node in self.nodes))
+        object.__setattr__(self, "injection", _node(self.injection))
+        if len(self.nodes) % 2 == 0:
+            raise ValueError(f"A tree of {len(self.nodes)} nodes is not complete; base b takes 2b - 1.")
+        check_base(self.base)
+        for name in ("memory_node", "injection_node"):
+            if not 0 <= getattr(self, name) < len(self.nodes):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; the nodes of this cell are 0 to {len(self.nodes) - 1}."
+                )
+
+    @property
+    def base(self) -> int:
+        """The number of leaves, each of which has a pair of weight matrices."""
+        return (len(self.nodes) + 1) // 2
+
+    @property
+    def leaf_order(self) -> list[int]:
+        """The leaves in the order in which their weights stand in one matrix: leaves that do the same side by side, so
+        that one operation does it for all of them."""
+        alike = [
+            (COMBINATIONS.index(node.combination), ACTIVATIONS.index(node.activation))
+            for node in self.nodes[: self.base]
+        ]
+        return sorted(range(self.base), key=lambda index: (alike[index], index))
+
+    @property
+    def num_products(self) -> int:
+        """How many products of the input, and of the state, one step takes."""
+        return self.base
+
+    biased = False
+
+    def inputs(self, index: int) -> tuple[int, int] | None:
+        """The two nodes that an inner node reads; None for a leaf."""
+        first = 2 * (index - self.base)
+        return (first, first + 1) if first >= 0 else None
+
+    def levels(self) -> Iterator[range]:
+        """The nodes of each level, leaves first."""
+        first, size = 0, self.base
+        while size:
+            yield range(first, first + size)
+            first, size = first + size, size // 2
+
+    def equations(self) -> list[str]:
+        """The cell as one assignment a line, in the order in which it is computed."""
+        lines = []
+        for index, node in enumerate(self.nodes):
+            left, right = (f"a{source}" for source in self.inputs(index) or (0, 0))
+            if self.inputs(index) is None:
+                left, right = f"x W{index}", f"h U{index}"
+            inside = combined(node.combination, left, right)
+            if index == self.memory_node:
+                lines.append(f"next c = {inside}")
+                inside = "next c"
+            lines.append(f"a{index} = {activated(node.activation, inside)}")
+            if index == self.injection_node:
+                inside = combined(self.injection.combination, f"a{index}", "c")
+                lines.append(f"a{index} = {activated(self.injection.activation, inside)}")
+        lines.append(f"next h = a{len(self.nodes) - 1}")
+        return lines
+
+
+def check_base(base: Any) -> None:
+    """Raises ValueError where a tree cannot have so many leaves."""
+    if type(base) is not int or base not in BASES:
+        raise ValueError(f"base is {base!r}; a complete tree has 2, 4, 8 or 16 leaves.")
+
+
+def _node(node: Any) -> CellNode:
+    return CellNode(**node) if isinstance(node, dict) else node  # a spec read from JSON has dicts
+
+
+def combined(combination: str, left: str, right: str) -> str:
+    """The combination of two expressions, as people write it."""
+    return {"add": f"{left} + {right}", "multiply": f"{left} * {right}", "max": f"max({left}, {right})"}[combination]
+
+
+def activated(activation: str, inside: str) -> str:
+    """The activation of an expression, as people write it."""
+    return inside if activation == "identity" else f"{activation}({inside})"
