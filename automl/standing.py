@@ -89,7 +89,8 @@ class Standing:
         elif budget is not None and self.num_trained + len(self.running) >= budget:
             reason = f"the budget of {budget} children is reached"
         elif self.running:
-            reason = f"{len(self.running)} are running and every worker is busy"
+            are = "is" if len(self.running) == 1 else "are"
+            reason = f"{len(self.running)} {are} running and every worker is busy"
         else:
             reason = "no worker is ready yet"
         return f"{ready} ready: {reason}"

@@ -94,6 +94,7 @@ def running(number=3, **fields):
         ("stopping", {"ready": 5}, 1, "5 ready: the search is stopping"),
         ("running", {"ready": 5, "trained": 8}, 2, "5 ready: the budget of 10 children is reached"),
         ("running", {"ready": 5, "trained": 7}, 2, "5 ready: 2 are running and every worker is busy"),
+        ("running", {"ready": 5, "trained": 7}, 1, "5 ready: 1 is running and every worker is busy"),
         ("running", {"ready": 8}, 0, "8 ready: no worker is ready yet"),
     ],
 )
