@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from automl.settings import completed, task_options
 from automl.stored import load_experiment
 from child_trainers.checkpoints import Checkpoint
+from child_trainers.task import Record
 from child_trainers.tasks import recipes_of
 from db import blobs
 from db.records import Child, Search, Training
@@ -22,19 +22,17 @@ from search_spaces.walk import canonical_json
 Progress = Callable[[int, int, Mapping[str, float]], None]  # seed, epoch, its metrics
 
 
-@dataclasses.dataclass
-class TrainReport:
+class TrainReport(Record):
     """Tells a person of every epoch."""
 
-    seed: int
-    progress: Progress
-    checkpoint: Checkpoint | None
+    def __init__(self, seed: int, progress: Progress, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        self._seed = seed
+        self._progress = progress
 
     def __call__(self, epoch: int, **metrics: float) -> None:
-        self.progress(self.seed, epoch, metrics)
-
-    def follow(self, steps_done: Callable[[], int]) -> None:
-        pass
+        super().__call__(epoch, **metrics)
+        self._progress(self._seed, epoch, metrics)
 
 
 def full_recipe(space: str, task: str) -> str | None:

@@ -95,6 +95,7 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
         )
     experiment.task.prepare()  # wrong data must leave no search behind
     settings["task"]["fingerprint"] = experiment.task.fingerprint
+    settings["task"]["constants"] = experiment.task.constants()  # a recipe may be another in a later version
     _cost_function(experiment, Limits(**settings["limits"]))
     _make_controller(settings, experiment, asked.seed, batch_size)
     store.create_search(

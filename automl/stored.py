@@ -20,7 +20,8 @@ def load_experiment(search: Search, **task_changes: Any) -> Experiment:
         task_changes: settings of the task that take the place of the stored ones: `recipe`, `options`.
     """
     settings = _settings(search, ("space", "task"))
-    return make_experiment({**settings, "task": {**settings["task"], **task_changes}})
+    constants = {"constants": None} if "recipe" in task_changes else {}  # those of the recipe that the search has
+    return make_experiment({**settings, "task": {**settings["task"], **constants, **task_changes}})
 
 
 def load_space(search: Search) -> Space:

@@ -19,7 +19,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from printed import PrintedRecord
 
 import automl
@@ -53,14 +52,12 @@ def main() -> None:
             pool.submit(trained, name, cells[name], seed, arguments.epochs, arguments.folder) for name, seed in asked
         ]
         found = [future.result() for future in running]
-    print(f"\n| cell | units | parameters | val_perplexity, {arguments.seeds} seeds | test_perplexity | seconds |")
-    print("|---|---|---|---|---|---|")
+    print(f"\n| cell | units | parameters | val_perplexity, {arguments.seeds} seeds | test_perplexity |")
+    print("|---|---|---|---|---|")
     for name in arguments.cells:
         runs = [run for (other, _), run in zip(asked, found, strict=True) if other == name]
         columns = [", ".join(f"{run[key]:.2f}" for run in runs) for key in ("val_perplexity", "test_perplexity")]
-        seconds = float(np.mean([run["seconds"] for run in runs]))
-        size = f"{runs[0]['units']} | {runs[0]['parameters']:,}"
-        print(f"| {name} | {size} | {' | '.join(columns)} | {seconds:.0f} |")
+        print(f"| {name} | {runs[0]['units']} | {runs[0]['parameters']:,} | {' | '.join(columns)} |")
 
 
 def best_cell(search: str, store: str | None) -> Any:
@@ -78,19 +75,22 @@ def trained(name: str, cell: Any, seed: int, epochs: int, folder: Path) -> dict[
     from child_trainers.tasks.language_modeling import LanguageModeling
 
     path = folder / f"{name}-{seed}.json"
-    if path.exists():
-        return dict(json.loads(path.read_text()))
     whole = {"epochs": epochs, "num_train": None, "num_validation": None}
     recipe = LanguageRecipe(**(RECIPES["ptb"]["quick"] | whole))
     compute = Compute(default_precision([]))
     task = LanguageModeling("ptb", recipe, data_dir=Path(os.environ["AUTOML_DATA"]), compute=compute)
-    checkpoint = Checkpoint(path.with_suffix(".checkpoint"), f"{cell} {seed} {task.describe()}")
+    identity = f"{cell} {seed} {task.describe()}"
+    if path.exists() and (before := json.loads(path.read_text()))["identity"] == identity:
+        return dict(before)
+    checkpoint = Checkpoint(path.with_suffix(".checkpoint"), identity)
     outcome = task.evaluate(cell, seed=seed, report=PrintedRecord(f"{name} {seed}", checkpoint))
     tested = task.test(task.model(cell, dict(outcome.weights or {})), cell)
     counted = task.count(cell)
     assert counted is not None
-    found = {**outcome.metrics, **tested, "parameters": counted[0], "seconds": sum(outcome.seconds.values())}
-    path.write_text(json.dumps(found))
+    found = {"identity": identity, "parameters": counted[0], **outcome.metrics, **tested}
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(found))
+    beside.replace(path)
     checkpoint.remove()
     return found
 

@@ -10,7 +10,7 @@ section 4.2, control 2.
 import argparse
 
 import numpy as np
-from searching import trained_children
+from searching import searched_children
 
 OPTIONS = ("task.num_train=20000", "task.vocabulary_size=1000", "task.num_validation=5000", "task.parameters=150000")
 
@@ -26,7 +26,7 @@ def main() -> None:
     tops: dict[str, list[list[float]]] = {"reinforce": [], "random": []}
     for seed in range(arguments.seeds):
         for controller, found in tops.items():
-            trained = trained_children(
+            children = searched_children(
                 arguments.children,
                 space="recurrent-cell",
                 preset="paper",
@@ -37,10 +37,11 @@ def main() -> None:
                 seed=seed,
                 workers=arguments.workers,
             )
+            trained = [child for child in children if child.state == "trained"][: arguments.children]
             in_order = [(child.metrics or {})["val_perplexity"] for child in trained]
             best = np.sort(in_order)
             found.append([float(best[:count].mean()) for count in (1, 5, 15)])
-            failed = trained[-1].number + 1 - len(trained)
+            failed = sum(child.state == "failed" for child in children)
             seconds = np.mean([child.seconds or 0.0 for child in trained])
             figures = " | ".join(f"{value:.1f}" for value in (*found[-1], np.median(in_order[-30:])))
             print(f"| {controller} | {seed} | {figures} | {failed} | {seconds:.1f} |", flush=True)

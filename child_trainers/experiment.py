@@ -130,7 +130,7 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
     space = settings["space"]["name"]
     tasks, recipes = tasks_of(space), recipes_of(space, name)
     make = pkgutil.resolve_name(tasks[known("task", kind_of(name), tasks)])
-    constants = recipes[known("recipe", chosen["recipe"] or next(iter(recipes)), recipes)]
+    constants = chosen.get("constants") or recipes[known("recipe", chosen["recipe"] or next(iter(recipes)), recipes)]
     fields = [field.name for field in dataclasses.fields(make.recipe_kind)]
     for option in chosen["options"]:
         known("task option", option, fields)

@@ -306,7 +306,7 @@ QUICK_TEXT: dict[str, Any] = {
 QUICK_PTB: dict[str, Any] = {"parameters": 1_500_000, "vocabulary_size": None, "sampled_types": 500}
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {  # of each task: the first is the default, the last the fullest
-    "digits": {"default": DIGITS, "full": DIGITS | FULL | {"num_train": None}},
+    "digits": {"default": DIGITS, "full": DIGITS | FULL | {"num_train": None, "batch_size": 32}},
     "cifar10": {"quick": QUICK, "paper": PAPER},
     "npz": {"default": OWN, "full": OWN | FULL},
     "ptb": {"quick": QUICK_TEXT | QUICK_PTB, "small": SMALL_LSTM, "paper": PAPER_TEXT},

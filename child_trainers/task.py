@@ -160,6 +160,10 @@ class Task(abc.ABC):
         """Parameters of a child and FLOPs for one input of it, or None where they cannot be told."""
         return None
 
+    def constants(self) -> dict[str, Any] | None:
+        """Those of the recipe, as JSON values; None where there is none."""
+        return None
+
     def describe(self) -> dict[str, Any]:
         """What a person should know of how children are trained."""
         return {}

@@ -109,7 +109,8 @@ class Trainer(abc.ABC):
     def _phase(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
-            yield
+            with graphs_as_traced():
+                yield
         finally:
             self.seconds[name] += time.perf_counter() - began
 
@@ -118,7 +119,7 @@ class Trainer(abc.ABC):
 def graphs_as_traced() -> Iterator[None]:
     """Within it, TensorFlow runs graphs on a processor without rewriting them first: that takes a quarter of a second
     for a small network and more than one for a cell, and what it finds in graphs like ours gains nothing. On a GPU it
-    chooses layouts, and goes on."""
+    chooses layouts, and goes on. A population's graphs are rewritten: that is once in a worker's life."""
     options = tf.config.optimizer
     before = options.get_experimental_options().get("disable_meta_optimizer", False)
     if not tf.config.list_logical_devices("GPU"):
@@ -165,9 +166,8 @@ def train_epochs(trainer: Trainer, report: Report, objective: Objective, *, coun
         return max(counting, key=lambda epoch: (sign * history[epoch - 1][objective.metric], -epoch), default=0)
 
     for epoch in range(len(history) + 1, objective.epochs + 1):
-        with graphs_as_traced():
-            train_loss = trainer.train_epoch(epoch - 1)
-            history.append(trainer.metrics() | {"loss": train_loss})
+        train_loss = trainer.train_epoch(epoch - 1)
+        history.append(trainer.metrics() | {"loss": train_loss})
         if best_epoch() == epoch:
             best_weights = weights_of(trainer.network)
         due = epoch < objective.epochs and time.perf_counter() - saved > CHECKPOINT_SECONDS

@@ -274,7 +274,9 @@ def stop(name: Name, store: StoreOption = None) -> None:
 @app.command()
 def propose(
     name: Name,
-    spec: Annotated[Path | None, typer.Option(help="JSON file: a spec as export writes it, or decisions.")] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="File: a spec as export writes it, decisions, or an update rule's text.")
+    ] = None,
     tokens: Annotated[str | None, typer.Option(help="The child's tokens: 0,2,1,…")] = None,
     store: StoreOption = None,
 ) -> None:

@@ -22,6 +22,7 @@ from automl.running import (
     run_search,
 )
 from automl.settings import Asked, completed, from_toml
+from automl.stored import load_space
 from child_trainers.recipes import OF_UPDATES
 from db.records import Search, SearchState
 from db.store import Store
@@ -99,7 +100,7 @@ def _describe(store: Store, name: str, view: View) -> None:
 
     search = store.search(name)
     constants = make_task(completed(search.settings)).describe()
-    unused = OF_UPDATES if search.space == "joint" else ()
+    unused = OF_UPDATES if hasattr(load_space(search).survey()[0].spec, "optimizer") else ()
     told = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None and key not in unused)
     view.note(f"Space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     if told:

@@ -86,11 +86,12 @@ def make_text(
         # The unknown is counted as one of them, so that the size is that of the model.
         known = known[: None if vocabulary_size is None else vocabulary_size - 1]
         frequency = len(parts["train"]) - sum(counts[token] for token in known)
-        if frequency > MAX_UNKNOWN * len(parts["train"]):
+        if len(known) < len(counts) and frequency > MAX_UNKNOWN * len(parts["train"]):
+            characters = ", or read it as --set task.level=character" if level == "word" else ""
             raise DataError(
                 f"{name} has {len(counts):,} different {level}s, and {frequency / len(parts['train']):.0%} of its text "
                 f"are none of the {len(known):,} most frequent, so a model would learn little of it; raise "
-                "task.vocabulary_size, or read it as --set task.level=character."
+                f"task.vocabulary_size{characters}."
             )
         known = sorted([*known, UNKNOWN], key=lambda token: (-counts.get(token, frequency), token))
     place = {token: index for index, token in enumerate(known)}

@@ -72,10 +72,13 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
     def warm_up(self) -> None:
         _ = self.device_data
 
+    def constants(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.recipe)
+
     def describe(self) -> dict[str, Any]:
         compute = {"precision": self._compute.precision}
         if self._compute.xla:
             compute["xla"] = "on"
         if self._compute.devices > 1:
             compute["devices"] = str(self._compute.devices)
-        return {"data": self.name} | dataclasses.asdict(self.recipe) | compute
+        return {"data": self.name} | self.constants() | compute

@@ -104,8 +104,11 @@ class RuleTask(Task, Generic[Network]):
     def same(self, found: float, stored: float) -> bool:
         return self.network.same(found, stored)
 
+    def constants(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.recipe)
+
     def describe(self) -> dict[str, Any]:
-        return {"data": self.network.name} | dataclasses.asdict(self.recipe)
+        return {"data": self.network.name} | self.constants()
 
     @abc.abstractmethod
     def _network(self, name: str, recipe: Any, **data: Any) -> Network:

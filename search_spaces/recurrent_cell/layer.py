@@ -39,7 +39,7 @@ class TreeCell(keras.layers.Layer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.cell = CellTree(**cell) if isinstance(cell, dict) else cell
+        self.cell = CellTree(**(cell if isinstance(cell, dict) else dataclasses.asdict(cell)))
         self.units = units
         self.initializer = keras.initializers.get(initializer)
         self.state_size = [units, units]

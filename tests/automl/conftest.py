@@ -14,7 +14,7 @@ from command_line import MINE, Ran, clean_environment, run_automl
 from automl.cli.app import main
 
 # Quick children on real digits.
-QUICK = ("--set", "task.epochs=1", "--set", "task.num_train=512", "--fix", "depth=3", "--fix", "layer*/num_filters=8")
+QUICK = ("--set", "task.epochs=1", "--set", "task.num_train=320", "--fix", "depth=3", "--fix", "layer*/num_filters=8")
 
 
 @pytest.fixture(autouse=True)

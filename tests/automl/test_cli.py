@@ -59,7 +59,7 @@ def test_what_a_search_says(digits):
     assert lines[0] == "Preparing the search 'digits' in sqlite:///automl.db"
     assert "Space convnet, task digits, controller reinforce, seed 0" in lines
     told = next(line for line in lines if line.startswith("Each child: "))
-    assert "data digits" in told and "epochs 1" in told and "num_train 512" in told
+    assert "data digits" in told and "epochs 1" in told and "num_train 320" in told
     assert any(line.split()[:2] == ["child", "reward"] for line in lines)
     assert lines[-2:] == ["Done: 3 children trained.", "Go further with: automl resume digits --children 6"]
     assert "\x1b" not in ran.out
@@ -80,7 +80,7 @@ def test_show(automl, copied):
     shown = automl("show", "digits", "--json").json
     with contextlib.closing(Store(str(copied), readonly=True)) as store:
         assert shown["digest"] == store.digest(store.search("digits").id)
-    assert shown["settings"]["task"]["options"] == {"epochs": 1, "num_train": 512}
+    assert shown["settings"]["task"]["options"] == {"epochs": 1, "num_train": 320}
     assert shown["settings"]["narrowing"]["fix"] == ["depth=3", "layer*/num_filters=8"]
     (segment,) = shown["segments"]
     assert (segment["children"], segment["workers"], segment["ending"]) == (3, 1, "finished")

@@ -18,7 +18,7 @@ from db.store import Store
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-QUICK = ("--set", "epochs=1", "--set", "num_train=512", "--threads", "1")
+QUICK = ("--set", "epochs=1", "--set", "num_train=320", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_json(automl, store):
     shown = automl("train", "digits", "--seeds", "2", *QUICK, "--json").json
     assert [run["seed"] for run in shown] == [0, 1]
     assert [run["metrics"] for run in shown] == [training.metrics for training in trainings]
-    assert all(run["recipe"]["options"] == {"epochs": 1, "num_train": 512} for run in shown)
+    assert all(run["recipe"]["options"] == {"epochs": 1, "num_train": 320} for run in shown)
     assert automl("export", "digits", "--format", "json", "--to", "best.json").code == 0
     document = json.loads(store.with_name("best.json").read_text())
     assert [run["metrics"] for run in document["trainings"]] == [run["metrics"] for run in shown]

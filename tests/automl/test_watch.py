@@ -244,6 +244,8 @@ def test_what_cannot_be_proposed(propose, searched):
     assert propose("--tokens", "0,0,0,0,0,0").error.startswith("1 of 6 tokens are left over after the last decision. ")
     assert propose("--spec", "none.json").error == "none.json cannot be read: No such file or directory."
     assert propose(spec="{").error.startswith("spec.json is not JSON: ")
+    (searched / "latin.txt").write_bytes(b"caf\xe9")
+    assert propose("--spec", "latin.txt").error == "latin.txt is not UTF-8 text."
     assert propose(spec=[3, 3, 3, 3, 3]).error.startswith("A spec of this space is a JSON object with a value for ")
     whole = {f"digit{index}": 3 for index in range(5)}
     assert propose(spec=whole | {"digit3": 7}).error == "'digit3' cannot be 7; it is one of 0, 1, 2, 3."

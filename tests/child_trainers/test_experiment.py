@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 
 from child_trainers.experiment import known, make_experiment, make_space, make_task
 from child_trainers.process import ROOT
+from child_trainers.recipes import DIGITS
 from child_trainers.task import FunctionTask
 from child_trainers.user_files import UserFileError
 from search_spaces.decisions import Choice
@@ -95,7 +97,15 @@ def test_options_override_the_preset_and_the_recipe(settings_of):
     settings = settings_of(space__options={"depths": [4, 9]}, task__options={"epochs": 7, "augment": True})
     assert make_space(settings).walk(0).decision.options == (4, 9)
     recipe = make_task(settings).recipe
-    assert (recipe.epochs, recipe.augment, recipe.batch_size) == (7, True, 32)
+    assert (recipe.epochs, recipe.augment, recipe.batch_size) == (7, True, DIGITS["batch_size"])
+
+
+def test_constants_that_were_stored_stand_for_those_of_the_recipe(settings_of):
+    task = make_task(settings_of(task__options={"epochs": 7}))
+    constants = json.loads(json.dumps(task.constants())) | {"batch_size": 48}
+    again = make_task(settings_of(task__constants=constants, task__options={"num_train": 100})).recipe
+    assert (again.epochs, again.batch_size, again.num_train) == (7, 48, 100)
+    assert again.learning_rate == task.recipe.learning_rate
 
 
 def test_narrowing(settings_of):

@@ -21,7 +21,7 @@ from child_trainers.process import ROOT
 from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, fresh_start
 from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.trainer import graphs_as_traced, weights_of
+from child_trainers.trainer import weights_of
 from search_spaces.convnet.layers import ConvLayer
 from search_spaces.convnet.spec import ConvNet
 
@@ -565,12 +565,16 @@ def test_a_child_trained_third_in_a_worker_equals_the_same_child_alone(compute):
     assert reward == metrics["val_accuracy"] ** 3 and len(rows) == 2 and metrics["traces"] == 2
 
 
-def test_graphs_are_left_as_traced_only_while_a_child_is_trained():
-    def rewritten():
-        return not tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+def rewriting_is_off():
+    return bool(tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False))
 
-    assert rewritten()
-    with pytest.raises(KeyError), graphs_as_traced():
-        assert not rewritten()
-        raise KeyError
-    assert rewritten()
+
+@pytest.mark.parametrize("devices, off", [([], True), (["GPU:0"], False)])
+def test_on_a_processor_graphs_are_run_as_traced_while_a_child_is_trained(monkeypatch, devices, off):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices)
+    trainer = ImageTrainer(OwnNetwork(), random_data(), Recipe(epochs=1, batch_size=8, augment=False), seed=0)
+    found = []
+    compiled = trainer._epoch()
+    monkeypatch.setattr(trainer, "_epoch", lambda: lambda epoch: found.append(rewriting_is_off()) or compiled(epoch))
+    trainer.train_epoch(0)
+    assert found == [off] and not rewriting_is_off()

@@ -74,6 +74,8 @@ def test_too_many_types_are_refused_with_the_way_out(tmp_path):
         "would learn little of it; raise task.vocabulary_size, or read it as --set task.level=character."
     )
     assert len(load_text(path, level="character", vocabulary_size=None).vocabulary) == 13
+    with pytest.raises(DataError, match=r"different characters, .* raise task\.vocabulary_size\.$"):
+        load_text(path, level="character", vocabulary_size=2)
 
 
 def test_a_person_s_text_in_tenths(tmp_path):

@@ -16,7 +16,7 @@ from search_spaces.recurrent_cell.lstm import LSTM
 from search_spaces.recurrent_cell.named import NASCELL
 from search_spaces.recurrent_cell.space import PRESETS, recurrent_cell
 from search_spaces.recurrent_cell.spec import RecurrentCell
-from search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode
+from search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode, CellTree
 from search_spaces.space import Space
 from search_spaces.walk import canonical_json, spec_to_json
 
@@ -170,7 +170,7 @@ def test_a_cell_works_in_an_rnn_and_is_saved_with_it(tmp_path):
     model.save(path)
     loaded = keras.models.load_model(path)
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
-    assert dataclasses.asdict(loaded.layers[-1].cell.cell) == dataclasses.asdict(cell)
+    assert loaded.layers[-1].cell.cell == model.layers[-1].cell.cell == CellTree(**dataclasses.asdict(cell))
 
 
 @pytest.mark.parametrize("base", BASES)
