@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.running import versions
+from automl.wording import counted
 from child_trainers.devices import default_workers, visible_gpus
 from db.owner import Owner
 from db.records import SearchState, State, StoreError
@@ -57,8 +58,8 @@ def _installation() -> Finding:
 def _devices() -> Finding:
     gpus = visible_gpus()
     number = default_workers(len(gpus))
-    found = f"{len(gpus)} GPUs, {os.cpu_count()} cores; a search starts {number} worker{'s' * (number != 1)}"
-    return Finding("devices", True, found)
+    there = f"{counted(len(gpus), 'GPU')}, {counted(os.cpu_count() or 1, 'core')}"
+    return Finding("devices", True, f"{there}; a search starts {counted(number, 'worker')}")
 
 
 def _data(data_dir: str | None) -> Finding:
@@ -82,15 +83,15 @@ def _search(store: Store, name: str) -> Finding:
         owner = Owner(**search.owner)
         if not owner.is_gone():
             return Finding(subject, True, f"running in {owner}: {standing}")
-        running = counts[State.RUNNING]
+        waiting = counted(counts[State.RUNNING], "running child", "running children")
         return Finding(
             subject,
             False,
             f"its coordinator ({owner}) died: {standing}",
-            f"automl resume {name} takes it over at once and readies {running} running children",
+            f"automl resume {name} takes it over at once and readies {waiting}",
         )
     if search.state == SearchState.PAUSED:
         cause = f" ({search.cause})" if search.cause else ""
-        goal = "" if search.budget is None else f" to {search.budget} children"
+        goal = "" if search.budget is None else f" to {counted(search.budget, 'child', 'children')}"
         return Finding(subject, True, f"paused{cause}: {standing}; automl resume {name} goes on{goal}")
     return Finding(subject, True, f"{search.state}: {standing}; automl resume {name} --children N goes further")

@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
+from automl.wording import counted
 from db.records import Child, EndingCount, Search, SearchState, State
 from db.store import Store
 from search_spaces.recurrent_cell.spec import RecurrentCell
@@ -87,7 +88,7 @@ class Standing:
         elif state == SearchState.STOPPING:
             reason = "the search is stopping"
         elif budget is not None and self.num_trained + len(self.running) >= budget:
-            reason = f"the budget of {budget} children is reached"
+            reason = f"the budget of {counted(budget, 'child', 'children')} is reached"
         elif self.running:
             are = "is" if len(self.running) == 1 else "are"
             reason = f"{len(self.running)} {are} running and every worker is busy"

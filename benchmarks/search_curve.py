@@ -20,19 +20,20 @@ def main() -> None:
     search = store.search(arguments.name)
     began = store.segments(search.id)[0].started
     children = [child for child in store.children(search.id) if child.state == "trained"]
-    print(f"| children | minutes | mean reward | mean {arguments.metric} | best {arguments.metric} so far |")
+    print(f"| children | minutes | mean reward | mean {arguments.metric} | {arguments.metric} of the best so far |")
     print("|---|---|---|---|---|")
-    best = -np.inf
+    best = children[0]
     for part in np.array_split(np.arange(len(children)), min(10, len(children))):
         some = [children[index] for index in part]
         values = [child.metrics[arguments.metric] for child in some]
-        best = max(best, *values)
+        best = max(best, *some, key=lambda child: child.reward)
         minutes = max(child.finished - began for child in some) / 60
         rewards = np.mean([child.reward for child in some])
         numbers = f"{some[0].number} to {some[-1].number}"
-        print(f"| {numbers} | {minutes:.1f} | {rewards:.4f} | {np.mean(values):.4f} | {best:.4f} |")
-    top = store.top(search.id, 1)[0]
-    print(f"children={len(children)} best={best:.4f} reward={top.reward:.4f} child={top.number} params={top.params}")
+        reached = best.metrics[arguments.metric]
+        print(f"| {numbers} | {minutes:.1f} | {rewards:.4g} | {np.mean(values):.4f} | {reached:.4f} |")
+    told = f"best={reached:.4f} reward={best.reward:.4g} child={best.number} params={best.params}"
+    print(f"children={len(children)} {told}")
 
 
 if __name__ == "__main__":

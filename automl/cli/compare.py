@@ -15,6 +15,7 @@ from automl.results import store_address
 from automl.retraining import spread
 from automl.settings import task_options
 from automl.standing import figure, spec_line
+from automl.wording import counted
 from child_trainers.devices import quiet_native_start
 from child_trainers.optimizer_trial import Trial, make_optimizer
 from child_trainers.recipes import RATES
@@ -65,7 +66,7 @@ def compare_optimizers(
         if as_json:
             return
         told = "diverged" if "diverged" in found else f"{comparison.metric} {figure(found['best'])}"
-        epochs = f"{trial.recipe['epochs']} epoch{'s' if trial.recipe['epochs'] > 1 else ''}"
+        epochs = f"{counted(trial.recipe['epochs'], 'epoch')}"
         about = f"{trial.optimizer} at {trial.rate:g}, seed {trial.seed}, {epochs}"
         print(f"{done}/{count} {about}: {told} ({found['seconds']:.0f} s)", flush=True)
 

@@ -11,6 +11,7 @@ from typing import Any
 from automl.cli.tables import print_children, print_table
 from automl.results import store_address
 from automl.standing import Clerk, duration, early_endings, figure, spec_drawing, spec_line
+from automl.wording import counted
 from db.records import Search
 from db.store import Store
 
@@ -109,15 +110,15 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         print(f"  request {request.id}: {answer if request.child is None else f'is child {request.child}'}")
     print(f"  space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     print(
-        f"  {search.replicas} batch{'es' * (search.replicas > 1)} of {search.batch_size} in flight, "
-        f"{search.threads} thread{'s' * (search.threads > 1)} a worker"
+        f"  {counted(search.replicas, 'batch', 'batches')} of {search.batch_size} in flight, "
+        f"{counted(search.threads, 'thread')} a worker"
     )
     if search.refused:
         print("  draws refused: " + ", ".join(f"{count} {reason}" for reason, count in search.refused.items()))
     for segment in segments:
         length = "" if segment.ended is None else f", {duration(segment.ended - segment.started)}"
         changes = f", changed {', '.join(segment.changes)}" if segment.changes else ""
-        workers = f"{segment.workers} worker{'s' * (segment.workers != 1)}"
+        workers = counted(segment.workers, "worker")
         ending = f"{segment.ending or 'not ended'}{changes}"
         print(f"  run {segment.number} on {_date(segment.started)}{length}: {workers}, {ending}")
     learned = [step for step in steps if step.figures.get("probabilities")]

@@ -23,6 +23,7 @@ from automl.running import (
 )
 from automl.settings import Asked, completed, from_toml
 from automl.stored import load_space
+from automl.wording import counted
 from child_trainers.recipes import OF_UPDATES
 from db.records import Search, SearchState
 from db.store import Store
@@ -49,8 +50,8 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
         search = store.search(name)
         if run.children is not None and search.num_trained >= run.children:
             print(
-                f"{name} has trained {search.num_trained} of {run.children} children; nothing was changed. Go further "
-                f"with: {further_command(store, search)}"
+                f"{name} has trained {search.num_trained} of {counted(run.children, 'child', 'children')}; nothing was "
+                f"changed. Go further with: {further_command(store, search)}"
             )
             return
         view.note(f"Resuming the search {name!r} in {store}")
@@ -63,10 +64,10 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
     with contextlib.closing(Store(store_address(store_option))) as store:
         search = store.search(name)
         if not yes:
-            count = sum(store.counts(search.id).values())
+            children = counted(sum(store.counts(search.id).values()), "child", "children")
             if not sys.stdin.isatty():
-                raise ValueError(f"Deleting {name!r} with its {count} children needs --yes where nobody can be asked.")
-            if input(f"Delete {name!r} with its {count} children? [y/N] ").strip().lower() not in ("y", "yes"):
+                raise ValueError(f"Deleting {name!r} with its {children} needs --yes where nobody can be asked.")
+            if input(f"Delete {name!r} with its {children}? [y/N] ").strip().lower() not in ("y", "yes"):
                 print("Nothing was deleted.")
                 return
         store.delete(name)
@@ -151,6 +152,5 @@ def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
     elif ending.state == SearchState.EXHAUSTED:
         print(f"Done: {ending.cause}.")
     else:
-        children = "child" if search.num_trained == 1 else "children"
-        print(f"Done: {search.num_trained} {children} trained.")
+        print(f"Done: {counted(search.num_trained, 'child', 'children')} trained.")
         print(f"Go further with: {further_command(store, search)}")

@@ -11,6 +11,7 @@ from automl.cli.views import make_view
 from automl.loop import GRACE_SECONDS
 from automl.results import store_address
 from automl.running import INLINE_DEVICE
+from automl.wording import counted
 from db.records import Search, SearchState
 from db.store import Store
 
@@ -32,8 +33,7 @@ def watch(name: str, store_option: str | None, *, pause: Callable[[float], None]
             search = store.search(name)
         view.result()
         cause = f" ({search.cause})" if search.cause else ""
-        children = "child" if search.num_trained == 1 else "children"
-        print(f"{name} is {search.state}{cause}: {search.num_trained} {children} trained.")
+        print(f"{name} is {search.state}{cause}: {counted(search.num_trained, 'child', 'children')} trained.")
         _tell_of_death(store, search)
 
 
