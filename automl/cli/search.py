@@ -22,7 +22,6 @@ from automl.running import (
     run_search,
 )
 from automl.settings import Asked, completed, from_toml
-from automl.stored import load_space
 from automl.wording import counted
 from child_trainers.recipes import OF_UPDATES
 from db.records import Search, SearchState
@@ -97,11 +96,12 @@ def further_command(store: Store, search: Search) -> str:
 
 def _describe(store: Store, name: str, view: View) -> None:
     """Says how children will be trained, so that nobody takes a quick search for a full one."""
-    from child_trainers.experiment import make_task
+    from child_trainers.experiment import make_space, make_task
 
     search = store.search(name)
-    constants = make_task(completed(search.settings)).describe()
-    unused = OF_UPDATES if hasattr(load_space(search).survey()[0].spec, "optimizer") else ()
+    settings = completed(search.settings)
+    constants = make_task(settings).describe()
+    unused = OF_UPDATES if hasattr(make_space(settings).survey()[0].spec, "optimizer") else ()
     told = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None and key not in unused)
     view.note(f"Space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     if told:
