@@ -35,9 +35,17 @@ def test_a_block_that_ends_soon_waits_for_no_interval():
 
 
 def test_false_ends_it():
+    looked = threading.Event()
     beats = []
-    with Heartbeat(lambda: bool(beats.append(1)), interval=0.001):
+
+    def beat():
+        looked.wait(SECONDS)
+        beats.append(1)
+        return False
+
+    with Heartbeat(beat, interval=0.001):
         (thread,) = beating_threads()
+        looked.set()
         thread.join(SECONDS)
         assert not thread.is_alive()
     assert len(beats) == 1
