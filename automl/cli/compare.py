@@ -66,7 +66,7 @@ def compare_optimizers(
         if as_json:
             return
         told = "diverged" if "diverged" in found else f"{comparison.metric} {figure(found['best'])}"
-        epochs = f"{counted(trial.recipe['epochs'], 'epoch')}"
+        epochs = counted(trial.recipe["epochs"], "epoch")
         about = f"{trial.optimizer} at {trial.rate:g}, seed {trial.seed}, {epochs}"
         print(f"{done}/{count} {about}: {told} ({found['seconds']:.0f} s)", flush=True)
 

@@ -6,7 +6,6 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from child_trainers.devices import FLOAT32, Compute
@@ -35,8 +34,9 @@ class RuleTask(Task, Generic[Network]):
     Args:
         name: of the data, as for the task of networks on them.
         recipe: the constants of the sweep and of the training.
-        data_dir, goal, progress, fingerprint: as for the task of networks.
+        goal: another metric as the reward.
         compute: not used; rules are judged in float32, which is as fast for networks of this size.
+        data: where they lie and what they must be: the other arguments of `BuiltInTask`.
 
     Attributes:
         network: the task whose data, and whose measure, rules are judged by.
@@ -50,13 +50,11 @@ class RuleTask(Task, Generic[Network]):
         name: str,
         recipe: Any,
         *,
-        data_dir: Path | None = None,
         goal: Goal | None = None,
-        progress: Any = None,
-        fingerprint: str | None = None,
         compute: Compute = FLOAT32,
+        **data: Any,
     ) -> None:
-        self.network = self._network(name, recipe, data_dir=data_dir, progress=progress, fingerprint=fingerprint)
+        self.network = self._network(name, recipe, **data)
         self.recipe = recipe
         self.population = recipe.population
         self.metric = self.network.metric

@@ -327,7 +327,7 @@ def test_a_child_that_holds_too_much_memory_is_ended(new_pool, clock, deed):
     assert pool.tend()
     child = search.child(1)
     assert (child.state, child.fault) == (State.FAILED, Fault.OOM)
-    assert re.fullmatch(r"its worker held 0\.[3-5]\d GB where 0\.\d\d are allowed \(--worker-memory\)", child.message)
+    assert re.fullmatch(r"its worker held 0\.[3-5]\d GB where 0\.24 are allowed \(--worker-memory\)", child.message)
     (attempt,) = search.attempts(1)
     assert (attempt.fault, attempt.charged) == (Fault.OOM, True) and f"doing {deed}" in attempt.log
     with pytest.raises(ProcessLookupError):
