@@ -62,7 +62,7 @@ class Standing:
         parts.append(f"other {max(0.0, 1.0 - sum(shares.values())):.0%}")
         traces = [child.metrics["traces"] for child in told if child.metrics and "traces" in child.metrics]
         if traces:
-            parts.append(f"{sum(traces) / len(traces):.0f} traces a child")
+            parts.append(f"{counted(round(sum(traces) / len(traces)), 'trace')} a child")
         return ", ".join(parts)
 
     @property

@@ -57,13 +57,14 @@ class Nesterov:
         self.slots = {f"velocity/{name}": velocity for name, velocity in self._velocities.items()}
 
     def apply(self, gradients: Gradients, learning_rate: tf.Tensor) -> None:
+        momentum = tf.constant(self._momentum)  # once in a trace, not once for each variable
         for name, gradient in gradients.items():
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=self._trainable[name].handle,
                 accum=self._velocities[name].handle,
                 lr=learning_rate,
                 grad=gradient,
-                momentum=self._momentum,
+                momentum=momentum,
                 use_nesterov=True,
             )
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from child_trainers.image_training import VALIDATION_BATCH
+from child_trainers.image_training import VALIDATION_BATCH, cross_entropy
 from child_trainers.image_training import DeviceData as DeviceImages
 from child_trainers.language_model import LanguageModel, State, initial_weights, weight_shapes
 from child_trainers.language_training import DeviceText, step_gradients, text_loss
@@ -117,7 +117,7 @@ class ConvChild:
         with tf.GradientTape() as tape:
             tape.watch(weights)
             logits, batch_averages = self._pass(images, unflatten(weights, self.shapes), None)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            loss = cross_entropy(logits, labels)
         state = MOMENTUM * state + (1.0 - MOMENTUM) * batch_averages
         return loss, tape.gradient(loss, weights), state
 

@@ -67,7 +67,7 @@ class ConvNetwork:
         """Logits, float32 (batch, num_classes), normalized by the batch's own moments, which also move the averages.
 
         Args:
-            images: float32 (batch, height, width, channels).
+            images: float32 (batch, height, width, channels), of a batch whose size is known when this is traced.
         """
         return self._forward(tf.cast(images, self._dtype), self._train_layer)
 
@@ -114,14 +114,14 @@ class ConvNetwork:
             x, self.trainable[f"layer{index}_norm/gamma"], self.trainable[f"layer{index}_norm/beta"], epsilon=EPSILON
         )
         # The operation gives the unbiased variance; Keras averages the biased one.
-        count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
+        count = math.prod(x.shape[:3])
         self._move(f"layer{index}_norm/moving_mean", mean)
         self._move(f"layer{index}_norm/moving_variance", variance * ((count - 1.0) / count))
         return tf.cast(x, self._dtype)
 
     def _move(self, name: str, value: tf.Tensor) -> None:
         average = self.moving[name]
-        average.assign_add((1.0 - self._momentum) * (tf.stop_gradient(value) - average))
+        average.assign_add((1.0 - self._momentum) * (value - average))
 
     def _layer(self, index: int, layer: ConvLayer, x: tf.Tensor) -> tf.Tensor:
         # Normalization folded into the convolution: two passes over the maps fewer.
