@@ -7,7 +7,7 @@ from typing import Any
 
 from search_spaces.decisions import Choice, Decision
 from search_spaces.recurrent_cell.spec import RecurrentCell
-from search_spaces.recurrent_cell.tree import ACTIVATIONS, COMBINATIONS, CellNode, check_base
+from search_spaces.recurrent_cell.tree import ACTIVATIONS, COMBINATIONS, CellNode, check_base, levels
 
 PAPER_COMBINATIONS = ("add", "multiply")
 PAPER_ACTIVATIONS = ("identity", "tanh", "sigmoid", "relu")
@@ -34,15 +34,17 @@ def recurrent_cell(
     combinations = _some_of("combinations", combinations, COMBINATIONS)
     activations = _some_of("activations", activations, ACTIVATIONS)
 
-    def node(name: str) -> Generator[Decision, Any, CellNode]:
-        combination = yield Choice(f"{name}/combination", combinations, kind="combination")
-        activation = yield Choice(f"{name}/activation", activations, kind="activation")
+    def node(name: str, kind: str) -> Generator[Decision, Any, CellNode]:
+        combination = yield Choice(f"{name}/combination", combinations, kind=f"{kind}_combination")
+        activation = yield Choice(f"{name}/activation", activations, kind=f"{kind}_activation")
         return CellNode(combination, activation)
 
+    # Decisions of one level are of a kind: what suits the root, from which the state is read, does not suit the leaves.
     nodes = []
-    for index in range(2 * base - 1):
-        nodes.append((yield from node(f"node{index}")))
-    injection = yield from node("injection")
+    for level, indices in enumerate(levels(base)):
+        for index in indices:
+            nodes.append((yield from node(f"node{index}", f"level{level}")))
+    injection = yield from node("injection", "injection")
     places = tuple(range(len(nodes)))
     memory_node = yield Choice("memory_node", places, kind="memory_node")
     injection_node = yield Choice("injection_node", places, kind="injection_node")

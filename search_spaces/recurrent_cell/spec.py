@@ -23,11 +23,14 @@ class RecurrentCell(CellTree):
         values = {f"{name}/{field}": value for name, node in named.items() for field, value in node.items()}
         return values | {name: spec[name] for name in ("memory_node", "injection_node")}
 
-    def canonical(self) -> list[Any]:
+    def canonical(self) -> Any:
         """The tree as a nested JSON value: equal for cells that become each other by swapping inputs of inner nodes.
 
-        Combinations commute and the leaves' weights are drawn alike, so such cells are the same.
+        Combinations commute and the leaves' weights are drawn alike, so such cells are the same. So are, as children,
+        all cells whose state does not depend on the input: they know how frequent words are, and nothing else.
         """
+        if not self.reads_input:
+            return "reads no input"
 
         def subtree(index: int) -> list[Any]:
             node, inputs = self.nodes[index], self.inputs(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,21 @@ class CellNode:
             raise ValueError(f"A combination is one of {', '.join(COMBINATIONS)}, not {self.combination!r}.")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"An activation is one of {', '.join(ACTIVATIONS)}, not {self.activation!r}.")
+
+
+class Value(enum.IntEnum):
+    """What can be said of a value without computing it."""
+
+    ZERO = 0
+    CONSTANT = 1  # the same for every input
+    VARYING = 2  # or not known to be the same
+
+    def combined(self, combination: str, other: Value) -> Value:
+        product_of_zero = combination == "multiply" and Value.ZERO in (self, other)
+        return Value.ZERO if product_of_zero else max(self, other)
+
+    def activated(self, activation: str) -> Value:
+        return max(self, Value.CONSTANT) if activation == "sigmoid" else self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +101,33 @@ class CellTree:
         first = 2 * (index - self.base)
         return (first, first + 1) if first >= 0 else None
 
-    def levels(self) -> Iterator[range]:
-        """The nodes of each level, leaves first."""
-        first, size = 0, self.base
-        while size:
-            yield range(first, first + size)
-            first, size = first + size, size // 2
+    @property
+    def reads_input(self) -> bool:
+        """Whether the state ever depends on the input. It does not where products keep a state of zeros at zero.
+
+        Found by computing the cell on three kinds of values, step after step until they stay what they are.
+        """
+        state = memory = Value.ZERO
+        while True:
+            next_state, next_memory = self._next(state, memory)
+            if next_state <= state and next_memory <= memory:
+                return state is Value.VARYING
+            state, memory = max(state, next_state), max(memory, next_memory)
+
+    def _next(self, state: Value, memory: Value) -> tuple[Value, Value]:
+        values: list[Value] = []
+        next_memory = memory
+        for index, node in enumerate(self.nodes):
+            sources = self.inputs(index)
+            left, right = (Value.VARYING, state) if sources is None else (values[source] for source in sources)
+            inside = left.combined(node.combination, right)
+            if index == self.memory_node:
+                next_memory = inside
+            value = inside.activated(node.activation)
+            if index == self.injection_node:
+                value = value.combined(self.injection.combination, memory).activated(self.injection.activation)
+            values.append(value)
+        return values[-1], next_memory
 
     def equations(self) -> list[str]:
         """The cell as one assignment a line, in the order in which it is computed."""
@@ -109,6 +146,14 @@ class CellTree:
                 lines.append(f"a{index} = {activated(self.injection.activation, inside)}")
         lines.append(f"next h = a{len(self.nodes) - 1}")
         return lines
+
+
+def levels(base: int) -> Iterator[range]:
+    """The nodes of each level of a tree with so many leaves, leaves first."""
+    first, size = 0, base
+    while size:
+        yield range(first, first + size)
+        first, size = first + size, size // 2
 
 
 def check_base(base: Any) -> None:

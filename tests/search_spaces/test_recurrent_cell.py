@@ -16,7 +16,7 @@ from search_spaces.recurrent_cell.lstm import LSTM
 from search_spaces.recurrent_cell.named import NASCELL
 from search_spaces.recurrent_cell.space import PRESETS, recurrent_cell
 from search_spaces.recurrent_cell.spec import RecurrentCell
-from search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode, CellTree
+from search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode, CellTree, levels
 from search_spaces.space import Space
 from search_spaces.walk import canonical_json, spec_to_json
 
@@ -116,7 +116,7 @@ def test_a_step_is_what_the_definition_says(base):
 
 def test_nodes_are_numbered_level_by_level():
     cell = drawn(0, base=8)
-    assert [list(level) for level in cell.levels()] == [list(range(8)), [8, 9, 10, 11], [12, 13], [14]]
+    assert [list(level) for level in levels(8)] == [list(range(8)), [8, 9, 10, 11], [12, 13], [14]]
     assert [cell.inputs(index) for index in (7, 8, 11, 12, 13, 14)] == [
         None,
         (0, 1),
@@ -227,6 +227,53 @@ def test_all_other_small_cells_are_different_children():
     # A swap exchanges the leaves with their marks. Fixed by it: equal leaves, both marks on the root.
     fixed = sum(cell.nodes[0] == cell.nodes[1] and cell.memory_node == cell.injection_node == 2 for cell in cells)
     assert len(classes) == (144 + fixed) // 2 == (144 + 8) // 2
+
+
+BLIND = RecurrentCell(  # the second leaf is x U0 times a state of zeros, and so is the root
+    nodes=(CellNode("add", "tanh"), CellNode("multiply", "relu"), CellNode("multiply", "tanh")),
+    injection=CellNode("multiply", "tanh"),
+    memory_node=1,
+    injection_node=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "reads_input"),
+    [
+        ({}, False),
+        ({"memory_node": 0}, False),  # a memory that reads x, and only meets zeros
+        ({"memory_node": 0, "injection_node": 1}, False),
+        ({"memory_node": 0, "injection_node": 1, "injection": CellNode("add", "tanh")}, True),
+        ({"nodes": (BLIND.nodes[0], CellNode("multiply", "sigmoid"), BLIND.nodes[2])}, False),  # the first leaf meets c
+        ({"nodes": (BLIND.nodes[0], CellNode("multiply", "sigmoid"), BLIND.nodes[2]), "injection_node": 1}, False),
+        ({"nodes": (*BLIND.nodes[:2], CellNode("add", "tanh")), "injection": CellNode("add", "tanh")}, True),
+        ({"nodes": (*BLIND.nodes[:2], CellNode("multiply", "sigmoid"))}, True),  # a half after the first step
+        # The first leaf meets a memory that its product with the second keeps at zero: the state is a half, always.
+        ({"nodes": (*BLIND.nodes[:2], CellNode("multiply", "sigmoid")), "memory_node": 2}, False),
+    ],
+)
+def test_whether_a_state_depends_on_the_input(change, reads_input):
+    assert dataclasses.replace(BLIND, **change).reads_input is reads_input
+
+
+def test_a_state_that_does_not_depend_on_the_input_is_the_same_for_any():
+    generator = np.random.Generator(np.random.PCG64(0))
+    blind = [cell for cell in (drawn(seed, base=4) for seed in range(200)) if not cell.reads_input]
+    assert 20 < len(blind) < 80
+    for cell in blind:
+        ends = []
+        for _ in range(2):
+            h = c = 0.0
+            recurrent = np.linspace(-1.0, 1.0, 4)
+            for x_products in generator.uniform(-1.0, 1.0, (5, 4)):
+                h, c = by_hand(cell, x_products, recurrent * h, c)
+            ends.append(h)
+        assert ends[0] == ends[1]
+
+
+def test_cells_that_read_no_input_are_one_child():
+    other = dataclasses.replace(BLIND, nodes=(*BLIND.nodes[:2], CellNode("multiply", "sigmoid")), memory_node=2)
+    assert other.canonical() == BLIND.canonical() != WORKED.canonical()
 
 
 def test_a_spec_comes_back_from_json_and_from_its_decisions():
