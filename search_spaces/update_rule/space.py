@@ -30,12 +30,13 @@ def update_rule(*, groups: Sequence[int] = (1, 2), decays: bool = False) -> Gene
     made = []
     for index in range(count):
         name = f"group{index}"
+        place = "last" if index == count - 1 else "earlier"  # the last group is the rule, the others are its operands
         known = (*words, *(f"r{earlier}" for earlier in range(index)))
         operand1 = yield Choice(f"{name}/operand1", known, kind=f"operand of {len(known)}")
         operand2 = yield Choice(f"{name}/operand2", known, kind=f"operand of {len(known)}")
-        unary1 = yield Choice(f"{name}/unary1", UNARY, kind="unary")
-        unary2 = yield Choice(f"{name}/unary2", UNARY, kind="unary")
-        binary = yield Choice(f"{name}/binary", BINARY, kind="binary")
+        unary1 = yield Choice(f"{name}/unary1", UNARY, kind=f"{place}_unary")
+        unary2 = yield Choice(f"{name}/unary2", UNARY, kind=f"{place}_unary")
+        binary = yield Choice(f"{name}/binary", BINARY, kind=f"{place}_binary")
         made.append(Group(operand1, operand2, unary1, unary2, binary))
     return UpdateRule(tuple(made))
 
