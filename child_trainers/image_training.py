@@ -23,7 +23,7 @@ from child_trainers.updates import KerasUpdate, Nesterov, Update
 from child_trainers.whitening import whitening
 
 PADDING = 4  # pixels on each side before the random crop
-VALIDATION_BATCH = 512
+VALIDATION_BATCH = 128  # not traced, so all of its feature maps are held at once
 
 
 class DeviceData(NamedTuple):
@@ -201,7 +201,7 @@ class ImageTrainer(Trainer):
         if self._scale is not None:
             gradients = self._scale.remove(gradients)
         pairs = zip(gradients, self._variables, self._decayed, strict=True)
-        decay = tf.constant(self._recipe.weight_decay)
+        decay = tf.constant(self._recipe.weight_decay, tf.float32)
         penalized = [g + decay * variable if decayed else g for g, variable, decayed in pairs]
         self._update.apply(dict(zip(self._network.trainable, penalized, strict=True)), learning_rate)
         return loss
@@ -271,10 +271,10 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
     Args:
         logits: float32 (batch, num_classes).
-        labels: int32 (batch,).
+        labels: int32 (batch,), of a batch whose size is known when this is traced.
     """
-    batch, num_classes = logits.shape
-    return tf.reduce_sum(tf.one_hot(labels, num_classes) * tf.nn.log_softmax(logits)) / -batch
+    likelihoods = tf.one_hot(labels, logits.shape[-1]) * tf.nn.log_softmax(logits)
+    return tf.reduce_sum(likelihoods) / -labels.shape[0]
 
 
 def learning_rate(recipe: Recipe, step: tf.Tensor, total_steps: int) -> tf.Tensor:

@@ -55,7 +55,11 @@ def make_network(
     spec: Any, input_shape: tuple[int, ...], num_classes: int, *, seed: int, compute: Compute
 ) -> tuple[Network, Compute]:
     """A spec's own `network(input_shape, num_classes, seed=…, precision=…, xla=…)`, or the Keras model that it builds,
-    which is trained in float32 and without XLA; and how it is to be trained."""
+    which is trained in float32 and without XLA; and how it is to be trained.
+
+    Raises:
+        ValueError: the model's outputs are not the logits of so many classes.
+    """
     own = hasattr(spec, "network")
     fresh_start(seed, keras=not own)  # clearing Keras takes a fifth of a second
     if own:
@@ -63,7 +67,22 @@ def make_network(
             input_shape, num_classes, seed=seed, precision=compute.precision, xla=compute.xla
         )
         return network, compute
-    return KerasNetwork(spec.build(input_shape, num_classes)), FLOAT32
+    return KerasNetwork(build_model(spec, input_shape, num_classes)), FLOAT32
+
+
+def build_model(spec: Any, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """The Keras model that a spec or a network of a person's own builds.
+
+    Raises:
+        ValueError: its outputs are not the logits of so many classes.
+    """
+    model: keras.Model = spec.build(input_shape, num_classes)
+    if model.output_shape != (None, num_classes):
+        raise ValueError(
+            f"The model that was built has outputs of shape {model.output_shape}; they must be the logits of "
+            f"{num_classes} classes, of shape {(None, num_classes)}."
+        )
+    return model
 
 
 def place_name(index: int) -> str:

@@ -77,12 +77,12 @@ def make_task(trial: Trial) -> ImageClassification | LanguageModeling:
 
 def _train_images(task: ImageClassification, trial: Trial, record: Record) -> dict[str, float]:
     from child_trainers.image_training import train
-    from child_trainers.networks import KerasNetwork
+    from child_trainers.networks import KerasNetwork, build_model
     from child_trainers.task import fresh_start
 
     network = network_of(trial.network)
     fresh_start(trial.seed)
-    made = KerasNetwork(network.build(*task.shapes))
+    made = KerasNetwork(build_model(network, *task.shapes))
     count = len(task.data.x_train)
     steps = task.recipe.epochs * (count // min(task.recipe.batch_size, count))
     optimizer = make_optimizer(trial.optimizer, _image_schedule(task.recipe, trial.rate, steps), steps, trial.seed)

@@ -57,7 +57,7 @@ class Nesterov:
         self.slots = {f"velocity/{name}": velocity for name, velocity in self._velocities.items()}
 
     def apply(self, gradients: Gradients, learning_rate: tf.Tensor) -> None:
-        momentum = tf.constant(self._momentum)  # once in a trace, not once for each variable
+        momentum = tf.constant(self._momentum, tf.float32)  # once in a trace, not once for each variable
         for name, gradient in gradients.items():
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=self._trainable[name].handle,

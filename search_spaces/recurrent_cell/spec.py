@@ -27,7 +27,8 @@ class RecurrentCell(CellTree):
         """The tree as a nested JSON value: equal for cells that become each other by swapping inputs of inner nodes.
 
         Combinations commute and the leaves' weights are drawn alike, so such cells are the same. So are, as children,
-        all cells whose state does not depend on the input: they know how frequent words are, and nothing else.
+        all cells whose state, of zeros at first, does not depend on the input: all that they can learn is how frequent
+        words are.
         """
         if not self.reads_input:
             return "reads no input"

@@ -30,7 +30,8 @@ def update_rule(*, groups: Sequence[int] = (1, 2), decays: bool = False) -> Gene
     made = []
     for index in range(count):
         name = f"group{index}"
-        place = "last" if index == count - 1 else "earlier"  # the last group is the rule, the others are its operands
+        # What suits the whole rule may not suit the operands of one.
+        place = "last" if index == count - 1 else "earlier"
         known = (*words, *(f"r{earlier}" for earlier in range(index)))
         operand1 = yield Choice(f"{name}/operand1", known, kind=f"operand of {len(known)}")
         operand2 = yield Choice(f"{name}/operand2", known, kind=f"operand of {len(known)}")

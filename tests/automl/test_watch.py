@@ -265,6 +265,29 @@ def copied(digits, folder):
     return folder
 
 
+def test_a_child_that_counts_as_another(automl, folder):
+    """The two inputs of a cell's root, the other way round."""
+    (folder / "worth.py").write_text("def evaluate(spec):\n    return 1.0\n")
+    flags = (
+        "--space",
+        "recurrent-cell",
+        "--set",
+        "space.base=2",
+        "--task",
+        "worth.py:evaluate",
+        "--controller",
+        "random",
+    )
+    assert automl("search", "cells", *flags, "--children", "8", *INLINE).code == 0
+    child = next(child for child in read(folder, "cells")[1] if child.spec["nodes"][0] != child.spec["nodes"][1])
+    left, right, root = child.spec["nodes"]
+    places = {name: (1, 0, 2)[child.spec[name]] for name in ("memory_node", "injection_node")}
+    (folder / "spec.json").write_text(json.dumps(child.spec | {"nodes": [right, left, root]} | places))
+    assert automl("propose", "cells", "--spec", "spec.json").error == (
+        f"'cells' has a child that counts as the same already: it is child {child.number}."
+    )
+
+
 def test_an_exported_spec_that_a_person_changed(automl, copied):
     """Its layers are those of the child, and where the space has no such child the nearest is told."""
     assert automl("export", "digits", "--format", "json", "--to", "child.json").code == 0

@@ -1,3 +1,4 @@
+import re
 import types
 
 import keras
@@ -120,6 +121,26 @@ def test_a_spec_that_only_builds_keras_is_trained_too(task):
     assert outcome.metrics["val_accuracy"] > 0.5 and outcome.metrics["traces"] == 1
     model = task.model(Built(), outcome.weights)
     assert task.validate(model) == {"val_accuracy": outcome.metrics["val_accuracy"]}
+
+
+def test_a_model_of_other_outputs_than_there_are_classes(task):
+    class Narrow(Built):
+        def build(self, input_shape, num_classes):
+            return super().build(input_shape, num_classes - 1)
+
+    with pytest.raises(
+        ValueError, match=re.escape("outputs of shape (None, 9); they must be the logits of 10 classes")
+    ):
+        task.evaluate(Narrow(), seed=5, report=FakeReport())
+
+
+def test_whole_numbers_are_constants_of_a_recipe_too(task):
+    plain = dict(DIGITS) | {"epochs": 1, "num_train": 64}
+    whole, fractions = (
+        ImageClassification("digits", Recipe(**plain, **constants)).evaluate(NET, seed=5, report=FakeReport())
+        for constants in ({"momentum": 0, "weight_decay": 0}, {"momentum": 0.0, "weight_decay": 0.0})
+    )
+    assert whole.metrics == fractions.metrics
 
 
 def test_a_spec_that_only_builds_keras_is_trained_in_float32_whatever_was_asked():

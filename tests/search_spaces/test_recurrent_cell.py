@@ -229,7 +229,7 @@ def test_all_other_small_cells_are_different_children():
     assert len(classes) == (144 + fixed) // 2 == (144 + 8) // 2
 
 
-BLIND = RecurrentCell(  # the second leaf is x U0 times a state of zeros, and so is the root
+BLIND = RecurrentCell(  # the second leaf is a product with a state of zeros, and so is the root
     nodes=(CellNode("add", "tanh"), CellNode("multiply", "relu"), CellNode("multiply", "tanh")),
     injection=CellNode("multiply", "tanh"),
     memory_node=1,
@@ -258,17 +258,26 @@ def test_whether_a_state_depends_on_the_input(change, reads_input):
 
 def test_a_state_that_does_not_depend_on_the_input_is_the_same_for_any():
     generator = np.random.Generator(np.random.PCG64(0))
-    blind = [cell for cell in (drawn(seed, base=4) for seed in range(200)) if not cell.reads_input]
-    assert 20 < len(blind) < 80
+    cells = [drawn(seed, base=4, combinations=COMBINATIONS, activations=ACTIVATIONS) for seed in range(400)]
+    blind = [cell for cell in cells if not cell.reads_input]
+    assert 20 < len(blind) < 100
     for cell in blind:
-        ends = []
+        states = []
         for _ in range(2):
             h = c = 0.0
-            recurrent = np.linspace(-1.0, 1.0, 4)
             for x_products in generator.uniform(-1.0, 1.0, (5, 4)):
-                h, c = by_hand(cell, x_products, recurrent * h, c)
-            ends.append(h)
-        assert ends[0] == ends[1]
+                h, c = by_hand(cell, x_products, np.linspace(-1.0, 1.0, 4) * h, c)
+                states.append(h)
+        assert states[:5] == states[5:]
+
+
+def test_decisions_of_a_level_are_of_a_kind():
+    walk = sample(Space(functools.partial(recurrent_cell, base=4)), 0)
+    kinds = [decision.kind for decision in walk.decisions]
+    levels_then_injection = ["level0"] * 4 + ["level1"] * 2 + ["level2", "injection"]
+    assert kinds[:-2:2] == [f"{name}_combination" for name in levels_then_injection]
+    assert kinds[1:-2:2] == [f"{name}_activation" for name in levels_then_injection]
+    assert kinds[-2:] == ["memory_node", "injection_node"]
 
 
 def test_cells_that_read_no_input_are_one_child():

@@ -156,6 +156,14 @@ def test_what_is_drawn_depends_on_seed_step_and_stream_alone():
     assert np.isfinite(np.asarray(normal((100_000,), 0, 0, 0))).all()
 
 
+@pytest.mark.parametrize(("groups", "places"), [(1, ["last"]), (3, ["earlier", "earlier", "last"])])
+def test_functions_of_the_last_group_are_of_kinds_of_their_own(groups, places):
+    walk = sample(Space(functools.partial(update_rule, groups=[groups])), 0)
+    kinds = [decision.kind for decision in walk.decisions if not decision.kind.startswith("operand")]
+    expected = [[f"{place}_unary", f"{place}_unary", f"{place}_binary"] for place in places]
+    assert kinds == ["groups", *(kind for of_group in expected for kind in of_group)]
+
+
 def test_a_rule_reads_back_as_it_is_printed():
     for seed in range(300):
         rule = drawn(seed)
