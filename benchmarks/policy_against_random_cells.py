@@ -1,10 +1,10 @@
-"""The paper's control for recurrent cells: the policy against random search, mean of the best 1, 5 and 15 children.
+"""The paper's control for recurrent cells: policies against random search, mean of the best 1, 5 and 15 children.
 
-Cells of base 8 are language models of 20,000 words of Python's help, with a vocabulary of 1,000; both searches train
+Cells of base 8 are language models of 20,000 words of Python's help, with a vocabulary of 1,000; all searches train
 equally many, and what their best are worth is their validation perplexity. Source: Zoph & Le 2017 (arXiv:1611.01578),
 section 4.2, control 2.
 
-    python benchmarks/policy_against_random_cells.py [--children 150] [--seeds 1] [--workers 2]
+    python benchmarks/policy_against_random_cells.py [--children 150] [--seeds 0 1 2] [--workers 2]
 """
 
 import argparse
@@ -12,19 +12,21 @@ import argparse
 import numpy as np
 from searching import searched_children
 
+CONTROLLERS = ("reinforce", "ppo", "random")
 OPTIONS = ("task.num_train=20000", "task.vocabulary_size=1000", "task.num_validation=5000", "task.parameters=150000")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--children", type=int, default=150)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--controllers", nargs="+", choices=CONTROLLERS, default=CONTROLLERS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     print("| controller | seed | top 1 | top 5 | top 15 | last 30, median | failed | seconds a child |")
     print("|---|---|---|---|---|---|---|---|")
-    tops: dict[str, list[list[float]]] = {"reinforce": [], "random": []}
-    for seed in range(arguments.seeds):
+    tops: dict[str, list[list[float]]] = {controller: [] for controller in arguments.controllers}
+    for seed in arguments.seeds:
         for controller, found in tops.items():
             children = searched_children(
                 arguments.children,
@@ -45,8 +47,12 @@ def main() -> None:
             seconds = np.mean([child.seconds or 0.0 for child in trained])
             figures = " | ".join(f"{value:.1f}" for value in (*found[-1], np.median(in_order[-30:])))
             print(f"| {controller} | {seed} | {figures} | {failed} | {seconds:.1f} |", flush=True)
-    differences = np.mean(tops["reinforce"], axis=0) - np.mean(tops["random"], axis=0)
-    print("policy less random, top 1, 5, 15: " + ", ".join(f"{difference:+.2f}" for difference in differences))
+    if "random" not in tops:
+        return
+    random = np.mean(tops.pop("random"), axis=0)
+    for controller, found in tops.items():
+        differences = np.mean(found, axis=0) - random
+        print(f"{controller} less random, top 1, 5, 15: " + ", ".join(f"{value:+.2f}" for value in differences))
 
 
 if __name__ == "__main__":
