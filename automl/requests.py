@@ -31,12 +31,12 @@ def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = N
     tokens = _tokens(space, spec) if tokens is None else tokens
     walk = space.decode(tokens)
     fingerprint = canonical_hash(walk.spec, tokens)
-    same = [child for child in store.children(search.id) if child.canonical_hash == fingerprint]
+    same = next((child for child in store.children(search.id) if child.canonical_hash == fingerprint), None)
     if list(tokens) in [request.tokens for request in store.requests(search.id)]:
         raise ValueError(f"This child waits for the next batch of {name!r} already.")
-    if same:
-        what = "this child" if list(same[0].tokens) == list(tokens) else "a child that counts as the same"
-        raise ValueError(f"{name!r} has {what} already: it is child {same[0].number}.")
+    if same is not None:
+        what = "this child" if same.tokens == list(tokens) else "a child that counts as the same"
+        raise ValueError(f"{name!r} has {what} already: it is child {same.number}.")
     _refuse_if_closed(store, search)
     return store.request_child(name, tokens)
 

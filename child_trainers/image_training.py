@@ -140,16 +140,10 @@ class ImageTrainer(Trainer):
 
     def metrics(self) -> dict[str, float]:
         """Accuracy on the validation images, in [0, 1]."""
-        x, y = self._data.x_validation, self._data.y_validation
-        count = int(x.shape[0])
         with self._phase("validate"):
             # Not traced: that would take a child longer than to start its few operations one by one.
-            correct = 0
-            for start in range(0, count, VALIDATION_BATCH):
-                end = start + VALIDATION_BATCH
-                found = tf.argmax(self._network.logits(x[start:end]), axis=1, output_type=y.dtype)
-                correct += int(tf.math.count_nonzero(found == y[start:end]))
-        return {"val_accuracy": correct / count}
+            data = self._data
+            return {"val_accuracy": accuracy_of_logits(self._network.logits, data.x_validation, data.y_validation)}
 
     def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Steps that were trained, and the sum of their losses."""
@@ -310,8 +304,14 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def accuracy(model: Callable[[np.ndarray], Any], x: np.ndarray, y: np.ndarray) -> float:
     """Accuracy in [0, 1] of any function from raw images, float32, to logits."""
+    return accuracy_of_logits(lambda images: model(images.astype(np.float32)), x, y)
+
+
+def accuracy_of_logits(logits_of: Callable[[Any], Any], x: Any, y: Any) -> float:
+    """Accuracy in [0, 1] of a function to logits, from images as they are in `x`; arrays or tensors."""
     correct = 0
     for start in range(0, len(x), VALIDATION_BATCH):
-        logits = np.asarray(model(x[start : start + VALIDATION_BATCH].astype(np.float32)))
-        correct += int((logits.argmax(axis=1) == y[start : start + VALIDATION_BATCH]).sum())
+        end = start + VALIDATION_BATCH
+        found = np.asarray(logits_of(x[start:end])).argmax(axis=1)
+        correct += int((found == np.asarray(y[start:end])).sum())
     return correct / len(y)
