@@ -122,13 +122,13 @@ class Coordinator:
                 if stop.overdue:
                     return Ending(SearchState.PAUSED, stop.cause)
                 if progress.running == 0:
-                    return self._ending(budget) or Ending(SearchState.PAUSED, stop.cause)
+                    return self._end(budget) or Ending(SearchState.PAUSED, stop.cause)
 
     def turn(self, budget: int | None, *, stopping: bool = False) -> Ending | None:
         """Learns from what is complete, lets the pool do what is due, and says whether the search has ended."""
         if self._consume():
             self._pool.wake()
-        ending = self._ending(budget)
+        ending = self._end(budget)
         if ending is not None:
             return ending
         try:
@@ -227,20 +227,24 @@ class Coordinator:
             lowest = min((other.reward for other in batch if other.reward is not None), default=0.0)
         return lowest
 
-    def _ending(self, budget: int | None) -> Ending | None:
+    def _end(self, budget: int | None) -> Ending | None:
+        """How the search has ended, with all learned from that it trained; None where it has not ended."""
         progress = self._store.progress(self._search.id)
         trained = progress.trained
         if progress.running:
             return None
-        if budget is not None and trained >= budget:
-            return Ending(SearchState.FINISHED)
         assert self._step is not None
-        if progress.ready == 0 and not self._step.figures["proposed"]:
+        if budget is not None and trained >= budget:
+            ending = Ending(SearchState.FINISHED)
+        elif progress.ready == 0 and not self._step.figures["proposed"]:
             wanted = "" if budget is None else f"/{budget}"
             over = [reason for reason in self._proposer.refused if reason.startswith("max_")]
             within = f" within {' and '.join('--' + reason.replace('_', '-') for reason in over)}" if over else ""
-            return Ending(SearchState.EXHAUSTED, f"exhausted {trained}{wanted}: the space has no more{within}")
-        return None
+            ending = Ending(SearchState.EXHAUSTED, f"exhausted {trained}{wanted}: the space has no more{within}")
+        else:
+            return None
+        self._consume()  # the last children may have ended since this turn's look, and nobody would come back for them
+        return ending
 
     def _window(self) -> int:
         """Children from this number on may still take part in a row of failures that is new."""

@@ -294,10 +294,45 @@ def test_who_takes_over_need_not_stop(tmp_path, dies_at, state):
     assert store.search("search").stop_requested is None
 
 
-def test_a_search_that_ends_as_it_is_asked_to_stop_has_ended(tmp_path):
-    bench = Bench(tmp_path)
+def test_a_search_that_ends_as_it_is_asked_to_stop_has_ended_and_learned(tmp_path):
+    digests = set()
+    for stops in (False, True):
+        (tmp_path / str(stops)).mkdir()
+        bench = Bench(tmp_path / str(stops), batch_size=2)
+        store = bench.new_store()
+        happens = (lambda: ask_to_stop(store)) if stops else (lambda: None)  # noqa: B023 - called at once
+        assert bench.run(Meanwhile(store, 4, happens), 4).state == SearchState.FINISHED
+        digests.add(digest(store))
+    assert len(digests) == 1
+    assert all(child.consumed_by is not None for child in store.children(store.search("search").id)[:4])
+
+
+@pytest.mark.parametrize(("budget", "last", "ends"), [(4, 1, SearchState.FINISHED), (None, 2, SearchState.EXHAUSTED)])
+def test_children_that_end_between_two_looks_are_learned_from_before_the_search_ends(tmp_path, budget, last, ends):
+    class Late(KillingStore):
+        """Says once that the last batch is not complete, as it was a moment before its last child ended."""
+
+        told = False
+
+        def __getattr__(self, name):
+            call = super().__getattr__(name)
+            if name != "is_complete":
+                return call
+
+            def is_complete(search_id, batch):
+                late = batch == last and not self.told and call(search_id, batch)
+                self.told |= late
+                return call(search_id, batch) and not late
+
+            return is_complete
+
+    bench = Bench(tmp_path, batch_size=2, cost=lambda spec: Cost(sum(spec), None), limits=Limits(params=budget or 1))
     store = bench.new_store()
-    assert bench.run(Meanwhile(store, 4, lambda: ask_to_stop(store)), 4).state == SearchState.FINISHED
+    late = Late(store)
+    assert bench.run(late, budget).state == ends
+    assert late.told
+    trained = store.children(store.search("search").id, states=[State.TRAINED])
+    assert all(child.consumed_by is not None for child in trained)
 
 
 # What people ask for
