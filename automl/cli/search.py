@@ -9,7 +9,7 @@ from typing import Any
 
 from automl.cli.interrupts import Interrupts
 from automl.cli.views import View, make_view
-from automl.loop import Coordinator, Ending, Stop
+from automl.loop import Coordinator, Ending, Stop, StopNow
 from automl.results import arrays_path, store_address
 from automl.running import (
     Run,
@@ -130,6 +130,8 @@ def _run(
                 on_turn=lambda coordinator: _show(view, coordinator),
                 progress=view.download,
             )
+    except StopNow:  # before the search had its lease
+        ending = Ending(SearchState.PAUSED, stop.cause)
     except KeyboardInterrupt:
         print(f"Stopped at once. Go on with: {resume_command(store, name)}")
         raise

@@ -13,6 +13,7 @@ import subprocess
 import pytest
 from command_line import MINE, OURS, Watcher, lives, running, script, wait_until
 
+from automl.loop import StopNow
 from child_trainers.heartbeat import Heartbeat
 from db.records import Fault, SearchState
 from db.store import Store
@@ -64,6 +65,20 @@ def test_ctrl_c_lets_running_children_finish(held, hold, watcher, automl):
     ran = automl("resume", "mine", "--workers", "0")
     assert ran.code == 0 and "Done: 8 children trained." in ran.out
     assert uncharged(watcher)
+
+
+def test_a_grace_that_ends_while_the_search_is_still_prepared_pauses_it(mine, automl, monkeypatch):
+    def prepare(store, name, run, stop, **rest):
+        stop.request("the time given with --time is over")
+        raise StopNow
+
+    monkeypatch.setattr("automl.cli.search.run_search", prepare)
+    ran = automl("search", "mine", *OURS, "--workers", "0", "--children", "8")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[-2:] == [
+        "Paused: the time given with --time is over",
+        "Go on with: automl resume mine",
+    ]
 
 
 def test_children_that_do_not_finish_within_the_grace_are_ready_again(held, watcher):
