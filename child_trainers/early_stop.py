@@ -48,6 +48,7 @@ class Stopper(abc.ABC):
         self._maximize = objective.maximize
         self._epochs = objective.epochs
         self._known: dict[int, Curve] = {}
+        self._looked = 0.0  # by the store's clock
         self._values: dict[int, float] = {}
 
     def warm_up(self) -> None:
@@ -73,9 +74,9 @@ class Stopper(abc.ABC):
         epoch = max(self._values)
         return predict_reward(self._values[epoch], self._finished_pairs(epoch))
 
-    def to_continue(self) -> int | None:
-        """The number of a paused child that deserves to go on, or None."""
-        return None
+    def to_continue(self) -> list[int]:
+        """The numbers of paused children that deserve to go on, the most deserving first."""
+        return []
 
     @abc.abstractmethod
     def _is_hopeless(self, epoch: int) -> bool:
@@ -87,7 +88,11 @@ class Stopper(abc.ABC):
 
     def _look(self) -> None:
         """Reads the children that have ended since the last look."""
-        since = max((curve.finished for curve in self._known.values()), default=0.0)
+        now = self._store.now()
+        newest = max((curve.finished for curve in self._known.values()), default=0.0)
+        # Where the clock was set back, those that ended since are older than others that are known.
+        since = min(newest, self._looked) if now >= self._looked else 0.0
+        self._looked = now
         for curve in self._store.curves(self._search_id, self._metric, finished_since=since):
             if curve.values and self._known.get(curve.number) != curve:
                 new = curve.number not in self._known
@@ -199,19 +204,18 @@ class SuccessiveHalving(Stopper):
             epoch = math.ceil(epoch / REDUCTION)
         return sorted(rung for rung in rungs if rung < self._epochs)
 
-    def to_continue(self) -> int | None:
+    def to_continue(self) -> list[int]:
         self._look()
+        numbers = []
         for rung in reversed(self.rungs):
+            least = self._least_to_go_on(self._at(rung))
             waiting = [
                 (self._sign * curve.values[rung], -curve.number)
                 for curve in self._known.values()
                 if curve.stopped and max(curve.values) == rung
             ]
-            if waiting:
-                best, number = max(waiting)
-                if best >= self._least_to_go_on(self._at(rung)):
-                    return -number
-        return None
+            numbers += [-number for value, number in sorted(waiting, reverse=True) if value >= least]
+        return numbers
 
     def _is_hopeless(self, epoch: int) -> bool:
         if epoch not in self.rungs:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 logger = logging.getLogger(__name__)
-INTERVAL = 5.0  # seconds; a lease lasts 30
+INTERVAL = 5.0  # seconds; the shortest lease lasts 30
 
 
 class Heartbeat:
@@ -38,5 +38,5 @@ class Heartbeat:
             try:
                 if not self._beat():
                     return
-            except Exception:
-                logger.warning("A heartbeat failed; the next one is in %.0f s.", self._interval, exc_info=True)
+            except Exception as error:
+                logger.warning("A heartbeat failed (%s); the next one is in %.0f s.", error, self._interval)

@@ -24,6 +24,7 @@ from db.store import Store
 logger = logging.getLogger(__name__)
 FAILURES = 2  # workers of one slot that may die in a row without a child to blame
 MEMORY_SECONDS = 1.0  # between two looks at memory
+RENEW_SECONDS = 15.0  # between two renewals of all claims
 
 
 class PoolError(Exception):
@@ -67,7 +68,7 @@ class InlinePool(Pool):
         self._worker = worker
 
     def tend(self) -> bool:
-        return self._worker.work_once()
+        return self._worker.work_once() > 0
 
     def wait(self, seconds: float) -> None:
         pass
@@ -106,7 +107,7 @@ class _Slot:
     ready: bool = False
     failures: int = 0
     quarantined: str | None = None  # why no worker is started here any more
-    child: int | None = None  # the first of the children that it was seen running
+    child: int | None = None  # the first of the children that it was seen running, until it says that they are over
     company: int = 1  # how many there were then: together they may take as long as one after the other
     child_since: float = 0.0
     progress: int = -1
@@ -143,7 +144,7 @@ class LocalPool(Pool):
         self._log_dir = log_dir
         self._deadlines = deadlines
         self._clock = clock
-        self._memory_looked = clock()
+        self._memory_looked = self._renewed = clock()
         self._news, self._notify = os.pipe()
         self._lifeline, self._alive = os.pipe()
         os.set_blocking(self._news, False)
@@ -162,6 +163,7 @@ class LocalPool(Pool):
             if slot.process is not None and slot.process.poll():
                 self._bury(slot)
                 ended = True
+        self._renew()
         ended |= self._enforce_deadlines()
         for slot in self._slots:
             if slot.process is None and slot.quarantined is None:
@@ -231,7 +233,7 @@ class LocalPool(Pool):
                 if slot.process is not None and slot.process.name == name:
                     slot.ready, slot.progress_since = True, self._clock()
                     if word == "delivered":
-                        slot.failures = 0
+                        slot.failures, slot.child = 0, None
         return True
 
     def _bury(self, slot: _Slot) -> None:
@@ -264,6 +266,15 @@ class LocalPool(Pool):
         logger.warning("Worker %d is out of use: %s", slot.index, reason)
         if all(other.quarantined is not None for other in self._slots):
             raise PoolError(f"No worker can be used: {reason}.")
+
+    def _renew(self) -> None:
+        """Prolongs the claims of workers that live: one whose child keeps it from doing so is judged by its deadlines,
+        and until then its child is not another's."""
+        if self._clock() - self._renewed < RENEW_SECONDS:
+            return
+        self._renewed = self._clock()
+        alive = [slot.process.name for slot in self._slots if slot.process is not None]
+        self._store.renew_claims(self._order["search_id"], alive)
 
     def _enforce_deadlines(self) -> bool:
         """Ends workers that are past a deadline; True where there was one."""
@@ -301,9 +312,11 @@ class LocalPool(Pool):
                     "(--worker-memory)"
                 )
         if not children:
-            slot.child = None
-            if not slot.ready and now - slot.progress_since > deadlines.stall:
-                return Fault.TIMEOUT, f"it was not ready after {deadlines.stall:g} s (--stall)"
+            if now - slot.progress_since > deadlines.stall:
+                if not slot.ready:
+                    return Fault.TIMEOUT, f"it was not ready after {deadlines.stall:g} s (--stall)"
+                if slot.child is not None:  # its claim was lost, and it has not come back from the child since
+                    return Fault.TIMEOUT, f"it did not come back from child {slot.child} (--stall)"
             return None
         child = children[0]
         if slot.child != child.number:

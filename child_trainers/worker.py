@@ -120,30 +120,29 @@ class Worker:
         gc.collect()
         gc.freeze()
 
-    def work_once(self) -> bool:
-        """Claims, trains and delivers one child, or one population; False where there was none to claim."""
+    def work_once(self) -> int:
+        """Claims, trains and delivers one child, or one population. How many they were; 0 where there was none."""
         if self.experiment.task.population > 1:
             claims = self.store.claim_together(self.search_id, self.name, self.device, epoch=self.epoch)
             if len(claims) > 1:
                 self._train_together(claims)
-                return True
+                return len(claims)
             claim = claims[0] if claims else None
         else:
             claim = self.claim()
         if claim is None:
-            return False
+            return 0
         process = os.getpid()
         delivery = self.train(claim)
         if os.getpid() != process:
             os._exit(0)  # the child has forked, and this is the copy: it must not become a second worker
         if delivery is not None:
             self.deliver(claim, delivery)
-        return True
+        return 1
 
     def claim(self) -> Claim | None:
         """A paused child that deserves to go on, else a new one, or None."""
-        number = None if self._stopper is None else self._stopper.to_continue()
-        if number is not None:
+        for number in () if self._stopper is None else self._stopper.to_continue():
             claim = self.store.claim_again(self.search_id, number, self.name, self.device, epoch=self.epoch)
             if claim is not None:
                 return claim
@@ -346,10 +345,11 @@ def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
     os.write(notify, f"ready {worker.name}\n".encode())
     recycling = Recycling(**order["recycling"])
     while not recycling.due():
-        if not (store.claimable(worker.search_id) and worker.work_once()):
+        trained = worker.work_once() if store.claimable(worker.search_id) else 0
+        if not trained:
             watch.wait(POLL_SECONDS)
             continue
-        recycling.children += 1
+        recycling.children += trained
         os.write(notify, f"delivered {worker.name}\n".encode())
         # A dead child's graph is one ring of references; else ten such are collected at once, in a later child's time.
         gc.collect()

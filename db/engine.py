@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from db.records import StoreError
 from db.schema import APPLICATION_ID, REVISION
 
-BUSY_SECONDS = 30.0
+BUSY_SECONDS = 90.0  # another program may hold the file for a minute
 WRITE = {"automl_write": True}  # an execution option: this connection's transactions take the write lock at once
 
 # SQLite's locks, and the memory that readers and writers share in WAL mode, do not hold between machines.

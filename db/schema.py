@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Dialect,
     Double,
     ForeignKey,
     Index,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     false,
 )
@@ -31,6 +33,16 @@ NAMES = {
 }
 
 
+class PlainText(TypeDecorator[str]):
+    """Text without NUL, which PostgreSQL does not store: a child may print anything."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 class Row(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMES)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a class attribute
@@ -38,7 +50,7 @@ class Row(DeclarativeBase):
         list[int]: JSON,
         list[Any]: JSON,
         Any: JSON,
-        str: Text,
+        str: PlainText,
         float: Double,
         bytes: LargeBinary,
     }

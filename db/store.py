@@ -47,7 +47,8 @@ from db.schema import (
     TrainingRow,
 )
 
-LEASE_SECONDS = 30.0
+LEASE_SECONDS = 30.0  # a coordinator's
+CLAIM_SECONDS = 150.0  # a claim's: longer than the store is waited for while another program locks it
 MOST_COMPARED = 64  # ready children among which a claim chooses
 UNCLEAN_TAKEOVERS = 5  # so many in a row with a child running, none delivered, and the child is charged for it
 KEPT_STEPS = 2
@@ -349,8 +350,9 @@ class Store(Reader):
             return [self._hand_out(connection, now, member, worker, device) for member in members]
 
     def claim_again(self, search_id: int, number: int, worker: str, device: str, *, epoch: int) -> Claim | None:
-        """Gives a child that was stopped early to `worker` once more, or None where it is another's by now, or the
-        search does not run under this epoch. What the controller has learned from it stays learned."""
+        """Gives a child that was stopped early to `worker` once more. What the controller has learned from it stays
+        learned: None before it has learned, where the child is another's by now, or where the search does not run under
+        this epoch."""
         with self._write() as connection:
             now = self._now(connection)
             search = connection.execute(
@@ -360,7 +362,7 @@ class Store(Reader):
                 return None
             of_number = (ChildRow.search_id == search_id, ChildRow.number == number, ChildRow.state == State.TRAINED)
             child = connection.execute(select(ChildRow).where(*of_number)).first()
-            if child is None or "stopped" not in (child.metrics or {}):
+            if child is None or child.consumed_by is None or "stopped" not in (child.metrics or {}):
                 return None
             connection.execute(
                 update(SearchRow).where(SearchRow.id == search_id).values(num_trained=SearchRow.num_trained - 1)
@@ -387,17 +389,26 @@ class Store(Reader):
                 return False
             return self._room(connection, search_id, search.budget, search.num_trained) > 0
 
+    def renew_claims(self, search_id: int, workers: Sequence[str]) -> None:
+        """Prolongs all claims of workers whose processes live, whether or not their children let them do it."""
+        with self._write() as connection:
+            connection.execute(
+                update(ChildRow)
+                .where(ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.worker.in_(workers))
+                .values(lease_until=self._now(connection) + CLAIM_SECONDS)
+            )
+
     def renew(self, claim: Claim, progress: int) -> bool:
         """Prolongs a claim and records the steps made so far. False where the claim is another's by now."""
         with self._write() as connection:
-            until = self._now(connection) + LEASE_SECONDS
+            until = self._now(connection) + CLAIM_SECONDS
             return self._update_claimed(connection, claim, lease_until=until, progress=progress)
 
     def measure(self, claim: Claim, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """Writes the metrics of an epoch, which proves progress; the same epoch again replaces them."""
         with self._write() as connection:
             now = self._now(connection)
-            moved = {"lease_until": now + LEASE_SECONDS, "progress": ChildRow.progress + 1}
+            moved = {"lease_until": now + CLAIM_SECONDS, "progress": ChildRow.progress + 1}
             if not self._update_claimed(connection, claim, **moved):
                 return False
             key = {"child_id": claim.child_id, "fence": claim.fence, "epoch": epoch}
@@ -466,9 +477,8 @@ class Store(Reader):
         exit_code: int | None = None,
         signal: int | None = None,
         log: str | None = None,
-        charged: bool = True,
     ) -> bool:
-        """Ends the attempt of a worker that died or gave its child back. False where the claim is another's by now."""
+        """Ends the attempt of a worker that died, and charges it. False where the claim is another's by now."""
         with self._write() as connection:
             child = self._claimed(connection, claim)
             if child is None:
@@ -478,7 +488,7 @@ class Store(Reader):
                 self._now(connection),
                 child,
                 fault,
-                charged=charged,
+                charged=True,
                 message=message,
                 exit_code=exit_code,
                 signal=signal,
@@ -577,7 +587,7 @@ class Store(Reader):
                 state=State.RUNNING,
                 fence=fence,
                 worker=worker,
-                lease_until=now + LEASE_SECONDS,
+                lease_until=now + CLAIM_SECONDS,
                 progress=0,
                 started=now,
             )

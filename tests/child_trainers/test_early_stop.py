@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from child_trainers.early_stop import FIRST_CHILDREN, EarlyStopError, EarlyStopper, predict_reward
+from child_trainers.early_stop import (
+    FIRST_CHILDREN,
+    EarlyStopError,
+    EarlyStopper,
+    SuccessiveHalving,
+    predict_reward,
+)
 from child_trainers.process import ROOT
 from child_trainers.task import Objective
 from db.records import Delivery, Fault
@@ -192,6 +198,36 @@ def test_hyperband_minimizes_too(finish, new_stopper):
     stopper = new_stopper("hyperband", metric="loss", maximize=False, epochs=9)
     assert any(stopped_at(stopper, [9.0 + number] * 9, "loss") for number in range(20))
     assert stopped_at(stopper, [0.1] * 9, "loss") is None
+
+
+# Who goes on
+
+
+@pytest.fixture
+def halving(search):
+    return SuccessiveHalving(search.store, search.id, objective=Objective("accuracy", maximize=True, epochs=9))
+
+
+def test_the_best_third_of_each_rung_goes_on_the_highest_rung_first(finish, halving):
+    assert halving.rungs == [1, 3] and halving.to_continue() == []
+    for number in range(6):
+        finish((0.1 * number,), metrics={"stopped": 1})
+    assert halving.to_continue() == [5, 4]
+    for number in range(6, 9):
+        finish((0.05, 0.0, 0.1 * number), metrics={"stopped": 3})
+    assert halving.to_continue() == [8, 5, 4, 3]
+    finish([0.9] * 9)  # better than all at both rungs, and at its end
+    assert halving.to_continue() == [5, 4]
+
+
+def test_children_that_end_after_the_clock_was_set_back_are_seen(finish, halving, clock):
+    for number in range(3):
+        finish((0.1 * number,), metrics={"stopped": 1})
+    assert halving.to_continue() == [2]
+    clock.now -= 60
+    for number in range(3, 6):
+        finish((0.1 * number,), metrics={"stopped": 1})
+        assert halving.to_continue()[0] == number
 
 
 # What a stopped child is worth

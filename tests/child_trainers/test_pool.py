@@ -13,7 +13,7 @@ import pytest
 
 import child_trainers
 from child_trainers import pool as pool_module
-from child_trainers.pool import Deadlines, InlinePool, LocalPool, PoolError
+from child_trainers.pool import RENEW_SECONDS, Deadlines, InlinePool, LocalPool, PoolError
 from child_trainers.process import ROOT, WorkerProcess
 from child_trainers.worker import STORE_LOST_EXIT
 from db.records import FINAL, Fault, State
@@ -302,6 +302,30 @@ def test_a_child_that_makes_steps_does_not_stall(new_pool, clock):
     clock.now += 11
     pool.tend()
     assert search.child(0).state == State.FAILED
+
+
+def test_a_child_that_keeps_its_worker_from_renewing_stays_its_own(new_pool, clock):
+    search, pool = new_pool("hold", clock=clock)
+    run(pool, reported(search, 0))
+    before = search.child(0).lease_until
+    clock.now += RENEW_SECONDS
+    pool.tend()
+    assert search.child(0).lease_until > before
+
+
+def test_a_worker_that_does_not_come_back_from_a_lost_child_is_ended(new_pool, clock):
+    search, pool = new_pool("hold", clock=clock, deadlines=Deadlines(stall=60.0))
+    run(pool, reported(search, 0))
+    pool.tend()
+    (claim,) = search.store.claims_of(search.id, search.child(0).worker)
+    pid = measured(search, 0, "pid")
+    search.store.fail_attempt(claim, Fault.NODE_LOST)
+    assert search.store.claim(search.id, "another's", "cpu")
+    with watched(pid) as sentinel:
+        clock.now += 61
+        pool.tend()
+        assert ended(sentinel)
+    assert search.child(0).worker == "another's"
 
 
 def test_a_slot_goes_on_after_its_worker_was_ended(new_pool, clock):

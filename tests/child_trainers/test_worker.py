@@ -17,6 +17,7 @@ from child_trainers.process import ROOT
 from child_trainers.task import Objective, Outcome, Task
 from child_trainers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Recycling, Worker, _read_line
 from db.records import Delivery, Fault, SearchState, State, StoreError
+from db.store import CLAIM_SECONDS
 from search_spaces.decisions import Choice
 from search_spaces.space import Space
 
@@ -200,7 +201,7 @@ def test_a_report_renews_the_claim(search, new_worker, clock):
 
 def lose(search, clock, new_worker):
     """Another worker takes what the first one's lease has left behind."""
-    clock.now += 31
+    clock.now += CLAIM_SECONDS + 1
     taken = new_worker("1.1.1").claim()
     assert taken.number == 0
     return taken
@@ -268,7 +269,7 @@ def test_the_claim_is_renewed_while_a_child_trains(search, task, new_worker, clo
 
     task.function = evaluate
     new_worker(beat=True).work_once()
-    assert claim_until == [1030.0, 1040.0]
+    assert claim_until == [1000.0 + CLAIM_SECONDS, 1010.0 + CLAIM_SECONDS]
 
 
 # Stopping early
@@ -380,7 +381,7 @@ def test_a_child_that_diverges_is_not_stopped(early, task):
 def test_a_child_that_is_another_s_by_now_is_not_stopped(early, task, clock):
     task.function = lambda spec, seed, report: report(2, val_accuracy=0.0)
     claim = early.claim()
-    clock.now += 31
+    clock.now += CLAIM_SECONDS + 1
     other = dataclasses.replace(early, name="1.1.1").claim()
     assert other.number == claim.number
     assert early.train(claim) is None
@@ -601,11 +602,11 @@ def test_a_member_taken_by_another_worker_is_dropped_and_the_rest_delivered(popu
 def test_leases_that_run_out_together_charge_none(population, clock):
     search, _, _ = population
     assert len(search.store.claim_together(search.id, "1.1.1", "cpu")) == 3
-    clock.now += 31
+    clock.now += CLAIM_SECONDS + 1
     (claim,) = search.store.claim_together(search.id, "1.2.1", "cpu")
     assert claim.number == 0
     assert [(child.alone, child.attempts) for child in search.store.children(search.id)][:3] == [(True, 0)] * 3
-    clock.now += 31
+    clock.now += CLAIM_SECONDS + 1
     assert search.store.claim(search.id, "1.3.1", "cpu") is not None
     assert search.child(0).attempts == 1  # a death alone is charged
 

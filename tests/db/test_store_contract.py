@@ -49,7 +49,7 @@ from db.records import (
     UnknownSearchError,
 )
 from db.schema import ArtefactRow, ChildRow, StepRow
-from db.store import LEASE_SECONDS, UNCLEAN_TAKEOVERS, Store
+from db.store import CLAIM_SECONDS, LEASE_SECONDS, UNCLEAN_TAKEOVERS, Store
 
 CHARGED = [fault for fault in Fault if fault != Fault.INTERRUPTED]
 
@@ -186,7 +186,7 @@ def test_of_a_batch_the_child_of_most_flops_is_claimed_first(
 def test_an_earlier_batch_is_claimed_first_whatever_its_flops(store: Store, clock: Clock) -> None:
     search, _ = start_with_flops(store, [1, None, 2], [90, 80, 99])
     assert numbers_claimed(store, search, 4) == [2, 0, 1, 5]
-    clock.pass_seconds(LEASE_SECONDS + 1)  # all four are ready again
+    clock.pass_seconds(CLAIM_SECONDS + 1)  # all four are ready again
     again = claim(store, search)
     assert (again.number, numbers_claimed(store, search, 3)) == (2, [0, 1, 5])
     assert store.fail_attempt(again, Fault.NODE_LOST)
@@ -255,7 +255,7 @@ def test_a_claim_is_recorded_as_an_attempt(store: Store, clock: Clock) -> None:
     claimed = claim(store, search)
     child = child_of(store, search, 0)
     assert (child.state, child.worker, child.started) == (State.RUNNING, "worker-a", START)
-    assert child.lease_until == START + LEASE_SECONDS
+    assert child.lease_until == START + CLAIM_SECONDS
     (attempt,) = store.attempts(claimed.child_id)
     assert (attempt.fence, attempt.worker, attempt.device, attempt.started) == (1, "worker-a", "cpu", START)
     assert (attempt.ended, attempt.fault, attempt.charged) == (None, None, False)
@@ -309,7 +309,7 @@ def test_claimable_looks_and_writes_nothing(store: Store, clock: Clock) -> None:
     assert dump(store) == before
     claim(store, search)
     assert not store.claimable(search.id)
-    clock.pass_seconds(LEASE_SECONDS + 1)
+    clock.pass_seconds(CLAIM_SECONDS + 1)
     assert store.claimable(search.id)  # the claim has expired
 
 
@@ -341,7 +341,7 @@ def test_renew_prolongs_and_reports_progress(store: Store, clock: Clock) -> None
     clock.pass_seconds(20)
     assert store.renew(claimed, 17)
     child = child_of(store, search, 0)
-    assert (child.progress, child.lease_until) == (17, START + 20 + LEASE_SECONDS)
+    assert (child.progress, child.lease_until) == (17, START + 20 + CLAIM_SECONDS)
 
 
 def test_the_same_epoch_again_replaces_its_measurement(store: Store, clock: Clock) -> None:
@@ -355,7 +355,7 @@ def test_the_same_epoch_again_replaces_its_measurement(store: Store, clock: Cloc
         (0, {"accuracy": 0.25}, START + 2),
         (1, {"accuracy": 0.75}, START + 3),
     ]
-    assert child_of(store, search, 0).lease_until == START + 3 + LEASE_SECONDS
+    assert child_of(store, search, 0).lease_until == START + 3 + CLAIM_SECONDS
 
 
 def test_measurements_are_those_of_the_last_attempt(store: Store) -> None:
@@ -452,7 +452,7 @@ def every_worker_write(store: Store, stale: Claim) -> list[bool]:
         store.deliver(stale, trained(0.99, weights=b"weights"), keep=10),
         store.deliver(stale, Delivery(fault=Fault.RAISED, message="late")),
         store.fail_attempt(stale, Fault.CRASHED),
-        store.fail_attempt(stale, Fault.INTERRUPTED, charged=False),
+        store.fail_attempt(stale, Fault.INTERRUPTED),
     ]
 
 
@@ -469,7 +469,7 @@ def lose_by_crash(store: Store, clock: Clock, claimed: Claim) -> None:
 
 
 def lose_by_expiry(store: Store, clock: Clock, claimed: Claim) -> None:
-    clock.pass_seconds(LEASE_SECONDS + 1)
+    clock.pass_seconds(CLAIM_SECONDS + 1)
     taken = store.claim(claimed.search_id, "worker-b", "cpu")
     assert taken is not None and taken.child_id == claimed.child_id
 
@@ -530,14 +530,26 @@ def test_an_expired_claim_that_nobody_took_is_still_its_owners(store: Store, clo
 def test_a_claim_expires_after_its_lease_and_not_at_its_end(store: Store, clock: Clock) -> None:
     search, _ = start(store, children=1)
     first = claim(store, search)
-    clock.pass_seconds(LEASE_SECONDS)
+    clock.pass_seconds(CLAIM_SECONDS)
     assert store.claim(search.id, "worker-b", "cpu") is None
     clock.pass_seconds(0.5)
     second = claim(store, search, "worker-b")
     assert (second.child_id, second.fence > first.fence) == (first.child_id, True)
     lost, _running = store.attempts(first.child_id)
-    assert (lost.fault, lost.charged, lost.ended) == ("node_lost", True, START + LEASE_SECONDS + 0.5)
+    assert (lost.fault, lost.charged, lost.ended) == ("node_lost", True, START + CLAIM_SECONDS + 0.5)
     assert store.deliver(second, trained())
+
+
+def test_claims_of_a_living_worker_are_renewed_for_it(store: Store, clock: Clock) -> None:
+    search, _ = start(store)
+    held, other = claim(store, search), claim(store, search, "worker-b")
+    clock.pass_seconds(CLAIM_SECONDS - 1)
+    store.renew_claims(search.id, ["worker-a"])
+    clock.pass_seconds(2)
+    stolen = claim(store, search, "worker-c")
+    assert stolen.child_id == other.child_id
+    assert store.deliver(held, trained())
+    assert not store.deliver(other, trained())
 
 
 @pytest.mark.parametrize("days", [-1, 1])
@@ -602,20 +614,13 @@ def test_attempts_are_counted_by_fault(store: Store) -> None:
     assert child_of(store, search, 0).state == State.FAILED
 
 
-@pytest.mark.parametrize("charged", [True, False])
-def test_interruptions_are_never_charged(store: Store, charged: bool) -> None:
+def test_interruptions_are_never_charged(store: Store) -> None:
     search, _ = start(store, children=1)
     for _ in range(12):
-        assert store.fail_attempt(claim(store, search), Fault.INTERRUPTED, charged=charged)
+        assert store.fail_attempt(claim(store, search), Fault.INTERRUPTED)
     child = child_of(store, search, 0)
     assert (child.state, child.attempts, child.fault) == (State.READY, 0, None)
     assert not any(attempt.charged for attempt in store.attempts(child.id))
-
-
-def test_uncharged_attempts_do_not_count(store: Store) -> None:
-    search, _ = start(store, children=1)
-    assert store.fail_attempt(claim(store, search), Fault.RAISED, charged=False)
-    assert child_of(store, search, 0).state == State.READY
 
 
 def test_fences_only_rise(store: Store) -> None:
@@ -793,6 +798,26 @@ def test_segments_are_numbered(store: Store, clock: Clock) -> None:
 
 
 # Controller steps
+
+
+def test_a_stopped_child_goes_on_once_the_controller_has_learned_from_it(store: Store) -> None:
+    search, lease = start(store, children=2)
+    for metrics in ({"accuracy": 0.5, "stopped": 1}, {"accuracy": 0.5}):
+        delivery = Delivery(reward=0.5, metrics=metrics)
+        assert store.deliver(claim(store, search), delivery)
+
+    def again(number: int, epoch: int = lease.epoch) -> Claim | None:
+        return store.claim_again(search.id, number, "worker-a", "cpu", epoch=epoch)
+
+    assert again(0) is None  # its reward may not change before it is learned from
+    store.commit_step(lease, make_step(1, 0), {0: 0.5, 1: 0.5}, [], {})
+    assert again(1) is None and again(0, lease.epoch - 1) is None
+    claimed = again(0)
+    assert claimed is not None and again(0) is None
+    assert store.search("tiny").num_trained == 1
+    assert store.deliver(claimed, trained(0.75))
+    child = child_of(store, search, 0)
+    assert (child.reward, child.consumed_by) == (0.75, 1)
 
 
 def test_a_step_marks_what_it_consumed(store: Store) -> None:
@@ -1118,7 +1143,7 @@ def test_delete_refuses_while_a_coordinator_holds_the_search(store: Store, clock
     with pytest.raises(LeaseHeldError, match="is running in process 11 on this-host"):
         store.delete("tiny")
     assert dump(store) == before
-    clock.pass_seconds(LEASE_SECONDS + 1)
+    clock.pass_seconds(CLAIM_SECONDS + 1)
     store.delete("tiny")
     with pytest.raises(UnknownSearchError):
         store.delete("tiny")
