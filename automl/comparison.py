@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import functools
+import hashlib
 import importlib.util
 import json
 import math
@@ -20,6 +23,7 @@ from child_trainers.experiment import known
 from child_trainers.optimizer_trial import IMAGES, LSTM_NETWORK, Trial, default_recipe, make_task, network_of, run
 from child_trainers.recipes import RATES, LanguageRecipe, Recipe
 from child_trainers.tasks import TASKS, kind_of
+from child_trainers.user_files import UserFile
 
 Progress = Callable[
     [Trial, Mapping[str, Any], int, int], None
@@ -101,7 +105,19 @@ class Comparison:
         if epochs is not None:
             recipe["epochs"] = epochs
         network = self.network or ("small" if self._of_images else LSTM_NETWORK)
-        return Trial(self.task, recipe, network, optimizer, rate, seed, self.data_dir, self.unseen)
+        return Trial(self.task, recipe, network, optimizer, rate, seed, self.data_dir, self.unseen, self._files)
+
+    @functools.cached_property
+    def _files(self) -> tuple[str, ...]:
+        """Hashes of a person's own files."""
+        hashes = []
+        if self.network is not None and UserFile.is_reference(self.network):
+            hashes.append(UserFile.read(self.network).sha256)
+        path = self.task.partition(":")[2]
+        if path:
+            with contextlib.suppress(OSError):  # of which `check` speaks
+                hashes.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        return tuple(hashes)
 
 
 @dataclasses.dataclass(frozen=True)

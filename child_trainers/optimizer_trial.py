@@ -37,6 +37,7 @@ class Trial:
         optimizer: see `make_optimizer`.
         rate: the learning rate at the first step; it then goes down as the recipe says.
         unseen: train on the last training images, which a search on the first ones has not seen.
+        files: hashes of a person's own files that it reads: what was found with others is not found again.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Trial:
     seed: int
     data_dir: str | None = None
     unseen: bool = False
+    files: tuple[str, ...] = ()
 
 
 def run(trial: Trial) -> dict[str, Any]:

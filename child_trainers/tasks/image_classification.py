@@ -119,9 +119,10 @@ class ImageClassification(BuiltInTask[Recipe]):
                 network, self.device_data, self.recipe, seed=seed, report=report, compute=compute, optimizer=optimizer
             )
         except DivergedError:
-            if optimizer is None:
+            if optimizer is None or (self._goal is not None and self._goal.metric != self.metric):
                 raise
-            outcome = Outcome(0.0, {"ended": "diverged"})  # what a rule does is a result, not a failure
+            # What a rule does is a result, not a failure.
+            outcome = Outcome(0.0, {self.metric: 0.0, "ended": "diverged"})
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, seconds=seconds), self._goal)
 

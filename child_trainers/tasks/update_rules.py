@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import Recipe, RuleRecipe, RuleTextRecipe
 from child_trainers.task import Assignment, Goal, Outcome, Report, Task, read_outcome
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from child_trainers.update_rules.training import RuleTrainer
 
-HOPELESS_IMAGES = 1.5  # times the accuracy of a guess
+HOPELESS_IMAGES = 0.05  # of what is above the accuracy of a guess
 HOPELESS_TEXT = 0.5  # times the perplexity of a guess
 
 
@@ -142,7 +144,8 @@ class ImageRules(RuleTask[ImageClassification]):
 
         classes = self.network.shapes[1]
         child = ConvChild(self.network.device_data, classes, self.recipe.batch_size)
-        figure = Figure(self.metric, True, 0.0, HOPELESS_IMAGES / classes, lambda accuracy: accuracy)
+        hopeless = hopeless_accuracy(self.network.data.y_validation)
+        figure = Figure(self.metric, True, 0.0, hopeless, lambda accuracy: accuracy)
         return RuleTrainer(child, figure, self.recipe)
 
     def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
@@ -183,3 +186,9 @@ class TextRules(RuleTask[LanguageModeling]):
     @property
     def _network_spec(self) -> Any:
         return LSTM()
+
+
+def hopeless_accuracy(labels: np.ndarray) -> float:
+    """An accuracy that a network comes to which has learned next to nothing but the commonest of these labels."""
+    guess = float(np.bincount(labels).max()) / len(labels)
+    return guess + HOPELESS_IMAGES * (1.0 - guess)

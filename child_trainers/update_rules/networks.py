@@ -122,7 +122,7 @@ class ConvChild:
         return loss, tape.gradient(loss, weights), state
 
     def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """The accuracy, in [0, 1]."""
+        """The accuracy, in [0, 1]; NaN where weights are not finite, which the last step's loss does not show yet."""
         x, y = self._data.x_validation, self._data.y_validation
         named, averages = unflatten(weights, self.shapes), unflatten(state, self.state_shapes)
         count = int(x.shape[0])
@@ -134,7 +134,8 @@ class ConvChild:
             return end, correct + tf.math.count_nonzero(found == y[start:end], dtype=tf.int32)
 
         _, correct = tf.while_loop(lambda start, _: start < count, body, (tf.constant(0), tf.constant(0)))
-        return tf.cast(correct, tf.float32) / count
+        finite = tf.reduce_all(tf.math.is_finite(weights))
+        return tf.where(finite, tf.cast(correct, tf.float32) / count, math.nan)
 
     @staticmethod
     def _pass(

@@ -174,9 +174,9 @@ class RuleTrainer:
                     rule.values.append(value)
                     if self._figure.best(rule.values) == epoch:
                         rule.weights = population.weights(rule.place)
-                        rule.metrics |= {metric: value, "epoch": epoch + 1}
+                        rule.metrics |= {metric: value, "epoch": epoch + 2}  # the sweep was the first
                     rule.metrics["loss"] = loss
-                    error = rule.report(epoch + 2, **{metric: value, "loss": loss})  # the sweep was the first
+                    error = rule.report(epoch + 2, **{metric: value, "loss": loss})
                     if error is not None:
                         yield rule.index, error
                 if diverged or error is not None:
@@ -186,9 +186,13 @@ class RuleTrainer:
 
     def _ended(self, rule: _Rule, reward: float, why: str | None = None) -> Outcome:
         metrics = rule.metrics | ({} if why is None else {"ended": why})
+        weights = rule.weights or None
         if why in (SCREENED, DIVERGED):
             metrics |= {self._figure.metric: self._figure.worst}
-        return Outcome(reward, metrics, rule.weights or None, metrics.get("epoch", 0), dict(rule.seconds))
+            for name in ("epoch", "loss"):  # those of a value that no longer counts, as its weights are
+                metrics.pop(name, None)
+            weights = None
+        return Outcome(reward, metrics, weights, metrics.get("epoch", 0), dict(rule.seconds))
 
     @contextlib.contextmanager
     def _timed(self, phase: str, rules: Sequence[_Rule]) -> Iterator[None]:

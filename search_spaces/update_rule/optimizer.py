@@ -77,7 +77,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
                 self._averages[average] = self.add_optimizer_variables(variables, average)
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        gradient = ops.cast(gradient, variable.dtype)
+        # Adding makes the rows that were read of an embedding a whole gradient, in which repeated ones are summed.
+        gradient = ops.add(ops.cast(gradient, variable.dtype), ops.zeros_like(variable))
         index, shape = self._get_variable_index(variable), tuple(variable.shape)
         for name, slots in self._averages.items():
             self.assign(slots[index], averaged(name, slots[index], gradient, self.beta_1, self.beta_2))
@@ -98,6 +99,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RuleOptimizer:
         """Raises ValueError where it was saved by a newer version."""
+        config = dict(config)
         version = config.pop("version", VERSION)
         if version > VERSION:
             raise ValueError(

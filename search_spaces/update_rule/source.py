@@ -49,7 +49,8 @@ class FoundRule(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, name=name, **options){attributes}
 {build}
     def update_step(self, gradient, variable, learning_rate):
-        g = ops.cast(gradient, variable.dtype)
+        # Adding zeros sums the rows that an embedding has read several times.
+        g = ops.add(ops.cast(gradient, variable.dtype), ops.zeros_like(variable))
 {statements}
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
 {config}'''

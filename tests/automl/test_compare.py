@@ -7,6 +7,13 @@ import pytest
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+NETWORK = """import keras
+
+
+def small(input_shape, num_classes):
+    layers = [keras.layers.Flatten(), keras.layers.Dense({}), keras.layers.Dense(num_classes)]
+    return keras.Sequential([keras.Input(input_shape), *layers])
+"""
 QUICK = ("--rates", "0.01,0.1", "--seeds", "2", "--set", "epochs=2", "--set", "num_train=320", "--workers", "1")
 
 
@@ -40,6 +47,15 @@ def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folde
     again = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK)
     assert again.code == 0 and (folder / "comparison.json").read_text() == before
     assert again.out.splitlines()[0].split() == ["optimizer", "rate", "val_accuracy", "test_accuracy"]
+
+
+def test_a_network_whose_file_has_changed_is_trained_anew(automl, folder):
+    for units in (4, 5):
+        (folder / "mine.py").write_text(NETWORK.format(units))
+        ran = automl("compare-optimizers", "sgd", *QUICK, "--network", "mine.py:small")
+        assert ran.code == 0, ran.err
+    trials = json.loads((folder / "comparison.json").read_text())["trials"]
+    assert len({tuple(json.loads(trial)["files"]) for trial in trials}) == 2 and len(trials) == 2 * (2 + 2)
 
 
 def test_a_rule_that_diverges_at_every_rate_says_so(automl):

@@ -8,10 +8,12 @@ import pytest
 from child_trainers.data.dataset import DataError
 from child_trainers.devices import Compute
 from child_trainers.recipes import DIGITS, Recipe
-from child_trainers.task import Goal, Objective
+from child_trainers.task import DivergedError, Goal, Objective
 from child_trainers.tasks.image_classification import SHAPES, ImageClassification
 from search_spaces.convnet.layers import ConvLayer
 from search_spaces.convnet.spec import ConvNet
+from search_spaces.joint.spec import TrainedNet
+from search_spaces.update_rule.spec import UpdateRule
 
 NET = ConvNet((ConvLayer(3, 3, 8, (), pool=True), ConvLayer(3, 3, 16, (0,)), ConvLayer(1, 1, 8, (0, 1))))
 
@@ -205,3 +207,14 @@ def test_another_goal(task):
     other = ImageClassification("digits", Recipe(epochs=1, num_train=64), goal=Goal("loss", minimize=True))
     outcome = other.evaluate(ConvNet((ConvLayer(1, 1, 4, ()),)), seed=0, report=FakeReport())
     assert outcome.reward == -outcome.metrics["loss"] < 0
+
+
+def test_a_rule_that_diverges_is_worth_nothing_unless_another_metric_counts():
+    spec = TrainedNet(NET, UpdateRule.parse("exp(exp(2)) * g"), 1e30)
+    recipe = Recipe(**(DIGITS | {"num_train": 24}))
+    judged = ImageClassification("digits", recipe, goal=Goal("val_accuracy", minimize=False))
+    outcome = judged.evaluate(spec, seed=5, report=FakeReport())
+    assert (outcome.reward, outcome.metrics) == (0.0, {"val_accuracy": 0.0, "ended": "diverged"})
+    other = ImageClassification("digits", recipe, goal=Goal("loss", minimize=True))
+    with pytest.raises(DivergedError):
+        other.evaluate(spec, seed=5, report=FakeReport())

@@ -7,7 +7,7 @@ import pytest
 
 from child_trainers.recipes import RuleRecipe, RuleTextRecipe
 from child_trainers.task import Assignment, Goal, Outcome
-from child_trainers.tasks.update_rules import ImageRules, TextRules
+from child_trainers.tasks.update_rules import ImageRules, TextRules, hopeless_accuracy
 from child_trainers.update_rules.screen import CENTRE, Screen, functions
 from search_spaces.update_rule.named import RULES
 from search_spaces.update_rule.program import encode
@@ -93,6 +93,17 @@ def test_every_ending():
     (hopeless,), (report,) = judge(["0.1w"], screened=False)
     assert hopeless.metrics["ended"] == "hopeless" and hopeless.reward == max(hopeless.metrics["sweep"]) < 0.15
     assert report.epochs == [1] and hopeless.weights is None
+
+
+def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_divergence():
+    (outcome,), (report,) = judge(["exp(exp(2)) * g"], screened=False, batch_size=320, rates=(1e38,))  # one step
+    assert outcome.metrics == {"ended": "diverged", "sweep": [None], "val_accuracy": 0.0}
+    assert (outcome.weights, report.epochs) == (None, [])
+
+
+@pytest.mark.parametrize(("labels", "accuracy"), [(range(10), 0.145), ((0, 1), 0.525), ((0, 0, 0, 1), 0.7625)])
+def test_what_is_hopeless_is_little_more_than_naming_the_commonest_class(labels, accuracy):
+    assert hopeless_accuracy(np.array(labels)) == pytest.approx(accuracy)
 
 
 def test_a_share_of_the_screened_is_trained_anyway():

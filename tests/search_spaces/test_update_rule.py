@@ -361,6 +361,21 @@ def test_an_exported_rule_is_saved_and_works_in_fit(tmp_path):
     assert again.optimizer.iterations.numpy() == 1 and again.optimizer.decay_steps == 10_000
 
 
+@pytest.mark.parametrize("text", ["sign(g)", "momentum", "g^2"])
+def test_rows_that_an_embedding_reads_several_times_are_one_gradient(text):
+    rule, found = UpdateRule.parse(text), {}
+    exec(compile(rule.source(learning_rate=0.1), "found.py", "exec"), found)
+    rows = tf.IndexedSlices(tf.constant([[0.25], [-0.5], [0.5]]), tf.constant([2, 0, 2]), tf.constant([3, 1]))
+    for make in (functools.partial(rule.optimizer, learning_rate=0.1), found["FoundRule"]):
+        weights = []
+        for gradient in (rows, tf.constant([[-0.5], [0.0], [0.75]])):
+            weight = keras.Variable(np.ones((3, 1), np.float32))
+            make().apply([gradient], [weight])
+            weights.append(weight.numpy())
+        np.testing.assert_array_equal(*weights)
+        assert weights[0][1] == 1.0 and weights[0][0] != 1.0
+
+
 def test_an_optimizer_of_a_newer_version_is_refused_in_one_sentence():
     config = RuleOptimizer("adam").get_config()
     assert RuleOptimizer.from_config(dict(config)).rule == "adam"
