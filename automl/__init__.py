@@ -14,7 +14,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from automl.results import Result, open_store, resume, search
+    from automl.results import Result, resume, search
+    from automl.stores import open_store
     from search_spaces.decisions import Choice, Links
 
 __version__ = "0.1.0"
@@ -26,7 +27,7 @@ _HOMES = {
     "Choice": "search_spaces.decisions",
     "Links": "search_spaces.decisions",
     "Result": "automl.results",
-    "open_store": "automl.results",
+    "open_store": "automl.stores",
     "resume": "automl.results",
     "search": "automl.results",
 }

@@ -18,6 +18,7 @@ from automl.export import export_child, model_of
 from automl.loop import Coordinator, Ending, Stop
 from automl.running import create, prepare_resume, refuse_taken, run_search
 from automl.settings import Asked, check_name
+from automl.stores import open_store, store_address
 from child_trainers.experiment import SESSION, known
 from child_trainers.user_files import UserFile
 from db.records import FINAL, Child, Search, State, StoreError
@@ -26,18 +27,6 @@ from db.store import Store
 if TYPE_CHECKING:
     import keras
     import pandas
-
-DEFAULT_STORE = "automl.db"
-
-
-def store_address(given: str | None) -> str:
-    """The store that was asked for: the argument, else AUTOML_STORE, else `automl.db` in the current folder."""
-    return given or os.environ.get("AUTOML_STORE") or DEFAULT_STORE
-
-
-def open_store(address: str | None = None) -> Store:
-    """Opens a store for looking. Raises StoreError where there is none."""
-    return Store(store_address(address), readonly=True)
 
 
 def search(

@@ -6,16 +6,18 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from db.records import StoreError
 
-Arrays = Mapping[str, np.ndarray]
+if TYPE_CHECKING:  # it takes a sixth of a second to import, and looks at a store need none
+    import numpy as np
 
 
-def pack(arrays: Arrays) -> bytes:
+def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The arrays as an npz file. Raises ValueError for an array of objects."""
+    import numpy as np
+
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
     return buffer.getvalue()
@@ -27,6 +29,8 @@ def unpack(blob: bytes, expected_sha256: str | None) -> dict[str, np.ndarray]:
     Raises:
         StoreError: the bytes are not those that were stored, or hold something else than plain arrays.
     """
+    import numpy as np
+
     found = sha256(blob)
     if found != expected_sha256:
         raise StoreError(

@@ -5,15 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from sqlalchemy import Row
 
 from db.records import Child, Step
+
+if TYPE_CHECKING:  # it takes a sixth of a second to import, and looks at a store need none
+    import numpy as np
+
+DIGESTED = ("number", "tokens", "canonical_hash", "seed", "state", "reward", "metrics")  # of each final child
 
 
 def state_hash(arrays: Mapping[str, np.ndarray], values: Any) -> str:
     """Sha256 of a controller's state: sorted name, dtype, shape and bytes of each array, and canonical JSON."""
+    import numpy as np
+
     hasher = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -23,7 +30,7 @@ def state_hash(arrays: Mapping[str, np.ndarray], values: Any) -> str:
     return hasher.hexdigest()
 
 
-def digest(children: Iterable[Child], steps: Iterable[Step]) -> str:
+def digest(children: Iterable[Child | Row[Any]], steps: Iterable[Step | Row[int, str]]) -> str:
     """Sha256 over final children in number order and over every controller step's state hash.
 
     It holds no times, attempts or workers: equal rewards give equal digests, whatever died and however many workers
@@ -31,9 +38,9 @@ def digest(children: Iterable[Child], steps: Iterable[Step]) -> str:
     """
     hasher = hashlib.sha256()
     for child in children:
-        metrics = {name: value for name, value in (child.metrics or {}).items() if name != "seconds"}
-        entry = [child.number, child.tokens, child.canonical_hash, child.seed, child.state, child.reward, metrics]
-        hasher.update(_canonical(entry))
+        *entry, metrics = (getattr(child, name) for name in DIGESTED)
+        timeless = {name: value for name, value in (metrics or {}).items() if name != "seconds"}
+        hasher.update(_canonical([*entry, timeless]))
     for step in steps:
         hasher.update(_canonical([step.number, step.state_hash]))
     return hasher.hexdigest()

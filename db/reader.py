@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from db import blobs
 from db.database import Database
-from db.digest import digest
+from db.digest import DIGESTED, digest
 from db.records import (
     FINAL,
     Artefact,
@@ -246,7 +246,14 @@ class Reader(Database):
 
     def digest(self, search_id: int) -> str:
         """The hash that says two searches are the same (`db.digest`)."""
-        return digest(self.children(search_id, states=FINAL), self.steps(search_id))
+        told = [getattr(ChildRow, name) for name in DIGESTED]  # half of the time is that of reading whole children
+        children = select(*told).where(ChildRow.search_id == search_id, ChildRow.state.in_(FINAL))
+        steps = select(StepRow.number, StepRow.state_hash).where(StepRow.search_id == search_id)
+        with self._read() as connection:
+            return digest(
+                connection.execute(children.order_by(ChildRow.number)).all(),
+                connection.execute(steps.order_by(StepRow.number)).all(),
+            )
 
     def weights(self, child_id: int, kind: str = "search") -> dict[str, Any] | None:
         """The stored weights of a child by name, or None where none were kept. Raises StoreError where damaged."""

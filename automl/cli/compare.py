@@ -11,10 +11,10 @@ from typing import Any
 
 from automl.cli.tables import print_table
 from automl.comparison import Comparison, Row, compare, plot
-from automl.results import store_address
 from automl.retraining import spread
 from automl.settings import task_options
 from automl.standing import figure, spec_line
+from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.devices import quiet_native_start
 from child_trainers.optimizer_trial import Trial, make_optimizer

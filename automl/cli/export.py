@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from automl.export import export_child
-from automl.results import store_address
 from automl.running import prepare_process
+from automl.stores import store_address
 from child_trainers.devices import quiet_native_start
 from db.store import Store
 

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from automl.cli.tables import print_children, print_table
-from automl.results import store_address
 from automl.standing import Clerk, duration, early_endings, figure, spec_drawing, spec_line
+from automl.stores import store_address
 from automl.wording import counted
 from db.records import Search
 from db.store import Store
@@ -77,7 +77,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         standing = Clerk(store, name).standing(0.0)
         segments = store.segments(search.id)
         steps = store.steps(search.id)
-        digest = store.digest(search.id)
+        digest = store.digest(search.id) if as_json else None  # for scripts; it reads every child
         requests = store.requests(search.id, answered=True)
         endings = store.endings(search.id)
     if as_json:
@@ -131,7 +131,6 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         print(f"  best: child {standing.best[0].number}, {spec_line(standing.best[0].spec)}")
         for line in spec_drawing(standing.best[0].spec):
             print(f"    {line}")
-    print(f"  digest {digest}")
 
 
 def print_doctor(store_option: str | None, data_dir: str | None, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from automl.cli.search import further_command
-from automl.results import store_address
+from automl.stores import store_address
 from db.store import Store
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from automl.cli.interrupts import Interrupts
 from automl.cli.views import View, make_view
 from automl.loop import Coordinator, Ending, Stop, StopNow
-from automl.results import arrays_path, store_address
+from automl.results import arrays_path
 from automl.running import (
     Run,
     checkpoint_dir,
@@ -22,6 +22,7 @@ from automl.running import (
     run_search,
 )
 from automl.settings import Asked, completed, from_toml
+from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.recipes import OF_UPDATES
 from db.records import Search, SearchState

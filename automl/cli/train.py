@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl.export import find_child
-from automl.results import store_address
 from automl.retraining import full_recipe, retrain, spread
 from automl.running import checkpoint_dir, prepare_process
 from automl.standing import figure, spec_line
+from automl.stores import store_address
 from child_trainers.devices import quiet_native_start
 from db.store import Store
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from automl.cli.search import further_command, resume_command
 from automl.cli.views import make_view
 from automl.loop import GRACE_SECONDS
-from automl.results import store_address
 from automl.running import INLINE_DEVICE
+from automl.stores import store_address
 from automl.wording import counted
 from db.records import Search, SearchState
 from db.store import Store

@@ -89,7 +89,7 @@ def test_show(automl, copied):
     assert (first["consumed_batch"], second["consumed_batch"]) == (None, 0)
     assert all(len(step["state_hash"]) == 64 and "blob" not in step for step in shown["steps"])
     text = automl("show", "digits").out
-    assert text.startswith("digits: finished\n  3/3 trained") and f"digest {shown['digest']}" in text
+    assert text.startswith("digits: finished\n  3/3 trained")
     assert "filter_height:" in text  # what the controller learned
 
 

@@ -1,0 +1,19 @@
+"""Which store a command means. Imports nothing slow: a look at a store is to be quick."""
+
+from __future__ import annotations
+
+import os
+
+from db.store import Store
+
+DEFAULT_STORE = "automl.db"
+
+
+def store_address(given: str | None) -> str:
+    """The store that was asked for: the argument, else AUTOML_STORE, else `automl.db` in the current folder."""
+    return given or os.environ.get("AUTOML_STORE") or DEFAULT_STORE
+
+
+def open_store(address: str | None = None) -> Store:
+    """Opens a store for looking. Raises StoreError where there is none."""
+    return Store(store_address(address), readonly=True)
