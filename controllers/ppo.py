@@ -41,6 +41,6 @@ class Ppo(Reinforce):
     settings: PpoSettings
     settings_kind = PpoSettings
 
-    def _updater_of(self, variables: Variables, longest: int) -> Updater:
+    def _updater_of(self, variables: Variables, *, compiled: bool) -> Updater:
         loss = functools.partial(clipped_loss, clip=self.settings.clip)
-        return Updater(variables, self.settings, loss, passes=self.settings.passes, longest=longest)
+        return Updater(variables, self.settings, loss, passes=self.settings.passes, compiled=compiled)

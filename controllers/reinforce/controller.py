@@ -51,8 +51,8 @@ class Reinforce(Controller):
     def options(cls) -> tuple[str, ...]:
         return tuple(field.name for field in dataclasses.fields(cls.settings_kind))
 
-    def _updater_of(self, variables: Variables, longest: int) -> Updater:
-        return Updater(variables, self.settings, _reinforce, passes=1, longest=longest)
+    def _updater_of(self, variables: Variables, *, compiled: bool) -> Updater:
+        return Updater(variables, self.settings, _reinforce, passes=1, compiled=compiled)
 
     def _load(self, state: ControllerState, heads: Heads) -> None:
         """Takes a state into tables as large as `heads`; what the state does not name has its first values."""
@@ -76,7 +76,7 @@ class Reinforce(Controller):
                 _place(main, name, array, heads)
         self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
         self._samplers: dict[int, Sampler] = {}
-        self._updater = self._updater_of(self._variables, heads.longest)
+        self._updater = self._updater_of(self._variables, compiled=heads.compiled)
         self._updater.steps.assign(float(state.arrays["adam_steps"]))
         for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
             for name, array in arrays.items():

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from search_spaces.decisions import Decision, Links
 from search_spaces.walk import Walk
 
+COMPILED_LENGTH = 48  # decisions from which on XLA pays within a hundred updates
+
 
 @dataclasses.dataclass
 class Heads:
@@ -25,6 +27,12 @@ class Heads:
     widths: dict[str, int] = dataclasses.field(default_factory=dict)
     slots: int = 0
     longest: int = 1
+
+    @property
+    def compiled(self) -> bool:
+        """Whether XLA pays: it makes steps and updates of long children three times as fast, and takes seconds to
+        compile them."""
+        return self.longest >= COMPILED_LENGTH
 
     @property
     def width(self) -> int:

@@ -36,7 +36,7 @@ class Sampler:
         """The traced graph itself: to have `tf.function` look it up again costs as much as a step."""
         slots, units = self._heads.slots, self._units
         shapes = ((self._width, (4 + slots) * units), (self._width, 4 + self._heads.width + 2 * slots))
-        return tf.function(self._packed_step).get_concrete_function(
+        return tf.function(self._packed_step, jit_compile=self._heads.compiled).get_concrete_function(
             *(tf.TensorSpec(shape, tf.float32) for shape in shapes)
         )
 

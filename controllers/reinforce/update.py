@@ -27,8 +27,6 @@ from controllers.reinforce.presets import Settings
 from search_spaces.decisions import Choice
 from search_spaces.walk import Walk
 
-COMPILED_LENGTH = 48  # decisions from which on XLA pays within a hundred updates
-
 
 class Sequences(NamedTuple):
     """Children as arrays, one step per decision, padded to one of a few lengths: (steps, batch, …)."""
@@ -157,11 +155,11 @@ class Updater:
         surrogate: the loss of drawn children: log-probabilities of answers now and when they were drawn, (batch,
             steps), and advantages (batch,).
         passes: steps of Adam that one call takes.
-        longest: the most decisions that a child is known to have.
+        compiled: by XLA.
     """
 
     def __init__(
-        self, variables: Variables, settings: Settings, surrogate: Surrogate, *, passes: int, longest: int
+        self, variables: Variables, settings: Settings, surrogate: Surrogate, *, passes: int, compiled: bool
     ) -> None:
         self.first = Variables(*(tf.Variable(tf.zeros_like(variable)) for variable in variables))
         self.second = Variables(*(tf.Variable(tf.zeros_like(variable)) for variable in variables))
@@ -171,8 +169,7 @@ class Updater:
         self._surrogate = surrogate
         self._passes = passes
         self._update: Any = None
-        # XLA makes the update of 120 decisions three times as fast, and takes four seconds to compile it.
-        self._compiled = longest >= COMPILED_LENGTH
+        self._compiled = compiled
 
     def __call__(
         self, sequences: Sequences, advantages: Sequence[float], num_imitated: int
