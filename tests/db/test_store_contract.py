@@ -540,6 +540,14 @@ def test_a_claim_expires_after_its_lease_and_not_at_its_end(store: Store, clock:
     assert store.deliver(second, trained())
 
 
+def test_what_a_child_prints_is_stored_without_nul(store: Store) -> None:
+    search, _ = start(store, children=1)
+    claimed = claim(store, search)
+    assert store.fail_attempt(claimed, Fault.CRASHED, message="it\0 ended", log="a\0b")
+    (attempt,) = store.attempts(claimed.child_id)
+    assert attempt.log == "a\N{REPLACEMENT CHARACTER}b"
+
+
 def test_claims_of_a_living_worker_are_renewed_for_it(store: Store, clock: Clock) -> None:
     search, _ = start(store)
     held, other = claim(store, search), claim(store, search, "worker-b")
