@@ -1151,7 +1151,7 @@ def test_delete_refuses_while_a_coordinator_holds_the_search(store: Store, clock
     with pytest.raises(LeaseHeldError, match="is running in process 11 on this-host"):
         store.delete("tiny")
     assert dump(store) == before
-    clock.pass_seconds(CLAIM_SECONDS + 1)
+    clock.pass_seconds(LEASE_SECONDS + 1)
     store.delete("tiny")
     with pytest.raises(UnknownSearchError):
         store.delete("tiny")
