@@ -8,9 +8,8 @@ from pathlib import Path
 
 from automl.export import export_child
 from automl.running import prepare_process
-from automl.stores import store_address
+from automl.stores import open_store
 from child_trainers.devices import quiet_native_start
-from db.store import Store
 
 
 def write(
@@ -26,7 +25,7 @@ def write(
 ) -> None:
     if data_dir is not None:
         os.environ["AUTOML_DATA"] = data_dir
-    with contextlib.closing(Store(store_address(store_option), readonly=True)) as store:
+    with contextlib.closing(open_store(store_option)) as store:
         search = store.search(name)
         prepare_process(os.cpu_count() or 1, 1, "cpu")
         with quiet_native_start():

@@ -10,14 +10,14 @@ from typing import Any
 
 from automl.cli.tables import print_children, print_table
 from automl.standing import Clerk, duration, early_endings, figure, spec_drawing, spec_line
-from automl.stores import store_address
+from automl.stores import open_store, store_address
 from automl.wording import counted
 from db.records import Search
 from db.store import Store
 
 
 def _open(store_option: str | None) -> contextlib.closing[Store]:
-    return contextlib.closing(Store(store_address(store_option), readonly=True))
+    return contextlib.closing(open_store(store_option))
 
 
 def print_list(store_option: str | None, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from automl.cli.search import further_command, resume_command
 from automl.cli.views import make_view
 from automl.loop import GRACE_SECONDS
 from automl.running import INLINE_DEVICE
-from automl.stores import store_address
+from automl.stores import open_store, store_address
 from automl.wording import counted
 from db.records import Search, SearchState
 from db.store import Store
@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.5
 
 def watch(name: str, store_option: str | None, *, pause: Callable[[float], None] = time.sleep) -> None:
     """Shows a search as its own terminal does until it ends. Only reads."""
-    with contextlib.closing(Store(store_address(store_option), readonly=True)) as store:
+    with contextlib.closing(open_store(store_option)) as store:
         search = store.search(name)
         view = make_view(store, name)
         if store.is_held(name):
@@ -44,7 +44,7 @@ def _tell_of_death(store: Store, search: Search) -> None:
 
 def print_logs(name: str, number: int, store_option: str | None) -> None:
     """What every attempt at a child printed, oldest first."""
-    with contextlib.closing(Store(store_address(store_option), readonly=True)) as store:
+    with contextlib.closing(open_store(store_option)) as store:
         search = store.search(name)
         found = store.children(search.id, number=number)
         if not found:
