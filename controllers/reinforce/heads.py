@@ -30,8 +30,8 @@ class Heads:
 
     @property
     def compiled(self) -> bool:
-        """Whether XLA pays: it makes steps and updates of long children three times as fast, and takes seconds to
-        compile them."""
+        """Whether XLA pays: it makes the update of 120 decisions three times as fast, nearly halves their drawing,
+        and takes seconds to compile."""
         return self.longest >= COMPILED_LENGTH
 
     @property
