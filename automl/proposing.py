@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from controllers.base import Controller, Draw, Proposal
@@ -17,6 +18,7 @@ from search_spaces.walk import Walk, canonical_hash, possible_answers, spec_to_j
 
 TRIES = 20
 MOST_NEIGHBOURS = 1_000
+KEPT_NEIGHBOURS = 4_096
 MOST_PAIRS = 50_000  # of changes, from which the neighbours two changes away are picked
 MOST_WEIGHED = 8  # new candidates that the controller weighs against each other
 LARGEST_ENUMERATED = 100_000
@@ -76,6 +78,8 @@ class Proposer:
         self._seen = seen
         self.refused = Counter(refused)
         self._all: dict[str, tuple[int, ...]] | None = None
+        # A policy that has made up its mind draws the same few children, so their neighbours are the same too.
+        self._settle = functools.lru_cache(KEPT_NEIGHBOURS)(self._settle)  # type: ignore[method-assign]
 
     def answer(
         self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, drawn_under: int
@@ -215,8 +219,9 @@ class Proposer:
         found = self._most_probable(number, ({**answers, **change} for change in changes))
         if found is None:
             pairs = itertools.islice(itertools.combinations(changes, 2), MOST_PAIRS)
-            apart = self._shuffled(number, ((one, other) for one, other in pairs if one.keys() != other.keys()))
-            found = self._most_probable(number, ({**answers, **one, **other} for one, other in apart[:MOST_NEIGHBOURS]))
+            apart = [(one, other) for one, other in pairs if one.keys() != other.keys()]
+            picked = self._shuffled(number, apart, most=MOST_NEIGHBOURS)
+            found = self._most_probable(number, ({**answers, **one, **other} for one, other in picked))
         return found or self._most_probable(number, self._left(number))
 
     def _most_probable(
@@ -235,16 +240,19 @@ class Proposer:
 
     def _may_be_new(self, number: int, given: Mapping[str, tuple[int, ...]]) -> bool:
         """False where the given answers settle the whole child and it would be refused: no need to weigh it."""
-        draw = Draw(number, TRIES, given)
+        settled = self._settle(number if self._space.schedule else 0, tuple(given.items()))
+        return settled is None or (settled.hash not in self._seen and self._refusal(settled.cost) is None)
+
+    def _settle(self, number: int, given: tuple[tuple[str, tuple[int, ...]], ...]) -> _Candidate | None:
+        """The child that these answers settle, or None where they leave something open."""
+        draw = Draw(number, TRIES, dict(given))
         walk = self._space.walk(number)
         while (decision := walk.decision) is not None:
             answer = draw.answer(decision)
             if answer is None:
-                return True
+                return None
             walk.answer(answer)
-        if canonical_hash(walk.spec, walk.tokens) in self._seen:
-            return False
-        return self._refusal(self._cost(walk.spec)) is None
+        return _Candidate(walk, canonical_hash(walk.spec, walk.tokens), self._cost(walk.spec))
 
     def _changes(self, number: int, tokens: tuple[int, ...]) -> list[dict[str, tuple[int, ...]]]:
         """Every change of one unforced decision: another option, or one bit turned; shuffled, since equally probable
@@ -271,7 +279,7 @@ class Proposer:
         if self._all is None or self._space.schedule is not None:
             self._all = self._enumerated(number)
         left = [tokens for fingerprint, tokens in self._all.items() if fingerprint not in self._seen]
-        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left)[:MOST_WEIGHED]]
+        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left, most=MOST_WEIGHED)]
 
     def _enumerated(self, number: int) -> dict[str, tuple[int, ...]]:
         """Tokens by canonical hash of every child within the limits; none where the space is too large."""
@@ -284,7 +292,7 @@ class Proposer:
             if self._refusal(self._cost(walk.spec)) is None
         }
 
-    def _shuffled(self, number: int, items: Iterator[Any] | Sequence[Any]) -> list[Any]:
-        listed = list(items)
-        order = stream(self._seed, number, TRIES + 1).permutation(len(listed))
-        return [listed[index] for index in order]
+    def _shuffled(self, number: int, items: Sequence[Any], most: int | None = None) -> list[Any]:
+        """The items, or `most` of them, in an order of this number's own."""
+        order = stream(self._seed, number, TRIES + 1).permutation(len(items))
+        return [items[index] for index in order[:most].tolist()]

@@ -33,13 +33,13 @@ class Draw:
         if tokens is None or len(tokens) != decision.num_tokens:
             return None
         if isinstance(decision, Choice):
-            if not 0 <= tokens[0] < len(decision.options) or not decision.allows(tokens[0]):
-                return None
-        elif any(bit not in (0, 1) for bit in tokens):
-            return None
-        if any(forced not in (None, token) for forced, token in zip(decision.forced, tokens, strict=True)):
-            return None
-        return tokens
+            fits = 0 <= tokens[0] < len(decision.options) and decision.allows(tokens[0])
+        else:
+            fits = all(
+                token in (0, 1) and forced in (None, token)
+                for forced, token in zip(decision.forced, tokens, strict=True)
+            )
+        return tokens if fits else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Controller(abc.ABC):
             their own.
     """
 
-    redraw_width = 32
+    redraw_width = 16
     fixed_options: tuple[str, ...] = ()  # settings that must stay what they were when a state was made
 
     @classmethod

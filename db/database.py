@@ -14,6 +14,11 @@ from db.engine import WRITE, check_store, first_line, open_engine, parse_address
 from db.records import StoreError
 from db.schema import REVISION
 
+_NOW = {
+    "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
+    "postgresql": text("SELECT extract(epoch FROM clock_timestamp())::double precision"),
+}
+
 
 class Database:
     """The connection that a store stands on.
@@ -118,8 +123,4 @@ class Database:
     def _now(self, connection: Connection) -> float:
         if self._clock is not None:
             return self._clock()
-        if self._engine.dialect.name == "sqlite":
-            query = "SELECT (julianday('now') - 2440587.5) * 86400.0"
-        else:
-            query = "SELECT extract(epoch FROM clock_timestamp())::double precision"
-        return float(connection.scalar(text(query)))
+        return float(connection.scalar(_NOW[self._engine.dialect.name]))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, func, select
 
-from db import blobs
+from db import blobs, queries
 from db.database import Database
 from db.digest import DIGESTED, digest
 from db.records import (
@@ -123,32 +123,19 @@ class Reader(Database):
 
     def progress(self, search_id: int) -> Progress:
         """As quick after a million children as after ten."""
-        of_search = select(func.count()).select_from(ChildRow).where(ChildRow.search_id == search_id)
-        query = select(
-            SearchRow.num_trained,
-            SearchRow.stop_requested,
-            of_search.where(ChildRow.state == State.READY).scalar_subquery(),
-            of_search.where(ChildRow.state == State.RUNNING).scalar_subquery(),
-        ).where(SearchRow.id == search_id)
         with self._read() as connection:
-            trained, stop_requested, ready, running = connection.execute(query).one()
-        return Progress(trained, ready, running, stop_requested is not None)
+            row = connection.execute(queries.PROGRESS, {"of_search": search_id}).one()
+        return Progress(row.num_trained, row.ready, row.running, row.stop_requested is not None)
 
     def is_complete(self, search_id: int, batch: int) -> bool:
         """Whether no child of the batch is still to be trained."""
-        query = select(ChildRow.id).where(
-            ChildRow.search_id == search_id, ChildRow.batch == batch, ChildRow.state.not_in(FINAL)
-        )
         with self._read() as connection:
-            return connection.scalar(query.limit(1)) is None
+            return connection.scalar(queries.UNFINISHED, {"of_search": search_id, "of_batch": batch}) is None
 
     def failed(self, search_id: int, *, first: int) -> bool:
         """Whether any child from number `first` on has failed."""
-        query = select(ChildRow.id).where(
-            ChildRow.search_id == search_id, ChildRow.state == State.FAILED, ChildRow.number >= first
-        )
         with self._read() as connection:
-            return connection.scalar(query.limit(1)) is not None
+            return connection.scalar(queries.FAILED, {"of_search": search_id, "from_number": first}) is not None
 
     def counts(self, search_id: int) -> dict[str, int]:
         """Children by state, every state named."""

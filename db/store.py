@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, exc, func, insert, select, update
 
-from db import blobs
+from db import blobs, queries
 from db.owner import Owner
 from db.reader import Reader, record
 from db.records import (
@@ -39,7 +39,6 @@ from db.schema import (
     ArtefactRow,
     AttemptRow,
     ChildRow,
-    MeasurementRow,
     RequestRow,
     SearchRow,
     SegmentRow,
@@ -288,12 +287,12 @@ class Store(Reader):
         with self._write() as connection:
             self._fence(connection, lease, refused=dict(refused))
             connection.execute(insert(StepRow).values(search_id=lease.search_id, **_values(step)))
-            for number, reward in consumed.items():
-                connection.execute(
-                    update(ChildRow)
-                    .where(ChildRow.search_id == lease.search_id, ChildRow.number == number)
-                    .values(consumed_by=step.number, reward=reward)
-                )
+            if consumed:
+                of_children = [
+                    {"of_search": lease.search_id, "of_number": number, "consumed_by": step.number, "reward": reward}
+                    for number, reward in consumed.items()
+                ]
+                connection.execute(queries.CONSUME, of_children)
             if proposals:
                 rows = [
                     {"search_id": lease.search_id, "state": State.READY} | _values(proposal) for proposal in proposals
@@ -401,21 +400,21 @@ class Store(Reader):
     def renew(self, claim: Claim, progress: int) -> bool:
         """Prolongs a claim and records the steps made so far. False where the claim is another's by now."""
         with self._write() as connection:
-            until = self._now(connection) + CLAIM_SECONDS
-            return self._update_claimed(connection, claim, lease_until=until, progress=progress)
+            values = {"lease_until": self._now(connection) + CLAIM_SECONDS, "progress": progress}
+            of_claim = {"of_child": claim.child_id, "of_fence": claim.fence}
+            return bool(connection.execute(queries.CHANGE_CLAIMED_CHILD, of_claim | values).rowcount == 1)
 
     def measure(self, claim: Claim, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """Writes the metrics of an epoch, which proves progress; the same epoch again replaces them."""
         with self._write() as connection:
             now = self._now(connection)
-            moved = {"lease_until": now + CLAIM_SECONDS, "progress": ChildRow.progress + 1}
-            if not self._update_claimed(connection, claim, **moved):
+            of_claim = {"of_child": claim.child_id, "of_fence": claim.fence}
+            until = {"lease_until": now + CLAIM_SECONDS}
+            if connection.execute(queries.ADVANCE_CLAIMED_CHILD, of_claim | until).rowcount != 1:
                 return False
+            connection.execute(queries.DROP_MEASUREMENT, of_claim | {"of_epoch": epoch})
             key = {"child_id": claim.child_id, "fence": claim.fence, "epoch": epoch}
-            connection.execute(
-                delete(MeasurementRow).where(*(getattr(MeasurementRow, name) == value for name, value in key.items()))
-            )
-            connection.execute(insert(MeasurementRow).values(**key, metrics=dict(metrics), at=now))
+            connection.execute(queries.ADD_MEASUREMENT, key | {"metrics": dict(metrics), "at": now})
             return True
 
     def deliver(self, claim: Claim, delivery: Delivery, *, keep: int = 0) -> bool:
@@ -430,7 +429,7 @@ class Store(Reader):
             raise ValueError(f"A trained child's reward must be finite, got {delivery.reward}; deliver it as diverged.")
         with self._write() as connection:
             # The search's row before the child's, as `claim` and `take_lease` lock them: no two wait for each other.
-            connection.execute(select(SearchRow.id).where(SearchRow.id == claim.search_id).with_for_update())
+            connection.execute(queries.STANDING, {"of_search": claim.search_id})
             now = self._now(connection)
             child = self._claimed(connection, claim)
             if child is None:
@@ -440,29 +439,22 @@ class Store(Reader):
                     connection, now, child, delivery.fault, charged=True, message=delivery.message, log=delivery.log
                 )
                 return True
-            connection.execute(
-                update(ChildRow)
-                .where(ChildRow.id == child.id)
-                .values(
-                    state=State.TRAINED,
-                    reward=delivery.reward,
-                    metrics=dict(delivery.metrics),
-                    fault=None,
-                    message=None,
-                    lease_until=None,
-                    finished=now,
-                    seconds=delivery.seconds,
-                    phases=dict(delivery.phases),
-                    attempts=child.attempts + 1,
-                    interruptions=0,
-                )
-            )
+            values = {
+                "state": State.TRAINED,
+                "reward": delivery.reward,
+                "metrics": dict(delivery.metrics),
+                "fault": None,
+                "message": None,
+                "lease_until": None,
+                "finished": now,
+                "seconds": delivery.seconds,
+                "phases": dict(delivery.phases),
+                "attempts": child.attempts + 1,
+                "interruptions": 0,
+            }
+            connection.execute(queries.CHANGE_CHILD, {"of_child": child.id} | values)
             self._close_attempt(connection, now, child, fault=None, charged=False, log=delivery.log)
-            connection.execute(
-                update(SearchRow)
-                .where(SearchRow.id == claim.search_id)
-                .values(num_trained=SearchRow.num_trained + 1, unclean=0)
-            )
+            connection.execute(queries.COUNT_TRAINED, {"of_search": claim.search_id})
             dropped = self._keep_weights(connection, claim, delivery, keep)
         for path in dropped:
             Path(path).unlink(missing_ok=True)
@@ -517,25 +509,17 @@ class Store(Reader):
     ) -> tuple[Any, list[int]] | None:
         """The row of the child to be claimed next, and the ids of all that the budget lets in; None where there is
         none."""
-        search = connection.execute(
-            select(SearchRow.state, SearchRow.epoch, SearchRow.budget, SearchRow.num_trained)
-            .where(SearchRow.id == search_id)
-            .with_for_update()
-        ).first()
+        search = connection.execute(queries.STANDING, {"of_search": search_id}).first()
         if search is None or search.state != SearchState.RUNNING or epoch not in (None, search.epoch):
             return None
         self._expire(connection, search_id, now)
         room = self._room(connection, search_id, search.budget, search.num_trained)
-        lowest = connection.execute(
-            select(ChildRow.id, ChildRow.batch, ChildRow.flops, ChildRow.number)
-            .where(ChildRow.search_id == search_id, ChildRow.state == State.READY)
-            .order_by(ChildRow.number)
-            .limit(max(0, min(room, MOST_COMPARED)))
-        ).all()
+        most = max(0, min(room, MOST_COMPARED))
+        lowest = connection.execute(queries.LOWEST_READY, {"of_search": search_id, "most": most}).all()
         if not lowest:
             return None
         chosen = min(lowest, key=lambda child: (child.batch, -(child.flops or 0), child.number))
-        child = connection.execute(select(ChildRow).where(ChildRow.id == chosen.id)).one()
+        child = connection.execute(queries.CHILD, {"of_child": chosen.id}).one()
         return child, [other.id for other in lowest]
 
     def _is_held(self, connection: Connection, search: Search, gone: Callable[[Owner], bool]) -> bool:
@@ -564,51 +548,32 @@ class Store(Reader):
 
     def _claimed(self, connection: Connection, claim: Claim) -> Any:
         """The row of the claimed child, or None where the claim is another's by now."""
-        return connection.execute(
-            select(ChildRow)
-            .where(ChildRow.id == claim.child_id, ChildRow.fence == claim.fence, ChildRow.state == State.RUNNING)
-            .with_for_update()
-        ).first()
-
-    def _update_claimed(self, connection: Connection, claim: Claim, **values: Any) -> bool:
-        changed = connection.execute(
-            update(ChildRow)
-            .where(ChildRow.id == claim.child_id, ChildRow.fence == claim.fence, ChildRow.state == State.RUNNING)
-            .values(**values)
-        ).rowcount
-        return bool(changed == 1)
+        of_claim = {"of_child": claim.child_id, "of_fence": claim.fence}
+        return connection.execute(queries.CLAIMED_CHILD, of_claim).first()
 
     def _hand_out(self, connection: Connection, now: float, child: Any, worker: str, device: str) -> Claim:
         fence = child.fence + 1
-        connection.execute(
-            update(ChildRow)
-            .where(ChildRow.id == child.id)
-            .values(
-                state=State.RUNNING,
-                fence=fence,
-                worker=worker,
-                lease_until=now + CLAIM_SECONDS,
-                progress=0,
-                started=now,
-            )
-        )
-        connection.execute(
-            insert(AttemptRow).values(child_id=child.id, fence=fence, worker=worker, device=device, started=now)
-        )
+        values = {
+            "state": State.RUNNING,
+            "fence": fence,
+            "worker": worker,
+            "lease_until": now + CLAIM_SECONDS,
+            "progress": 0,
+            "started": now,
+        }
+        connection.execute(queries.CHANGE_CHILD, {"of_child": child.id} | values)
+        attempt = {"child_id": child.id, "fence": fence, "worker": worker, "device": device, "started": now}
+        connection.execute(queries.BEGIN_ATTEMPT, attempt)
         return Claim(child.id, child.search_id, child.number, fence, worker, tuple(child.tokens), child.seed)
 
     def _room(self, connection: Connection, search_id: int, budget: int | None, num_trained: int) -> int:
         """How many more children the budget lets in beside those that run."""
         if budget is None:
             return MOST_COMPARED
-        running = select(func.count()).where(ChildRow.search_id == search_id, ChildRow.state == State.RUNNING)
-        return budget - num_trained - (connection.scalar(running) or 0)
+        return budget - num_trained - (connection.scalar(queries.RUNNING, {"of_search": search_id}) or 0)
 
     def _expire(self, connection: Connection, search_id: int, now: float) -> None:
-        expired = select(ChildRow).where(
-            ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.lease_until < now
-        )
-        children = connection.execute(expired.with_for_update()).all()
+        children = connection.execute(queries.EXPIRED, {"of_search": search_id, "at": now}).all()
         of_worker = Counter(child.worker for child in children)
         for child in children:
             together = of_worker[child.worker] > 1
@@ -660,11 +625,8 @@ class Store(Reader):
         connection.execute(update(ChildRow).where(ChildRow.id == child.id).values(**values))
 
     def _close_attempt(self, connection: Connection, now: float, child: Any, **values: Any) -> None:
-        connection.execute(
-            update(AttemptRow)
-            .where(AttemptRow.child_id == child.id, AttemptRow.fence == child.fence)
-            .values(ended=now, **values)
-        )
+        of_attempt = {"of_child": child.id, "of_fence": child.fence}
+        connection.execute(queries.CHANGE_ATTEMPT, of_attempt | {"ended": now} | values)
 
     def _keep_weights(self, connection: Connection, claim: Claim, delivery: Delivery, keep: int) -> list[str]:
         """Stores a delivery's weights if it is among the best `keep`; returns files that are no longer needed."""

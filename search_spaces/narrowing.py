@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+import functools
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from search_spaces.decisions import Choice, Decision, Links
@@ -27,7 +29,11 @@ class Rule:
         return f"{'--fix' if self.fix else '--only'} {self.pattern}={','.join(self.values)}"
 
     def matches(self, decision: Decision) -> bool:
-        return fnmatch.fnmatchcase(decision.name, self.pattern)
+        return self._match(decision.name) is not None
+
+    @functools.cached_property
+    def _match(self) -> Callable[[str], re.Match[str] | None]:
+        return re.compile(fnmatch.translate(self.pattern)).match
 
 
 def parse_rule(text: str, *, fix: bool) -> Rule:

@@ -11,18 +11,19 @@ import numpy as np
 import tensorflow as tf
 
 from controllers.base import Controller, ControllerState, Draw, Proposal, Result
-from controllers.reinforce.encoding import NewKindError
-from controllers.reinforce.heads import Heads
+from controllers.reinforce.encoding import encode
+from controllers.reinforce.heads import Heads, NewKindError
 from controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
 from controllers.reinforce.policy import TABLES, Variables, initial_arrays
 from controllers.reinforce.presets import Settings
-from controllers.reinforce.sampling import Sampler
-from controllers.reinforce.update import Updater, encode
+from controllers.reinforce.sampling import propose
+from controllers.reinforce.update import Updater
 from search_spaces.decisions import Choice, Decision
 from search_spaces.space import Space
 from search_spaces.walk import Walk, replay
 
 MOST = 1e12  # size of an advantage
+KEPT_WALKS = 256  # the latest
 
 FIRST_STATE = ControllerState(
     {"adam_steps": np.zeros((), np.float32), "rewards": np.zeros(0)},
@@ -41,6 +42,7 @@ class Reinforce(Controller):
     def __init__(self, space: Space, *, seed: int, width: int, **settings: Any) -> None:
         super().__init__(space, seed=seed, width=width)
         self.settings = self.settings_kind(**settings)
+        self._walks: dict[tuple[int, tuple[int, ...]], Walk] = {}
         self._surveyed = Heads.of(space.survey())
         self._load(FIRST_STATE, copy.deepcopy(self._surveyed))
 
@@ -75,7 +77,7 @@ class Reinforce(Controller):
             elif name not in ("adam_steps", "rewards"):
                 _place(main, name, array, heads)
         self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
-        self._samplers: dict[int, Sampler] = {}
+        self._weights: Variables | None = None  # as arrays, until the next update
         self._updater = self._updater_of(self._variables, compiled=heads.compiled)
         self._updater.steps.assign(float(state.arrays["adam_steps"]))
         for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
@@ -83,16 +85,19 @@ class Reinforce(Controller):
                 getattr(moments, name).assign(array)
 
     def _propose(self, draws: Sequence[Draw], width: int) -> list[Proposal]:
-        if width not in self._samplers:
-            self._samplers[width] = Sampler(self._variables, self._heads, units=self.settings.hidden_units, width=width)
+        if self._weights is None:
+            self._weights = Variables(*(variable.numpy() for variable in self._variables))
         try:
-            return self._samplers[width].propose(self.space, self.seed, draws)
+            drawn = propose(self.space, self.seed, draws, self._weights, self._heads, width=width)
         except NewKindError as error:
             # Drawn apart, in larger tables that are for it alone: asking must change neither this controller nor the
             # last bit of another draw, and how far tables are padded can.
             if len(draws) > 1:
                 return [proposal for draw in draws for proposal in self._propose([draw], width)]
             return self._with_room_for(error.decisions)._propose(draws, width)
+        for draw, (proposal, walk) in zip(draws, drawn, strict=True):
+            self._keep_walk(draw.number, proposal.tokens, walk)
+        return [proposal for proposal, _ in drawn]
 
     def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
         if not results:
@@ -116,13 +121,12 @@ class Reinforce(Controller):
         if self._pending.batches < settings.accumulate:
             return told | {"accumulated": self._pending.batches}
         judged, self._pending = self._pending.children, Pending()
-        walks = [self._replay(child.number, child.tokens) for child in judged]
-        walks += [self._replay(best.number, best.tokens) for best in self._best]
-        for walk in walks:
-            self._grow(walk.decisions)
+        walks = [self._walk(child.number, child.tokens) for child in judged]
+        walks += [self._walk(best.number, best.tokens) for best in self._best]
+        self._grow(walks)
         sequences = encode(walks, self._heads, [child.log_probs for child in judged])
         loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
-        self._larger = {}
+        self._larger, self._weights = {}, None
         self._touched |= {
             decision.kind for walk in walks for decision in walk.decisions if isinstance(decision, Choice)
         }
@@ -150,14 +154,17 @@ class Reinforce(Controller):
                 for kind, width in touched.items():
                     arrays[f"{prefix}{name}/{kind}"] = value[self._heads.rows[kind], :width]
         arrays["rewards"] = np.asarray(self._rewards, np.float64)
-        values = {
+        values: dict[str, Any] = {
             "baseline": self._baseline,
             "touched": touched,
             "slots": self._heads.slots,
-            "best": [dataclasses.asdict(best) for best in self._best],
+            "best": [vars(best) for best in self._best],
         }
         if self._pending.batches:
-            values["pending"] = dataclasses.asdict(self._pending)
+            values["pending"] = {
+                "batches": self._pending.batches,
+                "children": [vars(c) for c in self._pending.children],
+            }
         return ControllerState(arrays, values)
 
     def restore(self, state: ControllerState) -> None:
@@ -168,10 +175,10 @@ class Reinforce(Controller):
         heads.slots = state.values["slots"]
         self._load(state, heads)
 
-    def _grow(self, decisions: Iterable[Decision]) -> None:
-        """Makes room for these decisions, with all that was learned."""
+    def _grow(self, walks: Iterable[Walk]) -> None:
+        """Makes room for these children, with all that was learned."""
         heads = copy.deepcopy(self._heads)
-        if heads.meet(decisions):
+        if any([heads.meet(walk.decisions) for walk in walks]):  # a list: all are met
             self._load(self.state(), heads)
 
     def _with_room_for(self, decisions: Iterable[Decision]) -> Reinforce:
@@ -184,8 +191,16 @@ class Reinforce(Controller):
             larger._load(self.state(), heads)
         return self._larger[key]
 
-    def _replay(self, number: int, tokens: Sequence[int]) -> Walk:
-        return replay(self.space.walk(number), tuple(tokens))
+    def _walk(self, number: int, tokens: tuple[int, ...]) -> Walk:
+        """The finished walk of a child: as it was drawn, or anew, which is the same and takes longer."""
+        walk = self._walks.pop((number, tokens), None) or replay(self.space.walk(number), tokens)
+        self._keep_walk(number, tokens, walk)
+        return walk
+
+    def _keep_walk(self, number: int, tokens: tuple[int, ...], walk: Walk) -> None:
+        self._walks[number, tokens] = walk
+        if len(self._walks) > KEPT_WALKS:
+            del self._walks[next(iter(self._walks))]
 
     def _remember(self, results: Sequence[Result]) -> None:
         """Keeps the best children for imitation; of equal rewards the older."""

@@ -1,93 +1,107 @@
-"""Decisions and answers as the arrays that a step of the policy takes; drawing and learning both write them here."""
+"""Whole children as the arrays that the update takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from controllers.reinforce.heads import Heads
+from controllers.reinforce.heads import Heads, Places
 from controllers.reinforce.policy import ANCHORS, EMBEDDING, START, Current, Previous
-from search_spaces.decisions import Choice, Decision
+from search_spaces.decisions import Choice
+from search_spaces.walk import Walk
 
 
-class NewKindError(Exception):
-    """A decision turned up for which the tables have no room yet; `decisions` are the child's so far, with that one."""
+class Sequences(NamedTuple):
+    """Children as arrays, one step per decision, padded to one of a few lengths: (steps, batch, …)."""
 
-    def __init__(self, decisions: Sequence[Decision]) -> None:
-        super().__init__(f"The tables have no room for {decisions[-1].name!r}.")
-        self.decisions = list(decisions)
+    previous: Previous
+    current: Current
+    token: np.ndarray  # int32 (steps, batch), the option taken
+    free_choice: np.ndarray  # float32 (steps, batch), 1 where a choice was drawn and not forced
+    bits: np.ndarray  # float32 (steps, batch, slots), the links drawn
+    free_bits: np.ndarray  # float32 (steps, batch, slots), 1 where a bit was drawn and not forced
+    old_log_probs: np.ndarray  # float32 (steps, batch), those that children were drawn with, NaN where unknown
 
 
-def first_inputs(shape: tuple[int, ...], heads: Heads) -> Previous:
-    """Nothing answered yet, everywhere."""
-    return Previous(
-        np.full(shape, START, np.int32),
+TokenLogProbs = Sequence[float | None]  # of each token of a child, None where forced; empty where unknown
+
+
+def encode(walks: Sequence[Walk], heads: Heads, log_probs: Sequence[TokenLogProbs] = ()) -> Sequences:
+    """Finished walks, the first of them with the log-probabilities that they were drawn with. Raises NewKindError."""
+    steps = heads.padded_length(max(len(walk.decisions) for walk in walks))
+    shape, slots = (steps, len(walks)), (steps, len(walks), heads.slots)
+    sequences = Sequences(
+        Previous(
+            np.full(shape, START, np.int32),
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
+            np.zeros(slots, np.float32),
+        ),
+        Current(np.zeros(shape, np.int32), np.ones((*shape, heads.width), bool), np.zeros(slots, np.float32)),
         np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-        np.zeros((*shape, heads.slots), np.float32),
+        np.zeros(shape, np.float32),
+        np.zeros(slots, np.float32),
+        np.zeros(slots, np.float32),
+        np.full(shape, np.nan, np.float32),
     )
+    for column, walk in enumerate(walks):
+        _encode_child(sequences, column, walk, heads)
+    for column, of_tokens in enumerate(log_probs):
+        if len(of_tokens) == len(walks[column].tokens):
+            sequences.old_log_probs[: len(walks[column].decisions), column] = _by_decision(walks[column], of_tokens)
+    return sequences
 
 
-def padding(shape: tuple[int, ...], heads: Heads) -> Current:
-    """Nothing to decide, everywhere."""
-    return Current(
-        np.zeros(shape, np.int32), np.ones((*shape, heads.width), bool), np.zeros((*shape, heads.slots), np.float32)
-    )
+def _by_decision(walk: Walk, of_tokens: TokenLogProbs) -> list[float]:
+    """The log-probability of each answer, which may be of several tokens."""
+    left = iter(of_tokens)
+    return [sum(next(left) or 0.0 for _ in range(decision.num_tokens)) for decision in walk.decisions]
 
 
-def pack(previous: Previous, current: Current) -> np.ndarray:
-    """Both records of one step as one float32 array (batch, 4 + width + 2 slots); small integers are exact in it."""
-    numbers = np.stack([previous.mode, previous.kind, previous.token, current.kind], axis=1)
-    return np.concatenate([numbers, previous.chosen, current.slot, current.allowed], axis=1, dtype=np.float32)
-
-
-def unpack(packed: tf.Tensor, heads: Heads) -> tuple[Previous, Current]:
-    """The records of `pack`, as tensors."""
-    numbers, chosen, slot, allowed = tf.split(packed, [4, heads.slots, heads.slots, heads.width], axis=1)
-    mode, kind, token, current_kind = tf.unstack(tf.cast(numbers, tf.int32), axis=1)
-    return Previous(mode, kind, token, chosen), Current(current_kind, allowed > 0.5, slot)
-
-
-class ChildEncoder:
-    """Writes one child, decision by decision. Each `Links` fills the next anchor slot and links to those of its kind.
-
-    Attributes:
-        earlier: the slots that the latest `Links` can link to, oldest first.
-    """
-
-    def __init__(self, heads: Heads) -> None:
-        self.earlier: list[int] = []
-        self._heads = heads
-        self._decisions: list[Decision] = []
-        self._slots: dict[str, list[int]] = {}
-
-    def write_decision(self, current: Current, at: int | tuple[int, int], decision: Decision) -> None:
-        """Raises NewKindError."""
-        self._decisions.append(decision)
+def _encode_child(sequences: Sequences, column: int, walk: Walk, heads: Heads) -> None:
+    # Numbers are gathered in lists and written at once: writing one element of an array costs as much as a list's ten.
+    previous, current = sequences.previous, sequences.current
+    places = Places(heads)
+    width = heads.width
+    masks = {count: [True] * count + [False] * (width - count) for count in {*heads.widths.values(), width}}
+    modes, kinds, tokens, free, allowed = [], [], [], [], []
+    filled: list[tuple[int, int]] = []  # step and slot of each `Links`
+    bits: list[tuple[int, int, int, bool]] = []  # step, slot, bit, and whether it is free
+    for step, (decision, answer) in enumerate(zip(walk.decisions, walk.answers.values(), strict=True)):
         if isinstance(decision, Choice):
-            if self._heads.widths.get(decision.kind) != len(decision.options):
-                raise NewKindError(self._decisions)
-            current.kind[at] = self._heads.rows[decision.kind]
-            current.allowed[at] = False
-            current.allowed[at][: len(decision.options)] = decision.allowed or True
-            return
-        slot = sum(map(len, self._slots.values()))
-        if slot >= self._heads.slots:
-            raise NewKindError(self._decisions)
-        slots = self._slots.setdefault(decision.kind, [])
-        self.earlier = list(slots)
-        slots.append(slot)
-        current.slot[at][slot] = 1.0
-
-    def write_answer(
-        self, previous: Previous, at: int | tuple[int, int], decision: Decision, answer: tuple[int, ...]
-    ) -> None:
-        if isinstance(decision, Choice):
-            previous.mode[at] = EMBEDDING
-            previous.kind[at] = self._heads.rows[decision.kind]
-            previous.token[at] = answer[0]
+            modes.append(EMBEDDING)
+            kinds.append(places.row(decision))
+            tokens.append(answer[0])
+            # A person's own child may have an option that narrowing masks: no draw takes it, so it has no probability.
+            free.append(decision.forced[0] is None and decision.allows(answer[0]))
+            mask = masks[len(decision.options)]
+            allowed.append(mask if decision.allowed is None else [*decision.allowed, *mask[len(decision.options) :]])
         else:
-            previous.mode[at] = ANCHORS
-            previous.chosen[at][self.earlier] = answer
+            modes.append(ANCHORS)
+            kinds.append(0)
+            tokens.append(0)
+            free.append(False)
+            slot, earlier = places.slot(decision)
+            filled.append((step, slot))
+            drawn = zip(earlier, answer, decision.forced, strict=True)
+            bits += [(step, other, bit, forced is None) for other, bit, forced in drawn]
+            allowed.append(masks[width])
+    steps = len(modes)
+    previous.mode[1:steps, column] = modes[:-1]
+    previous.kind[1:steps, column] = kinds[:-1]
+    previous.token[1:steps, column] = tokens[:-1]
+    current.kind[:steps, column] = kinds
+    current.allowed[:steps, column] = allowed
+    sequences.token[:steps, column] = tokens
+    sequences.free_choice[:steps, column] = free
+    if filled:
+        at, slot = np.transpose(filled)
+        current.slot[at, column, slot] = 1.0
+    if bits:
+        at, slot, bit, is_free = np.transpose(bits)
+        sequences.bits[at, column, slot] = bit
+        sequences.free_bits[at, column, slot] = is_free
+        followed = at + 1 < steps
+        previous.chosen[at[followed] + 1, column, slot[followed]] = bit[followed]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from search_spaces.decisions import Decision, Links
+from search_spaces.decisions import Choice, Decision, Links
 from search_spaces.walk import Walk
 
 COMPILED_LENGTH = 48  # decisions from which on XLA pays within a hundred updates
@@ -30,8 +30,7 @@ class Heads:
 
     @property
     def compiled(self) -> bool:
-        """Whether XLA pays: it makes the update of 120 decisions three times as fast, nearly halves their drawing,
-        and takes seconds to compile."""
+        """Whether XLA pays: it makes the update of 120 decisions three times as fast, and takes seconds to compile."""
         return self.longest >= COMPILED_LENGTH
 
     @property
@@ -75,3 +74,40 @@ class Heads:
             heads.meet(walk.decisions)
             heads.longest = max(heads.longest, len(walk.decisions))
         return heads
+
+
+class NewKindError(Exception):
+    """A decision turned up for which the tables have no room yet; `decisions` are the child's so far, with that one."""
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        super().__init__(f"The tables have no room for {decisions[-1].name!r}.")
+        self.decisions = list(decisions)
+
+
+class Places:
+    """Where the decisions of one child stand, met in their order: the row of a `Choice`, the anchor's slot of a
+    `Links`. Both raise NewKindError where the tables have no room."""
+
+    def __init__(self, heads: Heads) -> None:
+        self._heads = heads
+        self._met: list[Decision] = []
+        self._num_slots = 0
+        self._of_kind: dict[str, list[int]] = {}
+
+    def row(self, choice: Choice) -> int:
+        self._met.append(choice)
+        if self._heads.widths.get(choice.kind) != len(choice.options):
+            raise NewKindError(self._met)
+        return self._heads.rows[choice.kind]
+
+    def slot(self, links: Links) -> tuple[int, list[int]]:
+        """The next slot, which this `Links` fills, and those of its kind before it, oldest first."""
+        self._met.append(links)
+        slot = self._num_slots
+        if slot >= self._heads.slots:
+            raise NewKindError(self._met)
+        self._num_slots += 1
+        of_kind = self._of_kind.setdefault(links.kind, [])
+        earlier = list(of_kind)
+        of_kind.append(slot)
+        return slot, earlier

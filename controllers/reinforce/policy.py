@@ -125,31 +125,6 @@ def option_log_probs(variables: Variables, hidden: tf.Tensor, current: Current) 
     return tf.nn.log_softmax(tf.where(current.allowed, logits, -1e9))
 
 
-def policy_step(
-    variables: Variables, carry: Carry, previous: Previous, current: Current
-) -> tuple[tf.Tensor, tf.Tensor, Carry]:
-    """One decision.
-
-    Returns:
-        float32 (batch, width), log-probabilities of a choice's options, very low where not allowed;
-        float32 (batch, slots), log-odds of a link to each anchor; and what the next step needs.
-    """
-    embedded = embed(variables, previous.kind, previous.token)
-    inputs = next_input(variables, carry.anchors, previous.mode, embedded, previous.chosen)
-    following = advance(variables, carry, inputs, current.slot)
-    options = option_log_probs(variables, following.hidden_1, current)
-    if carry.anchors.shape[1] == 0:
-        return options, tf.zeros((tf.shape(options)[0], 0)), following
-    links = attention_logits(
-        carry.anchors,
-        following.hidden_1[:, tf.newaxis, :],
-        variables.previous_anchor,
-        variables.current_anchor,
-        variables.attention,
-    )
-    return options, links[:, 0, :], following
-
-
 def zero_carry(batch: int | tf.Tensor, slots: int, units: int) -> Carry:
     zeros = tf.zeros((batch, units))
     return Carry(zeros, zeros, zeros, zeros, tf.zeros((batch, slots, units)))

@@ -1,4 +1,4 @@
-"""Draws many children in lockstep: one compiled step of the policy per decision, the generators in between."""
+"""Draws many children in lockstep: one step of the policy per decision, the generators in between."""
 
 from __future__ import annotations
 
@@ -6,136 +6,121 @@ import bisect
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-import tensorflow as tf
+import threadpoolctl
 
 from controllers.base import Draw, Proposal
 from controllers.keyed import stream
-from controllers.reinforce.encoding import ChildEncoder, first_inputs, pack, padding, unpack
-from controllers.reinforce.heads import Heads
-from controllers.reinforce.policy import Carry, Current, Previous, Variables, policy_step
+from controllers.reinforce.heads import Heads, Places
+from controllers.reinforce.lockstep import Lockstep
+from controllers.reinforce.policy import Variables
 from search_spaces.decisions import Choice, Decision, Links
 from search_spaces.space import Space
+from search_spaces.walk import Walk
 
 
-class Sampler:
-    """Draws under the present values of `variables`, always equally many rows at once: `width` or a few more."""
+def propose(
+    space: Space, seed: int, draws: Sequence[Draw], weights: Variables, heads: Heads, *, width: int
+) -> list[tuple[Proposal, Walk]]:
+    """One proposal per draw, of which there are at most `width`, with its finished walk. Raises NewKindError.
 
-    def __init__(self, variables: Variables, heads: Heads, *, units: int, width: int) -> None:
-        self._heads = heads
-        self._units = units
-        # In whole blocks: in a part of one, a matrix product's last bit depends on the row that a child stands in.
-        self._width = math.ceil(width / 8) * 8
-        self._variables = variables
+    Args:
+        weights: float32 arrays in place of the variables.
+    """
+    # One thread: products so small gain nothing by more, and the workers want the cores.
+    with _libraries().limit(limits=1, user_api="blas"):
+        policy = Lockstep(weights, heads, width=width)
+        rows = [_Row(place, space, seed, draw, heads) for place, draw in enumerate(draws)]
+        while pending := [(row, decision) for row in rows if (decision := row.walk.decision) is not None]:
+            policy.advance()
+            _choose(policy, [(row, decision) for row, decision in pending if isinstance(decision, Choice)])
+            _link(policy, [(row, decision) for row, decision in pending if isinstance(decision, Links)])
+    return [(Proposal(row.walk.tokens, tuple(row.log_probs)), row.walk) for row in rows]
 
-    @functools.cached_property
-    def _step(self) -> Any:
-        """The traced graph itself: to have `tf.function` look it up again costs as much as a step."""
-        slots, units = self._heads.slots, self._units
-        shapes = ((self._width, (4 + slots) * units), (self._width, 4 + self._heads.width + 2 * slots))
-        return tf.function(self._packed_step, jit_compile=self._heads.compiled).get_concrete_function(
-            *(tf.TensorSpec(shape, tf.float32) for shape in shapes)
-        )
 
-    def propose(self, space: Space, seed: int, draws: Sequence[Draw]) -> list[Proposal]:
-        """One proposal per draw, at most `width`. Raises NewKindError."""
-        rows = [_Row(space, seed, draw, self._heads) for draw in draws]
-        carry = tf.zeros((self._width, (4 + self._heads.slots) * self._units))
-        previous = first_inputs((self._width,), self._heads)
-        while any(row.walk.decision is not None for row in rows):
-            current = self._decisions(rows)
-            found, carry = self._step(carry, tf.constant(pack(previous, current)))
-            previous = self._answers(rows, found.numpy())
-        return [Proposal(row.walk.tokens, tuple(row.log_probs)) for row in rows]
+@functools.cache
+def _libraries() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
 
-    def _packed_step(self, carry: tf.Tensor, packed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`policy_step` with one tensor per record: handing over many small ones costs more than the step itself."""
-        slots, units = self._heads.slots, self._units
-        hidden_0, cell_0, hidden_1, cell_1, anchors = tf.split(carry, [units] * 4 + [slots * units], axis=1)
-        before = Carry(hidden_0, cell_0, hidden_1, cell_1, tf.reshape(anchors, (self._width, slots, units)))
-        options, links, after = policy_step(self._variables, before, *unpack(packed, self._heads))
-        flat = tf.reshape(after.anchors, (self._width, slots * units))
-        return tf.concat([options, links], axis=1), tf.concat([*after[:4], flat], axis=1)
 
-    def _decisions(self, rows: Sequence[_Row]) -> Current:
-        current = padding((self._width,), self._heads)
-        for index, row in enumerate(rows):
-            if row.walk.decision is not None:
-                row.encoder.write_decision(current, index, row.walk.decision)
-        return current
+def _choose(policy: Lockstep, pending: Sequence[tuple[_Row, Choice]]) -> None:
+    if not pending:
+        return
+    kinds = {row.place: row.places.row(choice) for row, choice in pending}
+    logits, sums = policy.options(kinds)
+    policy.take_options(kinds, [row.choose(choice, logits[row.place], sums[row.place]) for row, choice in pending])
 
-    def _answers(self, rows: Sequence[_Row], found: np.ndarray) -> Previous:
-        # Plain lists: a row has a few numbers, for which arrays cost more than they save.
-        options, links = (part.tolist() for part in np.split(found, [self._heads.width], axis=1))
-        previous = first_inputs((self._width,), self._heads)
-        for index, row in enumerate(rows):
-            decision = row.walk.decision
-            if decision is not None:
-                answer = row.answer(decision, options[index], links[index])
-                row.encoder.write_answer(previous, index, decision, answer)
-        return previous
+
+def _link(policy: Lockstep, pending: Sequence[tuple[_Row, Links]]) -> None:
+    if not pending:
+        return
+    logits = policy.link_logits()
+    slots = {row.place: row.places.slot(links) for row, links in pending}
+    policy.keep_anchors({place: slot for place, (slot, _) in slots.items()})
+    for row, links in pending:
+        _, earlier = slots[row.place]
+        policy.take_links(row.place, row.link(links, earlier, logits[row.place]))
 
 
 class _Row:
-    """One child being drawn."""
+    """One child being drawn, in its place in the lockstep."""
 
-    def __init__(self, space: Space, seed: int, draw: Draw, heads: Heads) -> None:
+    def __init__(self, place: int, space: Space, seed: int, draw: Draw, heads: Heads) -> None:
+        self.place = place
         self.walk = space.walk(draw.number)
-        self.encoder = ChildEncoder(heads)
+        self.places = Places(heads)
         self.log_probs: list[float | None] = []
         self._seed = seed
         self._draw = draw
 
     @functools.cached_property
-    def _uniforms(self) -> np.random.Generator:
-        return stream(self._seed, self._draw.number, self._draw.attempt)
+    def _uniforms(self) -> Iterator[float]:
+        generator = stream(self._seed, self._draw.number, self._draw.attempt)
+        while True:
+            yield from generator.random(32).tolist()  # the same numbers as one by one, and quicker
 
-    def answer(self, decision: Decision, option_log_probs: list[float], link_logits: list[float]) -> tuple[int, ...]:
-        """The answer, forced, given or drawn; the walk goes on with it."""
-        if isinstance(decision, Choice):
-            answer = self._choose(decision, option_log_probs)
-        else:
-            answer = self._link(decision, link_logits)
-        self.walk.answer(answer)
-        return answer
+    def choose(self, choice: Choice, logits: Sequence[float], sums: Sequence[float]) -> int:
+        """The option, forced, given or drawn; the walk goes on with it.
 
-    def _choose(self, decision: Choice, log_probs: list[float]) -> tuple[int, ...]:
-        (forced,) = decision.forced
-        given = self._draw.answer(decision)
+        Args:
+            logits, sums: of `Lockstep.options`.
+        """
+        (forced,) = choice.forced
         if forced is not None:
-            token = forced
-        elif given is not None:
-            (token,) = given
-        else:
-            chances = (
-                math.exp(log_probs[index]) if decision.allows(index) else 0.0 for index in range(len(decision.options))
-            )
-            cumulative = list(itertools.accumulate(chances))
-            token = bisect.bisect_right(cumulative, self._uniforms.random() * cumulative[-1])
-        self.log_probs.append(None if forced is not None else log_probs[token])
-        return (token,)
+            self.log_probs.append(None)
+            self.walk.answer((forced,))
+            return forced
+        if choice.allowed is not None:
+            logits = [logit if allowed else -math.inf for logit, allowed in zip(logits, choice.allowed, strict=False)]
+            highest = max(logits)  # of those that narrowing leaves, which may all be far below the rest
+            logits = [logit - highest for logit in logits]
+            sums = list(itertools.accumulate(map(math.exp, logits)))
+        given = self._given(choice)
+        token = bisect.bisect_right(sums, next(self._uniforms) * sums[-1]) if given is None else given[0]
+        self.log_probs.append(logits[token] - math.log(sums[-1]))
+        self.walk.answer((token,))
+        return token
 
-    def _link(self, decision: Links, logits: list[float]) -> tuple[int, ...]:
-        given = self._draw.answer(decision)
+    def link(self, links: Links, earlier: Sequence[int], logits: Sequence[float]) -> list[int]:
+        """The slots of the linked anchors, forced, given or drawn; the walk goes on with them."""
+        given = self._given(links) or (None,) * links.count
         bits = []
-        for index, (forced, anchor) in enumerate(zip(decision.forced, self.encoder.earlier, strict=True)):
-            logit = logits[anchor]
+        for slot, forced, wanted in zip(earlier, links.forced, given, strict=True):
             if forced is not None:
-                bit = forced
-            elif given is not None:
-                bit = given[index]
-            else:
-                bit = int(self._uniforms.random() < _sigmoid(logit))
+                bits.append(forced)
+                self.log_probs.append(None)
+                continue
+            logit = logits[slot]
+            log_prob = _log_sigmoid(logit)
+            bit = int(next(self._uniforms) < math.exp(log_prob)) if wanted is None else wanted
             bits.append(bit)
-            self.log_probs.append(None if forced is not None else _log_sigmoid(logit if bit else -logit))
-        return tuple(bits)
+            self.log_probs.append(log_prob if bit else log_prob - logit)  # log sigmoid(-x) = log sigmoid(x) - x
+        self.walk.answer(tuple(bits))
+        return [slot for slot, bit in zip(earlier, bits, strict=True) if bit]
 
-
-def _sigmoid(x: float) -> float:
-    return math.exp(_log_sigmoid(x))
+    def _given(self, decision: Decision) -> tuple[int, ...] | None:
+        return self._draw.answer(decision) if self._draw.given else None
 
 
 def _log_sigmoid(x: float) -> float:

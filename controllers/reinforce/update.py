@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from controllers.reinforce.encoding import ChildEncoder, first_inputs, padding
-from controllers.reinforce.heads import Heads
+from controllers.reinforce.encoding import Sequences
 from controllers.reinforce.losses import adam, imitation_loss
 from controllers.reinforce.policy import (
     Carry,
-    Current,
-    Previous,
     Variables,
     advance,
     attention_logits,
@@ -24,67 +21,6 @@ from controllers.reinforce.policy import (
     zero_carry,
 )
 from controllers.reinforce.presets import Settings
-from search_spaces.decisions import Choice
-from search_spaces.walk import Walk
-
-
-class Sequences(NamedTuple):
-    """Children as arrays, one step per decision, padded to one of a few lengths: (steps, batch, …)."""
-
-    previous: Previous
-    current: Current
-    token: np.ndarray  # int32 (steps, batch), the option taken
-    free_choice: np.ndarray  # float32 (steps, batch), 1 where a choice was drawn and not forced
-    bits: np.ndarray  # float32 (steps, batch, slots), the links drawn
-    free_bits: np.ndarray  # float32 (steps, batch, slots), 1 where a bit was drawn and not forced
-    old_log_probs: np.ndarray  # float32 (steps, batch), those that children were drawn with, NaN where unknown
-
-
-TokenLogProbs = Sequence[float | None]  # of each token of a child, None where forced; empty where unknown
-
-
-def encode(walks: Sequence[Walk], heads: Heads, log_probs: Sequence[TokenLogProbs] = ()) -> Sequences:
-    """Finished walks as arrays for `update`, the first of them with the log-probabilities that they were drawn with.
-    Raises NewKindError."""
-    steps = heads.padded_length(max(len(walk.decisions) for walk in walks))
-    shape = (steps, len(walks))
-    sequences = Sequences(
-        first_inputs(shape, heads),
-        padding(shape, heads),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.float32),
-        np.zeros((*shape, heads.slots), np.float32),
-        np.zeros((*shape, heads.slots), np.float32),
-        np.full(shape, np.nan, np.float32),
-    )
-    for column, walk in enumerate(walks):
-        _encode_child(sequences, column, walk, heads)
-    for column, of_tokens in enumerate(log_probs):
-        if len(of_tokens) == len(walks[column].tokens):
-            sequences.old_log_probs[: len(walks[column].decisions), column] = _by_decision(walks[column], of_tokens)
-    return sequences
-
-
-def _by_decision(walk: Walk, of_tokens: TokenLogProbs) -> list[float]:
-    """The log-probability of each answer, which may be of several tokens."""
-    left = iter(of_tokens)
-    return [sum(next(left) or 0.0 for _ in range(decision.num_tokens)) for decision in walk.decisions]
-
-
-def _encode_child(sequences: Sequences, column: int, walk: Walk, heads: Heads) -> None:
-    encoder = ChildEncoder(heads)
-    for step, (decision, answer) in enumerate(zip(walk.decisions, walk.answers.values(), strict=True)):
-        at = (step, column)
-        encoder.write_decision(sequences.current, at, decision)
-        if isinstance(decision, Choice):
-            sequences.token[at] = answer[0]
-            # A person's own child may have an option that narrowing masks: no draw takes it, so it has no probability.
-            sequences.free_choice[at] = decision.forced[0] is None and decision.allows(answer[0])
-        else:
-            sequences.bits[at][encoder.earlier] = answer
-            sequences.free_bits[at][encoder.earlier] = [bit is None for bit in decision.forced]
-        if step + 1 < len(walk.decisions):
-            encoder.write_answer(sequences.previous, (step + 1, column), decision, answer)
 
 
 class LogProbs(NamedTuple):
@@ -128,7 +64,7 @@ def unroll(variables: Variables, sequences: Sequences) -> tuple[tf.Tensor, tf.Te
     """The policy's top outputs over given children: (steps, batch, units), and those at `Links`, (batch, slots, units).
 
     Only what a step needs of the one before is in the loop; the heads read all outputs at once afterwards, which is
-    several times as fast as `policy_step` after `policy_step`.
+    several times as fast as a whole step after a whole step.
     """
     previous, slot = sequences.previous, sequences.current.slot
     embedded = embed(variables, previous.kind, previous.token)
@@ -188,7 +124,7 @@ class Updater:
             )
             scalar, vector = tf.TensorSpec((), tf.int32), tf.TensorSpec((None,), tf.float32)
             self._update = tf.function(
-                self._graph, input_signature=(signature, vector, scalar), jit_compile=self._compiled
+                self._graph, (signature, vector, scalar), autograph=False, jit_compile=self._compiled
             )
         tensors = tf.nest.map_structure(tf.constant, sequences)
         for _ in range(self._passes):

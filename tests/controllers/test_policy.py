@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from controllers.base import Draw, Result
 from controllers.reinforce.controller import Reinforce
-from controllers.reinforce.encoding import NewKindError
-from controllers.reinforce.heads import Heads
+from controllers.reinforce.encoding import encode
+from controllers.reinforce.heads import Heads, NewKindError
 from controllers.reinforce.policy import (
     ANCHORS,
     EMBEDDING,
@@ -23,8 +23,8 @@ from controllers.reinforce.policy import (
     next_input,
 )
 from controllers.reinforce.presets import PRESETS, Settings
-from controllers.reinforce.sampling import Sampler
-from controllers.reinforce.update import children_log_probs, encode
+from controllers.reinforce.sampling import propose
+from controllers.reinforce.update import children_log_probs
 from search_spaces.decisions import Choice, Links
 from search_spaces.narrowing import Narrowing, parse_rule
 from search_spaces.space import Space
@@ -61,10 +61,9 @@ def variables_of(arrays):
 
 
 def drawn(space, heads, variables, numbers=range(8)):
-    sampler = Sampler(variables, heads, units=UNITS, width=8)
-    proposals = sampler.propose(space, 0, [Draw(number) for number in numbers])
-    walks = [replay(space.walk(number), draw.tokens) for number, draw in zip(numbers, proposals, strict=True)]
-    return proposals, walks
+    weights = Variables(*(variable.numpy() for variable in variables))
+    found = propose(space, 0, [Draw(number) for number in numbers], weights, heads, width=len(numbers))
+    return [proposal for proposal, _ in found], [walk for _, walk in found]
 
 
 # --- Parts
@@ -265,6 +264,15 @@ def test_an_option_that_narrowing_masks_is_neither_raised_nor_lowered():
     found = children_log_probs(variables, encode([replay(space.walk(0), (3, 1))], heads)).log_probs.numpy()
     assert found[0, 0] == 0
     assert found[0, 2] < 0
+
+
+def test_what_narrowing_leaves_is_drawn_however_improbable_it_has_become():
+    space = Space(choice_and_link, Narrowing((parse_rule("op=a,b", fix=False),)))
+    heads, variables = tables(space, scale=0.0)
+    variables.biases.assign([[math.log(3.0), 0.0, 2000.0, 3000.0]])  # in float64 even exp(-3000) is 0
+    proposals, _ = drawn(space, heads, variables, range(64))
+    by_token = {proposal.tokens[0]: proposal.log_probs[0] for proposal in proposals}
+    assert by_token == pytest.approx({0: math.log(3 / 4), 1: math.log(1 / 4)}, abs=1e-3)  # 3000 is a float32 here
 
 
 def bits():

@@ -1,0 +1,77 @@
+"""The statements that every child needs, built once: to build and hash one takes longer than to run it.
+
+What they are asked about is called `of_search`, `of_child`, …: a parameter with the name of a column is written to it.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BindParameter, bindparam, delete, func, insert, select, update
+
+from db.records import FINAL, State
+from db.schema import AttemptRow, ChildRow, MeasurementRow, SearchRow
+
+_of_search: BindParameter[int] = bindparam("of_search")
+_in_search = ChildRow.search_id == _of_search
+_count = select(func.count()).select_from(ChildRow).where(_in_search)
+
+PROGRESS = select(
+    SearchRow.num_trained,
+    SearchRow.stop_requested,
+    _count.where(ChildRow.state == State.READY).scalar_subquery().label("ready"),
+    _count.where(ChildRow.state == State.RUNNING).scalar_subquery().label("running"),
+).where(SearchRow.id == _of_search)
+
+UNFINISHED = (
+    select(ChildRow.id)
+    .where(_in_search, ChildRow.batch == bindparam("of_batch"), ChildRow.state.not_in(FINAL))
+    .limit(1)
+)
+FAILED = (
+    select(ChildRow.id)
+    .where(_in_search, ChildRow.state == State.FAILED, ChildRow.number >= bindparam("from_number"))
+    .limit(1)
+)
+
+# Claiming and delivering
+
+STANDING = (
+    select(SearchRow.id, SearchRow.state, SearchRow.epoch, SearchRow.budget, SearchRow.num_trained)
+    .where(SearchRow.id == _of_search)
+    .with_for_update()
+)
+EXPIRED = (
+    select(ChildRow)
+    .where(_in_search, ChildRow.state == State.RUNNING, ChildRow.lease_until < bindparam("at"))
+    .with_for_update()
+)
+RUNNING = _count.where(ChildRow.state == State.RUNNING)
+LOWEST_READY = (
+    select(ChildRow.id, ChildRow.batch, ChildRow.flops, ChildRow.number)
+    .where(_in_search, ChildRow.state == State.READY)
+    .order_by(ChildRow.number)
+    .limit(bindparam("most"))
+)
+CHILD = select(ChildRow).where(ChildRow.id == bindparam("of_child"))
+CLAIMED_CHILD = CHILD.where(ChildRow.fence == bindparam("of_fence"), ChildRow.state == State.RUNNING).with_for_update()
+
+CHANGE_CHILD = update(ChildRow).where(ChildRow.id == bindparam("of_child"))
+CHANGE_CLAIMED_CHILD = CHANGE_CHILD.where(ChildRow.fence == bindparam("of_fence"), ChildRow.state == State.RUNNING)
+ADVANCE_CLAIMED_CHILD = CHANGE_CLAIMED_CHILD.values(progress=ChildRow.progress + 1)
+COUNT_TRAINED = (
+    update(SearchRow).where(SearchRow.id == _of_search).values(num_trained=SearchRow.num_trained + 1, unclean=0)
+)
+BEGIN_ATTEMPT = insert(AttemptRow)
+CHANGE_ATTEMPT = update(AttemptRow).where(
+    AttemptRow.child_id == bindparam("of_child"), AttemptRow.fence == bindparam("of_fence")
+)
+
+DROP_MEASUREMENT = delete(MeasurementRow).where(
+    MeasurementRow.child_id == bindparam("of_child"),
+    MeasurementRow.fence == bindparam("of_fence"),
+    MeasurementRow.epoch == bindparam("of_epoch"),
+)
+ADD_MEASUREMENT = insert(MeasurementRow)
+
+# A controller's step
+
+CONSUME = update(ChildRow).where(_in_search, ChildRow.number == bindparam("of_number"))
