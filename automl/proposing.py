@@ -17,8 +17,9 @@ from search_spaces.space import Space
 from search_spaces.walk import Walk, canonical_hash, possible_answers, spec_to_json
 
 TRIES = 20
+AHEAD = 8  # draws that are made together, later tries among them
 MOST_NEIGHBOURS = 1_000
-KEPT_NEIGHBOURS = 4_096
+KEPT_CANDIDATES = 4_096
 MOST_PAIRS = 50_000  # of changes, from which the neighbours two changes away are picked
 MOST_WEIGHED = 8  # new candidates that the controller weighs against each other
 LARGEST_ENUMERATED = 100_000
@@ -42,7 +43,8 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
-    walk: Walk
+    """What decides whether a child may be proposed."""
+
     hash: str
     cost: Cost
 
@@ -78,8 +80,9 @@ class Proposer:
         self._seen = seen
         self.refused = Counter(refused)
         self._all: dict[str, tuple[int, ...]] | None = None
-        # A policy that has made up its mind draws the same few children, so their neighbours are the same too.
-        self._settle = functools.lru_cache(KEPT_NEIGHBOURS)(self._settle)  # type: ignore[method-assign]
+        # A policy that has made up its mind draws the same few children, and their neighbours are the same too.
+        self._candidate = functools.lru_cache(KEPT_CANDIDATES)(self._candidate)  # type: ignore[method-assign]
+        self._settled = functools.lru_cache(KEPT_CANDIDATES)(self._settled)  # type: ignore[method-assign]
 
     def answer(
         self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, drawn_under: int
@@ -111,8 +114,8 @@ class Proposer:
             return "it is outside what --fix, --only or the schedule leaves"
         candidate = self._examine(tokens, count=False)
         if candidate is None:
-            fingerprint = canonical_hash(self._space.decode(tokens).spec, tokens)
-            return "the search has it already" if fingerprint in self._seen else "it is over a limit of the search"
+            known = self._candidate(tokens).hash in self._seen
+            return "the search has it already" if known else "it is over a limit of the search"
         return self._accept(number, proposal, candidate, batch, drawn_under, Origin.PERSON, 0)
 
     def propose(
@@ -156,7 +159,7 @@ class Proposer:
         """The next draw of each number, and after the first ones later tries beside them, since a draw costs the same
         alone as in company. In order of tries, so that a later one counts only if no earlier did."""
         redraws = any(tried[number] for number in pending)
-        ahead = max(1, self._controller.redraw_width // len(pending)) if redraws else 1
+        ahead = max(1, AHEAD // len(pending)) if redraws else 1
         draws = [
             Draw(number, tried[number] + try_ahead)
             for try_ahead in range(ahead)
@@ -166,24 +169,28 @@ class Proposer:
         return list(zip(draws, self._controller.ask(draws), strict=True))
 
     def _examine(self, tokens: tuple[int, ...], *, count: bool = True) -> _Candidate | None:
-        """The decoded child, or None where it is refused (and counted, unless it was only looked at)."""
-        walk = self._space.decode(tokens)
-        fingerprint = canonical_hash(walk.spec, tokens)
-        reason: str | None = "repeat"
-        if fingerprint not in self._seen:
-            cost = self._cost(walk.spec)
-            reason = self._refusal(cost)
-            if reason is None:
-                return _Candidate(walk, fingerprint, cost)
-        if count and reason is not None:
+        """The child of these tokens, or None where it is refused (and counted, unless it was only looked at)."""
+        candidate = self._candidate(tokens)
+        reason = self._refusal(candidate)
+        if reason is None:
+            return candidate
+        if count:
             self.refused[reason] += 1
         return None
 
-    def _refusal(self, cost: Cost) -> str | None:
-        """The limit that a child of this cost is over, or None."""
-        if self._limits.params is not None and (cost.params or 0) > self._limits.params:
+    def _candidate(self, tokens: tuple[int, ...]) -> _Candidate:
+        return self._candidate_of(self._space.decode(tokens))
+
+    def _candidate_of(self, walk: Walk) -> _Candidate:
+        return _Candidate(canonical_hash(walk.spec, walk.tokens), self._cost(walk.spec))
+
+    def _refusal(self, candidate: _Candidate) -> str | None:
+        """Why this child is not proposed, or None: it was before, or it is over a limit."""
+        if candidate.hash in self._seen:
+            return "repeat"
+        if self._limits.params is not None and (candidate.cost.params or 0) > self._limits.params:
             return "max_params"
-        if self._limits.flops is not None and (cost.flops or 0) > self._limits.flops:
+        if self._limits.flops is not None and (candidate.cost.flops or 0) > self._limits.flops:
             return "max_flops"
         return None
 
@@ -207,7 +214,7 @@ class Proposer:
             tokens=proposal.tokens,
             log_probs=proposal.log_probs,
             canonical_hash=candidate.hash,
-            spec=spec_to_json(candidate.walk.spec),
+            spec=spec_to_json(self._space.decode(proposal.tokens).spec),
             seed=child_seed(self._seed, number),
             params=candidate.cost.params,
             flops=candidate.cost.flops,
@@ -240,10 +247,10 @@ class Proposer:
 
     def _may_be_new(self, number: int, given: Mapping[str, tuple[int, ...]]) -> bool:
         """False where the given answers settle the whole child and it would be refused: no need to weigh it."""
-        settled = self._settle(number if self._space.schedule else 0, tuple(given.items()))
-        return settled is None or (settled.hash not in self._seen and self._refusal(settled.cost) is None)
+        settled = self._settled(number if self._space.schedule else 0, tuple(given.items()))
+        return settled is None or self._refusal(settled) is None
 
-    def _settle(self, number: int, given: tuple[tuple[str, tuple[int, ...]], ...]) -> _Candidate | None:
+    def _settled(self, number: int, given: tuple[tuple[str, tuple[int, ...]], ...]) -> _Candidate | None:
         """The child that these answers settle, or None where they leave something open."""
         draw = Draw(number, TRIES, dict(given))
         walk = self._space.walk(number)
@@ -252,7 +259,7 @@ class Proposer:
             if answer is None:
                 return None
             walk.answer(answer)
-        return _Candidate(walk, canonical_hash(walk.spec, walk.tokens), self._cost(walk.spec))
+        return self._candidate_of(walk)
 
     def _changes(self, number: int, tokens: tuple[int, ...]) -> list[dict[str, tuple[int, ...]]]:
         """Every change of one unforced decision: another option, or one bit turned; shuffled, since equally probable
@@ -286,10 +293,11 @@ class Proposer:
         walks = list(itertools.islice(self._space.enumerate(number), LARGEST_ENUMERATED + 1))
         if len(walks) > LARGEST_ENUMERATED:
             return {}
+        candidates = ((self._candidate_of(walk), walk.tokens) for walk in walks)
         return {
-            canonical_hash(walk.spec, walk.tokens): walk.tokens
-            for walk in walks
-            if self._refusal(self._cost(walk.spec)) is None
+            candidate.hash: tokens
+            for candidate, tokens in candidates
+            if self._refusal(candidate) in (None, "repeat")  # of which `_left` knows better later
         }
 
     def _shuffled(self, number: int, items: Sequence[Any], most: int | None = None) -> list[Any]:

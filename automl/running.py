@@ -97,7 +97,7 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
     settings["task"]["fingerprint"] = experiment.task.fingerprint
     settings["task"]["constants"] = experiment.task.constants()  # a recipe may be another in a later version
     _cost_function(experiment, Limits(**settings["limits"]))
-    _make_controller(settings, experiment, asked.seed, batch_size)
+    _make_controller(settings, experiment, asked.seed)
     store.create_search(
         name,
         space=settings["space"]["name"],
@@ -217,7 +217,7 @@ def run_search(
     _check_session(settings, own, run.workers)
     # All that may be refused is refused before the lease, which would leave a finished search paused.
     experiment = make_experiment(settings, own=own, progress=progress)
-    controller = _make_controller(settings, experiment, search.seed, search.batch_size)
+    controller = _make_controller(settings, experiment, search.seed)
     _check_fixed(store, search, controller, experiment.task, changes or {})
     experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
     lease = store.take_lease(name, Owner.this_process())
@@ -358,7 +358,7 @@ def _renew(store: Store, lease: Lease, stop: Stop) -> bool:
     return True
 
 
-def _make_controller(settings: Mapping[str, Any], experiment: Experiment, seed: int, width: int) -> Controller:
+def _make_controller(settings: Mapping[str, Any], experiment: Experiment, seed: int) -> Controller:
     chosen = settings["controller"]
     with quiet_native_start():
         presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
@@ -366,7 +366,7 @@ def _make_controller(settings: Mapping[str, Any], experiment: Experiment, seed: 
         kind = pkgutil.resolve_name(CONTROLLERS[chosen["name"]])
         for option in chosen["options"]:
             known("controller option", option, list(kind.options()))
-        controller: Controller = kind(experiment.space, seed=seed, width=width, **(preset | chosen["options"]))
+        controller: Controller = kind(experiment.space, seed=seed, **(preset | chosen["options"]))
     return controller
 
 

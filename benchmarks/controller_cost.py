@@ -31,7 +31,7 @@ def main() -> None:
 
     narrowing = Narrowing((parse_rule("depth=20", fix=True),))
     space = Space(lambda: convnet(**(PRESETS["paper"] | {"strides": True})), narrowing)
-    controller = Reinforce(space, seed=0, width=BATCH)
+    controller = Reinforce(space, seed=0)
     asked, told = [], []
     for batch in range(arguments.batches + 2):
         began = time.perf_counter()

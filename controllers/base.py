@@ -83,12 +83,8 @@ class Controller(abc.ABC):
     Args:
         space: what is sampled.
         seed: the search's seed.
-        width: how many children are drawn side by side at the most; fixed for a search, since matrix products of
-            different widths differ in the last bit. Draws again, of which one child may need many, have a width of
-            their own.
     """
 
-    redraw_width = 16
     fixed_options: tuple[str, ...] = ()  # settings that must stay what they were when a state was made
 
     @classmethod
@@ -96,25 +92,15 @@ class Controller(abc.ABC):
         """Names of the settings that it takes beside these arguments."""
         return ()
 
-    def __init__(self, space: Space, *, seed: int, width: int) -> None:
-        if width < 1:
-            raise ValueError(f"A controller draws at least one child at a time, got width {width}.")
+    def __init__(self, space: Space, *, seed: int) -> None:
         self.space = space
         self.seed = seed
-        self.width = width
 
     def ask(self, draws: Sequence[Draw]) -> list[Proposal]:
         """The children for these draws, in their order. Raises ValueError for none."""
         if not draws:
             raise ValueError("ask needs at least one draw, got none.")
-        proposals: dict[int, Proposal] = {}
-        for again, width in ((False, self.width), (True, self.redraw_width)):
-            places = [place for place, draw in enumerate(draws) if (draw.attempt > 0) == again]
-            for start in range(0, len(places), width):
-                side_by_side = places[start : start + width]
-                found = self._propose([draws[place] for place in side_by_side], width)
-                proposals |= zip(side_by_side, found, strict=True)
-        return [proposals[place] for place in range(len(draws))]
+        return self._propose(draws)
 
     def tell(self, results: Sequence[Result]) -> dict[str, Any]:
         """Learns from a whole batch and returns figures of the step (JSON values).
@@ -128,8 +114,8 @@ class Controller(abc.ABC):
         return self._learn([result for result in results if result.reward is not None])
 
     @abc.abstractmethod
-    def _propose(self, draws: Sequence[Draw], width: int) -> list[Proposal]:
-        """At most `width` draws; a draw is always asked for under the same width."""
+    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+        """At least one; what is drawn may not depend on the others."""
 
     @abc.abstractmethod
     def _learn(self, results: Sequence[Result]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}}
 class RandomSearch(Controller):
     """Draws uniformly and learns nothing; its state is empty."""
 
-    def _propose(self, draws: Sequence[Draw], width: int) -> list[Proposal]:
+    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
         return [self._draw(draw) for draw in draws]
 
     def _draw(self, draw: Draw) -> Proposal:

@@ -16,7 +16,7 @@ from controllers.reinforce.heads import Heads, NewKindError
 from controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
 from controllers.reinforce.policy import TABLES, Variables, initial_arrays
 from controllers.reinforce.presets import Settings
-from controllers.reinforce.sampling import propose
+from controllers.reinforce.sampling import Sampler
 from controllers.reinforce.update import Updater
 from search_spaces.decisions import Choice, Decision
 from search_spaces.space import Space
@@ -39,8 +39,8 @@ class Reinforce(Controller):
     of children rather than thousands.
     """
 
-    def __init__(self, space: Space, *, seed: int, width: int, **settings: Any) -> None:
-        super().__init__(space, seed=seed, width=width)
+    def __init__(self, space: Space, *, seed: int, **settings: Any) -> None:
+        super().__init__(space, seed=seed)
         self.settings = self.settings_kind(**settings)
         self._walks: dict[tuple[int, tuple[int, ...]], Walk] = {}
         self._surveyed = Heads.of(space.survey())
@@ -77,24 +77,25 @@ class Reinforce(Controller):
             elif name not in ("adam_steps", "rewards"):
                 _place(main, name, array, heads)
         self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
-        self._weights: Variables | None = None  # as arrays, until the next update
+        self._sampler: Sampler | None = None  # until the next update
         self._updater = self._updater_of(self._variables, compiled=heads.compiled)
         self._updater.steps.assign(float(state.arrays["adam_steps"]))
         for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
             for name, array in arrays.items():
                 getattr(moments, name).assign(array)
 
-    def _propose(self, draws: Sequence[Draw], width: int) -> list[Proposal]:
-        if self._weights is None:
-            self._weights = Variables(*(variable.numpy() for variable in self._variables))
+    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+        if self._sampler is None:
+            weights = Variables(*(variable.numpy() for variable in self._variables))
+            self._sampler = Sampler(self.space, self.seed, weights, self._heads)
         try:
-            drawn = propose(self.space, self.seed, draws, self._weights, self._heads, width=width)
+            drawn = self._sampler.propose(draws)
         except NewKindError as error:
             # Drawn apart, in larger tables that are for it alone: asking must change neither this controller nor the
             # last bit of another draw, and how far tables are padded can.
             if len(draws) > 1:
-                return [proposal for draw in draws for proposal in self._propose([draw], width)]
-            return self._with_room_for(error.decisions)._propose(draws, width)
+                return [proposal for draw in draws for proposal in self._propose([draw])]
+            return self._with_room_for(error.decisions)._propose(draws)
         for draw, (proposal, walk) in zip(draws, drawn, strict=True):
             self._keep_walk(draw.number, proposal.tokens, walk)
         return [proposal for proposal, _ in drawn]
@@ -126,7 +127,7 @@ class Reinforce(Controller):
         self._grow(walks)
         sequences = encode(walks, self._heads, [child.log_probs for child in judged])
         loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
-        self._larger, self._weights = {}, None
+        self._larger, self._sampler = {}, None
         self._touched |= {
             decision.kind for walk in walks for decision in walk.decisions if isinstance(decision, Choice)
         }

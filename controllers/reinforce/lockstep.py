@@ -9,9 +9,12 @@ import numpy as np
 from controllers.reinforce.heads import Heads
 from controllers.reinforce.policy import Variables
 
+ROWS = 8  # a whole block: in a part of one, a matrix product's last bit depends on the row that a child stands in
+
 
 class Lockstep:
-    """Where the policy stands in each of `width` children, all advanced together.
+    """Where the policy stands in each of eight children, all advanced together. Always in eight: products of another
+    number of rows differ in the last bit, and a draw is to be the same in any company.
 
     Learning runs the same function as a graph, over whole children and with gradients (`children_log_probs`). Here the
     generators decide between the steps, and a step of eight children is so small that handing it to a graph takes
@@ -19,22 +22,19 @@ class Lockstep:
 
     Args:
         weights: float32 arrays in place of the variables.
-        width: of which a whole block of eight rows is taken: in a part of one, a matrix product's last bit depends on
-            the row that a child stands in.
     """
 
-    def __init__(self, weights: Variables, heads: Heads, *, width: int) -> None:
+    def __init__(self, weights: Variables, heads: Heads) -> None:
         units = len(weights.start)
-        rows = -(-width // 8) * 8
         self._weights = weights
-        self._lower, self._upper = _Layer(weights.lstm_0, rows), _Layer(weights.lstm_1, rows)
+        self._lower, self._upper = _Layer(weights.lstm_0), _Layer(weights.lstm_1)
         self._lower.below[:] = weights.start
         self._outputs = self._upper.output
         self._open = np.full(weights.biases.shape, -np.inf, np.float32)  # 0 where a kind has an option
         for kind, row in heads.rows.items():
             self._open[row, : heads.widths[kind]] = 0.0
-        self._anchors = np.zeros((rows, heads.slots, units), np.float32)
-        self._mixed = np.zeros((rows, heads.slots, units), np.float32)  # anchors times W_prev
+        self._anchors = np.zeros((ROWS, heads.slots, units), np.float32)
+        self._mixed = np.zeros((ROWS, heads.slots, units), np.float32)  # anchors times W_prev
 
     def advance(self) -> None:
         """Both LSTM layers by one decision, from the inputs that `take_options` and `take_links` set."""
@@ -45,7 +45,7 @@ class Lockstep:
     def options(self, kinds: Mapping[int, int]) -> tuple[list[list[float]], list[list[float]]]:
         """Of each of these rows, the logits of the options in the head of its kind, less the highest; and the sums of
         their exponentials up to each option."""
-        rows = [kinds.get(row, 0) for row in range(len(self._outputs))]
+        rows = [kinds.get(row, 0) for row in range(ROWS)]
         # Not a matrix product: its last bit would depend on how far the tables are padded.
         logits = (self._weights.kernels[rows] * self._outputs[:, np.newaxis]).sum(axis=2)
         logits += self._weights.biases[rows]
@@ -85,17 +85,17 @@ class _Layer:
         output: float32 (rows, units), its last output, which it takes too.
     """
 
-    def __init__(self, kernel: np.ndarray, rows: int) -> None:
+    def __init__(self, kernel: np.ndarray) -> None:
         units = kernel.shape[1] // 4
         # sigmoid(x) = (1 + tanh(x / 2)) / 2, so that one tanh serves all four gates
         self._scale = np.repeat(np.array([0.5, 0.5, 1.0, 0.5], np.float32), units)
         self._shift = np.repeat(np.array([0.5, 0.5, 0.0, 0.5], np.float32), units)
         self._kernel = kernel * self._scale
-        self._inputs = np.zeros((rows, 2 * units + 1), np.float32)
+        self._inputs = np.zeros((ROWS, 2 * units + 1), np.float32)
         self._inputs[:, -1] = 1.0  # for the bias row
         self.below, self.output = self._inputs[:, :units], self._inputs[:, units:-1]
-        self._cell = np.zeros((rows, units), np.float32)
-        self._gates = np.empty((rows, 4 * units), np.float32)
+        self._cell = np.zeros((ROWS, units), np.float32)
+        self._gates = np.empty((ROWS, 4 * units), np.float32)
         self._parts = np.split(self._gates, 4, axis=1)  # views
 
     def advance(self) -> None:

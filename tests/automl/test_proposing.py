@@ -9,8 +9,9 @@ import random
 
 import pytest
 
+from automl import proposing
 from automl.proposing import TRIES, Cost, Limits, Proposer
-from controllers.base import Controller, ControllerState, Draw, Proposal
+from controllers.base import Controller, ControllerState, Proposal
 from controllers.keyed import child_seed, stream
 from controllers.random_search import RandomSearch
 from db.records import Origin, Request
@@ -47,16 +48,14 @@ def tree_space():
 class Scripted(Controller):
     """Always draws the same child; given answers change it. Every token has the log-probability that a table says."""
 
-    def __init__(self, space, *, drawn, log_probs=None, width=4):
-        super().__init__(space, seed=SEED, width=width)
+    def __init__(self, space, *, drawn, log_probs=None):
+        super().__init__(space, seed=SEED)
         self._drawn = drawn
         self._log_probs = log_probs or {}
         self.asked = []
-        self.widths = []
 
-    def _propose(self, draws, width):
+    def _propose(self, draws):
         self.asked += draws
-        self.widths.append((width, [draw.attempt for draw in draws]))
         return [self._draw(draw) for draw in draws]
 
     def _draw(self, draw):
@@ -96,9 +95,9 @@ def proposer_of(space, controller, *, seen=None, refused=None, limits=None, cost
     )
 
 
-def random_proposer(function=digits_space, *, width=8, rules=(), schedule=None, **options):
+def random_proposer(function=digits_space, *, rules=(), schedule=None, **options):
     space = Space(function, Narrowing(tuple(parse_rule(rule, fix=True) for rule in rules)), schedule)
-    return proposer_of(space, RandomSearch(space, seed=SEED, width=width), **options)
+    return proposer_of(space, RandomSearch(space, seed=SEED), **options)
 
 
 def scripted_proposer(function=digits_space, *, rules=(), log_probs=None, seen=None, **drawn):
@@ -124,8 +123,6 @@ def tokens_of(children):
 
 
 def test_a_child_is_what_its_number_and_try_draw():
-    space = Space(digits_space)
-    controller = RandomSearch(space, seed=SEED, width=4)
     for child in batches(random_proposer(), [4, 4, 4]):
         assert child.origin == Origin.POLICY
         uniforms = stream(SEED, child.number, child.tries)
@@ -133,32 +130,18 @@ def test_a_child_is_what_its_number_and_try_draw():
         assert child.seed == child_seed(SEED, child.number)
         assert child.log_probs == (-math.log(3),) * 3
         assert child.spec == list(child.tokens)
-    assert controller.width == 4
 
 
-def test_the_children_do_not_depend_on_how_many_are_drawn_side_by_side(monkeypatch):
-    """A wide redraw has later tries beside the next ones; a narrow one asks for them one after the other."""
+def test_the_children_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
+    """Tries are asked for beside the next ones, or one after the other."""
     results = []
-    for width in (1, 2, 3, 8, 40):
-        monkeypatch.setattr(RandomSearch, "redraw_width", width)
-        proposer = random_proposer(width=width)
+    for ahead in (1, 2, 3, 8, 40):
+        monkeypatch.setattr(proposing, "AHEAD", ahead)
+        proposer = random_proposer()
         results.append((batches(proposer, [4] * 6), dict(proposer.refused)))
     assert all(result == results[0] for result in results)
     children, refused = results[0]
     assert refused["repeat"] > 5 and any(child.tries > 1 for child in children)
-
-
-def test_first_draws_and_later_ones_have_each_a_width(monkeypatch):
-    """What was drawn beside other children, or in a product of another width, would differ in the last bit."""
-    monkeypatch.setattr(Scripted, "redraw_width", 3)
-    controller = Scripted(Space(digits_space), drawn={"digit0": (1,)}, width=2)
-    draws = [
-        Draw(number, attempt, {"digit1": (number % 3,)}) for number, attempt in enumerate((0, 2, 0, 1, 0, 0, 9, 1))
-    ]
-    assert tokens_of(controller.ask(draws)) == [(1, draw.number % 3, 0) for draw in draws]
-    assert controller.widths == [(2, [0, 0]), (2, [0, 0]), (3, [2, 1, 9]), (3, [1])]
-    with pytest.raises(ValueError, match="ask needs at least one draw, got none"):
-        controller.ask([])
 
 
 def test_nothing_comes_twice():
@@ -321,7 +304,7 @@ def test_a_request_has_the_log_probabilities_of_the_policy():
     proposer, controller = scripted_proposer(rules=["digit1=1"], log_probs=log_probs)
     (_, _, child), *_ = proposer.answer(requests_of((2, 1, 1)), [0], batch=0, drawn_under=0)
     assert child.log_probs == (-4.0, None, -0.25)
-    assert [draw.attempt for draw in controller.asked] == [0]  # a first draw: under the search's own width
+    assert [draw.attempt for draw in controller.asked] == [0]  # a first draw
 
 
 def test_a_request_costs_what_its_child_costs():

@@ -22,7 +22,7 @@ def space():
 
 
 def made(**settings):
-    return Reinforce(Space(space), seed=3, width=4, **(PAPER | settings))
+    return Reinforce(Space(space), seed=3, **(PAPER | settings))
 
 
 def children(controller, numbers, rewards):

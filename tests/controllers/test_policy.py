@@ -23,7 +23,7 @@ from controllers.reinforce.policy import (
     next_input,
 )
 from controllers.reinforce.presets import PRESETS, Settings
-from controllers.reinforce.sampling import propose
+from controllers.reinforce.sampling import Sampler
 from controllers.reinforce.update import children_log_probs
 from search_spaces.decisions import Choice, Links
 from search_spaces.narrowing import Narrowing, parse_rule
@@ -62,7 +62,7 @@ def variables_of(arrays):
 
 def drawn(space, heads, variables, numbers=range(8)):
     weights = Variables(*(variable.numpy() for variable in variables))
-    found = propose(space, 0, [Draw(number) for number in numbers], weights, heads, width=len(numbers))
+    found = Sampler(space, 0, weights, heads).propose([Draw(number) for number in numbers])
     return [proposal for proposal, _ in found], [walk for _, walk in found]
 
 
@@ -223,7 +223,7 @@ def test_entropy_and_probabilities_of_a_uniform_policy():
 
 def test_frequencies_are_the_policy_s_own_probabilities():
     num = 2000
-    controller = Reinforce(Space(choice_and_link), seed=0, width=500, initial_range=1.0)
+    controller = Reinforce(Space(choice_and_link), seed=0, initial_range=1.0)
     proposals = controller.ask([Draw(number) for number in range(num)])
     options = controller.ask([Draw(0, given={"op": (token,)}) for token in range(4)])
     chances = [math.exp(proposal.log_probs[0]) for proposal in options]
@@ -243,7 +243,7 @@ def test_frequencies_are_the_policy_s_own_probabilities():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_rewarded_choice_becomes_more_probable(preset):
-    controller = Reinforce(Space(choice_and_link), seed=0, width=4, **PRESETS[preset])
+    controller = Reinforce(Space(choice_and_link), seed=0, **PRESETS[preset])
 
     def chances():
         good, bad = controller.ask([Draw(0, given={"op": (1,), "in1": (1,)}), Draw(0, given={"op": (2,), "in1": (0,)})])
@@ -283,7 +283,7 @@ def bits():
 
 
 def test_the_default_learns_a_small_task_within_fifteen_batches():
-    controller = Reinforce(Space(bits), seed=1, width=8)
+    controller = Reinforce(Space(bits), seed=1)
     target = (1, 0, 0, 1, 1, 0)
     means = []
     for batch in range(15):
@@ -330,5 +330,5 @@ def test_the_paper_s_constants():
 )
 def test_a_wrong_setting_is_said_in_one_sentence(settings, sentence):
     with pytest.raises(ValueError) as raised:
-        Reinforce(Space(bits), seed=0, width=1, **settings)
+        Reinforce(Space(bits), seed=0, **settings)
     assert str(raised.value) == sentence

@@ -63,11 +63,11 @@ class Tally(Controller):
     """Learns by counting: every draw depends on every reward told so far, so a reward lost, doubled or told in another
     order changes all children that follow."""
 
-    def __init__(self, space: Space, *, seed: int, width: int) -> None:
-        super().__init__(space, seed=seed, width=width)
+    def __init__(self, space: Space, *, seed: int) -> None:
+        super().__init__(space, seed=seed)
         self._told = np.zeros(3)
 
-    def _propose(self, draws: Sequence[Draw], width: int) -> list[Proposal]:
+    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
         return [self._draw(draw) for draw in draws]
 
     def _draw(self, draw: Draw) -> Proposal:
@@ -203,7 +203,7 @@ class Bench:
 
     def coordinator(self, store: Any, lease: Any) -> Coordinator:
         search: Search = store.search("search")
-        controller = self._make_controller(self._experiment.space, seed=search.seed, width=search.batch_size)
+        controller = self._make_controller(self._experiment.space, seed=search.seed)
         step = store.last_step(search.id)
         if step is not None:
             controller.restore(unpack_state(step.blob, step.blob_sha256))
