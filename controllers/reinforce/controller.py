@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,12 +72,14 @@ class Reinforce(Controller):
         second = {name: np.zeros_like(array) for name, array in main.items()}
         for name, array in state.arrays.items():
             part, slash, rest = name.partition("/")
-            if slash and part in ("first", "second"):
-                _place(first if part == "first" else second, rest, array, heads)
+            target, name = ({"first": first, "second": second}[part], rest) if slash else (main, name)
+            if name in TABLES:
+                _fill(target[name], array, heads, state.values["touched"])
             elif name not in ("adam_steps", "rewards"):
-                _place(main, name, array, heads)
+                target[name] = array
         self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
         self._sampler: Sampler | None = None  # until the next update
+        self._read: dict[str, Variables] | None = None  # likewise
         self._updater = self._updater_of(self._variables, compiled=heads.compiled)
         self._updater.steps.assign(float(state.arrays["adam_steps"]))
         for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
@@ -86,8 +88,7 @@ class Reinforce(Controller):
 
     def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
         if self._sampler is None:
-            weights = Variables(*(variable.numpy() for variable in self._variables))
-            self._sampler = Sampler(self.space, self.seed, weights, self._heads)
+            self._sampler = Sampler(self.space, self.seed, self._arrays()[""], self._heads)
         try:
             drawn = self._sampler.propose(draws)
         except NewKindError as error:
@@ -127,7 +128,7 @@ class Reinforce(Controller):
         self._grow(walks)
         sequences = encode(walks, self._heads, [child.log_probs for child in judged])
         loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
-        self._larger, self._sampler = {}, None
+        self._larger, self._sampler, self._read = {}, None, None
         self._touched |= {
             decision.kind for walk in walks for decision in walk.decisions if isinstance(decision, Choice)
         }
@@ -145,15 +146,9 @@ class Reinforce(Controller):
     def state(self) -> ControllerState:
         touched = {kind: width for kind, width in self._heads.widths.items() if kind in self._touched}
         arrays: dict[str, np.ndarray] = {"adam_steps": self._updater.steps.numpy()}
-        parts = {"": self._variables, "first/": self._updater.first, "second/": self._updater.second}
-        for prefix, variables in parts.items():
-            for name, variable in variables._asdict().items():
-                value = variable.numpy()
-                if name not in TABLES:
-                    arrays[prefix + name] = value
-                    continue
-                for kind, width in touched.items():
-                    arrays[f"{prefix}{name}/{kind}"] = value[self._heads.rows[kind], :width]
+        for prefix, values_of in self._arrays().items():
+            for name, value in values_of._asdict().items():
+                arrays[prefix + name] = _flat(value, self._heads, touched) if name in TABLES else value
         arrays["rewards"] = np.asarray(self._rewards, np.float64)
         values: dict[str, Any] = {
             "baseline": self._baseline,
@@ -167,6 +162,13 @@ class Reinforce(Controller):
                 "children": [vars(c) for c in self._pending.children],
             }
         return ControllerState(arrays, values)
+
+    def _arrays(self) -> dict[str, Variables]:
+        """The weights and both moments as arrays, by what their names in a state begin with; read once an update."""
+        if self._read is None:
+            parts = {"": self._variables, "first/": self._updater.first, "second/": self._updater.second}
+            self._read = {prefix: Variables(*(variable.numpy() for variable in part)) for prefix, part in parts.items()}
+        return self._read
 
     def restore(self, state: ControllerState) -> None:
         heads = copy.deepcopy(self._surveyed)
@@ -246,9 +248,17 @@ class Pending:
     children: list[Judged] = dataclasses.field(default_factory=list)
 
 
-def _place(target: dict[str, np.ndarray], name: str, array: np.ndarray, heads: Heads) -> None:
-    table, slash, kind = name.partition("/")
-    if slash and table in TABLES:
-        target[table][heads.rows[kind], : len(array)] = array
-    else:
-        target[name] = array
+def _flat(table: np.ndarray, heads: Heads, widths: Mapping[str, int]) -> np.ndarray:
+    """The rows of these kinds one after the other, without padding: a state says nothing of how large tables are."""
+    return np.concatenate(
+        [np.zeros(0, np.float32), *(table[heads.rows[kind], :n].ravel() for kind, n in widths.items())]
+    )
+
+
+def _fill(table: np.ndarray, flat: np.ndarray, heads: Heads, widths: Mapping[str, int]) -> None:
+    """Puts the numbers of `_flat` back."""
+    start = 0
+    for kind, width in widths.items():
+        row = table[heads.rows[kind], :width]
+        row[...] = flat[start : start + row.size].reshape(row.shape)
+        start += row.size

@@ -73,11 +73,17 @@ class Sampler:
     def _draw(self, draws: Sequence[Draw]) -> list[Drawn]:
         policy = Lockstep(self._weights, self._heads)
         rows = [
-            _Row(place, draw, self._space.walk(draw.number), Places(self._heads), _uniforms(self._seed, draw))
+            _Row(
+                place,
+                draw,
+                self._space.walk(draw.number),
+                Places(self._heads),
+                _uniforms(self._seed, draw),
+                self._first,
+                self._forced(draw),
+            )
             for place, draw in enumerate(draws)
         ]
-        for row in rows:
-            row.following, row.answer = self._first, self._forced(row.draw)
         while pending := [(row, decision) for row in rows if (decision := row.walk.decision) is not None]:
             policy.advance()
             self._choose(policy, [(row, decision) for row, decision in pending if isinstance(decision, Choice)])
@@ -89,7 +95,7 @@ class Sampler:
             return
         kinds = {row.place: row.places.row(choice) for row, choice in pending}
         logits, sums = policy.options(kinds)
-        steps = [_step_of_choice(choice, logits[row.place], sums[row.place]) for row, choice in pending]
+        steps = [_ChoiceStep(choice, logits[row.place], sums[row.place]) for row, choice in pending]
         tokens = [self._answer(row, step)[0] for (row, _), step in zip(pending, steps, strict=True)]
         policy.take_options(kinds, tokens)
 
@@ -101,7 +107,7 @@ class Sampler:
         policy.keep_anchors({place: slot for place, (slot, _) in slots.items()})
         for row, links in pending:
             _, earlier = slots[row.place]
-            bits = self._answer(row, _Step(links, [logits[row.place][slot] for slot in earlier]))
+            bits = self._answer(row, _LinksStep(links, [logits[row.place][slot] for slot in earlier]))
             policy.take_links(row.place, [slot for slot, bit in zip(earlier, bits, strict=True) if bit])
 
     def _answer(self, row: _Row, step: _Step) -> tuple[int, ...]:
@@ -140,7 +146,7 @@ def _uniforms(seed: int, draw: Draw) -> Iterator[float]:
         yield from generator.random(32).tolist()  # the same numbers as one by one, and quicker
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class _Row:
     """One child being drawn, in its place in the lockstep.
 
@@ -153,60 +159,92 @@ class _Row:
     walk: Walk
     places: Places
     uniforms: Iterator[float]
-    following: Following = dataclasses.field(default_factory=dict)
-    answer: Hashable = None
+    following: Following
+    answer: Hashable
     log_probs: list[float | None] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class _Step:
     """A decision after one beginning of a child, and what the policy says of it.
 
     Attributes:
-        logits: of each option, or the log-odds of a link to each earlier layer.
-        sums: of a `Choice`: of the exponentials of the logits up to each option.
         following: the steps after this one, by its answer.
     """
 
     decision: Decision
-    logits: Sequence[float]
-    sums: Sequence[float] = ()
     following: Following = dataclasses.field(default_factory=dict)
 
     def answer(self, draw: Draw, uniforms: Iterator[float]) -> tuple[int, ...]:
-        """Forced, given or drawn."""
+        """Given, forced or drawn."""
         given = draw.answer(self.decision) if draw.given else None
-        if given is not None:
-            return given
-        forced = self.decision.forced
-        if isinstance(self.decision, Choice):
-            if forced[0] is not None:
-                return (forced[0],)
-            return (bisect.bisect_right(self.sums, next(uniforms) * self.sums[-1]),)
-        return tuple(
-            int(next(uniforms) < math.exp(_log_sigmoid(logit))) if bit is None else bit
-            for logit, bit in zip(self.logits, forced, strict=True)
-        )
+        return self.drawn(uniforms) if given is None else given
+
+    def drawn(self, uniforms: Iterator[float]) -> tuple[int, ...]:
+        raise NotImplementedError
 
     def log_probs(self, answer: Sequence[int]) -> list[float | None]:
         """Of each token of the answer, None where it is forced."""
-        forced = self.decision.forced
-        if isinstance(self.decision, Choice):
-            return [None if forced[0] is not None else self.logits[answer[0]] - math.log(self.sums[-1])]
-        return [
-            None if is_forced is not None else _log_sigmoid(logit if bit else -logit)
-            for logit, bit, is_forced in zip(self.logits, answer, forced, strict=True)
+        raise NotImplementedError
+
+
+class _ChoiceStep(_Step):
+    """
+    Args:
+        logits, sums: those of `Lockstep.options`, as wide as the widest kind.
+    """
+
+    __slots__ = ("_forced", "_logits", "_sums")
+
+    def __init__(self, choice: Choice, logits: Sequence[float], sums: Sequence[float]) -> None:
+        super().__init__(choice)
+        (self._forced,) = choice.forced
+        if choice.allowed is not None and self._forced is None:
+            logits = [logit if allowed else -math.inf for logit, allowed in zip(logits, choice.allowed, strict=False)]
+            highest = max(logits)  # of those that narrowing leaves, which may all be far below the rest
+            logits = [logit - highest for logit in logits]
+            sums = list(itertools.accumulate(map(math.exp, logits)))
+        self._logits = logits
+        self._sums = sums
+
+    def drawn(self, uniforms: Iterator[float]) -> tuple[int, ...]:
+        if self._forced is not None:
+            return (self._forced,)
+        return (bisect.bisect_right(self._sums, next(uniforms) * self._sums[-1]),)
+
+    def log_probs(self, answer: Sequence[int]) -> list[float | None]:
+        return [None if self._forced is not None else self._logits[answer[0]] - math.log(self._sums[-1])]
+
+
+class _LinksStep(_Step):
+    """
+    Args:
+        logits: the log-odds of a link to each earlier layer.
+    """
+
+    __slots__ = ("_bits",)
+
+    def __init__(self, links: Links, logits: Sequence[float]) -> None:
+        super().__init__(links)
+        # Of each bit what it is forced to, and the logarithms of the chances of 0 and of 1.
+        self._bits = [
+            (forced, (log_chance - logit, log_chance))  # log sigmoid(-x) = log sigmoid(x) - x
+            for forced, logit, log_chance in zip(links.forced, logits, map(_log_sigmoid, logits), strict=True)
         ]
 
+    def drawn(self, uniforms: Iterator[float]) -> tuple[int, ...]:
+        return tuple(
+            [
+                int(next(uniforms) < math.exp(log_chance)) if forced is None else forced
+                for forced, (_, log_chance) in self._bits
+            ]
+        )
 
-def _step_of_choice(choice: Choice, logits: Sequence[float], sums: Sequence[float]) -> _Step:
-    """`logits` and `sums` are those of `Lockstep.options`, as wide as the widest kind."""
-    if choice.allowed is not None:
-        logits = [logit if allowed else -math.inf for logit, allowed in zip(logits, choice.allowed, strict=False)]
-        highest = max(logits)  # of those that narrowing leaves, which may all be far below the rest
-        logits = [logit - highest for logit in logits]
-        sums = list(itertools.accumulate(map(math.exp, logits)))
-    return _Step(choice, logits, sums)
+    def log_probs(self, answer: Sequence[int]) -> list[float | None]:
+        return [
+            log_chances[bit] if forced is None else None
+            for bit, (forced, log_chances) in zip(answer, self._bits, strict=True)
+        ]
 
 
 def _log_sigmoid(x: float) -> float:
