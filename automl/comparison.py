@@ -29,6 +29,11 @@ Progress = Callable[
     [Trial, Mapping[str, Any], int, int], None
 ]  # a trial, what it found, how many are done, of how many
 
+UNUSED = {  # constants of recipes that say how weights are updated
+    "learning_rate": "each optimizer has the best rate of its own sweep (--rates)",
+    "momentum": "an optimizer brings its own; name the rule momentum",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -54,15 +59,19 @@ class Comparison:
     def check(self) -> None:
         """Raises ValueError where something cannot be; loads the data."""
         known("task", kind_of(self.task), TASKS)
+        fields = dataclasses.fields(Recipe if self._of_images else LanguageRecipe)
         for option in self.options:
-            fields = dataclasses.fields(Recipe if self._of_images else LanguageRecipe)
-            known("task option", option, [field.name for field in fields])
+            if option in UNUSED:
+                raise ValueError(f"{option} cannot be set here: {UNUSED[option]}.")
+            known("task option", option, [field.name for field in fields if field.name not in UNUSED])
         if len(set(self.optimizers)) < len(self.optimizers):
             raise ValueError("An optimizer is named twice; name each once.")
         if self.seeds < 1 or self.sweep_epochs < 1:
             raise ValueError(f"--seeds is {self.seeds} and --sweep-epochs {self.sweep_epochs}; both must be 1 or more.")
         if not self.rates or not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
             raise ValueError(f"The rates are {self.rates}; they must be numbers above 0.")
+        if self.unseen and not self._of_images:
+            raise ValueError(f"--unseen is for images, and {self.task} is text; leave it out.")
         if self._of_images:
             network_of(self.network or "small")
         elif self.network not in (None, LSTM_NETWORK):
@@ -182,10 +191,26 @@ def key_of(trial: Trial) -> str:
     return json.dumps({name: value for name, value in fields.items() if name != "data_dir"}, sort_keys=True)
 
 
-def plot(comparison: Comparison, rows: Sequence[Row], path: Path) -> None:
-    """Draws the mean curve of every optimizer, with the spread of its seeds. Raises ValueError without matplotlib."""
+def check_plot(path: Path) -> None:
+    """Raises ValueError where no plot can be written to this path."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("A plot needs one package more: pip install 'automl[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known_types = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in known_types:
+        raise ValueError(f"--plot {path} is no kind of picture; its name ends in one of {', '.join(known_types)}.")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raises ValueError where the folder that a file is to be written to is not there."""
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"There is no folder {path.parent} for {path.name}; make it first.")
+
+
+def plot(comparison: Comparison, rows: Sequence[Row], path: Path) -> None:
+    """Draws the mean curve of every optimizer, with the spread of its seeds. `check_plot` says whether it can."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -214,9 +214,10 @@ def _export_python(wanted: Wanted, path: Path) -> str:
     experiment = load_experiment(search)
     spec = experiment.space.decode(wanted.child.tokens).spec
     if hasattr(spec, "expression"):
-        rate = (wanted.child.metrics or {}).get("learning_rate", 0.01)
-        path.write_text(spec.source(learning_rate=rate), encoding="utf-8")
-        return f"an optimizer for Keras, as readable source; its learning rate here was {rate:g}"
+        rate = (wanted.child.metrics or {}).get("learning_rate")  # of a screened rule nobody knows one
+        path.write_text(spec.source() if rate is None else spec.source(learning_rate=rate), encoding="utf-8")
+        told = "" if rate is None else f"; its learning rate here was {rate:g}"
+        return f"an optimizer for Keras, as readable source{told}"
     if not hasattr(spec, "source") or not hasattr(experiment.task, "source"):
         raise ExportError(
             f"Children of {search.name!r} cannot be written as Python: that takes a space whose specs have a method "

@@ -35,7 +35,7 @@ from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS, SCALES
 from controllers.base import Controller
 from db.owner import Owner
-from db.records import Lease, Search, SearchState, StaleLeaseError, UnknownSearchError
+from db.records import Lease, Search, SearchState, StaleLeaseError, State, UnknownSearchError
 from db.store import Store
 from search_spaces.walk import canonical_hash
 
@@ -295,6 +295,7 @@ def _run_under_lease(
         raise
     finally:
         store.end_segment(lease, segment, ending.cause or ending.state)
+        drop_checkpoints(store, search)
     return ending
 
 
@@ -336,17 +337,25 @@ def prepare_process(threads: int, workers: int, policy_device: str) -> None:
 
 
 def log_dir(store: Store, name: str) -> Path:
-    """Where workers' output goes: beside a SQLite store, else in the user's folder for logs."""
+    """Where workers' output goes: beside a SQLite store, else in the user's folder for logs, one for each database."""
     if store.file is not None:
         return store.file.with_name(f"{store.file.name}.logs") / name
     import platformdirs
 
-    return Path(platformdirs.user_log_dir("automl")) / name
+    return Path(platformdirs.user_log_dir("automl")) / store.folder_name / name
 
 
 def checkpoint_dir(store: Store, name: str) -> Path:
     """Where children's checkpoints go while they are trained: beside the logs' folder."""
     return log_dir(store, name) / "checkpoints"
+
+
+def drop_checkpoints(store: Store, search: Search) -> None:
+    """Deletes those of children that nobody will train on: who ended them, a pool or a lease, had no hold of them."""
+    folder = checkpoint_dir(store, search.name)
+    for child in store.children(search.id, states=[State.FAILED, State.LOST]):
+        for file in folder.glob(f"child-{child.number}.*"):
+            file.unlink(missing_ok=True)
 
 
 def _renew(store: Store, lease: Lease, stop: Stop) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from child_trainers.experiment import known
 from child_trainers.recipes import RECIPES, LanguageRecipe, Recipe
 from child_trainers.reference_networks import NETWORKS, ReferenceNetwork
 from child_trainers.task import DivergedError, Record
@@ -16,6 +18,7 @@ from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.tasks.language_modeling import LanguageModeling
 from child_trainers.user_files import UserFile
 from search_spaces.recurrent_cell.lstm import LSTM
+from search_spaces.update_rule.expression import RuleError
 from search_spaces.update_rule.named import RULES
 from search_spaces.update_rule.spec import UpdateRule
 
@@ -129,19 +132,31 @@ def make_optimizer(text: str, rate: Any, decay_steps: int, seed: int) -> keras.o
         rate: a learning rate or a schedule of it.
 
     Raises:
-        RuleError: the text is none of these.
+        ValueError: the text is none of these.
     """
+    kinds = _keras_optimizers()
+    if text in kinds:
+        return kinds[text](learning_rate=rate)
+    try:
+        rule = RULES[text] if text in RULES else UpdateRule.parse(text)
+    except RuleError:
+        if text.isidentifier():  # a name mistyped, rather than a rule
+            known("optimizer", text, [*RULES, *kinds])
+        raise
+    return rule.optimizer(learning_rate=rate, decay_steps=decay_steps, seed=seed)
+
+
+def _keras_optimizers() -> dict[str, type[keras.optimizers.Optimizer]]:
+    """Keras's classes that train by themselves, by name."""
     import keras
 
-    kind = getattr(keras.optimizers, text, None) if text.isidentifier() and text[0].isupper() else None
-    if (
-        isinstance(kind, type)
-        and issubclass(kind, keras.optimizers.Optimizer)
-        and kind is not keras.optimizers.Optimizer
-    ):
-        return kind(learning_rate=rate)
-    rule = RULES[text] if text in RULES else UpdateRule.parse(text)
-    return rule.optimizer(learning_rate=rate, decay_steps=decay_steps, seed=seed)
+    found = {name: getattr(keras.optimizers, name) for name in dir(keras.optimizers)}
+    wrappers = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
+    return {
+        name: kind
+        for name, kind in found.items()
+        if isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer) and kind not in wrappers
+    }
 
 
 def default_recipe(task: str) -> dict[str, Any]:
@@ -155,7 +170,8 @@ def _image_schedule(recipe: Recipe, rate: float, steps: int) -> Any:
 
     if recipe.schedule == "cosine":
         return schedules.CosineDecay(rate, steps)
-    return schedules.PiecewiseConstantDecay([steps // 2, 3 * steps // 4], [rate, rate / 10, rate / 100])
+    last = [math.ceil(share * steps) - 1 for share in (0.5, 0.75)]  # the last step at each rate
+    return schedules.PiecewiseConstantDecay(last, [rate, rate / 10, rate / 100])
 
 
 def _text_schedule(recipe: LanguageRecipe, rate: float, steps_per_epoch: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ class Database:
         upgrade: upgrade the schema of a store that is there.
         readonly: open for looking; a SQLite file is then not written at all.
         clock: seconds since 1970, in place of the database's own clock.
-        artefacts_dir: where weights of more than 64 MB go; default `NAME.artefacts` beside a SQLite file.
+        artefacts_dir: where weights of more than 64 MB go; default `NAME.artefacts` beside a SQLite file, else the
+            user's folder for data, one for each database.
 
     Raises:
         StoreError: there is no store at the address, or it is damaged, not ours, or newer than this program.
@@ -49,11 +51,10 @@ class Database:
         self._clock = clock
         url = parse_address(address)
         self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
-        beside = Path("artefacts") if self.file is None else self.file.with_name(f"{self.file.name}.artefacts")
-        self._artefacts_dir = artefacts_dir or beside
         # For commands that we show to people: quoted, and without a password.
         self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
         self._engine = open_engine(url, readonly=readonly)
+        self._artefacts_dir = artefacts_dir or self._default_artefacts_dir()
         missing = self.file is not None and not (self.file.exists() and self.file.stat().st_size)
         if missing and not create:
             raise StoreError(f"There is no store at {self}. Start one with: automl search NAME {self.option}")
@@ -88,6 +89,11 @@ class Database:
     def __str__(self) -> str:
         return shown(self._engine.url)
 
+    @property
+    def folder_name(self) -> str:
+        """Its address as the name of a folder."""
+        return re.sub(r"[^\w.-]+", "-", str(self))
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -95,6 +101,13 @@ class Database:
         """Seconds since 1970 by the database's clock: leases are judged by one clock, whoever asks."""
         with self._read() as connection:
             return self._now(connection)
+
+    def _default_artefacts_dir(self) -> Path:
+        if self.file is not None:
+            return self.file.with_name(f"{self.file.name}.artefacts")
+        import platformdirs
+
+        return Path(platformdirs.user_data_dir("automl")) / self.folder_name
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[Connection]:

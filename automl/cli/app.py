@@ -342,7 +342,7 @@ def compare_optimizers(
         Path, typer.Option("--to", help="JSON file that results are kept in; an existing one goes on.")
     ] = Path("comparison.json"),
     search: Annotated[str | None, typer.Option("--from", help="A search of rules: its best ones too.")] = None,
-    best: Annotated[int, typer.Option("--best", help="How many of these.")] = 3,
+    best: Annotated[int, typer.Option("--best", min=1, help="How many of these.")] = 3,
     task: Annotated[str, typer.Option(help="digits, cifar10, npz:PATH, ptb, pydoc, text:PATH.")] = "digits",
     network: Annotated[
         str | None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.cli.tables import print_table
-from automl.comparison import Comparison, Row, compare, plot
+from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
 from automl.retraining import spread
 from automl.settings import task_options
 from automl.standing import figure, spec_line
@@ -57,6 +57,10 @@ def compare_optimizers(
         data_dir=data_dir or os.environ.get("AUTOML_DATA"),
         unseen=unseen,
     )
+    check_folder(to)
+    load(to)
+    if picture is not None:
+        check_plot(picture)
     with quiet_native_start():
         for name in names:
             make_optimizer(name, 0.1, 1, 0)

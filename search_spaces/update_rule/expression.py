@@ -162,8 +162,6 @@ def canonical(expression: Expression) -> Expression:
     sign(sign(x)) = sign(x), and keeping the left of anything is the left."""
     word, *parts = expression
     parts = [canonical(part) for part in parts]
-    if word in ("x", "keep x"):
-        return parts[0]
     if word == "-x" and parts[0][0] == "-x":
         return parts[0][1]
     if word == "sign(x)" and parts[0][0] == "sign(x)":

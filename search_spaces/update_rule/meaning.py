@@ -19,7 +19,7 @@ BETA_1, BETA_2 = 0.9, 0.999
 STREAMS = 3  # of random numbers for each weight variable: one for every drop of a step, two for its noise
 
 AVERAGES = {  # the words that read each running average
-    "first": ("m", "momentum", "adam", "sign(m)"),
+    "first": ("m", "momentum", "adam"),
     "second": ("v", "adam"),
     "third": ("y",),
     "mean_square": ("rmsprop",),

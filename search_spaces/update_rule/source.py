@@ -32,7 +32,7 @@ Try several learning rates: rules differ in the size of their steps.
 {definition}
 
 def build():
-    return FoundRule({chosen})
+    return FoundRule({chosen}
 
 
 if __name__ == "__main__":
@@ -97,6 +97,9 @@ MEANINGS = {
     "adam": "adam is the direction of Adam",
     "rmsprop": "rmsprop is the direction of RMSProp",
     "noise": "noise is drawn from a normal distribution of standard deviation 0.01",
+    "linear_decay": "linear_decay falls from 1 to 0 in a line, over decay_steps steps",
+    "cosine_decay": "cosine_decay falls from 1 to 0 in half a cosine, over decay_steps steps",
+    "restart_decay": "restart_decay falls from 1 to 0 in half a cosine, again in every decay_steps steps",
 }
 ARGUMENTS = {
     "beta_1": (BETA_1, "the decay of the running average of g."),
@@ -140,7 +143,7 @@ def source(expression: Expression, *, learning_rate: float = 0.01) -> str:
         meanings="\n".join(f"    {meaning}" for meaning in meanings),
         imports=imports,
         definition=definition,
-        chosen="decay_steps=10_000" if words.intersection(DECAYS) else "",
+        chosen="decay_steps=10_000)  # the steps of your training" if words.intersection(DECAYS) else ")",
     )
 
 

@@ -86,7 +86,7 @@ class UpdateRule:
             return made[expression]
 
         root = parse(text)
-        if operand(root) not in (f"r{len(groups) - 1}",):
+        if operand(root) != f"r{len(groups) - 1}":
             groups.append(Group(operand(root), "1", "x", "x", "keep x"))
         if len(groups) > MAX_GROUPS:
             raise RuleError(f"{text!r} takes {len(groups)} groups of five words; a rule has at most {MAX_GROUPS}.")

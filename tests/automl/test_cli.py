@@ -142,8 +142,14 @@ def test_a_search_that_fails_from_the_start_pauses(automl, mine, folder):
         "with --keep-going.",
         "Go on with: automl resume mine",
     ]
+    checkpoints = folder / "automl.db.logs" / "mine" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    names = ("child-0.checkpoint", "child-0.previous", "child-0-train-7.checkpoint", "child-99.checkpoint")
+    for name in names:
+        (checkpoints / name).touch()
     ran = automl("resume", "mine", "--keep-going", "--time", "0.3s", *INLINE)
     assert ran.code == 0 and "the time given with --time is over" in ran.out
+    assert {path.name for path in checkpoints.iterdir()} == set(names[2:])  # a failed child never goes on
 
 
 def test_workers_that_cannot_start_pause_the_search_with_their_log(automl, mine, folder):
