@@ -198,7 +198,7 @@ def check_plot(path: Path) -> None:
     from matplotlib.backend_bases import FigureCanvasBase
 
     known_types = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix.removeprefix(".") not in known_types:
+    if path.suffix.removeprefix(".").lower() not in known_types:
         raise ValueError(f"--plot {path} is no kind of picture; its name ends in one of {', '.join(known_types)}.")
     check_folder(path)
 

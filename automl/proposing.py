@@ -14,8 +14,9 @@ from controllers.keyed import child_seed, stream
 from db.records import NewChild, Origin, Request
 from search_spaces.decisions import Choice
 from search_spaces.space import Space
-from search_spaces.walk import Walk, canonical_hash, possible_answers, spec_to_json
+from search_spaces.walk import canonical_hash, possible_answers, spec_to_json
 
+REPEAT = "repeat"  # why a draw was refused, beside the limits
 TRIES = 20
 AHEAD = 8  # draws that are made together, later tries among them
 MOST_NEIGHBOURS = 1_000
@@ -39,14 +40,6 @@ class Cost:
 
     params: int | None
     flops: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-    """What decides whether a child may be proposed."""
-
-    hash: str
-    cost: Cost
 
 
 class Proposer:
@@ -81,8 +74,11 @@ class Proposer:
         self.refused = Counter(refused)
         self._all: dict[str, tuple[int, ...]] | None = None
         # A policy that has made up its mind draws the same few children, and their neighbours are the same too.
-        self._candidate = functools.lru_cache(KEPT_CANDIDATES)(self._candidate)  # type: ignore[method-assign]
-        self._settled = functools.lru_cache(KEPT_CANDIDATES)(self._settled)  # type: ignore[method-assign]
+        self._hash_of = functools.lru_cache(KEPT_CANDIDATES)(
+            lambda tokens: canonical_hash(space.decode(tokens).spec, tokens)
+        )
+        self._cost_of = functools.lru_cache(KEPT_CANDIDATES)(lambda tokens: cost(space.decode(tokens).spec))
+        self._settled = functools.lru_cache(KEPT_CANDIDATES)(functools.partial(_settled, space))
 
     def answer(
         self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, drawn_under: int
@@ -112,11 +108,10 @@ class Proposer:
         (proposal,) = self._controller.ask([Draw(number, 0, answers)])
         if proposal.tokens != tokens:
             return "it is outside what --fix, --only or the schedule leaves"
-        candidate = self._examine(tokens, count=False)
-        if candidate is None:
-            known = self._candidate(tokens).hash in self._seen
-            return "the search has it already" if known else "it is over a limit of the search"
-        return self._accept(number, proposal, candidate, batch, drawn_under, Origin.PERSON, 0)
+        reason = self._refusal(tokens)
+        if reason is not None:
+            return "the search has it already" if reason == REPEAT else "it is over a limit of the search"
+        return self._accept(number, proposal, batch, drawn_under, Origin.PERSON, 0)
 
     def propose(
         self, numbers: Sequence[int], *, batch: int, drawn_under: int, made: Sequence[NewChild] = ()
@@ -136,18 +131,15 @@ class Proposer:
                     continue
                 tried[number] = draw.attempt + 1
                 first_draws.setdefault(number, proposal)
-                candidate = self._examine(proposal.tokens)
-                if candidate is not None:
-                    children[number] = self._accept(
-                        number, proposal, candidate, batch, drawn_under, Origin.POLICY, draw.attempt
-                    )
+                reason = self._refusal(proposal.tokens)
+                if reason is None:
+                    children[number] = self._accept(number, proposal, batch, drawn_under, Origin.POLICY, draw.attempt)
+                else:
+                    self.refused[reason] += 1
         while (missing := next((number for number in numbers if number not in children), None)) is not None:
             found = self._neighbour(missing, first_draws[missing])
             if found is not None:
-                proposal, candidate = found
-                children[missing] = self._accept(
-                    missing, proposal, candidate, batch, drawn_under, Origin.NEIGHBOUR, TRIES
-                )
+                children[missing] = self._accept(missing, found, batch, drawn_under, Origin.NEIGHBOUR, TRIES)
                 continue
             if max(children, default=-1) < missing or max(children) in {child.number for child in made}:
                 break
@@ -168,59 +160,40 @@ class Proposer:
         ]
         return list(zip(draws, self._controller.ask(draws), strict=True))
 
-    def _examine(self, tokens: tuple[int, ...], *, count: bool = True) -> _Candidate | None:
-        """The child of these tokens, or None where it is refused (and counted, unless it was only looked at)."""
-        candidate = self._candidate(tokens)
-        reason = self._refusal(candidate)
-        if reason is None:
-            return candidate
-        if count:
-            self.refused[reason] += 1
-        return None
-
-    def _candidate(self, tokens: tuple[int, ...]) -> _Candidate:
-        return self._candidate_of(self._space.decode(tokens))
-
-    def _candidate_of(self, walk: Walk) -> _Candidate:
-        return _Candidate(canonical_hash(walk.spec, walk.tokens), self._cost(walk.spec))
-
-    def _refusal(self, candidate: _Candidate) -> str | None:
+    def _refusal(self, tokens: tuple[int, ...]) -> str | None:
         """Why this child is not proposed, or None: it was before, or it is over a limit."""
-        if candidate.hash in self._seen:
-            return "repeat"
-        if self._limits.params is not None and (candidate.cost.params or 0) > self._limits.params:
+        return REPEAT if self._hash_of(tokens) in self._seen else self._over(self._cost_of(tokens))
+
+    def _over(self, cost: Cost) -> str | None:
+        """The limit that a child of this cost is over, or None."""
+        if self._limits.params is not None and (cost.params or 0) > self._limits.params:
             return "max_params"
-        if self._limits.flops is not None and (candidate.cost.flops or 0) > self._limits.flops:
+        if self._limits.flops is not None and (cost.flops or 0) > self._limits.flops:
             return "max_flops"
         return None
 
     def _accept(
-        self,
-        number: int,
-        proposal: Proposal,
-        candidate: _Candidate,
-        batch: int,
-        drawn_under: int,
-        origin: Origin,
-        tries: int,
+        self, number: int, proposal: Proposal, batch: int, drawn_under: int, origin: Origin, tries: int
     ) -> NewChild:
-        self._seen.add(candidate.hash)
+        tokens = proposal.tokens
+        cost = self._cost_of(tokens)
+        self._seen.add(self._hash_of(tokens))
         return NewChild(
             number=number,
             batch=batch,
             drawn_under=drawn_under,
             origin=origin,
             tries=tries,
-            tokens=proposal.tokens,
+            tokens=tokens,
             log_probs=proposal.log_probs,
-            canonical_hash=candidate.hash,
-            spec=spec_to_json(self._space.decode(proposal.tokens).spec),
+            canonical_hash=self._hash_of(tokens),
+            spec=spec_to_json(self._space.decode(tokens).spec),
             seed=child_seed(self._seed, number),
-            params=candidate.cost.params,
-            flops=candidate.cost.flops,
+            params=cost.params,
+            flops=cost.flops,
         )
 
-    def _neighbour(self, number: int, drawn: Proposal) -> tuple[Proposal, _Candidate] | None:
+    def _neighbour(self, number: int, drawn: Proposal) -> Proposal | None:
         answers = self._space.decode(drawn.tokens).answers
         changes = self._changes(number, drawn.tokens)
         found = self._most_probable(number, ({**answers, **change} for change in changes))
@@ -231,35 +204,19 @@ class Proposer:
             found = self._most_probable(number, ({**answers, **one, **other} for one, other in picked))
         return found or self._most_probable(number, self._left(number))
 
-    def _most_probable(
-        self, number: int, candidates: Iterable[Mapping[str, tuple[int, ...]]]
-    ) -> tuple[Proposal, _Candidate] | None:
+    def _most_probable(self, number: int, candidates: Iterable[Mapping[str, tuple[int, ...]]]) -> Proposal | None:
         may_be_new = (given for given in candidates if self._may_be_new(number, given))
         open_candidates = list(itertools.islice(may_be_new, MOST_WEIGHED))
         if not open_candidates:
             return None
         proposals = self._controller.ask([Draw(number, TRIES, given) for given in open_candidates])
-        for proposal in sorted(proposals, key=lambda proposal: -proposal.log_prob):
-            candidate = self._examine(proposal.tokens, count=False)
-            if candidate is not None:
-                return proposal, candidate
-        return None
+        ranked = sorted(proposals, key=lambda proposal: -proposal.log_prob)
+        return next((proposal for proposal in ranked if self._refusal(proposal.tokens) is None), None)
 
     def _may_be_new(self, number: int, given: Mapping[str, tuple[int, ...]]) -> bool:
         """False where the given answers settle the whole child and it would be refused: no need to weigh it."""
-        settled = self._settled(number if self._space.schedule else 0, tuple(given.items()))
-        return settled is None or self._refusal(settled) is None
-
-    def _settled(self, number: int, given: tuple[tuple[str, tuple[int, ...]], ...]) -> _Candidate | None:
-        """The child that these answers settle, or None where they leave something open."""
-        draw = Draw(number, TRIES, dict(given))
-        walk = self._space.walk(number)
-        while (decision := walk.decision) is not None:
-            answer = draw.answer(decision)
-            if answer is None:
-                return None
-            walk.answer(answer)
-        return self._candidate_of(walk)
+        tokens = self._settled(number if self._space.schedule else 0, tuple(given.items()))
+        return tokens is None or self._refusal(tokens) is None
 
     def _changes(self, number: int, tokens: tuple[int, ...]) -> list[dict[str, tuple[int, ...]]]:
         """Every change of one unforced decision: another option, or one bit turned; shuffled, since equally probable
@@ -293,14 +250,25 @@ class Proposer:
         walks = list(itertools.islice(self._space.enumerate(number), LARGEST_ENUMERATED + 1))
         if len(walks) > LARGEST_ENUMERATED:
             return {}
-        candidates = ((self._candidate_of(walk), walk.tokens) for walk in walks)
         return {
-            candidate.hash: tokens
-            for candidate, tokens in candidates
-            if self._refusal(candidate) in (None, "repeat")  # of which `_left` knows better later
+            canonical_hash(walk.spec, walk.tokens): walk.tokens
+            for walk in walks
+            if self._over(self._cost(walk.spec)) is None
         }
 
     def _shuffled(self, number: int, items: Sequence[Any], most: int | None = None) -> list[Any]:
         """The items, or `most` of them, in an order of this number's own."""
         order = stream(self._seed, number, TRIES + 1).permutation(len(items))
         return [items[index] for index in order[:most].tolist()]
+
+
+def _settled(space: Space, number: int, given: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[int, ...] | None:
+    """The tokens of the child that these answers settle, or None where they leave something open."""
+    draw = Draw(number, TRIES, dict(given))
+    walk = space.walk(number)
+    while (decision := walk.decision) is not None:
+        answer = draw.answer(decision)
+        if answer is None:
+            return None
+        walk.answer(answer)
+    return walk.tokens

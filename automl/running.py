@@ -295,7 +295,7 @@ def _run_under_lease(
         raise
     finally:
         store.end_segment(lease, segment, ending.cause or ending.state)
-        drop_checkpoints(store, search)
+        _drop_checkpoints(store, search)
     return ending
 
 
@@ -350,12 +350,16 @@ def checkpoint_dir(store: Store, name: str) -> Path:
     return log_dir(store, name) / "checkpoints"
 
 
-def drop_checkpoints(store: Store, search: Search) -> None:
+def _drop_checkpoints(store: Store, search: Search) -> None:
     """Deletes those of children that nobody will train on: who ended them, a pool or a lease, had no hold of them."""
-    folder = checkpoint_dir(store, search.name)
-    for child in store.children(search.id, states=[State.FAILED, State.LOST]):
-        for file in folder.glob(f"child-{child.number}.*"):
-            file.unlink(missing_ok=True)
+    files = list(checkpoint_dir(store, search.name).glob("child-*.*"))
+    if not files:
+        return
+    over = {f"child-{child.number}" for child in store.children(search.id, states=[State.FAILED, State.LOST])}
+    for file in files:
+        if file.name.partition(".")[0] in over:
+            with contextlib.suppress(OSError):  # whatever is left costs a little space, and `delete` tries again
+                file.unlink()
 
 
 def _renew(store: Store, lease: Lease, stop: Stop) -> bool:

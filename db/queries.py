@@ -1,4 +1,4 @@
-"""The statements that every child needs, built once: to build and hash one takes longer than to run it.
+"""The statements that every child and turn needs, built once: to build and hash one takes longer than to run it.
 
 What they are asked about is called `of_search`, `of_child`, …: a parameter with the name of a column is written to it.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,11 +72,10 @@ class Reinforce(Controller):
         second = {name: np.zeros_like(array) for name, array in main.items()}
         for name, array in state.arrays.items():
             part, slash, rest = name.partition("/")
-            target, name = ({"first": first, "second": second}[part], rest) if slash else (main, name)
-            if name in TABLES:
-                _fill(target[name], array, heads, state.values["touched"])
+            if slash and part in ("first", "second"):
+                _place(first if part == "first" else second, rest, array, heads)
             elif name not in ("adam_steps", "rewards"):
-                target[name] = array
+                _place(main, name, array, heads)
         self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
         self._sampler: Sampler | None = None  # until the next update
         self._read: dict[str, Variables] | None = None  # likewise
@@ -148,7 +147,11 @@ class Reinforce(Controller):
         arrays: dict[str, np.ndarray] = {"adam_steps": self._updater.steps.numpy()}
         for prefix, values_of in self._arrays().items():
             for name, value in values_of._asdict().items():
-                arrays[prefix + name] = _flat(value, self._heads, touched) if name in TABLES else value
+                if name not in TABLES:
+                    arrays[prefix + name] = value
+                    continue
+                for kind, width in touched.items():
+                    arrays[f"{prefix}{name}/{kind}"] = value[self._heads.rows[kind], :width]
         arrays["rewards"] = np.asarray(self._rewards, np.float64)
         values: dict[str, Any] = {
             "baseline": self._baseline,
@@ -248,17 +251,9 @@ class Pending:
     children: list[Judged] = dataclasses.field(default_factory=list)
 
 
-def _flat(table: np.ndarray, heads: Heads, widths: Mapping[str, int]) -> np.ndarray:
-    """The rows of these kinds one after the other, without padding: a state says nothing of how large tables are."""
-    return np.concatenate(
-        [np.zeros(0, np.float32), *(table[heads.rows[kind], :n].ravel() for kind, n in widths.items())]
-    )
-
-
-def _fill(table: np.ndarray, flat: np.ndarray, heads: Heads, widths: Mapping[str, int]) -> None:
-    """Puts the numbers of `_flat` back."""
-    start = 0
-    for kind, width in widths.items():
-        row = table[heads.rows[kind], :width]
-        row[...] = flat[start : start + row.size].reshape(row.shape)
-        start += row.size
+def _place(target: dict[str, np.ndarray], name: str, array: np.ndarray, heads: Heads) -> None:
+    table, slash, kind = name.partition("/")
+    if slash and table in TABLES:
+        target[table][heads.rows[kind], : len(array)] = array
+    else:
+        target[name] = array

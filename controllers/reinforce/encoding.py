@@ -89,6 +89,8 @@ def _encode_child(sequences: Sequences, column: int, walk: Walk, heads: Heads) -
             bits += [(step, other, bit, forced is None) for other, bit, forced in drawn]
             allowed.append(masks[width])
     steps = len(modes)
+    if not steps:
+        return
     previous.mode[1:steps, column] = modes[:-1]
     previous.kind[1:steps, column] = kinds[:-1]
     previous.token[1:steps, column] = tokens[:-1]

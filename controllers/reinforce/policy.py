@@ -42,7 +42,8 @@ class Current(NamedTuple):
 
 
 class Variables(NamedTuple):
-    """The policy's parameters, each uniform at first. Heads of kinds are rows of the three tables."""
+    """The policy's parameters, each uniform at first, or their values as arrays. Heads of kinds are rows of the three
+    tables."""
 
     lstm_0: tf.Variable  # (2 * units + 1, 4 * units): input, recurrent and bias rows; gates in the order i, f, g, o
     lstm_1: tf.Variable

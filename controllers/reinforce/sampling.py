@@ -124,15 +124,16 @@ class Sampler:
         row.following, row.answer = step.following, answer
         return answer
 
-    @staticmethod
-    def _end(row: _Row) -> Drawn:
+    def _end(self, row: _Row) -> Drawn:
         drawn = Drawn(Proposal(row.walk.tokens, tuple(row.log_probs)), row.walk)
-        row.following[row.answer] = drawn
+        if self._num_steps < MOST_STEPS:
+            row.following[row.answer] = drawn
         return drawn
 
     def _forced(self, draw: Draw) -> Hashable:
         """What tells the first step of a child of this number from that of others."""
-        return None if self._space.schedule is None else repr(self._space.schedule(draw.number))
+        schedule = self._space.schedule
+        return None if schedule is None else tuple((name, str(value)) for name, value in schedule(draw.number).items())
 
 
 @functools.cache
@@ -199,13 +200,14 @@ class _ChoiceStep(_Step):
     def __init__(self, choice: Choice, logits: Sequence[float], sums: Sequence[float]) -> None:
         super().__init__(choice)
         (self._forced,) = choice.forced
-        if choice.allowed is not None and self._forced is None:
-            logits = [logit if allowed else -math.inf for logit, allowed in zip(logits, choice.allowed, strict=False)]
-            highest = max(logits)  # of those that narrowing leaves, which may all be far below the rest
-            logits = [logit - highest for logit in logits]
-            sums = list(itertools.accumulate(map(math.exp, logits)))
-        self._logits = logits
-        self._sums = sums
+        count = len(choice.options) if self._forced is None else 0  # of what is forced nothing need be remembered
+        self._logits, self._sums = logits[:count], sums[:count]
+        if choice.allowed is not None and count:
+            narrowed = zip(self._logits, choice.allowed, strict=True)
+            kept = [logit if allowed else -math.inf for logit, allowed in narrowed]
+            highest = max(kept)  # of those that narrowing leaves, which may all be far below the rest
+            self._logits = [logit - highest for logit in kept]
+            self._sums = list(itertools.accumulate(map(math.exp, self._logits)))
 
     def drawn(self, uniforms: Iterator[float]) -> tuple[int, ...]:
         if self._forced is not None:

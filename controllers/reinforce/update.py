@@ -64,7 +64,7 @@ def unroll(variables: Variables, sequences: Sequences) -> tuple[tf.Tensor, tf.Te
     """The policy's top outputs over given children: (steps, batch, units), and those at `Links`, (batch, slots, units).
 
     Only what a step needs of the one before is in the loop; the heads read all outputs at once afterwards, which is
-    several times as fast as a whole step after a whole step.
+    several times as fast as both together, step by step.
     """
     previous, slot = sequences.previous, sequences.current.slot
     embedded = embed(variables, previous.kind, previous.token)

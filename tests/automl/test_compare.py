@@ -18,7 +18,7 @@ QUICK = ("--rates", "0.01,0.1", "--seeds", "2", "--set", "epochs=2", "--set", "n
 
 
 def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folder):
-    ran = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK, "--json", "--plot", "curves.svg")
+    ran = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK, "--json", "--plot", "curves.SVG")
     assert ran.code == 0, ran.err
     rows = json.loads(ran.out)
     assert {row["optimizer"] for row in rows} == {"sgd", "Adam", "2 * momentum"}
@@ -28,7 +28,7 @@ def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folde
         assert (
             row["rate"] in (0.01, 0.1) and len(row["tests"]) == 2 and [len(curve) for curve in row["curves"]] == [2, 2]
         )
-    assert "<svg" in (folder / "curves.svg").read_text()
+    assert "<svg" in (folder / "curves.SVG").read_text()
     trials = json.loads((folder / "comparison.json").read_text())["trials"]
     assert len(trials) == 3 * 2 + 3 * 2
 

@@ -14,6 +14,7 @@ import pytest
 
 import controllers
 from controllers.base import ControllerState, Draw, Result
+from controllers.reinforce import sampling
 from search_spaces.decisions import Choice, Links
 from search_spaces.narrowing import Narrowing, parse_rule
 from search_spaces.space import Space
@@ -63,6 +64,11 @@ def rare():
 
 def links_only():
     return (yield Links("first", 0, kind="in")), (yield Links("second", 1, kind="in")), (yield Links("other", 0))
+
+
+def nothing_to_decide():
+    return 7
+    yield  # which makes it a generator
 
 
 NARROWING = Narrowing((parse_rule("op1=q", fix=True), parse_rule("inputs2=0", fix=False)))
@@ -203,6 +209,25 @@ def test_a_draw_is_the_same_whatever_is_drawn_beside_it(case, controller):
         again.restore(controller.state())
         assert again.ask(some) == [expected[repr(draw)] for draw in some]
         assert controller.ask(some) == again.ask(some[::-1])[::-1]
+
+
+def test_a_space_with_nothing_to_decide_has_one_child(name):
+    controller = pkgutil.resolve_name(controllers.CONTROLLERS[name])(Space(nothing_to_decide), seed=SEED)
+    (proposal,) = controller.ask([Draw(0)])
+    assert (proposal.tokens, proposal.log_probs) == ((), ())
+    controller.tell([Result(0, (), (), 0.5)])
+    assert controller.ask([Draw(1)]) == [proposal]
+
+
+@pytest.mark.parametrize("most", [0, 5])
+def test_a_draw_is_the_same_however_little_is_remembered(monkeypatch, most):
+    case = case_of("reinforce", "conditional")
+    draws = [*DRAWS, *(Draw(number, attempt=1) for number in range(9))]
+    expected = case.learned.ask(draws)
+    monkeypatch.setattr(sampling, "MOST_STEPS", most)
+    again = make(*case.names)
+    again.restore(case.learned.state())
+    assert again.ask(draws) == expected == again.ask(draws)
 
 
 def test_attempts_and_seeds_differ(case):

@@ -339,6 +339,15 @@ def test_a_rule_as_data_computes_what_its_expression_does():
     assert apply.experimental_get_tracing_count() == 1
 
 
+def test_an_exported_rule_says_what_its_words_mean():
+    for decay in DECAYS:
+        text = UpdateRule.parse(f"{decay} * m").source()
+        said = text.split('"""')[1]
+        assert "m is the running average of g" in said and f"    {decay} falls from 1 to 0" in said
+        assert "return FoundRule(decay_steps=10_000)  # the steps of your training" in text
+    assert "decay" not in UpdateRule.parse("g").source()
+
+
 def test_an_exported_rule_takes_the_steps_of_its_optimizer():
     rules = [drawn(seed) for seed in range(25)] + [*RULES.values(), UpdateRule.parse("g + drop(m, 0.3) + noise")]
     for rule in rules:
