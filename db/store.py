@@ -401,18 +401,16 @@ class Store(Reader):
         """Prolongs a claim and records the steps made so far. False where the claim is another's by now."""
         with self._write() as connection:
             values = {"lease_until": self._now(connection) + CLAIM_SECONDS, "progress": progress}
-            of_claim = {"of_child": claim.child_id, "of_fence": claim.fence}
-            return bool(connection.execute(queries.CHANGE_CLAIMED_CHILD, of_claim | values).rowcount == 1)
+            return bool(connection.execute(queries.CHANGE_CLAIMED_CHILD, _of(claim) | values).rowcount == 1)
 
     def measure(self, claim: Claim, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """Writes the metrics of an epoch, which proves progress; the same epoch again replaces them."""
         with self._write() as connection:
             now = self._now(connection)
-            of_claim = {"of_child": claim.child_id, "of_fence": claim.fence}
             until = {"lease_until": now + CLAIM_SECONDS}
-            if connection.execute(queries.ADVANCE_CLAIMED_CHILD, of_claim | until).rowcount != 1:
+            if connection.execute(queries.ADVANCE_CLAIMED_CHILD, _of(claim) | until).rowcount != 1:
                 return False
-            connection.execute(queries.DROP_MEASUREMENT, of_claim | {"of_epoch": epoch})
+            connection.execute(queries.DROP_MEASUREMENT, _of(claim) | {"of_epoch": epoch})
             key = {"child_id": claim.child_id, "fence": claim.fence, "epoch": epoch}
             connection.execute(queries.ADD_MEASUREMENT, key | {"metrics": dict(metrics), "at": now})
             return True
@@ -548,8 +546,7 @@ class Store(Reader):
 
     def _claimed(self, connection: Connection, claim: Claim) -> Any:
         """The row of the claimed child, or None where the claim is another's by now."""
-        of_claim = {"of_child": claim.child_id, "of_fence": claim.fence}
-        return connection.execute(queries.CLAIMED_CHILD, of_claim).first()
+        return connection.execute(queries.CLAIMED_CHILD, _of(claim)).first()
 
     def _hand_out(self, connection: Connection, now: float, child: Any, worker: str, device: str) -> Claim:
         fence = child.fence + 1
@@ -688,6 +685,11 @@ class Store(Reader):
                 partial.unlink()
             raise StoreError(f"Weights cannot be written to {self._artefacts_dir}: {error.strerror}.") from error
         return str(path.absolute())
+
+
+def _of(claim: Claim) -> dict[str, Any]:
+    """The parameters of a query about the claimed child."""
+    return {"of_child": claim.child_id, "of_fence": claim.fence}
 
 
 def training_kind(recipe_hash: str, seed: int) -> str:

@@ -54,12 +54,13 @@ class Sampler:
         """One child per draw. Raises NewKindError."""
         found = [self._recall(draw) for draw in draws]
         missing = [place for place, drawn in enumerate(found) if drawn is None]
-        # One thread: products so small gain nothing by more, and the workers want the cores.
-        with _libraries().limit(limits=1, user_api="blas"):
-            for start in range(0, len(missing), ROWS):
-                places = missing[start : start + ROWS]
-                for place, drawn in zip(places, self._draw([draws[place] for place in places]), strict=True):
-                    found[place] = drawn
+        for start in range(0, len(missing), ROWS):
+            places = missing[start : start + ROWS]
+            # One thread: products so small gain nothing by more, and the workers want the cores.
+            with _libraries().limit(limits=1, user_api="blas"):
+                new = self._draw([draws[place] for place in places])
+            for place, drawn in zip(places, new, strict=True):
+                found[place] = drawn
         return [drawn for drawn in found if drawn is not None]
 
     def _recall(self, draw: Draw) -> Drawn | None:

@@ -32,7 +32,7 @@ Try several learning rates: rules differ in the size of their steps.
 {definition}
 
 def build():
-    return FoundRule({chosen}
+    return FoundRule({chosen}){note}
 
 
 if __name__ == "__main__":
@@ -137,13 +137,15 @@ def source(expression: Expression, *, learning_rate: float = 0.01) -> str:
     words = words_of(expression)
     meanings = [meaning for word, meaning in MEANINGS.items() if word in words]
     meanings += ["w is the weight"] if any(word.endswith("w") for word in words) else []
+    decays = words.intersection(DECAYS)
     imports, definition = definitions(expression, learning_rate=learning_rate)
     return FILE.format(
         rule=text_of(expression),
         meanings="\n".join(f"    {meaning}" for meaning in meanings),
         imports=imports,
         definition=definition,
-        chosen="decay_steps=10_000)  # the steps of your training" if words.intersection(DECAYS) else ")",
+        chosen="decay_steps=10_000" if decays else "",
+        note="  # the steps of your training" if decays else "",
     )
 
 
