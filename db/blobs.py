@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import zipfile
@@ -19,7 +20,23 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     import numpy as np
 
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+    # Not `np.savez`: it takes three times as long over as many small arrays as a controller's state has.
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, array in arrays.items():
+            array = np.asarray(array)
+            if array.dtype.hasobject:
+                raise ValueError(f"{name!r} is an array of objects; only plain numbers are stored.")
+            file.writestr(zipfile.ZipInfo(f"{name}.npy"), _header(array.dtype, array.shape) + array.tobytes())
+    return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=1024)
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, description)
     return buffer.getvalue()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from controllers.base import Controller, ControllerState, Draw, Proposal, Result
-from controllers.reinforce.encoding import encode
+from controllers.reinforce.encoding import Encoded, encode, together
 from controllers.reinforce.heads import Heads, NewKindError
 from controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
 from controllers.reinforce.policy import TABLES, Variables, initial_arrays
@@ -24,6 +24,8 @@ from search_spaces.walk import Walk, replay
 
 MOST = 1e12  # size of an advantage
 KEPT_WALKS = 256  # the latest
+
+Key = tuple[int, tuple[int, ...]]  # a child's number and tokens
 
 FIRST_STATE = ControllerState(
     {"adam_steps": np.zeros((), np.float32), "rewards": np.zeros(0)},
@@ -42,7 +44,7 @@ class Reinforce(Controller):
     def __init__(self, space: Space, *, seed: int, **settings: Any) -> None:
         super().__init__(space, seed=seed)
         self.settings = self.settings_kind(**settings)
-        self._walks: dict[tuple[int, tuple[int, ...]], Walk] = {}
+        self._walks: dict[Key, Walk] = {}
         self._surveyed = Heads.of(space.survey())
         self._load(FIRST_STATE, copy.deepcopy(self._surveyed))
 
@@ -79,6 +81,7 @@ class Reinforce(Controller):
         self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
         self._sampler: Sampler | None = None  # until the next update
         self._read: dict[str, Variables] | None = None  # likewise
+        self._encoded: dict[Key, Encoded] = {}  # of the latest update, in tables of this size
         self._updater = self._updater_of(self._variables, compiled=heads.compiled)
         self._updater.steps.assign(float(state.arrays["adam_steps"]))
         for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
@@ -97,7 +100,7 @@ class Reinforce(Controller):
                 return [proposal for draw in draws for proposal in self._propose([draw])]
             return self._with_room_for(error.decisions)._propose(draws)
         for draw, (proposal, walk) in zip(draws, drawn, strict=True):
-            self._keep_walk(draw.number, proposal.tokens, walk)
+            self._keep_walk((draw.number, proposal.tokens), walk)
         return [proposal for proposal, _ in drawn]
 
     def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
@@ -122,15 +125,11 @@ class Reinforce(Controller):
         if self._pending.batches < settings.accumulate:
             return told | {"accumulated": self._pending.batches}
         judged, self._pending = self._pending.children, Pending()
-        walks = [self._walk(child.number, child.tokens) for child in judged]
-        walks += [self._walk(best.number, best.tokens) for best in self._best]
-        self._grow(walks)
-        sequences = encode(walks, self._heads, [child.log_probs for child in judged])
+        keys = [(child.number, child.tokens) for child in judged]
+        children = self._encode([*keys, *((best.number, best.tokens) for best in self._best)])
+        sequences = together(children, self._heads, [child.log_probs for child in judged])
         loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
         self._larger, self._sampler, self._read = {}, None, None
-        self._touched |= {
-            decision.kind for walk in walks for decision in walk.decisions if isinstance(decision, Choice)
-        }
         return {
             "loss": loss,
             "entropy": entropy,
@@ -181,6 +180,17 @@ class Reinforce(Controller):
         heads.slots = state.values["slots"]
         self._load(state, heads)
 
+    def _encode(self, keys: Sequence[Key]) -> list[Encoded]:
+        """Children as arrays, remembered until the next update: it takes most of the best again."""
+        new = {key: self._walk(key) for key in keys if key not in self._encoded}
+        self._grow(new.values())
+        self._touched |= {
+            decision.kind for walk in new.values() for decision in walk.decisions if isinstance(decision, Choice)
+        }
+        encoded = {key: self._encoded.get(key) or encode(self._walk(key), self._heads) for key in keys}
+        self._encoded = encoded
+        return [encoded[key] for key in keys]
+
     def _grow(self, walks: Iterable[Walk]) -> None:
         """Makes room for these children, with all that was learned."""
         heads = copy.deepcopy(self._heads)
@@ -197,14 +207,15 @@ class Reinforce(Controller):
             larger._load(self.state(), heads)
         return self._larger[key]
 
-    def _walk(self, number: int, tokens: tuple[int, ...]) -> Walk:
+    def _walk(self, key: Key) -> Walk:
         """The finished walk of a child: as it was drawn, or anew, which is the same and takes longer."""
-        walk = self._walks.pop((number, tokens), None) or replay(self.space.walk(number), tokens)
-        self._keep_walk(number, tokens, walk)
+        number, tokens = key
+        walk = self._walks.pop(key, None) or replay(self.space.walk(number), tokens)
+        self._keep_walk(key, walk)
         return walk
 
-    def _keep_walk(self, number: int, tokens: tuple[int, ...], walk: Walk) -> None:
-        self._walks[number, tokens] = walk
+    def _keep_walk(self, key: Key, walk: Walk) -> None:
+        self._walks[key] = walk
         if len(self._walks) > KEPT_WALKS:
             del self._walks[next(iter(self._walks))]
 

@@ -25,14 +25,39 @@ class Sequences(NamedTuple):
     old_log_probs: np.ndarray  # float32 (steps, batch), those that children were drawn with, NaN where unknown
 
 
+class Encoded(NamedTuple):
+    """One finished child.
+
+    Attributes:
+        steps: as long as the child, without the axis of the batch.
+        decision: int64 (tokens,), the step that each token is of.
+    """
+
+    steps: Sequences
+    decision: np.ndarray
+
+
 TokenLogProbs = Sequence[float | None]  # of each token of a child, None where forced; empty where unknown
 
 
-def encode(walks: Sequence[Walk], heads: Heads, log_probs: Sequence[TokenLogProbs] = ()) -> Sequences:
-    """Finished walks, the first of them with the log-probabilities that they were drawn with. Raises NewKindError."""
-    steps = heads.padded_length(max(len(walk.decisions) for walk in walks))
-    shape, slots = (steps, len(walks)), (steps, len(walks), heads.slots)
-    sequences = Sequences(
+def together(children: Sequence[Encoded], heads: Heads, log_probs: Sequence[TokenLogProbs] = ()) -> Sequences:
+    """A batch, the first of it with the log-probabilities that they were drawn with."""
+    lengths = [len(child.steps.token) for child in children]
+    batch = _padding((heads.padded_length(max(lengths)), len(children)), heads)
+    for column, (child, length) in enumerate(zip(children, lengths, strict=True)):
+        for array, part in zip(_arrays(batch), _arrays(child.steps), strict=True):
+            array[:length, column] = part
+    for column, of_tokens in enumerate(log_probs):
+        child = children[column]
+        if len(of_tokens) == len(child.decision):
+            known = [value or 0.0 for value in of_tokens]
+            batch.old_log_probs[: lengths[column], column] = np.bincount(child.decision, known, lengths[column])
+    return batch
+
+
+def _padding(shape: tuple[int, ...], heads: Heads) -> Sequences:
+    slots = (*shape, heads.slots)
+    return Sequences(
         Previous(
             np.full(shape, START, np.int32),
             np.zeros(shape, np.int32),
@@ -46,29 +71,24 @@ def encode(walks: Sequence[Walk], heads: Heads, log_probs: Sequence[TokenLogProb
         np.zeros(slots, np.float32),
         np.full(shape, np.nan, np.float32),
     )
-    for column, walk in enumerate(walks):
-        _encode_child(sequences, column, walk, heads)
-    for column, of_tokens in enumerate(log_probs):
-        if len(of_tokens) == len(walks[column].tokens):
-            sequences.old_log_probs[: len(walks[column].decisions), column] = _by_decision(walks[column], of_tokens)
-    return sequences
 
 
-def _by_decision(walk: Walk, of_tokens: TokenLogProbs) -> list[float]:
-    """The log-probability of each answer, which may be of several tokens."""
-    left = iter(of_tokens)
-    return [sum(next(left) or 0.0 for _ in range(decision.num_tokens)) for decision in walk.decisions]
+def _arrays(sequences: Sequences) -> tuple[np.ndarray, ...]:
+    previous, current, *rest = sequences
+    return (*previous, *current, *rest)
 
 
-def _encode_child(sequences: Sequences, column: int, walk: Walk, heads: Heads) -> None:
+def encode(walk: Walk, heads: Heads) -> Encoded:
+    """A finished walk. Raises NewKindError."""
     # Numbers are gathered in lists and written at once: writing one element of an array costs as much as a list's ten.
-    previous, current = sequences.previous, sequences.current
-    places = Places(heads)
-    width = heads.width
-    masks = {count: [True] * count + [False] * (width - count) for count in {*heads.widths.values(), width}}
-    modes, kinds, tokens, free, allowed = [], [], [], [], []
+    places, width = Places(heads), heads.width
+    modes, kinds, tokens, free, num_options = [], [], [], [], []
+    narrowed: list[tuple[int, tuple[bool, ...]]] = []
     filled: list[tuple[int, int]] = []  # step and slot of each `Links`
-    bits: list[tuple[int, int, int, bool]] = []  # step, slot, bit, and whether it is free
+    bit_steps: list[int] = []
+    bit_slots: list[int] = []
+    bits: list[int] = []
+    forced_bits: list[int | None] = []
     for step, (decision, answer) in enumerate(zip(walk.decisions, walk.answers.values(), strict=True)):
         if isinstance(decision, Choice):
             modes.append(EMBEDDING)
@@ -76,34 +96,33 @@ def _encode_child(sequences: Sequences, column: int, walk: Walk, heads: Heads) -
             tokens.append(answer[0])
             # A person's own child may have an option that narrowing masks: no draw takes it, so it has no probability.
             free.append(decision.forced[0] is None and decision.allows(answer[0]))
-            mask = masks[len(decision.options)]
-            allowed.append(mask if decision.allowed is None else [*decision.allowed, *mask[len(decision.options) :]])
+            num_options.append(len(decision.options))
+            if decision.allowed is not None:
+                narrowed.append((step, decision.allowed))
         else:
             modes.append(ANCHORS)
             kinds.append(0)
             tokens.append(0)
             free.append(False)
+            num_options.append(width)
             slot, earlier = places.slot(decision)
             filled.append((step, slot))
-            drawn = zip(earlier, answer, decision.forced, strict=True)
-            bits += [(step, other, bit, forced is None) for other, bit, forced in drawn]
-            allowed.append(masks[width])
-    steps = len(modes)
-    if not steps:
-        return
-    previous.mode[1:steps, column] = modes[:-1]
-    previous.kind[1:steps, column] = kinds[:-1]
-    previous.token[1:steps, column] = tokens[:-1]
-    current.kind[:steps, column] = kinds
-    current.allowed[:steps, column] = allowed
-    sequences.token[:steps, column] = tokens
-    sequences.free_choice[:steps, column] = free
+            bit_steps += [step] * len(earlier)
+            bit_slots += earlier
+            bits += answer
+            forced_bits += decision.forced
+    steps = _padding((len(modes),), heads)
+    previous, current = steps.previous, steps.current
+    previous.mode[1:], previous.kind[1:], previous.token[1:] = modes[:-1], kinds[:-1], tokens[:-1]
+    current.kind[:], steps.token[:], steps.free_choice[:] = kinds, tokens, free
+    current.allowed[:] = np.arange(width) < np.reshape(num_options, (-1, 1))
+    for step, allowed in narrowed:
+        current.allowed[step, : len(allowed)] = allowed
     if filled:
-        at, slot = np.transpose(filled)
-        current.slot[at, column, slot] = 1.0
+        current.slot[tuple(np.transpose(filled))] = 1.0
     if bits:
-        at, slot, bit, is_free = np.transpose(bits)
-        sequences.bits[at, column, slot] = bit
-        sequences.free_bits[at, column, slot] = is_free
-        followed = at + 1 < steps
-        previous.chosen[at[followed] + 1, column, slot[followed]] = bit[followed]
+        steps.bits[bit_steps, bit_slots] = bits
+        steps.free_bits[bit_steps, bit_slots] = [bit is None for bit in forced_bits]
+        previous.chosen[1:] = steps.bits[:-1]
+    lengths = [decision.num_tokens for decision in walk.decisions]
+    return Encoded(steps, np.repeat(np.arange(len(lengths)), lengths))

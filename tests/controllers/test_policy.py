@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from controllers.base import Draw, Result
 from controllers.reinforce.controller import Reinforce
-from controllers.reinforce.encoding import encode
+from controllers.reinforce.encoding import encode, together
 from controllers.reinforce.heads import Heads, NewKindError
 from controllers.reinforce.policy import (
     ANCHORS,
@@ -64,6 +64,10 @@ def drawn(space, heads, variables, numbers=range(8)):
     weights = Variables(*(variable.numpy() for variable in variables))
     found = Sampler(space, 0, weights, heads).propose([Draw(number) for number in numbers])
     return [proposal for proposal, _ in found], [walk for _, walk in found]
+
+
+def encoded(walks, heads):
+    return together([encode(walk, heads) for walk in walks], heads)
 
 
 # --- Parts
@@ -135,7 +139,7 @@ def test_without_room_there_is_no_encoding():
     heads, _ = tables(space)
     for small in (Heads(heads.rows, heads.widths, slots=2), Heads({}, {}, slots=3)):
         with pytest.raises(NewKindError):
-            encode([space.decode((2, 0, 1, 0, 2, 0, 1))], small)
+            encode(space.decode((2, 0, 1, 0, 2, 0, 1)), small)
 
 
 # --- Whole children
@@ -151,7 +155,7 @@ def test_drawing_and_learning_agree_on_log_probabilities():
     heads, variables = tables(space)
     proposals, walks = drawn(space, heads, variables)
     assert {len(walk.decisions) for walk in walks} == {3, 5, 7}  # padded to 7
-    found = children_log_probs(variables, encode(walks, heads)).log_probs.numpy()
+    found = children_log_probs(variables, encoded(walks, heads)).log_probs.numpy()
     for row, proposal, walk in zip(found, proposals, walks, strict=True):
         rest = list(proposal.log_probs)
         for step, decision in enumerate(walk.decisions):
@@ -169,7 +173,7 @@ def test_padding_of_tables_does_not_change_log_probabilities():
     wide = variables_of(initial_arrays(3, UNITS, 0.7, large.widths))
     small, padded = (
         children_log_probs(*pair).log_probs
-        for pair in ((variables, encode(walks, heads)), (wide, encode(walks, large)))
+        for pair in ((variables, encoded(walks, heads)), (wide, encoded(walks, large)))
     )
     # Not bit for bit: how a sum over options is split into lanes hangs on how many there are.
     np.testing.assert_allclose(padded, small, atol=1e-6)
@@ -180,7 +184,7 @@ def test_gradients_flow_into_anchors():
     heads, variables = tables(space)
     # Without W_curr a bit's log-odds are v^T tanh(W_prev h_0): the first input acts through the anchor or not at all.
     variables.current_anchor.assign(tf.zeros_like(variables.current_anchor))
-    sequences = encode([space.decode((1,))], heads)
+    sequences = encoded([space.decode((1,))], heads)
 
     def gradient():
         with tf.GradientTape() as tape:
@@ -198,7 +202,7 @@ def test_forced_tokens_have_no_gradient():
     heads, variables = tables(space)
     _, walks = drawn(space, heads, variables)
     with tf.GradientTape() as tape:
-        found = children_log_probs(variables, encode(walks, heads))
+        found = children_log_probs(variables, encoded(walks, heads))
         total = tf.reduce_sum(found.log_probs)
     kernels, attention, start = (
         tf.convert_to_tensor(gradient).numpy()
@@ -215,7 +219,7 @@ def test_forced_tokens_have_no_gradient():
 def test_entropy_and_probabilities_of_a_uniform_policy():
     space = Space(choice_and_link)
     heads, variables = tables(space, scale=0.0)
-    found = children_log_probs(variables, encode([space.decode((2, 1)), space.decode((0, 0))], heads))
+    found = children_log_probs(variables, encoded([space.decode((2, 1)), space.decode((0, 0))], heads))
     np.testing.assert_allclose(found.log_probs, [[-math.log(4), 0, -math.log(2)]] * 2, rtol=1e-6)
     assert float(found.entropy) == pytest.approx((math.log(4) + math.log(2)) / 2)  # nats per free token
     np.testing.assert_allclose(found.probabilities, [[0.25] * 4])
@@ -261,7 +265,7 @@ def test_a_rewarded_choice_becomes_more_probable(preset):
 def test_an_option_that_narrowing_masks_is_neither_raised_nor_lowered():
     space = Space(choice_and_link, Narrowing((parse_rule("op=a,b", fix=False),)))
     heads, variables = tables(space)
-    found = children_log_probs(variables, encode([replay(space.walk(0), (3, 1))], heads)).log_probs.numpy()
+    found = children_log_probs(variables, encoded([replay(space.walk(0), (3, 1))], heads)).log_probs.numpy()
     assert found[0, 0] == 0
     assert found[0, 2] < 0
 
