@@ -18,7 +18,7 @@ from search_spaces.walk import canonical_hash, possible_answers, spec_to_json
 
 REPEAT = "repeat"  # why a draw was refused, beside the limits
 TRIES = 20
-AHEAD = 8  # draws that are made together, later tries among them
+AHEAD = 24  # draws that are made together, later tries among them
 MOST_NEIGHBOURS = 1_000
 KEPT_CANDIDATES = 4_096
 MOST_PAIRS = 50_000  # of changes, from which the neighbours two changes away are picked

@@ -7,9 +7,8 @@ import functools
 
 from controllers.reinforce.controller import Reinforce
 from controllers.reinforce.losses import clipped_loss
-from controllers.reinforce.policy import Variables
 from controllers.reinforce.presets import Settings
-from controllers.reinforce.update import Updater
+from controllers.reinforce.update import Learned, Updater
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +40,6 @@ class Ppo(Reinforce):
     settings: PpoSettings
     settings_kind = PpoSettings
 
-    def _updater_of(self, variables: Variables, *, compiled: bool) -> Updater:
+    def _updater_of(self, learned: Learned, *, compiled: bool) -> Updater:
         loss = functools.partial(clipped_loss, clip=self.settings.clip)
-        return Updater(variables, self.settings, loss, passes=self.settings.passes, compiled=compiled)
+        return Updater(learned, self.settings, loss, passes=self.settings.passes, compiled=compiled)

@@ -17,7 +17,7 @@ from controllers.reinforce.losses import moving_baseline, rank_advantages, reinf
 from controllers.reinforce.policy import TABLES, Variables, initial_arrays
 from controllers.reinforce.presets import Settings
 from controllers.reinforce.sampling import Sampler
-from controllers.reinforce.update import Updater
+from controllers.reinforce.update import Learned, Updater
 from search_spaces.decisions import Choice, Decision
 from search_spaces.space import Space
 from search_spaces.walk import Walk, replay
@@ -55,8 +55,8 @@ class Reinforce(Controller):
     def options(cls) -> tuple[str, ...]:
         return tuple(field.name for field in dataclasses.fields(cls.settings_kind))
 
-    def _updater_of(self, variables: Variables, *, compiled: bool) -> Updater:
-        return Updater(variables, self.settings, _reinforce, passes=1, compiled=compiled)
+    def _updater_of(self, learned: Learned, *, compiled: bool) -> Updater:
+        return Updater(learned, self.settings, _reinforce, passes=1, compiled=compiled)
 
     def _load(self, state: ControllerState, heads: Heads) -> None:
         """Takes a state into tables as large as `heads`; what the state does not name has its first values."""
@@ -69,28 +69,24 @@ class Reinforce(Controller):
         pending = state.values.get("pending", {"batches": 0, "children": []})
         self._pending = Pending(pending["batches"], [Judged(**child) for child in pending["children"]])
         settings = self.settings
-        main = initial_arrays(self.seed, settings.hidden_units, settings.initial_range, heads.widths)
-        first = {name: np.zeros_like(array) for name, array in main.items()}
-        second = {name: np.zeros_like(array) for name, array in main.items()}
+        weights = initial_arrays(self.seed, settings.hidden_units, settings.initial_range, heads.widths)
+        first = {name: np.zeros_like(array) for name, array in weights.items()}
+        second = {name: np.zeros_like(array) for name, array in weights.items()}
         for name, array in state.arrays.items():
             part, slash, rest = name.partition("/")
             if slash and part in ("first", "second"):
                 _place(first if part == "first" else second, rest, array, heads)
             elif name not in ("adam_steps", "rewards"):
-                _place(main, name, array, heads)
-        self._variables = Variables(**{name: tf.Variable(array) for name, array in main.items()})
+                _place(weights, name, array, heads)
+        steps = np.asarray(state.arrays["adam_steps"], np.float32)
+        learned = Learned(Variables(**weights), Variables(**first), Variables(**second), steps)
+        self._updater = self._updater_of(learned, compiled=heads.compiled)
         self._sampler: Sampler | None = None  # until the next update
-        self._read: dict[str, Variables] | None = None  # likewise
         self._encoded: dict[Key, Encoded] = {}  # of the latest update, in tables of this size
-        self._updater = self._updater_of(self._variables, compiled=heads.compiled)
-        self._updater.steps.assign(float(state.arrays["adam_steps"]))
-        for moments, arrays in ((self._updater.first, first), (self._updater.second, second)):
-            for name, array in arrays.items():
-                getattr(moments, name).assign(array)
 
     def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
         if self._sampler is None:
-            self._sampler = Sampler(self.space, self.seed, self._arrays()[""], self._heads)
+            self._sampler = Sampler(self.space, self.seed, self._updater.learned.weights, self._heads)
         try:
             drawn = self._sampler.propose(draws)
         except NewKindError as error:
@@ -129,7 +125,7 @@ class Reinforce(Controller):
         children = self._encode([*keys, *((best.number, best.tokens) for best in self._best)])
         sequences = together(children, self._heads, [child.log_probs for child in judged])
         loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
-        self._larger, self._sampler, self._read = {}, None, None
+        self._larger, self._sampler = {}, None
         return {
             "loss": loss,
             "entropy": entropy,
@@ -143,9 +139,10 @@ class Reinforce(Controller):
 
     def state(self) -> ControllerState:
         touched = {kind: width for kind, width in self._heads.widths.items() if kind in self._touched}
-        arrays: dict[str, np.ndarray] = {"adam_steps": self._updater.steps.numpy()}
-        for prefix, values_of in self._arrays().items():
-            for name, value in values_of._asdict().items():
+        learned = self._updater.learned
+        arrays: dict[str, np.ndarray] = {"adam_steps": learned.steps}
+        for prefix, part in (("", learned.weights), ("first/", learned.first), ("second/", learned.second)):
+            for name, value in part._asdict().items():
                 if name not in TABLES:
                     arrays[prefix + name] = value
                     continue
@@ -164,13 +161,6 @@ class Reinforce(Controller):
                 "children": [vars(c) for c in self._pending.children],
             }
         return ControllerState(arrays, values)
-
-    def _arrays(self) -> dict[str, Variables]:
-        """The weights and both moments as arrays, by what their names in a state begin with; read once an update."""
-        if self._read is None:
-            parts = {"": self._variables, "first/": self._updater.first, "second/": self._updater.second}
-            self._read = {prefix: Variables(*(variable.numpy() for variable in part)) for prefix, part in parts.items()}
-        return self._read
 
     def restore(self, state: ControllerState) -> None:
         heads = copy.deepcopy(self._surveyed)

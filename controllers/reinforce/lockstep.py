@@ -21,7 +21,7 @@ class Lockstep:
     several times as long as taking it.
 
     Args:
-        weights: float32 arrays in place of the variables.
+        weights: float32 arrays.
     """
 
     def __init__(self, weights: Variables, heads: Heads) -> None:

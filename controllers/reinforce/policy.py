@@ -45,16 +45,16 @@ class Variables(NamedTuple):
     """The policy's parameters, each uniform at first, or their values as arrays. Heads of kinds are rows of the three
     tables."""
 
-    lstm_0: tf.Variable  # (2 * units + 1, 4 * units): input, recurrent and bias rows; gates in the order i, f, g, o
-    lstm_1: tf.Variable
-    start: tf.Variable  # (units,), the first input
-    nothing: tf.Variable  # (units,), the input after links of which none was chosen
-    previous_anchor: tf.Variable  # (units, units), W_prev
-    current_anchor: tf.Variable  # (units, units), W_curr
-    attention: tf.Variable  # (units,), v
-    embeddings: tf.Variable  # (kinds, width, units)
-    kernels: tf.Variable  # (kinds, width, units)
-    biases: tf.Variable  # (kinds, width)
+    lstm_0: tf.Tensor  # (2 * units + 1, 4 * units): input, recurrent and bias rows; gates in the order i, f, g, o
+    lstm_1: tf.Tensor
+    start: tf.Tensor  # (units,), the first input
+    nothing: tf.Tensor  # (units,), the input after links of which none was chosen
+    previous_anchor: tf.Tensor  # (units, units), W_prev
+    current_anchor: tf.Tensor  # (units, units), W_curr
+    attention: tf.Tensor  # (units,), v
+    embeddings: tf.Tensor  # (kinds, width, units)
+    kernels: tf.Tensor  # (kinds, width, units)
+    biases: tf.Tensor  # (kinds, width)
 
 
 TABLES = ("embeddings", "kernels", "biases")

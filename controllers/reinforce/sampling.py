@@ -39,7 +39,7 @@ class Sampler:
     the same children again and again, which then takes a tenth of the time.
 
     Args:
-        weights: float32 arrays in place of the variables.
+        weights: float32 arrays.
     """
 
     def __init__(self, space: Space, seed: int, weights: Variables, heads: Heads) -> None:

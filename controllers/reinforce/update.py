@@ -84,10 +84,22 @@ def unroll(variables: Variables, sequences: Sequences) -> tuple[tf.Tensor, tf.Te
 Surrogate = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
+class Learned(NamedTuple):
+    """All that learning changes: tensors, or arrays."""
+
+    weights: Variables
+    first: Variables  # Adam's moments
+    second: Variables
+    steps: tf.Tensor  # float32 scalar, those that Adam took
+
+
 class Updater:
-    """The compiled update; Adam's moments live beside the variables.
+    """The compiled update.
+
+    Tensors go in and come out: to read as many variables takes longer than to learn from a short child.
 
     Args:
+        learned: where learning begins, as arrays.
         surrogate: the loss of drawn children: log-probabilities of answers now and when they were drawn, (batch,
             steps), and advantages (batch,).
         passes: steps of Adam that one call takes.
@@ -95,17 +107,20 @@ class Updater:
     """
 
     def __init__(
-        self, variables: Variables, settings: Settings, surrogate: Surrogate, *, passes: int, compiled: bool
+        self, learned: Learned, settings: Settings, surrogate: Surrogate, *, passes: int, compiled: bool
     ) -> None:
-        self.first = Variables(*(tf.Variable(tf.zeros_like(variable)) for variable in variables))
-        self.second = Variables(*(tf.Variable(tf.zeros_like(variable)) for variable in variables))
-        self.steps = tf.Variable(0.0)
-        self._variables = variables
+        self._learned: Learned = tf.nest.map_structure(tf.constant, learned)
         self._settings = settings
         self._surrogate = surrogate
         self._passes = passes
         self._update: Any = None
         self._compiled = compiled
+
+    @property
+    def learned(self) -> Learned:
+        """As arrays."""
+        arrays: Learned = tf.nest.map_structure(lambda tensor: tensor.numpy(), self._learned)
+        return arrays
 
     def __call__(
         self, sequences: Sequences, advantages: Sequence[float], num_imitated: int
@@ -119,38 +134,42 @@ class Updater:
         if self._update is None:
             # One trace for every number of steps and children: the graph that a first batch's shape would give is a
             # different one, and a search that was resumed has another first batch.
-            signature = tf.nest.map_structure(
+            learned = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), self._learned)
+            children = tf.nest.map_structure(
                 lambda part: tf.TensorSpec((None, None, *part.shape[2:]), part.dtype), sequences
             )
             scalar, vector = tf.TensorSpec((), tf.int32), tf.TensorSpec((None,), tf.float32)
             self._update = tf.function(
-                self._graph, (signature, vector, scalar), autograph=False, jit_compile=self._compiled
+                self._graph, (learned, children, vector, scalar), autograph=False, jit_compile=self._compiled
             )
         tensors = tf.nest.map_structure(tf.constant, sequences)
         for _ in range(self._passes):
-            loss, entropy, probabilities = self._update(
-                tensors, tf.constant(advantages, tf.float32), tf.constant(num_imitated)
+            self._learned, loss, entropy, probabilities = self._update(
+                self._learned, tensors, tf.constant(advantages, tf.float32), tf.constant(num_imitated)
             )
         return float(loss), float(entropy), probabilities.numpy()
 
     def _graph(
-        self, sequences: Sequences, advantages: tf.Tensor, num_imitated: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        settings = self._settings
+        self, learned: Learned, sequences: Sequences, advantages: tf.Tensor, num_imitated: tf.Tensor
+    ) -> tuple[Learned, tf.Tensor, tf.Tensor, tf.Tensor]:
+        settings, weights = self._settings, learned.weights
         with tf.GradientTape() as tape:
-            found = children_log_probs(self._variables, sequences)
+            tape.watch(weights)
+            found = children_log_probs(weights, sequences)
             drawn = tf.shape(advantages)[0]
             old = tf.transpose(sequences.old_log_probs)[:drawn]
             loss = self._surrogate(found.log_probs[:drawn], old, advantages) - settings.entropy * found.entropy
             if settings.imitate:
                 imitated = imitation_loss(found.log_probs[drawn:])
                 loss += settings.imitation * tf.where(num_imitated > 0, imitated, 0.0)
-        gradients = tape.gradient(loss, self._variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        self.steps.assign_add(1.0)
-        for variable, gradient, first, second in zip(self._variables, gradients, self.first, self.second, strict=True):
+        gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        steps = learned.steps + 1.0
+        moved, firsts, seconds = [], [], []
+        for weight, gradient, first, second in zip(weights, gradients, learned.first, learned.second, strict=True):
             dense = tf.convert_to_tensor(gradient)
-            change, new_first, new_second = adam(dense, first, second, self.steps, settings.learning_rate)
-            variable.assign_add(change)
-            first.assign(new_first)
-            second.assign(new_second)
-        return loss, found.entropy, found.probabilities
+            change, first, second = adam(dense, first, second, steps, settings.learning_rate)
+            moved.append(weight + change)
+            firsts.append(first)
+            seconds.append(second)
+        learned = Learned(Variables(*moved), Variables(*firsts), Variables(*seconds), steps)
+        return learned, loss, found.entropy, found.probabilities
