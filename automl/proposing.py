@@ -18,7 +18,7 @@ from search_spaces.walk import canonical_hash, possible_answers, spec_to_json
 
 REPEAT = "repeat"  # why a draw was refused, beside the limits
 TRIES = 20
-AHEAD = 24  # draws that are made together, later tries among them
+AHEAD = 24  # draws that are made together, later tries among them: most of them are remembered, the rest fill a step
 MOST_NEIGHBOURS = 1_000
 KEPT_CANDIDATES = 4_096
 MOST_PAIRS = 50_000  # of changes, from which the neighbours two changes away are picked
@@ -148,8 +148,8 @@ class Proposer:
         return [children[number] for number in numbers if number in children]
 
     def _draw(self, pending: Sequence[int], tried: Mapping[int, int]) -> list[tuple[Draw, Proposal]]:
-        """The next draw of each number, and after the first ones later tries beside them, since a draw costs the same
-        alone as in company. In order of tries, so that a later one counts only if no earlier did."""
+        """The next draw of each number, and after the first ones later tries beside them, since eight new draws cost
+        hardly more than one. In order of tries, so that a later one counts only if no earlier did."""
         redraws = any(tried[number] for number in pending)
         ahead = max(1, AHEAD // len(pending)) if redraws else 1
         draws = [

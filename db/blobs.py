@@ -25,8 +25,13 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
         for name, array in arrays.items():
             array = np.asarray(array)
             if array.dtype.hasobject:
-                raise ValueError(f"{name!r} is an array of objects; only plain numbers are stored.")
-            file.writestr(zipfile.ZipInfo(f"{name}.npy"), _header(array.dtype, array.shape) + array.tobytes())
+                raise ValueError(f"{name!r} is an array of objects; only plain arrays are stored.")
+            header = _header(array.dtype, array.shape)
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.file_size = len(header) + array.nbytes
+            with file.open(member, "w") as stream:
+                stream.write(header)
+                stream.write(array.tobytes())
     return buffer.getvalue()
 
 

@@ -14,7 +14,7 @@ from controllers.base import Controller, ControllerState, Draw, Proposal, Result
 from controllers.reinforce.encoding import Encoded, encode, together
 from controllers.reinforce.heads import Heads, NewKindError
 from controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
-from controllers.reinforce.policy import TABLES, Variables, initial_arrays
+from controllers.reinforce.policy import TABLES, Weights, initial_arrays
 from controllers.reinforce.presets import Settings
 from controllers.reinforce.sampling import Sampler
 from controllers.reinforce.update import Learned, Updater
@@ -79,14 +79,14 @@ class Reinforce(Controller):
             elif name not in ("adam_steps", "rewards"):
                 _place(weights, name, array, heads)
         steps = np.asarray(state.arrays["adam_steps"], np.float32)
-        learned = Learned(Variables(**weights), Variables(**first), Variables(**second), steps)
+        learned = Learned(Weights(**weights), Weights(**first), Weights(**second), steps)
         self._updater = self._updater_of(learned, compiled=heads.compiled)
         self._sampler: Sampler | None = None  # until the next update
-        self._encoded: dict[Key, Encoded] = {}  # of the latest update, in tables of this size
+        self._encoded: dict[Key, Encoded] = {}  # children of the latest update that the next may imitate again
 
     def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
         if self._sampler is None:
-            self._sampler = Sampler(self.space, self.seed, self._updater.learned.weights, self._heads)
+            self._sampler = Sampler(self.space, self.seed, self._updater.weights, self._heads)
         try:
             drawn = self._sampler.propose(draws)
         except NewKindError as error:
@@ -122,7 +122,9 @@ class Reinforce(Controller):
             return told | {"accumulated": self._pending.batches}
         judged, self._pending = self._pending.children, Pending()
         keys = [(child.number, child.tokens) for child in judged]
-        children = self._encode([*keys, *((best.number, best.tokens) for best in self._best)])
+        imitated = [(best.number, best.tokens) for best in self._best]
+        children = self._encode([*keys, *imitated])
+        self._encoded = {key: child for key, child in zip(imitated, children[len(keys) :], strict=True)}
         sequences = together(children, self._heads, [child.log_probs for child in judged])
         loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
         self._larger, self._sampler = {}, None
@@ -171,15 +173,15 @@ class Reinforce(Controller):
         self._load(state, heads)
 
     def _encode(self, keys: Sequence[Key]) -> list[Encoded]:
-        """Children as arrays, remembered until the next update: it takes most of the best again."""
+        """Children as arrays, in tables that have room for them. For those that are remembered as arrays they have it,
+        and their kinds count as touched."""
         new = {key: self._walk(key) for key in keys if key not in self._encoded}
-        self._grow(new.values())
+        self._grow(new.values())  # which forgets the arrays
         self._touched |= {
             decision.kind for walk in new.values() for decision in walk.decisions if isinstance(decision, Choice)
         }
-        encoded = {key: self._encoded.get(key) or encode(self._walk(key), self._heads) for key in keys}
-        self._encoded = encoded
-        return [encoded[key] for key in keys]
+        encoded = {key: encode(walk, self._heads) for key, walk in new.items()} | self._encoded
+        return [encoded.get(key) or encode(self._walk(key), self._heads) for key in keys]
 
     def _grow(self, walks: Iterable[Walk]) -> None:
         """Makes room for these children, with all that was learned."""

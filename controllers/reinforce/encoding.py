@@ -14,7 +14,7 @@ from search_spaces.walk import Walk
 
 
 class Sequences(NamedTuple):
-    """Children as arrays, one step per decision, padded to one of a few lengths: (steps, batch, …)."""
+    """A batch of children as arrays, one step per decision, padded to one of a few lengths: (steps, batch, …)."""
 
     previous: Previous
     current: Current
@@ -29,7 +29,7 @@ class Encoded(NamedTuple):
     """One finished child.
 
     Attributes:
-        steps: as long as the child, without the axis of the batch.
+        steps: without the axis of the batch and padding; nothing of the log-probabilities.
         decision: int64 (tokens,), the step that each token is of.
     """
 
@@ -41,9 +41,9 @@ TokenLogProbs = Sequence[float | None]  # of each token of a child, None where f
 
 
 def together(children: Sequence[Encoded], heads: Heads, log_probs: Sequence[TokenLogProbs] = ()) -> Sequences:
-    """A batch, the first of it with the log-probabilities that they were drawn with."""
+    """A batch of children that were encoded for these heads, the first with the log-probabilities of their drawing."""
     lengths = [len(child.steps.token) for child in children]
-    batch = _padding((heads.padded_length(max(lengths)), len(children)), heads)
+    batch = _blank((heads.padded_length(max(lengths)), len(children)), heads)
     for column, (child, length) in enumerate(zip(children, lengths, strict=True)):
         for array, part in zip(_arrays(batch), _arrays(child.steps), strict=True):
             array[:length, column] = part
@@ -55,7 +55,7 @@ def together(children: Sequence[Encoded], heads: Heads, log_probs: Sequence[Toke
     return batch
 
 
-def _padding(shape: tuple[int, ...], heads: Heads) -> Sequences:
+def _blank(shape: tuple[int, ...], heads: Heads) -> Sequences:
     slots = (*shape, heads.slots)
     return Sequences(
         Previous(
@@ -111,7 +111,7 @@ def encode(walk: Walk, heads: Heads) -> Encoded:
             bit_slots += earlier
             bits += answer
             forced_bits += decision.forced
-    steps = _padding((len(modes),), heads)
+    steps = _blank((len(modes),), heads)
     previous, current = steps.previous, steps.current
     previous.mode[1:], previous.kind[1:], previous.token[1:] = modes[:-1], kinds[:-1], tokens[:-1]
     current.kind[:], steps.token[:], steps.free_choice[:] = kinds, tokens, free

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from controllers.reinforce.heads import Heads
-from controllers.reinforce.policy import Variables
+from controllers.reinforce.policy import Weights
 
 ROWS = 8  # a whole block: in a part of one, a matrix product's last bit depends on the row that a child stands in
 
@@ -24,7 +24,7 @@ class Lockstep:
         weights: float32 arrays.
     """
 
-    def __init__(self, weights: Variables, heads: Heads) -> None:
+    def __init__(self, weights: Weights, heads: Heads) -> None:
         units = len(weights.start)
         self._weights = weights
         self._lower, self._upper = _Layer(weights.lstm_0), _Layer(weights.lstm_1)

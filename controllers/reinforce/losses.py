@@ -104,7 +104,7 @@ def adam(
         step: float32 scalar, t, from 1.
 
     Source: Kingma & Ba 2015 (arXiv:1412.6980), the efficient form at the end of section 2. Keras' optimizer is not used
-    because the policy's variables grow when a space shows a new kind of decision.
+    because the policy's tables grow when a space shows a new kind of decision.
     """
     first = 0.9 * first + 0.1 * gradient
     second = 0.999 * second + 0.001 * tf.square(gradient)

@@ -41,9 +41,8 @@ class Current(NamedTuple):
     slot: tf.Tensor  # float32 (batch, slots), 1 at the slot that a `Links` fills; 0 everywhere for a choice
 
 
-class Variables(NamedTuple):
-    """The policy's parameters, each uniform at first, or their values as arrays. Heads of kinds are rows of the three
-    tables."""
+class Weights(NamedTuple):
+    """The policy's parameters, as tensors or arrays. Heads of kinds are rows of the three tables."""
 
     lstm_0: tf.Tensor  # (2 * units + 1, 4 * units): input, recurrent and bias rows; gates in the order i, f, g, o
     lstm_1: tf.Tensor
@@ -89,40 +88,40 @@ def attention_logits(
     return tf.reduce_sum(mixed * v, axis=3)
 
 
-def embed(variables: Variables, kind: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
+def embed(weights: Weights, kind: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
     """float32 (…, units): the embedding of an option."""
-    width, units = variables.embeddings.shape[1:]
-    return tf.gather(tf.reshape(variables.embeddings, (-1, units)), kind * width + token)
+    width, units = weights.embeddings.shape[1:]
+    return tf.gather(tf.reshape(weights.embeddings, (-1, units)), kind * width + token)
 
 
 def next_input(
-    variables: Variables, anchors: tf.Tensor, mode: tf.Tensor, embedded: tf.Tensor, chosen: tf.Tensor
+    weights: Weights, anchors: tf.Tensor, mode: tf.Tensor, embedded: tf.Tensor, chosen: tf.Tensor
 ) -> tf.Tensor:
     """float32 (batch, units): the embedding of the option taken, or the mean of the anchors chosen."""
     total = tf.matmul(chosen[:, tf.newaxis, :], anchors)[:, 0, :]
     count = tf.reduce_sum(chosen, axis=1, keepdims=True)
-    mean = tf.where(count > 0, total / tf.maximum(count, 1.0), variables.nothing)
+    mean = tf.where(count > 0, total / tf.maximum(count, 1.0), weights.nothing)
     mode = mode[:, tf.newaxis]
-    return tf.where(mode == EMBEDDING, embedded, tf.where(mode == ANCHORS, mean, variables.start))
+    return tf.where(mode == EMBEDDING, embedded, tf.where(mode == ANCHORS, mean, weights.start))
 
 
-def advance(variables: Variables, carry: Carry, inputs: tf.Tensor, slot: tf.Tensor) -> Carry:
+def advance(weights: Weights, carry: Carry, inputs: tf.Tensor, slot: tf.Tensor) -> Carry:
     """Both LSTM layers by one decision; the top output becomes the anchor of a `Links`."""
-    hidden_0, cell_0 = lstm_cell(variables.lstm_0, inputs, carry.hidden_0, carry.cell_0)
-    hidden_1, cell_1 = lstm_cell(variables.lstm_1, hidden_0, carry.hidden_1, carry.cell_1)
+    hidden_0, cell_0 = lstm_cell(weights.lstm_0, inputs, carry.hidden_0, carry.cell_0)
+    hidden_1, cell_1 = lstm_cell(weights.lstm_1, hidden_0, carry.hidden_1, carry.cell_1)
     anchors = carry.anchors + slot[:, :, tf.newaxis] * hidden_1[:, tf.newaxis, :]
     return Carry(hidden_0, cell_0, hidden_1, cell_1, anchors)
 
 
-def option_log_probs(variables: Variables, hidden: tf.Tensor, current: Current) -> tf.Tensor:
+def option_log_probs(weights: Weights, hidden: tf.Tensor, current: Current) -> tf.Tensor:
     """float32 (…, width), log-probabilities of a choice's options, very low where not allowed.
 
     Args:
         hidden: float32 (…, units), the top output at the decision.
     """
     # Not a matrix product: its last bit would depend on how far the tables are padded.
-    logits = tf.reduce_sum(tf.gather(variables.kernels, current.kind) * hidden[..., tf.newaxis, :], axis=-1)
-    logits += tf.gather(variables.biases, current.kind)
+    logits = tf.reduce_sum(tf.gather(weights.kernels, current.kind) * hidden[..., tf.newaxis, :], axis=-1)
+    logits += tf.gather(weights.biases, current.kind)
     return tf.nn.log_softmax(tf.where(current.allowed, logits, -1e9))
 
 
@@ -132,7 +131,7 @@ def zero_carry(batch: int | tf.Tensor, slots: int, units: int) -> Carry:
 
 
 def initial_arrays(seed: int, units: int, initial_range: float, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """First values of every variable, each from (seed, its own name): a head is the same whenever its kind turns up.
+    """First values of all weights, each from (seed, its own name): a head is the same whenever its kind turns up.
 
     Args:
         widths: the number of options of each kind, in the order of the tables' rows.

@@ -16,7 +16,7 @@ from controllers.base import Draw, Proposal
 from controllers.keyed import stream
 from controllers.reinforce.heads import Heads, Places
 from controllers.reinforce.lockstep import ROWS, Lockstep
-from controllers.reinforce.policy import Variables
+from controllers.reinforce.policy import Weights
 from search_spaces.decisions import Choice, Decision, Links
 from search_spaces.space import Space
 from search_spaces.walk import Walk
@@ -42,7 +42,7 @@ class Sampler:
         weights: float32 arrays.
     """
 
-    def __init__(self, space: Space, seed: int, weights: Variables, heads: Heads) -> None:
+    def __init__(self, space: Space, seed: int, weights: Weights, heads: Heads) -> None:
         self._space = space
         self._seed = seed
         self._weights = weights

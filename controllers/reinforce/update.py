@@ -12,7 +12,7 @@ from controllers.reinforce.encoding import Sequences
 from controllers.reinforce.losses import adam, imitation_loss
 from controllers.reinforce.policy import (
     Carry,
-    Variables,
+    Weights,
     advance,
     attention_logits,
     embed,
@@ -31,28 +31,26 @@ class LogProbs(NamedTuple):
     probabilities: tf.Tensor  # float32 (kinds, width), mean over the free choices of each kind
 
 
-def children_log_probs(variables: Variables, sequences: Sequences) -> LogProbs:
+def children_log_probs(weights: Weights, sequences: Sequences) -> LogProbs:
     """Log-probabilities of whole children, with gradients through every step and into every anchor."""
     previous, current = sequences.previous, sequences.current
-    hidden, anchors = unroll(variables, sequences)
-    options = option_log_probs(variables, hidden, current)
+    hidden, anchors = unroll(weights, sequences)
+    options = option_log_probs(weights, hidden, current)
     option = tf.gather(options, sequences.token, batch_dims=2) * sequences.free_choice
     chances = tf.exp(options) * sequences.free_choice[:, :, tf.newaxis]
     entropy = -tf.reduce_sum(chances * tf.maximum(options, -1e4))
     if previous.chosen.shape[2]:
         # The anchor of a `Links` is the output at its own step, so all links are weighed at once, slot by slot.
-        logits = attention_logits(
-            anchors, anchors, variables.previous_anchor, variables.current_anchor, variables.attention
-        )
+        logits = attention_logits(anchors, anchors, weights.previous_anchor, weights.current_anchor, weights.attention)
         links = tf.einsum("tbi,bij->tbj", current.slot, logits)
         # log sigmoid(l) where the bit is 1, log sigmoid(-l) where it is 0
         bits = -tf.nn.softplus((1.0 - 2.0 * sequences.bits) * links) * sequences.free_bits
         option += tf.reduce_sum(bits, axis=2)
         entropy += tf.reduce_sum((tf.nn.softplus(links) - links * tf.sigmoid(links)) * sequences.free_bits)
     free_tokens = tf.reduce_sum(sequences.free_choice) + tf.reduce_sum(sequences.free_bits)
-    flat_kinds, width = tf.reshape(current.kind, (-1,)), variables.biases.shape[1]
+    flat_kinds, width = tf.reshape(current.kind, (-1,)), weights.biases.shape[1]
     flat_chances = tf.reshape(tf.stop_gradient(chances), (-1, width))
-    totals = tf.math.unsorted_segment_sum(flat_chances, flat_kinds, variables.biases.shape[0])
+    totals = tf.math.unsorted_segment_sum(flat_chances, flat_kinds, weights.biases.shape[0])
     return LogProbs(
         tf.transpose(option),
         entropy / tf.maximum(free_tokens, 1.0),
@@ -60,23 +58,23 @@ def children_log_probs(variables: Variables, sequences: Sequences) -> LogProbs:
     )
 
 
-def unroll(variables: Variables, sequences: Sequences) -> tuple[tf.Tensor, tf.Tensor]:
+def unroll(weights: Weights, sequences: Sequences) -> tuple[tf.Tensor, tf.Tensor]:
     """The policy's top outputs over given children: (steps, batch, units), and those at `Links`, (batch, slots, units).
 
     Only what a step needs of the one before is in the loop; the heads read all outputs at once afterwards, which is
     several times as fast as both together, step by step.
     """
     previous, slot = sequences.previous, sequences.current.slot
-    embedded = embed(variables, previous.kind, previous.token)
+    embedded = embed(weights, previous.kind, previous.token)
     steps, batch = tf.shape(slot)[0], tf.shape(slot)[1]
-    outputs = tf.TensorArray(tf.float32, size=steps, element_shape=(None, variables.start.shape[0]))
+    outputs = tf.TensorArray(tf.float32, size=steps, element_shape=(None, weights.start.shape[0]))
 
     def body(t: tf.Tensor, carry: Carry, outputs: tf.TensorArray) -> tuple[tf.Tensor, Carry, tf.TensorArray]:
-        inputs = next_input(variables, carry.anchors, previous.mode[t], embedded[t], previous.chosen[t])
-        carry = advance(variables, carry, inputs, slot[t])
+        inputs = next_input(weights, carry.anchors, previous.mode[t], embedded[t], previous.chosen[t])
+        carry = advance(weights, carry, inputs, slot[t])
         return t + 1, carry, outputs.write(t, carry.hidden_1)
 
-    carry = zero_carry(batch, slot.shape[2], variables.start.shape[0])
+    carry = zero_carry(batch, slot.shape[2], weights.start.shape[0])
     _, carry, outputs = tf.while_loop(lambda t, *_: t < steps, body, (0, carry, outputs), maximum_iterations=steps)
     return outputs.stack(), carry.anchors
 
@@ -85,18 +83,17 @@ Surrogate = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class Learned(NamedTuple):
-    """All that learning changes: tensors, or arrays."""
+    """All that an update changes, as tensors or arrays."""
 
-    weights: Variables
-    first: Variables  # Adam's moments
-    second: Variables
+    weights: Weights
+    first: Weights  # Adam's moments
+    second: Weights
     steps: tf.Tensor  # float32 scalar, those that Adam took
 
 
 class Updater:
-    """The compiled update.
-
-    Tensors go in and come out: to read as many variables takes longer than to learn from a short child.
+    """The compiled update, a function of what was learned: reading as many TensorFlow variables afterwards, to draw and
+    to store, would take milliseconds.
 
     Args:
         learned: where learning begins, as arrays.
@@ -117,8 +114,13 @@ class Updater:
         self._compiled = compiled
 
     @property
+    def weights(self) -> Weights:
+        """Arrays."""
+        return Weights(*(tensor.numpy() for tensor in self._learned.weights))
+
+    @property
     def learned(self) -> Learned:
-        """As arrays."""
+        """Arrays."""
         arrays: Learned = tf.nest.map_structure(lambda tensor: tensor.numpy(), self._learned)
         return arrays
 
@@ -171,5 +173,5 @@ class Updater:
             moved.append(weight + change)
             firsts.append(first)
             seconds.append(second)
-        learned = Learned(Variables(*moved), Variables(*firsts), Variables(*seconds), steps)
+        learned = Learned(Weights(*moved), Weights(*firsts), Weights(*seconds), steps)
         return learned, loss, found.entropy, found.probabilities

@@ -15,7 +15,7 @@ from controllers.reinforce.policy import (
     ANCHORS,
     EMBEDDING,
     START,
-    Variables,
+    Weights,
     attention_logits,
     embed,
     initial_arrays,
@@ -57,11 +57,11 @@ def tables(space, *, scale=0.7):
 
 
 def variables_of(arrays):
-    return Variables(**{name: tf.Variable(array) for name, array in arrays.items()})
+    return Weights(**{name: tf.Variable(array) for name, array in arrays.items()})
 
 
 def drawn(space, heads, variables, numbers=range(8)):
-    weights = Variables(*(variable.numpy() for variable in variables))
+    weights = Weights(*(variable.numpy() for variable in variables))
     found = Sampler(space, 0, weights, heads).propose([Draw(number) for number in numbers])
     return [proposal for proposal, _ in found], [walk for _, walk in found]
 
@@ -98,7 +98,7 @@ def test_attention_logits_hand_computed():
 
 
 def test_the_next_input_hand_computed():
-    variables = Variables(*[tf.zeros(())] * len(Variables._fields))._replace(
+    variables = Weights(*[tf.zeros(())] * len(Weights._fields))._replace(
         start=tf.constant([7.0, 7.0]),
         nothing=tf.constant([-1.0, -2.0]),
         embeddings=tf.reshape(tf.range(12.0), (2, 3, 2)),  # kinds, options, units
@@ -114,7 +114,7 @@ def test_the_next_input_hand_computed():
 def test_a_head_starts_the_same_whatever_other_heads_there_are():
     alone = initial_arrays(0, UNITS, 0.08, {"op": 3})
     beside = initial_arrays(0, UNITS, 0.08, {"other": 5, "op": 3})
-    for name in Variables._fields:
+    for name in Weights._fields:
         if name in ("embeddings", "kernels", "biases"):
             np.testing.assert_array_equal(beside[name][1, :3], alone[name][0])
             assert not beside[name][1, 3:].any()
@@ -308,7 +308,7 @@ def test_the_paper_s_constants():
     paper = Settings(**PRESETS["paper"])
     assert (paper.hidden_units, paper.initial_range, paper.learning_rate) == (35, 0.08, 0.0006)
     assert (paper.advantage, paper.entropy, paper.imitate, paper.imitation) == ("reward", 0, 0, 0)
-    names = [name for name in Variables._fields if name.startswith("lstm")]
+    names = [name for name in Weights._fields if name.startswith("lstm")]
     assert len(names) == 2
     assert initial_arrays(0, 35, 0.08, {})["lstm_1"].shape == (71, 140)  # input, recurrent and bias rows; 4 gates
 
