@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from automl.standing import child_json
 from automl.stored import load_experiment, load_space
 from child_trainers.data.dataset import DataError
 from child_trainers.experiment import known
@@ -163,31 +164,6 @@ class TrainedModel:
                 "was written. Are the data or the versions other ones than in the search?"
             )
         return f"{metric} {found:.4f}, as in {self.where} ({self.stored:.4f})"
-
-
-def child_json(child: Child) -> dict[str, Any]:
-    """A child as scripts read it."""
-    fields = (
-        "number",
-        "state",
-        "fault",
-        "message",
-        "tokens",
-        "spec",
-        "reward",
-        "metrics",
-        "params",
-        "flops",
-        "seconds",
-        "seed",
-        "batch",
-        "drawn_under",
-        "origin",
-        "tries",
-        "attempts",
-        "canonical_hash",
-    )
-    return {name: getattr(child, name) for name in fields}
 
 
 def _export_json(wanted: Wanted, path: Path) -> str:

@@ -1,10 +1,11 @@
-"""Where a search stands: what the live view, the plain lines and `show` tell people."""
+"""Where a search stands and what a child is: what the live view, the plain lines, `show` and `top` tell."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from automl.wording import counted
 from db.records import Child, EndingCount, Search, SearchState, State
@@ -194,6 +195,31 @@ def quantity(number: int | None) -> str:
 def figure(value: float) -> str:
     """A reward or a metric: four places, or three digits where four places would hide them."""
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"
+
+
+def child_json(child: Child) -> dict[str, Any]:
+    """A child as scripts read it."""
+    fields = (
+        "number",
+        "state",
+        "fault",
+        "message",
+        "tokens",
+        "spec",
+        "reward",
+        "metrics",
+        "params",
+        "flops",
+        "seconds",
+        "seed",
+        "batch",
+        "drawn_under",
+        "origin",
+        "tries",
+        "attempts",
+        "canonical_hash",
+    )
+    return {name: getattr(child, name) for name in fields}
 
 
 def spec_line(spec: object) -> str:

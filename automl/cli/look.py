@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from automl.cli.tables import print_children, print_table
-from automl.standing import Clerk, duration, early_endings, figure, spec_drawing, spec_line
+from automl.standing import Clerk, child_json, duration, early_endings, figure, spec_drawing, spec_line
 from automl.stores import open_store, store_address
 from automl.wording import counted
 from db.records import Search
@@ -57,8 +57,6 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
 
 
 def print_top(name: str, store_option: str | None, count: int, *, as_json: bool) -> None:
-    from automl.export import child_json
-
     with _open(store_option) as store:
         search = store.search(name)
         children = store.top(search.id, count)
