@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
+import traceback
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ class UserFile:
         return found.text
 
     def load(self) -> Callable[..., Any]:
-        """Runs the file and returns the attribute. Raises UserFileError; what the file itself raises goes through."""
+        """Runs the file and returns the attribute. Raises UserFileError, also from what the file itself raises."""
         text = self._unchanged_text()
         name = f"automl_user_{_sha256(self.path)[:8]}_{self.sha256[:16]}"
         module = sys.modules.get(name)
@@ -80,9 +81,14 @@ class UserFile:
             try:
                 # What was hashed is what runs: a loader would read the file again, or a stale file of __pycache__.
                 exec(compile(text.encode(), self.path, "exec"), vars(module))
-            except BaseException:
+            except BaseException as error:
                 del sys.modules[name]
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                raise UserFileError(
+                    f"{self.path} does not run: {type(error).__name__}{self._line_of(error)}: {error} "
+                    "(--debug shows where)"
+                ) from error
         value = getattr(module, self.attribute, None)
         if not callable(value):
             functions = [
@@ -92,6 +98,12 @@ class UserFile:
                 f"{self.path} has no function {self.attribute!r}; it has {', '.join(functions) or 'no function'}."
             )
         return value
+
+    def _line_of(self, error: Exception) -> str:
+        """Where in the file it was raised, as far as that can be said."""
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.path]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+        return "" if line is None else f" in line {line}"
 
 
 def _sha256(text: str) -> str:

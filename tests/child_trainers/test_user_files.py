@@ -103,20 +103,30 @@ def test_the_stored_text_is_never_run(write):
     assert UserFile(**stored).load()() == 1
 
 
-def test_a_syntax_error_goes_through_with_its_place_and_leaves_no_module(write):
+def test_a_syntax_error_is_told_with_its_place_and_leaves_no_module(write):
     path = write("x = 1\ndef f(:\n")
     before = set(sys.modules)
-    with pytest.raises(SyntaxError) as caught:
+    with pytest.raises(UserFileError) as caught:
         UserFile.read(f"{path}:f").load()
-    assert (caught.value.filename, caught.value.lineno) == (str(path), 2)
+    assert str(caught.value).startswith(f"{path} does not run: SyntaxError in line 2: invalid syntax")
+    assert isinstance(caught.value.__cause__, SyntaxError)
     assert not {name for name in set(sys.modules) - before if name.startswith("automl_user")}
 
 
-def test_what_the_file_raises_goes_through_and_is_raised_again_the_next_time(write):
-    file = UserFile.read(f"{write('1 / 0')}:f")
+def test_what_the_file_raises_is_told_with_its_line_and_told_again_the_next_time(write):
+    path = write("import math\n\nmath.sqrt(-1)\n")
+    file = UserFile.read(f"{path}:f")
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(UserFileError) as caught:
             file.load()
+        assert str(caught.value) == (
+            f"{path} does not run: ValueError in line 3: math domain error (--debug shows where)"
+        )
+
+
+def test_leaving_the_program_is_no_fault_of_the_file(write):
+    with pytest.raises(SystemExit):
+        UserFile.read(f"{write('raise SystemExit(3)')}:f").load()
 
 
 def test_its_folder_comes_last_on_the_path_and_once(write):
