@@ -206,7 +206,7 @@ def check_plot(path: Path) -> None:
 def check_folder(path: Path) -> None:
     """Raises ValueError where the folder that a file is to be written to is not there."""
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent} for {path.name}; make it first.")
+        raise ValueError(f"The folder {path.parent} for {path.name} does not exist; create it first.")
 
 
 def plot(comparison: Comparison, rows: Sequence[Row], path: Path) -> None:

@@ -2,7 +2,8 @@
 
     python benchmarks/startup.py [--children 10000] [--runs 5]
 
-Wall seconds of whole processes, the median of the runs.
+Wall seconds of whole processes, the median of the runs; beside them a Python that only imports SQLAlchemy's ORM, which
+tells how fast the machine is just then.
 """
 
 import argparse
@@ -67,9 +68,8 @@ def fill(path: Path, children: int) -> None:
     store.close()
 
 
-def seconds(arguments: list[str], runs: int) -> float:
+def seconds(command: list[str], runs: int) -> float:
     """The median wall time of the command; one run before it warms the disk's cache."""
-    command = [str(Path(sys.executable).with_name("automl")), *arguments]
     times = []
     for run in range(runs + 1):
         began = time.perf_counter()
@@ -87,10 +87,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.db"
         fill(path, arguments.children)
-        store = ["--store", str(path)]
-        figures = {"help": seconds(["--help"], arguments.runs)}
+        automl, store = str(Path(sys.executable).with_name("automl")), ["--store", str(path)]
+        figures = {
+            "orm": seconds([sys.executable, "-c", "import sqlalchemy.orm"], arguments.runs),
+            "help": seconds([automl, "--help"], arguments.runs),
+        }
         for command in (["list"], ["show", "large"], ["top", "large"]):
-            figures[command[0]] = seconds([*command, *store], arguments.runs)
+            figures[command[0]] = seconds([automl, *command, *store], arguments.runs)
     print(" ".join(f"{name}={figure:.2f}" for name, figure in figures.items()))
 
 

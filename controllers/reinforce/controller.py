@@ -124,7 +124,7 @@ class Reinforce(Controller):
         keys = [(child.number, child.tokens) for child in judged]
         imitated = [(best.number, best.tokens) for best in self._best]
         children = self._encode([*keys, *imitated])
-        self._encoded = {key: child for key, child in zip(imitated, children[len(keys) :], strict=True)}
+        self._encoded = dict(zip(imitated, children[len(keys) :], strict=True))
         sequences = together(children, self._heads, [child.log_probs for child in judged])
         loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
         self._larger, self._sampler = {}, None

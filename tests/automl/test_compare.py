@@ -81,8 +81,8 @@ def test_a_rule_that_diverges_at_every_rate_says_so(automl):
         (["Adm"], "There is no optimizer called 'Adm'; there is Adam"),
         (["LossScaleOptimizer"], "There is no optimizer called 'LossScaleOptimizer'; there is"),
         (["sgd", "--task", "pydoc", "--unseen"], "--unseen is for images, and pydoc is text; leave it out."),
-        (["sgd", "--to", "nowhere/a.json"], "There is no folder nowhere for a.json; make it first."),
-        (["sgd", "--plot", "nowhere/a.svg"], "There is no folder nowhere for a.svg; make it first."),
+        (["sgd", "--to", "nowhere/a.json"], "The folder nowhere for a.json does not exist; create it first."),
+        (["sgd", "--plot", "nowhere/a.svg"], "The folder nowhere for a.svg does not exist; create it first."),
         (["sgd", "--plot", "a.doc"], "--plot a.doc is no kind of picture; its name ends in one of"),
         (
             ["sgd", "--network", "vgg"],
