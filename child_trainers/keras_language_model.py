@@ -57,7 +57,13 @@ def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str
     numbers of words to logits; it needs only Keras."""
     types = len(text.vocabulary)
     head = HEAD.format(name=text.name, types=types, parameters=num_parameters(cell, types, units, recipe))
-    return "\n\n".join([head, cell.source(), BUILD.format(types=types, units=units, layers=recipe.layers)])
+    if recipe.shared_embeddings:
+        softmax, embedding = [BIAS], "ReversibleEmbedding"
+        logits = 'Bias(name="softmax")(embedding(x, reverse=True))  # by the weights of the embedding'
+    else:
+        softmax, embedding, logits = [], "Embedding", 'layers.Dense(num_types, name="softmax")(x)'
+    build = BUILD.format(types=types, units=units, layers=recipe.layers, embedding=embedding, logits=logits)
+    return "\n\n".join([head, cell.source(), *softmax, build])
 
 
 def _name(path: str) -> str:
@@ -80,12 +86,26 @@ BUILD = '''\
 def build(num_types={types}, units={units}, num_layers={layers}):
     """Logits of the next word, (batch, tokens, num_types), from numbers of words, (batch, tokens)."""
     words = keras.Input((None,), dtype="int32", name="words")
-    x = layers.Embedding(num_types, units, name="embedding")(words)
+    embedding = layers.{embedding}(num_types, units, name="embedding")
+    x = embedding(words)
     for index in range(num_layers):
         x = layers.RNN(TreeCell(units), return_sequences=True, name=f"layer{{index}}")(x)
-    return keras.Model(words, layers.Dense(num_types, name="softmax")(x))
+    logits = {logits}
+    return keras.Model(words, logits)
 
 
 if __name__ == "__main__":
     build().summary()
+'''
+
+BIAS = '''\
+@keras.saving.register_keras_serializable("automl")
+class Bias(keras.layers.Layer):
+    """Adds a number of its own to each entry of the last axis."""
+
+    def build(self, input_shape):
+        self.bias = self.add_weight((input_shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, inputs):
+        return inputs + self.bias
 '''

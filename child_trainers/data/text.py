@@ -51,10 +51,11 @@ class TextData:
     def limit(self, num_train: int | None, num_validation: int | None) -> TextData:
         """The same with the first tokens of training and of validation (None: all). Raises DataError."""
         for part, wanted in (("train", num_train), ("validation", num_validation)):
-            if wanted is not None and wanted > len(getattr(self, part)):
+            found = len(getattr(self, part))
+            if wanted is not None and wanted > found:
                 raise DataError(
-                    f"{self.name} has {len(getattr(self, part)):,} {self.level}s in its part for {part}, so "
-                    f"task.num_{part} cannot be {wanted:,}."
+                    f"{self.name} has {found:,} {self.level}s in its part for {part}, so task.num_{part} cannot be "
+                    f"{wanted:,}; take them all with --set task.num_{part}=null."
                 )
         return dataclasses.replace(self, train=self.train[:num_train], validation=self.validation[:num_validation])
 

@@ -159,16 +159,24 @@ def test_a_saved_model_loads_with_the_source_alone(child, tmp_path):
     np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_cell_of_the_source_and_its_weights(child, tmp_path):
+def test_the_model_of_the_source_is_the_child(child, tmp_path):
     task, spec, outcome, _ = child
     path = tmp_path / "cell.py"
     path.write_text(task.source(spec))
     keras_class = keras.saving.get_registered_object("automl>TreeCell")
     model = runpy.run_path(str(path))["build"]()
     keras.saving.get_custom_objects()["automl>TreeCell"] = keras_class  # what the file has registered in its place
-    count = sum(weight.size for weight in outcome.weights.values())
-    shared = outcome.weights["embedding"].size if task.recipe.shared_embeddings else 0
-    assert model.count_params() == count + shared
+    weights = dict(outcome.weights)
+    assert model.count_params() == sum(weight.size for weight in weights.values())
+    for variable in model.weights:
+        layer, *_, name = variable.path.split("/")
+        value = weights["embedding"] if layer == "embedding" else weights[f"{layer}/{name}"]
+        variable.assign(value.T if layer == "softmax" else value)
+    words = [["the", "cat", "sat"]]
+    numbers = np.array([[task.data.vocabulary.index(word) for word in words[0]]])
+    zeros = [tf.zeros((1, 12))] * (2 * task.recipe.layers)
+    expected = task.model(spec, weights)([tf.constant(words), *zeros])[0]
+    np.testing.assert_allclose(model(numbers), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_lstm_is_a_child_too(task):

@@ -129,7 +129,10 @@ def test_limits():
     assert data.limit(None, None).train is not None and len(data.limit(None, None).train) == 6
     with pytest.raises(DataError) as caught:
         data.limit(7, None)
-    assert str(caught.value) == "t has 6 words in its part for train, so task.num_train cannot be 7."
+    assert str(caught.value) == (
+        "t has 6 words in its part for train, so task.num_train cannot be 7; take them all with --set "
+        "task.num_train=null."
+    )
 
 
 def test_a_fingerprint_is_of_the_text_and_how_it_is_read():
