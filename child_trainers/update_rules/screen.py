@@ -14,18 +14,19 @@ from search_spaces.update_rule.program import LENGTH, update_of
 STEPS = 200
 LAST = 20  # steps over which what a rule has reached is averaged
 LARGEST_SHARE = 0.25  # of the value at the start
-NOISE = 0.5  # standard deviation of the third function's gradients
+NOISE = 0.5  # standard deviation of the second function's gradients
 
 # Minima that neither shrinking the weights nor going a fixed way leads to: they are off 0, and the starts lie around.
 CENTRE = np.array([3.0, -3.0, 3.0, -3.0], np.float32)
-BOWL_START = CENTRE + np.array([1.0, -1.0, -1.0, 1.0], np.float32)
+AROUND = np.array([1.0, -1.0, -1.0, 1.0], np.float32)
+FAR, NEAR = CENTRE + AROUND, CENTRE + 0.01 * AROUND  # a rule that clips at 1e-5 takes steps of 1e-4 at most, at rate 10
 CURVATURE = np.array([1.0, 1.0, 10.0, 10.0], np.float32)
 ROSENBROCK_START = CENTRE + np.array([-1.2, 1.0, 1.2, 0.8], np.float32)
 
 
 class Screen:
-    """Tries a rule on three functions of four weights, at every rate of a sweep: a quadratic bowl, the same with noise
-    in its gradients, and two of Rosenbrock's.
+    """Tries a rule on four functions of four weights, at every rate of a sweep: a quadratic bowl, the same with noise
+    in its gradients, the same from near its minimum, and two of Rosenbrock's.
 
     A rule passes if on one of them, at one rate, it comes to a quarter of the value that it began with. All functions
     and rates are one vector, and the rule is data: it takes a fraction of a second, and no trace.
@@ -33,7 +34,7 @@ class Screen:
 
     def __init__(self, rates: Sequence[float]) -> None:
         self._rates = tf.constant(np.asarray(rates, np.float32)[np.newaxis, :, np.newaxis])
-        starts = np.stack([BOWL_START, BOWL_START, ROSENBROCK_START])
+        starts = np.stack([FAR, FAR, NEAR, ROSENBROCK_START])
         self._start = tf.constant(np.repeat(starts[:, np.newaxis], len(rates), axis=1))
         size = self._start.shape.num_elements()
         self._words = [counters(size, stream) for stream in range(5)]  # a rule's own three, and two of the noise
@@ -56,7 +57,7 @@ class Screen:
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             noise = NOISE * tf.reshape(normal_of(self._words[3], self._words[4], seed, step), shape)
             values, slopes = functions(weights)
-            gradient = tf.reshape(slopes + noise * [[[0.0]], [[1.0]], [[0.0]]], (size,))
+            gradient = tf.reshape(slopes + noise * [[[0.0]], [[1.0]], [[0.0]], [[0.0]]], (size,))
             averages = tf.stack([averaged(name, averages[index], gradient) for index, name in enumerate(names)])
             moment = Moment(
                 gradient,
@@ -77,15 +78,15 @@ class Screen:
 
 
 def functions(weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The value of each function at each rate, (3, rates), and its gradient, (3, rates, 4).
+    """The value of each function at each rate, (4, rates), and its gradient, (4, rates, 4).
 
     Args:
-        weights: (3, rates, 4): of the bowl, of the bowl again, and of two of Rosenbrock's functions,
+        weights: (4, rates, 4): of the bowl, three times, and of two of Rosenbrock's functions,
             (1 - x)^2 + 100 (y - x^2)^2, added up; all counted from the centre.
     """
     off = weights - CENTRE
-    bowls, slopes = tf.reduce_sum(0.5 * CURVATURE * off[:2] ** 2, axis=-1), CURVATURE * off[:2]
-    x, y = off[2:, :, ::2], off[2:, :, 1::2]
+    bowls, slopes = tf.reduce_sum(0.5 * CURVATURE * off[:3] ** 2, axis=-1), CURVATURE * off[:3]
+    x, y = off[3:, :, ::2], off[3:, :, 1::2]
     valley = y - x**2
     rosenbrock = tf.reduce_sum((1.0 - x) ** 2 + 100.0 * valley**2, axis=-1)
     by_x, by_y = -2.0 * (1.0 - x) - 400.0 * x * valley, 200.0 * valley

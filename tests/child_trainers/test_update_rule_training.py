@@ -50,6 +50,11 @@ def test_published_rules_pass_the_screen(name):
     assert screen().passes(encode(RULES[name]), 5)
 
 
+@pytest.mark.parametrize("text", ["clip(g, 1e-5)", "clip(adam, 1e-5)", "clip(g, 1e-4)", "clip(sign(m), 1e-3)"])
+def test_rules_of_small_steps_pass_the_screen(text):
+    assert screen().passes(encode(UpdateRule.parse(text)), 5)
+
+
 @pytest.mark.parametrize("text", ["1", "0.1w", "-g", "-adam", "noise", "exp(g)", "sign(2)", "clip(g, 1e-5) * 0.001w"])
 def test_what_descends_nothing_does_not(text):
     # Going a fixed way, shrinking the weights, climbing, and noise.
@@ -62,14 +67,15 @@ def screen():
 
 
 def test_the_screen_s_functions_by_hand():
-    weights = np.zeros((3, 1, 4), np.float32)
-    weights[2] = CENTRE + [1.0, 1.0, 2.0, 3.0]
+    weights = np.zeros((4, 1, 4), np.float32)
+    weights[2] = CENTRE + [0.0, 0.0, 0.0, 2.0]
+    weights[3] = CENTRE + [1.0, 1.0, 2.0, 3.0]
     values, slopes = (np.asarray(part) for part in functions(weights))
-    # Half of 1, 1, 10, 10 times 9; (1 - 1)^2 + 100 * 0 + (1 - 2)^2 + 100 (3 - 4)^2.
-    np.testing.assert_allclose(values, [[99.0], [99.0], [101.0]])
+    # Half of 1, 1, 10, 10 times 9; of 10 times 4; (1 - 1)^2 + 100 * 0 + (1 - 2)^2 + 100 (3 - 4)^2.
+    np.testing.assert_allclose(values, [[99.0], [99.0], [20.0], [101.0]])
     np.testing.assert_allclose(slopes[0, 0], [-3.0, 3.0, -30.0, 30.0])
     # -2 (1 - x) - 400 x (y - x^2) = 2 + 800, 200 (y - x^2) = -200.
-    np.testing.assert_allclose(slopes[2, 0], [0.0, 0.0, 802.0, -200.0])
+    np.testing.assert_allclose(slopes[3, 0], [0.0, 0.0, 802.0, -200.0])
 
 
 def test_a_sweep_and_then_the_best_of_its_rates():
