@@ -86,8 +86,7 @@ class UserFile:
                 if not isinstance(error, Exception):
                     raise
                 raise UserFileError(
-                    f"{self.path} does not run: {type(error).__name__}{self._line_of(error)}: {error} "
-                    "(--debug shows where)"
+                    f"{self.path} does not run: {type(error).__name__}{self._line_of(error)}: {error}"
                 ) from error
         value = getattr(module, self.attribute, None)
         if not callable(value):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from automl.cli.search import further_command, resume_command
 from automl.cli.views import make_view
 from automl.loop import GRACE_SECONDS
-from automl.running import INLINE_DEVICE
+from automl.running import INLINE_DEVICE, log_dir
 from automl.stores import open_store, store_address
 from automl.wording import counted
-from db.records import Search, SearchState
+from db.records import Attempt, Search, SearchState
 from db.store import Store
 
 LOOK_SECONDS = 0.5
@@ -50,6 +51,7 @@ def print_logs(name: str, number: int, store_option: str | None) -> None:
         if not found:
             raise ValueError(f"{name!r} has no child {number}; see automl show {name}.")
         attempts = store.attempts(found[0].id)
+        folder = log_dir(store, name)
     if not attempts:
         print(f"Child {number} of {name} was not tried yet.")
     for index, attempt in enumerate(attempts, start=1):
@@ -57,8 +59,15 @@ def print_logs(name: str, number: int, store_option: str | None) -> None:
         status = "" if attempt.exit_code is None else f", exit code {attempt.exit_code}"
         status += "" if attempt.signal is None else f", signal {attempt.signal}"
         print(f"== attempt {index} of child {number}: worker {attempt.worker} on {attempt.device}, {ending}{status}")
-        nothing = "(it printed to the terminal)" if attempt.device == INLINE_DEVICE else "(it printed nothing)"
-        print((attempt.log or nothing).rstrip())
+        print(_printed(attempt, folder))
+
+
+def _printed(attempt: Attempt, folder: Path) -> str:
+    if attempt.device == INLINE_DEVICE:
+        return "(it printed to the terminal)"
+    if attempt.log is None:  # it has not delivered, or never came to
+        return f"(what it printed stands in the log of its worker, in {folder})"
+    return attempt.log.rstrip() or "(it printed nothing)"
 
 
 def stop(name: str, store_option: str | None) -> None:

@@ -88,6 +88,18 @@ def test_logs_of_a_child_that_was_not_tried(logs):
     assert (ran.code, ran.out) == (0, f"Child {number} of mine was not tried yet.\n")
 
 
+def test_logs_of_an_interrupted_attempt_name_where_they_are(automl, searched):
+    with contextlib.closing(Store(str(searched / "automl.db"))) as store:
+        lease = store.take_lease("mine", Owner.this_process())
+        store.set_state(lease, SearchState.RUNNING)
+        store.set_budget(lease, 3)
+        claim = store.claim(lease.search_id, "worker-0-1", "cpu")
+        store.release(lease, SearchState.PAUSED, "stopped by SIGINT")
+    heading, text = automl("logs", "mine", claim.number).out.splitlines()
+    assert heading.endswith(" on cpu, interrupted")
+    assert text == f"(what it printed stands in the log of its worker, in {searched}/automl.db.logs/mine)"
+
+
 def test_logs_of_no_child(automl, talking):
     assert automl("logs", "mine", "99", "--store", talking / "automl.db").error == (
         "'mine' has no child 99; see automl show mine."
