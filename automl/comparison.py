@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib.util
 import json
 import math
@@ -20,9 +18,19 @@ import numpy as np
 
 from child_trainers.devices import environment, quiet_native_start
 from child_trainers.experiment import known
-from child_trainers.optimizer_trial import IMAGES, LSTM_NETWORK, Trial, default_recipe, make_task, network_of, run
-from child_trainers.recipes import RATES, LanguageRecipe, Recipe
+from child_trainers.optimizer_trial import (
+    LSTM_NETWORK,
+    Trial,
+    default_recipe,
+    kind_of_task,
+    make_task,
+    network_of,
+    run,
+)
+from child_trainers.recipes import RATES
 from child_trainers.tasks import TASKS, kind_of
+from child_trainers.tasks.built_in import BuiltInTask
+from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.user_files import UserFile
 
 Progress = Callable[
@@ -59,7 +67,7 @@ class Comparison:
     def check(self) -> None:
         """Raises ValueError where something cannot be; loads the data."""
         known("task", kind_of(self.task), TASKS)
-        fields = dataclasses.fields(Recipe if self._of_images else LanguageRecipe)
+        fields = dataclasses.fields(kind_of_task(self.task).recipe_kind)
         for option in self.options:
             if option in UNUSED:
                 raise ValueError(f"{option} cannot be set here: {UNUSED[option]}.")
@@ -76,15 +84,15 @@ class Comparison:
             network_of(self.network or "small")
         elif self.network not in (None, LSTM_NETWORK):
             raise ValueError(f"Optimizers are compared on text with the network lstm, not {self.network!r}.")
-        make_task(self._trial("g", 1.0, 0, self.sweep_epochs)).prepare()
+        self._judge.prepare()
 
     @property
     def metric(self) -> str:
-        return "val_accuracy" if self._of_images else "val_perplexity"
+        return kind_of_task(self.task).metric
 
     @property
     def maximize(self) -> bool:
-        return self._of_images
+        return kind_of_task(self.task).maximize
 
     def sweep(self) -> list[Trial]:
         return [self._trial(name, rate, 0, self.sweep_epochs) for name in self.optimizers for rate in self.rates]
@@ -107,25 +115,28 @@ class Comparison:
 
     @property
     def _of_images(self) -> bool:
-        return kind_of(self.task) in IMAGES
+        return issubclass(kind_of_task(self.task), ImageClassification)
 
     def _trial(self, optimizer: str, rate: float, seed: int, epochs: int | None) -> Trial:
-        recipe = default_recipe(self.task) | dict(self.options)
-        if epochs is not None:
-            recipe["epochs"] = epochs
+        recipe = self._recipe if epochs is None else self._recipe | {"epochs": epochs}
         network = self.network or ("small" if self._of_images else LSTM_NETWORK)
         return Trial(self.task, recipe, network, optimizer, rate, seed, self.data_dir, self.unseen, self._files)
 
     @functools.cached_property
+    def _recipe(self) -> dict[str, Any]:
+        return default_recipe(self.task) | dict(self.options)
+
+    @functools.cached_property
+    def _judge(self) -> BuiltInTask[Any]:
+        return make_task(self.task, self._recipe, data_dir=self.data_dir, unseen=self.unseen)
+
+    @functools.cached_property
     def _files(self) -> tuple[str, ...]:
-        """Hashes of a person's own files."""
         hashes = []
         if self.network is not None and UserFile.is_reference(self.network):
             hashes.append(UserFile.read(self.network).sha256)
-        path = self.task.partition(":")[2]
-        if path:
-            with contextlib.suppress(OSError):  # of which `check` speaks
-                hashes.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        if (of_data := self._judge.fingerprint) is not None:
+            hashes.append(of_data)
         return tuple(hashes)
 
 

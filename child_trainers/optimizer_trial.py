@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pkgutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from child_trainers.experiment import known
 from child_trainers.recipes import RECIPES, LanguageRecipe, Recipe
 from child_trainers.reference_networks import NETWORKS, ReferenceNetwork
 from child_trainers.task import DivergedError, Record
-from child_trainers.tasks import kind_of
+from child_trainers.tasks import TASKS, kind_of
 from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.tasks.language_modeling import LanguageModeling
 from child_trainers.user_files import UserFile
@@ -25,7 +26,6 @@ from search_spaces.update_rule.spec import UpdateRule
 if TYPE_CHECKING:
     import keras
 
-IMAGES = ("digits", "cifar10", "npz")
 LSTM_NETWORK = "lstm"
 
 
@@ -40,7 +40,7 @@ class Trial:
         optimizer: see `make_optimizer`.
         rate: the learning rate at the first step; it then goes down as the recipe says.
         unseen: train on the last training images, which a search on the first ones has not seen.
-        files: hashes of a person's own files that it reads: what was found with others is not found again.
+        files: hashes of what it reads that the names above do not tell: what was found with others is not found again.
     """
 
     task: str
@@ -58,7 +58,7 @@ def run(trial: Trial) -> dict[str, Any]:
     """Trains the network. Returns its metric of each epoch (`curve`), the best of them, that of the test data of the
     same epoch where there are any, and seconds; only `diverged` where it did."""
     began = time.perf_counter()
-    task = make_task(trial)
+    task = make_task(trial.task, trial.recipe, data_dir=trial.data_dir, unseen=trial.unseen)
     record = Record()
     try:
         if isinstance(task, ImageClassification):
@@ -71,13 +71,21 @@ def run(trial: Trial) -> dict[str, Any]:
     return {**found, "curve": curve, "seconds": time.perf_counter() - began}
 
 
-def make_task(trial: Trial) -> ImageClassification | LanguageModeling:
-    """The task of a trial. Raises ValueError where a constant or the data are wrong."""
-    kind = kind_of(trial.task)
-    data_dir = None if trial.data_dir is None else Path(trial.data_dir)
-    if kind in IMAGES:
-        return ImageClassification(trial.task, Recipe(**trial.recipe), data_dir=data_dir, last=trial.unseen)
-    return LanguageModeling(trial.task, LanguageRecipe(**trial.recipe), data_dir=data_dir)
+def kind_of_task(name: str) -> type[ImageClassification] | type[LanguageModeling]:
+    """The class of a built-in task."""
+    kind: type[ImageClassification] | type[LanguageModeling] = pkgutil.resolve_name(TASKS[kind_of(name)])
+    return kind
+
+
+def make_task(
+    name: str, recipe: Mapping[str, Any], *, data_dir: str | None, unseen: bool
+) -> ImageClassification | LanguageModeling:
+    """The task that optimizers are compared on. Raises ValueError where a constant or the data are wrong."""
+    kind = kind_of_task(name)
+    folder = None if data_dir is None else Path(data_dir)
+    if issubclass(kind, ImageClassification):
+        return kind(name, Recipe(**recipe), data_dir=folder, last=unseen)
+    return kind(name, LanguageRecipe(**recipe), data_dir=folder)
 
 
 def _train_images(task: ImageClassification, trial: Trial, record: Record) -> dict[str, float]:
