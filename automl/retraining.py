@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,10 @@ def retrain(
     Raises:
         ValueError: the recipe, an option or the task is not one that can be trained so.
     """
-    chosen = {"recipe": recipe or full_recipe(search.space, search.task), "options": task_options(options)}
+    chosen = {
+        "recipe": recipe or full_recipe(search.space, search.task),
+        "options": _reading(search) | task_options(options),
+    }
     experiment = load_experiment(search, **chosen)
     task = experiment.task
     spec = experiment.space.decode(child.tokens).spec
@@ -97,6 +101,13 @@ def retrain(
         checkpoint.remove()
         done[seed] = training
     return [done[seed] for seed in seeds]
+
+
+def _reading(search: Search) -> dict[str, Any]:
+    """The constants by which the search reads its data."""
+    task = load_experiment(search).task
+    constants = task.constants() or {}
+    return {name: constants[name] for name in task.reading_options}
 
 
 def spread(values: Sequence[float]) -> str:

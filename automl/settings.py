@@ -14,7 +14,7 @@ from typing import Any
 from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
 from child_trainers.experiment import SESSION, known
 from child_trainers.recipes import PRUNERS
-from child_trainers.tasks import DEFAULTS, OF_FILES, TASKS, early_stop_of, kind_of, recipes_of
+from child_trainers.tasks import DEFAULTS, OF_FILES, TASKS, early_stop_of, kind_of, preset_of, recipes_of
 from child_trainers.user_files import UserFile
 from controllers import CONTROLLERS
 from search_spaces import SPACES
@@ -207,7 +207,7 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
     return {
         "space": {
             "name": _name("space", asked.space, SPACES),
-            "preset": asked.preset,
+            "preset": asked.preset or preset_of(asked.space, asked.chosen_task),
             "options": options["space"],
             "file": _file(asked.space),
         },

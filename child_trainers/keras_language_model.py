@@ -56,14 +56,20 @@ def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str
     """The text of a Python file with the cell as a Keras layer and `build()`, the language model around it, from
     numbers of words to logits; it needs only Keras."""
     types = len(text.vocabulary)
-    head = HEAD.format(name=text.name, types=types, parameters=num_parameters(cell, types, units, recipe))
     if recipe.shared_embeddings:
         softmax, embedding = [BIAS], "ReversibleEmbedding"
         logits = 'Bias(name="softmax")(embedding(x, reverse=True))  # by the weights of the embedding'
     else:
         softmax, embedding, logits = [], "Embedding", 'layers.Dense(num_types, name="softmax")(x)'
     build = BUILD.format(types=types, units=units, layers=recipe.layers, embedding=embedding, logits=logits)
-    return "\n\n".join([head, cell.source(), *softmax, build])
+    body = "\n\n".join([cell.source(), *softmax, build])
+    head = HEAD.format(
+        name=text.name,
+        types=types,
+        parameters=num_parameters(cell, types, units, recipe),
+        imports="import math\n\n" if "math." in body else "",
+    )
+    return f"{head}\n\n{body}"
 
 
 def _name(path: str) -> str:
@@ -78,7 +84,7 @@ HEAD = '''\
 It was trained on {name}, with a vocabulary of {types:,} types and {parameters:,} parameters.
 """
 
-import keras
+{imports}import keras
 from keras import layers, ops
 '''
 

@@ -102,7 +102,7 @@ class LanguageTrainer(Trainer):
         self._data = data
         self._recipe = recipe
         self._seed = seed
-        self.steps_per_epoch = (int(data.streams.shape[0]) - 1) // recipe.unroll
+        self.steps_per_epoch = steps_per_epoch(data, recipe)
         self._step = tf.function(self._train_step, jit_compile=True) if xla else self._train_step
         self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
         self._loss = self._traced(self._validation_loss)
@@ -162,6 +162,10 @@ class LanguageTrainer(Trainer):
 
     def _validation_loss(self) -> tf.Tensor:
         return text_loss(self._model, self._data.validation)
+
+
+def steps_per_epoch(data: DeviceText, recipe: LanguageRecipe) -> int:
+    return (int(data.streams.shape[0]) - 1) // recipe.unroll
 
 
 def step_gradients(

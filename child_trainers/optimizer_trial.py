@@ -106,13 +106,13 @@ def _train_images(task: ImageClassification, trial: Trial, record: Record) -> di
 
 def _train_text(task: LanguageModeling, trial: Trial, record: Record) -> dict[str, float]:
     from child_trainers.language_model import LanguageModel
-    from child_trainers.language_training import train_language_model
+    from child_trainers.language_training import steps_per_epoch, train_language_model
 
     recipe = task.recipe
     model = LanguageModel(LSTM(), len(task.data.vocabulary), task.units(LSTM()), recipe, seed=trial.seed)
-    steps_per_epoch = (int(task.device_data.streams.shape[0]) - 1) // recipe.unroll
-    schedule = _text_schedule(recipe, trial.rate, steps_per_epoch)
-    optimizer = make_optimizer(trial.optimizer, schedule, recipe.epochs * steps_per_epoch, trial.seed)
+    steps = steps_per_epoch(task.device_data, recipe)
+    schedule = _text_schedule(recipe, trial.rate, steps)
+    optimizer = make_optimizer(trial.optimizer, schedule, recipe.epochs * steps, trial.seed)
     outcome = train_language_model(model, task.device_data, recipe, seed=trial.seed, report=record, optimizer=optimizer)
     tested = task.test(task.model(LSTM(), dict(outcome.weights or {})), LSTM())
     return {"best": outcome.metrics[task.metric]} | tested

@@ -10,7 +10,8 @@ from typing import Any
 SCHEDULES = ("steps", "cosine")
 LEVELS = ("word", "character")  # what a token of text is
 RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # that a sweep of learning rates tries
-OF_UPDATES = ("learning_rate", "momentum", "schedule")  # of a recipe; not used where children bring an update rule
+# Of a recipe; not used where children bring an update rule.
+OF_UPDATES = ("learning_rate", "momentum", "schedule", "decay", "steady_epochs")
 PRUNERS = ("none", "median", "hyperband", "asha")  # of children that look hopeless
 
 

@@ -120,6 +120,7 @@ class Task(abc.ABC):
         floor: the reward of a failed child, or None where the task has no natural lowest reward.
         metric: what tells a trained child's quality, among its metrics.
         fixed_options: constants of the recipe without which rewards would no longer compare.
+        reading_options: those that say how the data are read, which a child that is trained again keeps.
         reads_words: whether an exported model takes texts instead of numbers.
         population: how many children are trained together, in one call of `evaluate_together`.
         fingerprint: of data that a person's file holds, or None where the task's name says which data they are.
@@ -129,6 +130,7 @@ class Task(abc.ABC):
     floor: float | None = None
     metric: str = "reward"
     fixed_options: tuple[str, ...] = ()
+    reading_options: tuple[str, ...] = ()
     reads_words: bool = False
     objective: Objective | None = None
     population: int = 1

@@ -49,6 +49,11 @@ def recipes_of(space: str, task: str) -> Mapping[str, dict[str, Any]]:
     return recipes.get(kind_of(task), {})
 
 
+def preset_of(space: str, task: str) -> str | None:
+    """The preset of a space that goes with a task, where it is not the space's first."""
+    return "cells" if space == "joint" and TASKS.get(kind_of(task)) == TASKS["ptb"] else None
+
+
 def early_stop_of(space: str, recipe: str | None) -> str:
     """The pruner that goes with a recipe; update rules end early by themselves."""
     return "none" if space == "update-rule" else EARLY_STOP.get(recipe or "", "none")

@@ -17,7 +17,7 @@ from child_trainers.data.text import TextData
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.language_size import num_flops, num_parameters, units_within
 from child_trainers.recipes import LanguageRecipe
-from child_trainers.task import Outcome, Report, fresh_start, read_outcome
+from child_trainers.task import DivergedError, Outcome, Report, fresh_start, read_outcome
 from child_trainers.tasks.built_in import BuiltInTask
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
     recipe_kind = LanguageRecipe
     metric = "val_perplexity"
     maximize = False
-    fixed_options = ("num_validation", "vocabulary_size", "level")
+    reading_options = ("vocabulary_size", "level")
+    fixed_options = ("num_validation", *reading_options)
     reads_words = True
 
     def __init__(self, name: str, recipe: LanguageRecipe, *, compute: Compute = FLOAT32, **others: Any) -> None:
@@ -98,7 +99,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         if not hasattr(spec, "step") or not hasattr(spec, "num_products"):
             raise ValueError(
                 f"The task {self.name} trains recurrent cells, and this space makes {type(spec).__name__}; choose "
-                "--space recurrent-cell, or a task for it."
+                "--space recurrent-cell, --space joint with the preset cells, or a task for it."
             )
         units_within(spec, len(self.data.vocabulary), self.recipe)
 
@@ -109,7 +110,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
         from child_trainers.language_model import LanguageModel
-        from child_trainers.language_training import train_language_model
+        from child_trainers.language_training import steps_per_epoch, train_language_model
 
         began = time.perf_counter()
         fresh_start(seed, keras=False)
@@ -121,10 +122,26 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
             seed=seed,
             precision=self._compute.precision,
         )
+        optimizer = None
+        if hasattr(spec, "optimizer"):
+            steps = steps_per_epoch(self.device_data, self.recipe)
+            optimizer = spec.optimizer(decay_steps=steps * self.recipe.epochs, seed=seed % 2**31)
         build = time.perf_counter() - began
-        outcome = train_language_model(
-            network, self.device_data, self.recipe, seed=seed, report=report, xla=self._compute.xla
-        )
+        try:
+            outcome = train_language_model(
+                network,
+                self.device_data,
+                self.recipe,
+                seed=seed,
+                report=report,
+                xla=self._compute.xla,
+                optimizer=optimizer,
+            )
+        except DivergedError:
+            if optimizer is None or (self._goal is not None and self._goal.metric != self.metric):
+                raise
+            # What a rule does is a result, not a failure: it is worth as little as a guess among all types.
+            outcome = Outcome(0.0, {self.metric: float(len(self.data.vocabulary)), "ended": "diverged"})
         metrics = {**outcome.metrics, "precision": self._compute.precision, "xla": self._compute.xla}
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, metrics=metrics, seconds=seconds), self._goal)
@@ -162,7 +179,8 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         words = tf.gather(tf.constant(self.data.vocabulary), tokens)[tf.newaxis]
         states: list[Any] = [tf.zeros((1, self.units(spec)))] * (2 * self.recipe.layers)
         signature = [tf.TensorSpec((1, None), tf.string), *(tf.TensorSpec(state.shape) for state in states)]
-        read = tf.function(lambda *inputs: model(list(inputs)), signature, autograph=False)  # token by token if not
+        # Token by token if it were not compiled.
+        read = tf.function(lambda *inputs: model(list(inputs)), autograph=False).get_concrete_function(*signature)
         total = 0.0
         for first in range(0, len(tokens) - 1, CHUNK):
             last = min(first + CHUNK, len(tokens) - 1)

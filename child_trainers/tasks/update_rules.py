@@ -61,6 +61,7 @@ class RuleTask(Task, Generic[Network]):
         self.population = recipe.population
         self.metric = self.network.metric
         self.fixed_options = ("rates", "epochs", "sweep_epochs", *self.network.fixed_options)
+        self.reading_options = self.network.reading_options
         self.reads_words = self.network.reads_words
         self._goal = goal
         if goal is not None:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from child_trainers.image_training import VALIDATION_BATCH, cross_entropy
 from child_trainers.image_training import DeviceData as DeviceImages
 from child_trainers.language_model import LanguageModel, State, initial_weights, weight_shapes
-from child_trainers.language_training import DeviceText, step_gradients, text_loss
+from child_trainers.language_training import DeviceText, step_gradients, steps_per_epoch, text_loss
 
 MOMENTUM = 0.9  # of moving averages: an epoch has few steps
 EPSILON = 1e-3
@@ -201,7 +201,7 @@ class TextChild:
         self.state_shapes: Mapping[str, tuple[int, ...]] = {
             f"layer{index}/{name}": shape for index in range(self._layers) for name in "hc"
         }
-        self.steps_per_epoch = (int(data.streams.shape[0]) - 1) // model.recipe.unroll
+        self.steps_per_epoch = steps_per_epoch(data, model.recipe)
 
     def initial(self, seed: int) -> np.ndarray:
         model = self._model

@@ -1,4 +1,4 @@
-"""What the joint space decodes to: a network, and the rule and rate that it is trained with."""
+"""What the joint space decodes to: a network or a recurrent cell, and the rule and rate that it is trained with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.convnet.spec import ConvNet
+from search_spaces.recurrent_cell.spec import RecurrentCell
 from search_spaces.update_rule.spec import UpdateRule
 
 if TYPE_CHECKING:
@@ -13,12 +14,33 @@ if TYPE_CHECKING:
 
     from search_spaces.convnet.cost import Cost
     from search_spaces.convnet.network import ConvNetwork
+    from search_spaces.recurrent_cell.layer import TreeCell
 
 Shape = tuple[int, int, int]
 
 
+class Trained:
+    """How a child wants to be trained."""
+
+    rule: UpdateRule
+    learning_rate: float
+
+    def optimizer(self, **options: Any) -> keras.optimizers.Optimizer:
+        """The rule as a Keras optimizer at its rate; see `UpdateRule.optimizer`."""
+        return self.rule.optimizer(**({"learning_rate": self.learning_rate} | options))
+
+    def _with_values(self, values: dict[str, Any]) -> dict[str, Any]:
+        return values | {"rule": self.rule.canonical(), "learning_rate": self.learning_rate}
+
+    def _definitions(self) -> tuple[str, str]:
+        """The imports that the rule's class `FoundRule` needs, and its text."""
+        from search_spaces.update_rule.source import definitions
+
+        return definitions(self.rule.expression(), learning_rate=self.learning_rate)
+
+
 @dataclasses.dataclass(frozen=True)
-class TrainedNet:
+class TrainedNet(Trained):
     """A convolutional network that says how it wants to be trained."""
 
     net: ConvNet
@@ -33,7 +55,7 @@ class TrainedNet:
 
     def canonical(self) -> dict[str, Any]:
         """One value for all children that are trained alike."""
-        return {"net": self.net.canonical(), "rule": self.rule.canonical(), "learning_rate": self.learning_rate}
+        return self._with_values({"net": self.net.canonical()})
 
     def build(self, input_shape: Shape, num_classes: int) -> keras.Model:
         """The network; see `ConvNet.build`."""
@@ -43,20 +65,57 @@ class TrainedNet:
         """The network as training runs it; see `ConvNet.network`."""
         return self.net.network(input_shape, num_classes, **options)
 
-    def optimizer(self, **options: Any) -> keras.optimizers.Optimizer:
-        """The rule as a Keras optimizer at its rate; see `UpdateRule.optimizer`."""
-        return self.rule.optimizer(**({"learning_rate": self.learning_rate} | options))
-
     def count(self, input_shape: Shape, num_classes: int) -> Cost:
         """Parameters and FLOPs of the network; see `ConvNet.count`."""
         return self.net.count(input_shape, num_classes)
 
     def source(self, input_shape: Shape, num_classes: int, preprocessing: str = "") -> str:
         """A Python file with a function `build()` for the network and the optimizer's class `FoundRule`."""
-        from search_spaces.update_rule.source import definitions
-
-        imports, definition = definitions(self.rule.expression(), learning_rate=self.learning_rate)
+        imports, definition = self._definitions()
         network = self.net.source(input_shape, num_classes, preprocessing)
         head, lines, rest = network.partition("import keras\nfrom keras import layers\n")
         assert lines
         return f"{head}{imports}\nfrom keras import layers\n\n\n{definition.rstrip()}\n{rest}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedCell(Trained):
+    """A recurrent cell that says how the language model around it wants to be trained."""
+
+    tree: RecurrentCell
+    rule: UpdateRule
+    learning_rate: float
+
+    biased = RecurrentCell.biased
+
+    @staticmethod
+    def decisions(spec: dict[str, Any]) -> dict[str, Any]:
+        """The values of the space's decisions that make the child of this JSON value, as far as it is one."""
+        values = RecurrentCell.decisions(spec["tree"]) | UpdateRule.decisions(spec["rule"])
+        return values | {"learning_rate": spec["learning_rate"]}
+
+    @property
+    def num_products(self) -> int:
+        """Of the input, and of the state, in one step."""
+        return self.tree.num_products
+
+    def canonical(self) -> dict[str, Any]:
+        """One value for all children that are trained alike."""
+        return self._with_values({"tree": self.tree.canonical()})
+
+    def dot(self) -> str:
+        """The cell as a graph for Graphviz."""
+        return self.tree.dot()
+
+    def cell(self, units: int, **options: Any) -> TreeCell:
+        """The cell as a Keras layer; see `RecurrentCell.cell`."""
+        return self.tree.cell(units, **options)
+
+    def step(self, x_products: Any, h_products: Any, memory: Any) -> tuple[Any, Any]:
+        """The next h and c; see `RecurrentCell.step`."""
+        return self.tree.step(x_products, h_products, memory)
+
+    def source(self) -> str:
+        """The classes `FoundRule` and `TreeCell` as text, which use the names `math`, `keras` and `ops`."""
+        _, definition = self._definitions()
+        return f"{definition.rstrip()}\n\n\n{self.tree.source()}"

@@ -141,6 +141,15 @@ def test_training_again(automl, best, cells):
     assert "as in training again with seed" in ran.out
 
 
+def test_training_again_reads_the_text_as_the_search_did(automl, folder):
+    write_text(folder / "cats.txt")
+    flags = (*CELLS, "--task", "text:cats.txt", "--set", "task.vocabulary_size=4", "--children", "1", "--workers", "0")
+    assert automl("search", "few", *flags).code == 0
+    ran = automl("train", "few", "--set", "epochs=1", "--set", "units=8", "--seeds", "1")  # all types, by its recipe
+    assert ran.code == 0, ran.err
+    assert "test_perplexity over 1 seeds: " in ran.out
+
+
 def test_going_on_with_the_same_text(automl, cells):
     ran = automl("resume", "cells", "--children", "6", "--workers", "0")
     assert ran.code == 0, ran.err
@@ -174,8 +183,8 @@ def test_going_on_with_another_text_or_vocabulary(automl, cells):
         ),
         (
             ("--task", "pydoc"),
-            "The task pydoc trains recurrent cells, and this space makes ConvNet; choose --space recurrent-cell, or a "
-            "task for it.",
+            "The task pydoc trains recurrent cells, and this space makes ConvNet; choose --space recurrent-cell, "
+            "--space joint with the preset cells, or a task for it.",
         ),
         (
             ("--space", "recurrent-cell", "--set", "space.base=3"),

@@ -121,6 +121,20 @@ def test_a_network_and_its_rule_are_searched_together(automl):
     assert exported.code == 0 and "as in the search" in exported.out
 
 
+def test_a_cell_and_its_rule_are_searched_together(automl):
+    options = ("num_train=1000", "num_validation=100", "vocabulary_size=50", "epochs=1", "parameters=null", "units=4")
+    small = [part for option in options for part in ("--set", f"task.{option}")]
+    flags = ("--space", "joint", "--task", "pydoc", *small, "--set", "space.base=2", "--fix", "learning_rate=1.0")
+    ran = automl("search", "both", *flags, "--children", "2", "--workers", "0")
+    assert ran.code == 0, ran.err
+    assert "decay" not in ran.out and "units 4" in ran.out  # what the rule decides is not told
+    (best, _) = json.loads(automl("top", "both", "--json").out)
+    assert best["spec"].keys() == {"tree", "rule", "learning_rate"}
+    assert " by " in automl("top", "both", "-n", "1").out and "next h" in automl("show", "both").out
+    exported = automl("export", "both", "--format", "keras", "--to", "both.keras")
+    assert exported.code == 0 and "as in the search" in exported.out
+
+
 def test_a_network_whose_rule_diverges_is_a_result(automl):
     fixed = ("--fix", "learning_rate=1.0", "--fix", "group0/operand1=2", "--fix", "group0/binary=keep x")
     flags = ("--space", "joint", "--set", "space.depths=[1]", "--set", "space.groups=[1]", *fixed)

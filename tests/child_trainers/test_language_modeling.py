@@ -20,10 +20,12 @@ from child_trainers.task import Goal, Objective
 from child_trainers.tasks.language_modeling import LanguageModeling
 from search_spaces.convnet.layers import ConvLayer
 from search_spaces.convnet.spec import ConvNet
+from search_spaces.joint.spec import TrainedCell
 from search_spaces.recurrent_cell.lstm import LSTM
 from search_spaces.recurrent_cell.named import NASCELL
 from search_spaces.recurrent_cell.spec import RecurrentCell
 from search_spaces.recurrent_cell.tree import CellNode
+from search_spaces.update_rule.spec import UpdateRule
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -177,6 +179,23 @@ def test_the_model_of_the_source_is_the_child(child, tmp_path):
     zeros = [tf.zeros((1, 12))] * (2 * task.recipe.layers)
     expected = task.model(spec, weights)([tf.constant(words), *zeros])[0]
     np.testing.assert_allclose(model(numbers), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cell_that_brings_its_rule_is_trained_by_it(task):
+    by_rule = TrainedCell(SMALL_CELL, UpdateRule.parse("g"), 1.0)
+    plain = made(task.name, vocabulary_size=None, steady_epochs=2)  # whose rate stays 1
+    perplexities = [
+        used.evaluate(spec, seed=1, report=Report()).metrics["val_perplexity"]
+        for used, spec in ((task, by_rule), (plain, SMALL_CELL))
+    ]
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=1e-4)
+
+
+def test_a_rule_that_diverges_is_a_result(task):
+    outcome = task.evaluate(TrainedCell(SMALL_CELL, UpdateRule.parse("exp(exp(2))"), 1e38), seed=1, report=Report())
+    assert outcome.reward == 0.0 and outcome.weights is None
+    assert outcome.metrics["ended"] == "diverged"
+    assert outcome.metrics["val_perplexity"] == len(task.data.vocabulary)  # that of a guess
 
 
 def test_an_lstm_is_a_child_too(task):
