@@ -120,7 +120,7 @@ class Comparison:
     def _trial(self, optimizer: str, rate: float, seed: int, epochs: int | None) -> Trial:
         recipe = self._recipe if epochs is None else self._recipe | {"epochs": epochs}
         network = self.network or ("small" if self._of_images else LSTM_NETWORK)
-        return Trial(self.task, recipe, network, optimizer, rate, seed, self.data_dir, self.unseen, self._files)
+        return Trial(self.task, recipe, network, optimizer, rate, seed, self.data_dir, self.unseen, self._fingerprints)
 
     @functools.cached_property
     def _recipe(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Comparison:
         return make_task(self.task, self._recipe, data_dir=self.data_dir, unseen=self.unseen)
 
     @functools.cached_property
-    def _files(self) -> tuple[str, ...]:
+    def _fingerprints(self) -> tuple[str, ...]:
         hashes = []
         if self.network is not None and UserFile.is_reference(self.network):
             hashes.append(UserFile.read(self.network).sha256)

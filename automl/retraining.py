@@ -64,16 +64,15 @@ def retrain(
     Raises:
         ValueError: the recipe, an option or the task is not one that can be trained so.
     """
-    chosen = {
-        "recipe": recipe or full_recipe(search.space, search.task),
-        "options": _reading(search) | task_options(options),
-    }
+    changes = task_options(options)
+    asked = {"recipe": recipe or full_recipe(search.space, search.task), "options": changes}
+    chosen = asked | {"options": _reading(search) | changes}
     experiment = load_experiment(search, **chosen)
     task = experiment.task
     spec = experiment.space.decode(child.tokens).spec
     settings = completed(search.settings)
     files = [(settings[group]["file"] or {}).get("sha256") for group in ("space", "task")]
-    described = [chosen, task.describe(), settings["compute"], files, settings["task"].get("fingerprint")]
+    described = [asked, task.describe(), settings["compute"], files, settings["task"].get("fingerprint")]
     recipe_hash = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:16]
     done = {training.seed: training for training in store.trainings(child.id) if training.recipe_hash == recipe_hash}
     for seed in seeds:

@@ -14,7 +14,7 @@ from typing import Any
 from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
 from child_trainers.experiment import SESSION, known
 from child_trainers.recipes import PRUNERS
-from child_trainers.tasks import DEFAULTS, OF_FILES, TASKS, early_stop_of, kind_of, preset_of, recipes_of
+from child_trainers.tasks import OF_FILES, TASKS, default_task, early_stop_of, kind_of, preset_of, recipes_of
 from child_trainers.user_files import UserFile
 from controllers import CONTROLLERS
 from search_spaces import SPACES
@@ -159,8 +159,8 @@ class Asked:
 
     @property
     def chosen_task(self) -> str:
-        """The task asked for, or the space's own; the digits for a space of a person's."""
-        return self.task if self.task is not None else DEFAULTS.get(self.space, "digits")
+        """The task asked for, or the one that goes with the space."""
+        return self.task if self.task is not None else default_task(self.space, self.preset)
 
     @property
     def budget(self) -> int | None:

@@ -13,7 +13,7 @@ from db.store import Store
 from search_spaces.recurrent_cell.spec import RecurrentCell
 from search_spaces.update_rule.spec import UpdateRule
 
-TRAINED = ("rule", "learning_rate")  # the parts of a joint child beside its network
+RULE_AND_RATE = ("rule", "learning_rate")  # of a joint child, beside its network
 REASONS = {  # why a rule was not trained to its end
     "screened": "ended by the screen",
     "diverged": "diverged",
@@ -229,7 +229,7 @@ def spec_line(spec: object) -> str:
         return " ".join(_layer(layer) for layer in spec["layers"])
     if isinstance(spec, dict) and spec.keys() == {"groups"}:
         return str(UpdateRule(**spec))
-    if isinstance(spec, dict) and spec.keys() in ({"net", *TRAINED}, {"tree", *TRAINED}):
+    if isinstance(spec, dict) and spec.keys() in ({"net", *RULE_AND_RATE}, {"tree", *RULE_AND_RATE}):
         network = spec_line(spec["net"] if "net" in spec else spec["tree"])
         return f"{network} by {spec_line(spec['rule'])} at {spec['learning_rate']:g}"
     cell = _cell(spec)
@@ -243,7 +243,7 @@ def spec_drawing(spec: object) -> list[str]:
 
 
 def _cell(spec: object) -> RecurrentCell | None:
-    if isinstance(spec, dict) and spec.keys() == {"tree", *TRAINED}:
+    if isinstance(spec, dict) and spec.keys() == {"tree", *RULE_AND_RATE}:
         spec = spec["tree"]
     is_cell = isinstance(spec, dict) and spec.keys() == {field.name for field in dataclasses.fields(RecurrentCell)}
     return RecurrentCell(**spec) if is_cell else None  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def build(
 
 def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str:
     """The text of a Python file with the cell as a Keras layer and `build()`, the language model around it, from
-    numbers of words to logits; it needs only Keras."""
+    numbers of words to logits, and the optimizer `FoundRule` where the cell brings one; it needs only Keras."""
     types = len(text.vocabulary)
     if recipe.shared_embeddings:
         softmax, embedding = [BIAS], "ReversibleEmbedding"
@@ -67,6 +67,7 @@ def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str
         name=text.name,
         types=types,
         parameters=num_parameters(cell, types, units, recipe),
+        trained=TRAINED.format(rate=cell.learning_rate, recipe=recipe) if hasattr(cell, "optimizer") else "",
         imports="import math\n\n" if "math." in body else "",
     )
     return f"{head}\n\n{body}"
@@ -82,11 +83,17 @@ HEAD = '''\
 """A recurrent cell that automl found, as a Keras layer, and the language model that it was found in.
 
 It was trained on {name}, with a vocabulary of {types:,} types and {parameters:,} parameters.
-"""
+{trained}"""
 
 {imports}import keras
 from keras import layers, ops
 '''
+
+TRAINED = """\
+
+What trained it was FoundRule, at a rate of {rate:g}, by gradients of the loss summed over {recipe.unroll} tokens,
+clipped to a norm of {recipe.clip_norm:g}.
+"""
 
 BUILD = '''\
 def build(num_types={types}, units={units}, num_layers={layers}):

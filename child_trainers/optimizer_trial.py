@@ -40,7 +40,7 @@ class Trial:
         optimizer: see `make_optimizer`.
         rate: the learning rate at the first step; it then goes down as the recipe says.
         unseen: train on the last training images, which a search on the first ones has not seen.
-        files: hashes of what it reads that the names above do not tell: what was found with others is not found again.
+        fingerprints: of what it reads that the names above do not tell: what was found with others is not found again.
     """
 
     task: str
@@ -51,7 +51,7 @@ class Trial:
     seed: int
     data_dir: str | None = None
     unseen: bool = False
-    files: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
 
 
 def run(trial: Trial) -> dict[str, Any]:

@@ -63,11 +63,12 @@ def print_logs(name: str, number: int, store_option: str | None) -> None:
 
 
 def _printed(attempt: Attempt, folder: Path) -> str:
+    if attempt.log is not None:
+        return attempt.log.rstrip() or "(it printed nothing)"
     if attempt.device == INLINE_DEVICE:
         return "(it printed to the terminal)"
-    if attempt.log is None:  # it has not delivered, or never came to
-        return f"(what it printed stands in the log of its worker, in {folder})"
-    return attempt.log.rstrip() or "(it printed nothing)"
+    # It has not delivered, or never came to.
+    return f"(what it printed stands in the log of its worker, in {folder} of the machine that it ran on)"
 
 
 def stop(name: str, store_option: str | None) -> None:

@@ -25,11 +25,14 @@ RULE_TASKS = {  # what the same names mean where update rules are sampled
 
 OF_FILES = ("npz", "text")  # written with the file's path, as in `npz:PATH`
 
-DEFAULTS = {
+DEFAULTS = {  # of each space, or of one of its presets: one that needs no download
     "convnet": "digits",
     "recurrent-cell": "pydoc",
     "update-rule": "digits",
-}  # of each space: one that needs no download
+    "joint:cells": "pydoc",
+}
+
+PRESETS_FOR = {"joint": dict.fromkeys(("ptb", "pydoc", "text"), "cells")}  # tasks that the space's first does not suit
 
 
 def kind_of(name: str) -> str:
@@ -51,7 +54,12 @@ def recipes_of(space: str, task: str) -> Mapping[str, dict[str, Any]]:
 
 def preset_of(space: str, task: str) -> str | None:
     """The preset of a space that goes with a task, where it is not the space's first."""
-    return "cells" if space == "joint" and TASKS.get(kind_of(task)) == TASKS["ptb"] else None
+    return PRESETS_FOR.get(space, {}).get(kind_of(task))
+
+
+def default_task(space: str, preset: str | None) -> str:
+    """The task that goes with a space and a preset; the digits for a space of a person's."""
+    return DEFAULTS.get(f"{space}:{preset}", DEFAULTS.get(space, "digits"))
 
 
 def early_stop_of(space: str, recipe: str | None) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import LanguageRecipe, Recipe
-from child_trainers.task import Goal, Objective, Task
+from child_trainers.task import DivergedError, Goal, Objective, Outcome, Task
+
+if TYPE_CHECKING:
+    import keras
 
 AnyRecipe = TypeVar("AnyRecipe", Recipe, LanguageRecipe)
 
@@ -68,6 +72,27 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
 
     def prepare(self) -> None:
         _ = self.data
+
+    def _optimizer_of(self, spec: Any, steps_per_epoch: int, seed: int) -> keras.optimizers.Optimizer | None:
+        """The optimizer that a child brings itself, if it does."""
+        if not hasattr(spec, "optimizer"):
+            return None
+        decay_steps = steps_per_epoch * self.recipe.epochs
+        optimizer: keras.optimizers.Optimizer = spec.optimizer(decay_steps=decay_steps, seed=seed % 2**31)
+        return optimizer
+
+    def _result(self, train: Callable[[], Outcome], *, by_own_rule: bool, worst: float) -> Outcome:
+        """What a training came to. That a child's own rule diverges is a result, not a failure: the reward 0.
+
+        Args:
+            worst: what then stands for the metric.
+        """
+        try:
+            return train()
+        except DivergedError:
+            if not by_own_rule or (self._goal is not None and self._goal.metric != self.metric):
+                raise
+            return Outcome(0.0, {self.metric: worst, "ended": "diverged"})
 
     def warm_up(self) -> None:
         _ = self.device_data

@@ -14,7 +14,7 @@ import numpy as np
 
 from child_trainers.data.dataset import DataError, ImageData
 from child_trainers.recipes import Recipe
-from child_trainers.task import DivergedError, Outcome, Report, read_outcome
+from child_trainers.task import Outcome, Report, read_outcome
 from child_trainers.tasks.built_in import BuiltInTask
 from child_trainers.whitening import WHITENING_SOURCE, whitening
 
@@ -109,20 +109,16 @@ class ImageClassification(BuiltInTask[Recipe]):
         # Keras is cleared before it builds a model, which cannot be done within a scope.
         with scope_of(self._compute) if hasattr(spec, "network") else contextlib.nullcontext():
             network, compute = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
-        optimizer = None
-        if hasattr(spec, "optimizer"):
-            steps = len(self.data.x_train) // min(self.recipe.batch_size, len(self.data.x_train))
-            optimizer = spec.optimizer(decay_steps=steps * self.recipe.epochs, seed=seed % 2**31)
+        steps = len(self.data.x_train) // min(self.recipe.batch_size, len(self.data.x_train))
+        optimizer = self._optimizer_of(spec, steps, seed)
         build = time.perf_counter() - began
-        try:
-            outcome = train(
+        outcome = self._result(
+            lambda: train(
                 network, self.device_data, self.recipe, seed=seed, report=report, compute=compute, optimizer=optimizer
-            )
-        except DivergedError:
-            if optimizer is None or (self._goal is not None and self._goal.metric != self.metric):
-                raise
-            # What a rule does is a result, not a failure.
-            outcome = Outcome(0.0, {self.metric: 0.0, "ended": "diverged"})
+            ),
+            by_own_rule=optimizer is not None,
+            worst=0.0,
+        )
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, seconds=seconds), self._goal)
 

@@ -17,7 +17,7 @@ from child_trainers.data.text import TextData
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.language_size import num_flops, num_parameters, units_within
 from child_trainers.recipes import LanguageRecipe
-from child_trainers.task import DivergedError, Outcome, Report, fresh_start, read_outcome
+from child_trainers.task import Outcome, Report, fresh_start, read_outcome
 from child_trainers.tasks.built_in import BuiltInTask
 
 if TYPE_CHECKING:
@@ -122,27 +122,17 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
             seed=seed,
             precision=self._compute.precision,
         )
-        optimizer = None
-        if hasattr(spec, "optimizer"):
-            steps = steps_per_epoch(self.device_data, self.recipe)
-            optimizer = spec.optimizer(decay_steps=steps * self.recipe.epochs, seed=seed % 2**31)
+        optimizer = self._optimizer_of(spec, steps_per_epoch(self.device_data, self.recipe), seed)
+        xla = self._compute.xla
         build = time.perf_counter() - began
-        try:
-            outcome = train_language_model(
-                network,
-                self.device_data,
-                self.recipe,
-                seed=seed,
-                report=report,
-                xla=self._compute.xla,
-                optimizer=optimizer,
-            )
-        except DivergedError:
-            if optimizer is None or (self._goal is not None and self._goal.metric != self.metric):
-                raise
-            # What a rule does is a result, not a failure: it is worth as little as a guess among all types.
-            outcome = Outcome(0.0, {self.metric: float(len(self.data.vocabulary)), "ended": "diverged"})
-        metrics = {**outcome.metrics, "precision": self._compute.precision, "xla": self._compute.xla}
+        outcome = self._result(
+            lambda: train_language_model(
+                network, self.device_data, self.recipe, seed=seed, report=report, xla=xla, optimizer=optimizer
+            ),
+            by_own_rule=optimizer is not None,
+            worst=float(len(self.data.vocabulary)),  # the perplexity of a guess
+        )
+        metrics = {**outcome.metrics, "precision": self._compute.precision, "xla": xla}
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, metrics=metrics, seconds=seconds), self._goal)
 

@@ -42,7 +42,10 @@ def joint(
     function, trained = NETWORKS[network]
     taken = inspect.signature(function).parameters
     if strange := [name for name in options if name not in taken]:
-        raise ValueError(f"space.{strange[0]} is no option of {network}, whose are {', '.join(taken)}.")
+        raise ValueError(
+            f"space.{strange[0]} is no option of {network}, whose are {', '.join(taken)}; leave it out, and choose a "
+            f"preset for {network}."
+        )
     made = yield from function(**options)
     rule = yield from update_rule(**of_rule)
     rate = yield Choice("learning_rate", tuple(float(rate) for rate in rates), kind="learning_rate")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 
 
-class Trained:
+class WithRule:
     """How a child wants to be trained."""
 
     rule: UpdateRule
@@ -40,7 +40,7 @@ class Trained:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedNet(Trained):
+class TrainedNet(WithRule):
     """A convolutional network that says how it wants to be trained."""
 
     net: ConvNet
@@ -79,7 +79,7 @@ class TrainedNet(Trained):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedCell(Trained):
+class TrainedCell(WithRule):
     """A recurrent cell that says how the language model around it wants to be trained."""
 
     tree: RecurrentCell

@@ -43,7 +43,7 @@ if __name__ == "__main__":
 DEFINITION = '''\
 {helpers}@keras.saving.register_keras_serializable("found")
 class FoundRule(keras.optimizers.Optimizer):
-    """The rule above, for `model.compile(FoundRule(learning_rate))`.{arguments}"""
+    """The rule that was found, for `model.compile(FoundRule(learning_rate))`.{arguments}"""
 
     def __init__(self, learning_rate={rate}{parameters}, name="found_rule", **options):
         super().__init__(learning_rate=learning_rate, name=name, **options){attributes}

@@ -1,8 +1,11 @@
 """Comparing optimizers, from the command line."""
 
+import dataclasses
 import json
 
 import pytest
+
+from automl.comparison import Comparison
 
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -55,7 +58,16 @@ def test_a_network_whose_file_has_changed_is_trained_anew(automl, folder):
         ran = automl("compare-optimizers", "sgd", *QUICK, "--network", "mine.py:small")
         assert ran.code == 0, ran.err
     trials = json.loads((folder / "comparison.json").read_text())["trials"]
-    assert len({tuple(json.loads(trial)["files"]) for trial in trials}) == 2 and len(trials) == 2 * (2 + 2)
+    assert len({tuple(json.loads(trial)["fingerprints"]) for trial in trials}) == 2 and len(trials) == 2 * (2 + 2)
+
+
+def test_a_comparison_knows_its_data(folder):
+    (folder / "cats.txt").write_text("the cat sat\n" * 200)
+    comparison = Comparison(("sgd",), task="text:cats.txt", options={"num_train": None, "num_validation": None})
+    (of_text,) = comparison.sweep()[0].fingerprints
+    (folder / "cats.txt").write_text("a cat sat\n" * 200)
+    (of_other,) = dataclasses.replace(comparison).sweep()[0].fingerprints
+    assert of_text != of_other and not Comparison(("sgd",)).sweep()[0].fingerprints
 
 
 def test_a_rule_that_diverges_at_every_rate_says_so(automl):

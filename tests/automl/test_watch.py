@@ -88,6 +88,14 @@ def test_logs_of_a_child_that_was_not_tried(logs):
     assert (ran.code, ran.out) == (0, f"Child {number} of mine was not tried yet.\n")
 
 
+def test_logs_of_a_child_that_failed_inline_hold_its_traceback(automl, folder):
+    (folder / "mine.py").write_text(TALKING)
+    assert automl("search", "mine", *OURS, "--children", "3", *INLINE, "--keep-going").code == 0
+    _, children = read(folder)
+    number = next(child.number for child in children if child.state == "failed")
+    assert "RuntimeError: it is odd" in automl("logs", "mine", number).out
+
+
 def test_logs_of_an_interrupted_attempt_name_where_they_are(automl, searched):
     with contextlib.closing(Store(str(searched / "automl.db"))) as store:
         lease = store.take_lease("mine", Owner.this_process())
@@ -97,7 +105,10 @@ def test_logs_of_an_interrupted_attempt_name_where_they_are(automl, searched):
         store.release(lease, SearchState.PAUSED, "stopped by SIGINT")
     heading, text = automl("logs", "mine", claim.number).out.splitlines()
     assert heading.endswith(" on cpu, interrupted")
-    assert text == f"(what it printed stands in the log of its worker, in {searched}/automl.db.logs/mine)"
+    assert text == (
+        f"(what it printed stands in the log of its worker, in {searched}/automl.db.logs/mine of the machine "
+        "that it ran on)"
+    )
 
 
 def test_logs_of_no_child(automl, talking):

@@ -191,6 +191,18 @@ def test_a_cell_that_brings_its_rule_is_trained_by_it(task):
     assert perplexities[0] == pytest.approx(perplexities[1], rel=1e-4)
 
 
+def test_the_source_of_a_cell_that_brings_its_rule(task, tmp_path):
+    path = tmp_path / "cell.py"
+    path.write_text(task.source(TrainedCell(SMALL_CELL, UpdateRule.parse("drop(g, 0.5) + m"), 0.5)))
+    cell_class = keras.saving.get_registered_object("automl>TreeCell")
+    found = runpy.run_path(str(path))
+    keras.saving.get_custom_objects()["automl>TreeCell"] = cell_class  # what the file has registered in its place
+    model = found["build"]()
+    model.compile(found["FoundRule"](), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(np.ones((2, 3), np.int32), np.ones((2, 3), np.int32), verbose=0)
+    assert "FoundRule, at a rate of 0.5," in found["__doc__"]
+
+
 def test_a_rule_that_diverges_is_a_result(task):
     outcome = task.evaluate(TrainedCell(SMALL_CELL, UpdateRule.parse("exp(exp(2))"), 1e38), seed=1, report=Report())
     assert outcome.reward == 0.0 and outcome.weights is None
@@ -229,8 +241,8 @@ def test_what_it_cannot_train_is_refused(task):
     with pytest.raises(ValueError) as caught:
         task.check(ConvNet((ConvLayer(3, 3, 8, ()),)))
     assert str(caught.value) == (
-        f"The task {task.name} trains recurrent cells, and this space makes ConvNet; choose --space recurrent-cell, or "
-        "a task for it."
+        f"The task {task.name} trains recurrent cells, and this space makes ConvNet; choose --space recurrent-cell, "
+        "--space joint with the preset cells, or a task for it."
     )
     task.check(NASCELL)
 
