@@ -1,10 +1,10 @@
-"""The best cell of a search, NASCell and the LSTM trained again, alike: perplexities on the Penn Treebank.
+"""The best cells of a search, NASCell and the LSTM trained again, alike: perplexities on the Penn Treebank.
 
 Equal parameters, the recipe `quick` on the whole text, as many epochs and seeds each. The test text is read by nothing
 else.
 
     automl search cells --space recurrent-cell --task ptb --time 60m
-    AUTOML_DATA=… python benchmarks/cells_trained_again.py cells --folder FOLDER [--epochs 3] [--seeds 2] [--workers 2]
+    AUTOML_DATA=… python benchmarks/cells_trained_again.py cells --folder FOLDER [--best 2] [--epochs 3] [--seeds 2]
 
 What is in the folder already is not done again; what was interrupted goes on from its last epoch.
 """
@@ -24,10 +24,9 @@ from printed import PrintedRecord
 import automl
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.devices import Compute, default_precision, environment
+from child_trainers.task import DivergedError
 from search_spaces.recurrent_cell.lstm import LSTM
 from search_spaces.recurrent_cell.named import NASCELL
-
-CELLS = ("best", "nascell", "lstm")
 
 
 def main() -> None:
@@ -38,14 +37,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--cells", nargs="*", choices=CELLS, default=CELLS)
+    parser.add_argument("--best", type=int, default=2, help="how many of the search's cells")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment(threads=1, gpu=None))  # of the processes that are started below
-    cells: dict[str, Any] = {"nascell": NASCELL, "lstm": LSTM()}
-    if "best" in arguments.cells:
-        cells["best"] = best_cell(arguments.search, arguments.store)
-    asked = [(name, seed) for seed in range(arguments.seeds) for name in arguments.cells]
+    cells: dict[str, Any] = best_cells(arguments.search, arguments.store, arguments.best)
+    cells |= {"nascell": NASCELL, "lstm": LSTM()}
+    asked = [(name, seed) for seed in range(arguments.seeds) for name in cells]
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(arguments.workers, mp_context=spawn) as pool:
         running = [
@@ -54,19 +52,27 @@ def main() -> None:
         found = [future.result() for future in running]
     print(f"\n| cell | units | parameters | val_perplexity, {arguments.seeds} seeds | test_perplexity |")
     print("|---|---|---|---|---|")
-    for name in arguments.cells:
+    for name in cells:
         runs = [run for (other, _), run in zip(asked, found, strict=True) if other == name]
-        columns = [", ".join(f"{run[key]:.2f}" for run in runs) for key in ("val_perplexity", "test_perplexity")]
+        columns = [", ".join(told(run, key) for run in runs) for key in ("val_perplexity", "test_perplexity")]
         print(f"| {name} | {runs[0]['units']} | {runs[0]['parameters']:,} | {' | '.join(columns)} |")
 
 
-def best_cell(search: str, store: str | None) -> Any:
+def best_cells(search: str, store: str | None, count: int) -> dict[str, Any]:
     from automl.stored import load_space
 
     found = automl.open_store(store)
-    (best,) = found.top(found.search(search).id, 1)
-    print(f"best: child {best.number}, {best.metrics}")
-    return load_space(found.search(search)).decode(best.tokens).spec
+    space = load_space(found.search(search))
+    cells = {}
+    for child in found.top(found.search(search).id, count):
+        name = f"child-{child.number}"
+        print(f"{name}: {child.metrics}")
+        cells[name] = space.decode(child.tokens).spec
+    return cells
+
+
+def told(run: dict[str, Any], key: str) -> str:
+    return f"{run[key]:.2f}" if key in run else "diverged"
 
 
 def trained(name: str, cell: Any, seed: int, epochs: int, folder: Path) -> dict[str, Any]:
@@ -83,11 +89,14 @@ def trained(name: str, cell: Any, seed: int, epochs: int, folder: Path) -> dict[
     if path.exists() and (before := json.loads(path.read_text()))["identity"] == identity:
         return dict(before)
     checkpoint = Checkpoint(path.with_suffix(".checkpoint"), identity)
-    outcome = task.evaluate(cell, seed=seed, report=PrintedRecord(f"{name} {seed}", checkpoint))
-    tested = task.test(task.model(cell, dict(outcome.weights or {})), cell)
     counted = task.count(cell)
     assert counted is not None
-    found = {"identity": identity, "parameters": counted[0], **outcome.metrics, **tested}
+    found: dict[str, Any] = {"identity": identity, "parameters": counted[0], "units": task.units(cell)}
+    try:
+        outcome = task.evaluate(cell, seed=seed, report=PrintedRecord(f"{name} {seed}", checkpoint))
+        found |= {**outcome.metrics, **task.test(task.model(cell, dict(outcome.weights or {})), cell)}
+    except DivergedError as error:
+        print(f"{name} {seed}: {error}", flush=True)
     beside = path.with_suffix(".new")
     beside.write_text(json.dumps(found))
     beside.replace(path)
