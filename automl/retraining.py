@@ -13,7 +13,7 @@ import numpy as np
 from automl.settings import completed, task_options
 from automl.stored import load_experiment
 from child_trainers.checkpoints import Checkpoint
-from child_trainers.task import Record
+from child_trainers.task import DivergedError, Record
 from child_trainers.tasks import recipes_of
 from db import blobs
 from db.records import Child, Search, Training
@@ -51,6 +51,7 @@ def retrain(
     seeds: Sequence[int],
     folder: Path,
     progress: Progress,
+    diverged: Callable[[int, str], None],
 ) -> list[Training]:
     """Trains a child once for every seed; those that are in the store already are not trained again.
 
@@ -60,9 +61,10 @@ def retrain(
         recipe: by name; None is the longest one.
         options: single constants of it, `epochs=30`.
         folder: for checkpoints.
+        diverged: told of each seed whose training diverges, and how; there is nothing to be stored of it.
 
     Raises:
-        ValueError: the recipe, an option or the task is not one that can be trained so.
+        ValueError: the recipe, an option or the task is not one that can be trained so, or every seed diverges.
     """
     changes = task_options(options)
     asked = {"recipe": recipe or full_recipe(search.space, search.task), "options": changes}
@@ -81,7 +83,12 @@ def retrain(
         name = f"child-{child.number}-train-{recipe_hash}-{seed}.checkpoint"
         checkpoint = Checkpoint.of(folder / name, child.tokens, seed, described)
         began = time.perf_counter()
-        outcome = task.evaluate(spec, seed=seed, report=TrainReport(seed, progress, checkpoint))
+        try:
+            outcome = task.evaluate(spec, seed=seed, report=TrainReport(seed, progress, checkpoint))
+        except DivergedError as error:
+            checkpoint.remove()
+            diverged(seed, str(error))
+            continue
         metrics = dict(outcome.metrics)
         weights: Mapping[str, np.ndarray] = outcome.weights or {}
         if weights and hasattr(task, "test"):
@@ -99,7 +106,13 @@ def retrain(
         store.keep_training(training, blobs.pack(weights))
         checkpoint.remove()
         done[seed] = training
-    return [done[seed] for seed in seeds]
+    trained = [done[seed] for seed in seeds if seed in done]
+    if not trained:
+        raise ValueError(
+            f"Child {child.number} of {search.name!r} diverges with this recipe; try it with a lower learning rate, as "
+            "in --set learning_rate=0.01."
+        )
+    return trained
 
 
 def _reading(search: Search) -> dict[str, Any]:

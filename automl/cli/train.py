@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,6 +49,9 @@ def train(
             if not as_json:
                 print(f"seed {seed}, epoch {epoch}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
 
+        def diverged(seed: int, how: str) -> None:
+            print(f"seed {seed} diverged: {how}", file=sys.stderr)
+
         if not as_json:
             with_recipe = recipe or full_recipe(search.space, search.task)
             print(f"Training child {chosen.number} of {name}{f' with the recipe {with_recipe}' if with_recipe else ''}")
@@ -65,6 +69,7 @@ def train(
             seeds=range(seeds),
             folder=checkpoint_dir(store, name),
             progress=progress,
+            diverged=diverged,
         )
     if as_json:
         print(json.dumps([_shown(training.__dict__) for training in trainings], indent=2))

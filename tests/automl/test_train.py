@@ -13,6 +13,8 @@ from command_line import OURS, alone, clean_environment, run_automl
 
 from automl.retraining import full_recipe, spread
 from child_trainers.data.digits import load_digits_data
+from child_trainers.task import DivergedError
+from child_trainers.tasks.image_classification import ImageClassification
 from db.store import Store
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
@@ -102,6 +104,32 @@ def test_whose_weights_are_exported(automl, store, folder):
     )
     assert export("--from", "trian").error == "There is no source of weights called 'trian'; there is train, search."
     assert (folder / "a.keras").read_bytes() == before
+
+
+def test_a_seed_that_diverges_is_told_and_the_others_go_on(automl, store, monkeypatch):
+    evaluate = ImageClassification.evaluate
+
+    def without_the_first(self, spec, *, seed, report):
+        if seed == 2:
+            raise DivergedError("The loss is nan.")
+        return evaluate(self, spec, seed=seed, report=report)
+
+    monkeypatch.setattr(ImageClassification, "evaluate", without_the_first)
+    ran = automl("train", "digits", "--seeds", "4", *QUICK)
+    assert ran.code == 0 and ran.err == "seed 2 diverged: The loss is nan.\n"
+    assert "val_accuracy over 3 seeds: " in ran.out
+    assert [training.seed for training in stored(store)[1]] == [0, 1, 3]
+
+
+def test_a_child_that_diverges_with_every_seed(automl, store):
+    ran = automl("train", "digits", "--seeds", "1", *QUICK, "--set", "learning_rate=1e38", "--set", "num_train=640")
+    best, trainings, _ = stored(store)
+    assert ran.code == 1 and ran.err.splitlines() == [
+        "seed 0 diverged: The training loss of step 2 of epoch 1 is nan.",
+        f"Error: Child {best.number} of 'digits' diverges with this recipe; try it with a lower learning rate, as in "
+        "--set learning_rate=0.01.",
+    ]
+    assert len(trainings) == 2
 
 
 ALONE = """
