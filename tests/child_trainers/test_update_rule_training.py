@@ -55,9 +55,9 @@ def test_rules_of_small_steps_pass_the_screen(text):
     assert screen().passes(encode(UpdateRule.parse(text)), 5)
 
 
-@pytest.mark.parametrize("text", ["1", "0.1w", "-g", "-adam", "exp(g)", "sign(2)", "clip(g, 1e-5) * 0.001w"])
+@pytest.mark.parametrize("text", ["1", "0.1w", "-g", "-adam", "noise", "exp(g)", "sign(2)", "clip(g, 1e-5) * 0.001w"])
 def test_what_descends_nothing_does_not(text):
-    # Going a fixed way, shrinking the weights, climbing.
+    # Going a fixed way, shrinking the weights, climbing, and noise.
     assert not any(screen().passes(encode(UpdateRule.parse(text)), seed) for seed in range(5))
 
 

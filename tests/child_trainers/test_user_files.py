@@ -119,7 +119,7 @@ def test_what_the_file_raises_is_told_with_its_line_and_told_again_the_next_time
     for _ in range(2):
         with pytest.raises(UserFileError) as caught:
             file.load()
-        assert str(caught.value) == (f"{path} does not run: ValueError in line 3: math domain error")
+        assert str(caught.value) == f"{path} does not run: ValueError in line 3: math domain error"
 
 
 def test_leaving_the_program_is_no_fault_of_the_file(write):
