@@ -10,6 +10,8 @@ from search_spaces.update_rule.language import COMMUTING, DECAYS, OPERANDS, UNAR
 
 Expression = tuple[Any, ...]  # (operand,), (unary, expression) or (binary, expression, expression)
 
+OPPOSITE = {"x + y": "x - y", "x - y": "x + y"}  # of a negated right operand
+OF_ABSOLUTE = ("log(abs(x))", "sqrt(abs(x))")
 SYMBOLS = {"x + y": "+", "x - y": "-", "x * y": "*", "x / y": "/"}
 SUM, PRODUCT, PREFIX, ATOM = range(4)  # how tightly a text binds
 LEVEL = {"x + y": SUM, "x - y": SUM, "x * y": PRODUCT, "x / y": PRODUCT}
@@ -158,14 +160,35 @@ class _Parser:
 
 
 def canonical(expression: Expression) -> Expression:
-    """One expression for all that are equal by these laws: x + y = y + x, x * y = y * x, -(-x) = x,
-    sign(sign(x)) = sign(x), and keeping the left of anything is the left."""
+    """One expression for all that are equal by these laws:
+
+    x + y = y + x, x * y = y * x, -(-x) = x, x + -y = x - y, x - -y = x + y, -x - y = -(x + y),
+    sign(sign(x)) = sign(clip(x, c)) = sign(x), sign(momentum) = sign(m), abs(-x) = abs(x); keeping the left of anything
+    is the left.
+    """
     word, *parts = expression
     parts = [canonical(part) for part in parts]
     if word == "-x" and parts[0][0] == "-x":
         return parts[0][1]
-    if word == "sign(x)" and parts[0][0] == "sign(x)":
-        return parts[0]
+    if word == "sign(x)":
+        return _sign_of(parts[0])
+    if word in OF_ABSOLUTE and parts[0][0] == "-x":
+        return (word, parts[0][1])
+    if word == "x + y" and parts[0][0] == "-x":
+        parts.reverse()
+    if word in OPPOSITE and parts[1][0] == "-x":
+        word, parts[1] = OPPOSITE[word], parts[1][1]
+    if word == "x - y" and parts[0][0] == "-x":
+        return ("-x", canonical(("x + y", parts[0][1], parts[1])))
     if word in COMMUTING:
         parts.sort(key=repr)
     return (word, *parts)
+
+
+def _sign_of(expression: Expression) -> Expression:
+    word, *parts = expression
+    if word == "sign(x)":
+        return expression
+    if word.startswith("clip "):
+        return _sign_of(parts[0])
+    return ("sign(x)", ("m",) if word == "momentum" else expression)
