@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from search_spaces.update_rule.language import COMMUTING, DECAYS, OPERANDS, UNARY
@@ -62,8 +61,9 @@ def parse(text: str) -> Expression:
     return expression
 
 
-WORDS = r"0\.0001w|0\.001w|0\.01w|0\.1w|g\^2|g\^3|[A-Za-z_]+|1e-[345]|0\.[135]|[12](?![\d.])|[-+*/(),]"
-TOKEN = re.compile(rf"\s*(?:({WORDS})|(\S))")
+WORDS = r"0\.0001w|0\.001w|0\.01w|0\.1w|g\^2|g\^3|[A-Za-z_]+|1e-[345]|0\.[135]|[12](?![\d.e])|[-+*/(),]"
+# What is no word comes through too, for the parser to say what it expected in its place.
+TOKEN = re.compile(rf"\s*({WORDS}|[\d.]+(?:e-?\d+|w)?|\S)")
 FUNCTIONS = ("exp", "log", "sqrt", "clip", "drop", "sign", "pow")
 
 
@@ -72,16 +72,8 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = list(self._split(text))
+        self._tokens = [(match[1], match.start(1) + 1) for match in TOKEN.finditer(text)]
         self._place = 0
-
-    def _split(self, text: str) -> Iterator[tuple[str, int]]:
-        for match in TOKEN.finditer(text):
-            if match[2] is not None:
-                raise RuleError(
-                    f"{text!r} is no update rule: {match[2]!r} at position {match.start(2) + 1} means nothing."
-                )
-            yield match[1], match.start(1) + 1
 
     @property
     def _next(self) -> str:
@@ -89,7 +81,7 @@ class _Parser:
 
     def _take(self, *expected: str) -> str:
         if self._next not in expected or not self._next:
-            self._fail(" or ".join(expected))
+            self._fail(" or ".join(map(repr, expected)))
         self._place += 1
         return self._tokens[self._place - 1][0]
 
