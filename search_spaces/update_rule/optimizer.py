@@ -101,10 +101,10 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         """Raises ValueError where it was saved by a newer version."""
         config = dict(config)
         version = config.pop("version", VERSION)
-        if version > VERSION:
+        if not (type(version) is int and version <= VERSION):
             raise ValueError(
-                f"This optimizer was saved in version {version} of its format, and this program reads up to {VERSION}; "
-                "install a newer automl."
+                f"This optimizer was saved in version {version!r} of its format, and this program reads up to "
+                f"{VERSION}; install a newer automl."
             )
         made: RuleOptimizer = super().from_config(config, custom_objects)
         return made
