@@ -120,7 +120,18 @@ class Comparison:
     def _trial(self, optimizer: str, rate: float, seed: int, epochs: int | None) -> Trial:
         recipe = self._recipe if epochs is None else self._recipe | {"epochs": epochs}
         network = self.network or ("small" if self._of_images else LSTM_NETWORK)
-        return Trial(self.task, recipe, network, optimizer, rate, seed, self.data_dir, self.unseen, self._fingerprints)
+        return Trial(
+            self.task,
+            recipe,
+            network,
+            optimizer,
+            rate,
+            seed,
+            data_dir=self.data_dir,
+            unseen=self.unseen,
+            tested=recipe == self._recipe,  # what a sweep finds only chooses a rate
+            fingerprints=self._fingerprints,
+        )
 
     @functools.cached_property
     def _recipe(self) -> dict[str, Any]:

@@ -119,15 +119,14 @@ class LanguageTrainer(Trainer):
         """The perplexity of the validation text, every token but the first predicted from all before it.
 
         Raises:
-            DivergedError: it is beyond what can be written down.
+            DivergedError: see `perplexity_of`.
         """
         validation_loss = self._loss()
         with self._phase("validate"):
             loss = float(validation_loss())
-        if not loss < 700:  # exp would overflow; a uniform guess over a million types has 14
-            raise DivergedError(f"The validation loss is {loss} nats a token.")
+        perplexity = perplexity_of(loss)
         bits = {"val_bits_per_character": loss / math.log(2.0)} if self._recipe.level == "character" else {}
-        return {METRIC: math.exp(loss)} | bits
+        return {METRIC: perplexity} | bits
 
     def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Steps that were trained, and the sum of their losses."""
@@ -162,6 +161,17 @@ class LanguageTrainer(Trainer):
 
     def _validation_loss(self) -> tf.Tensor:
         return text_loss(self._model, self._data.validation)
+
+
+def perplexity_of(loss: float) -> float:
+    """Of a mean loss in nats.
+
+    Raises:
+        DivergedError: it is not finite, or beyond what can be written down.
+    """
+    if not loss < 700:  # exp would overflow; a uniform guess over a million types has 14
+        raise DivergedError(f"The loss is {loss} nats a token.")
+    return math.exp(loss)
 
 
 def steps_per_epoch(data: DeviceText, recipe: LanguageRecipe) -> int:

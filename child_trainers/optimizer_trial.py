@@ -40,6 +40,7 @@ class Trial:
         optimizer: see `make_optimizer`.
         rate: the learning rate at the first step; it then goes down as the recipe says.
         unseen: train on the last training images, which a search on the first ones has not seen.
+        tested: whether the test data are read, too.
         fingerprints: of what it reads that the names above do not tell: what was found with others is not found again.
     """
 
@@ -51,12 +52,13 @@ class Trial:
     seed: int
     data_dir: str | None = None
     unseen: bool = False
+    tested: bool = True
     fingerprints: tuple[str, ...] = ()
 
 
 def run(trial: Trial) -> dict[str, Any]:
     """Trains the network. Returns its metric of each epoch (`curve`), the best of them, that of the test data of the
-    same epoch where there are any, and seconds; only `diverged` where it did."""
+    same epoch where they are read and there are any, and seconds; only `diverged` where it did."""
     began = time.perf_counter()
     task = make_task(trial.task, trial.recipe, data_dir=trial.data_dir, unseen=trial.unseen)
     record = Record()
@@ -100,7 +102,7 @@ def _train_images(task: ImageClassification, trial: Trial, record: Record) -> di
     steps = task.recipe.epochs * (count // min(task.recipe.batch_size, count))
     optimizer = make_optimizer(trial.optimizer, _image_schedule(task.recipe, trial.rate, steps), steps, trial.seed)
     outcome = train(made, task.device_data, task.recipe, seed=trial.seed, report=record, optimizer=optimizer)
-    tested = task.test(task.model(network, dict(outcome.weights or {})))
+    tested = task.test(task.model(network, dict(outcome.weights or {}))) if trial.tested else {}
     return {"best": outcome.metrics[task.metric]} | tested
 
 
@@ -114,7 +116,7 @@ def _train_text(task: LanguageModeling, trial: Trial, record: Record) -> dict[st
     schedule = _text_schedule(recipe, trial.rate, steps)
     optimizer = make_optimizer(trial.optimizer, schedule, recipe.epochs * steps, trial.seed)
     outcome = train_language_model(model, task.device_data, recipe, seed=trial.seed, report=record, optimizer=optimizer)
-    tested = task.test(task.model(LSTM(), dict(outcome.weights or {})), LSTM())
+    tested = task.test(task.model(LSTM(), dict(outcome.weights or {})), LSTM()) if trial.tested else {}
     return {"best": outcome.metrics[task.metric]} | tested
 
 

@@ -149,11 +149,15 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         return source(spec, self.data, self.units(spec), self.recipe)
 
     def validate(self, model: TextModel, spec: Any) -> dict[str, float]:
-        """The metrics that `evaluate` stored for the child of this spec, of any function like its model."""
+        """The metrics that `evaluate` stored for the child of this spec, of any function like its model.
+
+        Raises:
+            DivergedError: the perplexity is beyond what can be written down.
+        """
         return {self.metric: self._perplexity(model, spec, self.data.validation)}
 
     def test(self, model: TextModel, spec: Any) -> dict[str, float]:
-        """The perplexity of the test text, which no search ever reads."""
+        """The perplexity of the test text, which no search ever reads. Raises DivergedError as `validate` does."""
         return {"test_perplexity": self._perplexity(model, spec, self.data.test)}
 
     def same(self, found: float, stored: float) -> bool:
@@ -166,6 +170,8 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
     def _perplexity(self, model: TextModel, spec: Any, tokens: np.ndarray) -> float:
         import tensorflow as tf
 
+        from child_trainers.language_training import perplexity_of
+
         words = tf.gather(tf.constant(self.data.vocabulary), tokens)[tf.newaxis]
         states: list[Any] = [tf.zeros((1, self.units(spec)))] * (2 * self.recipe.layers)
         signature = [tf.TensorSpec((1, None), tf.string), *(tf.TensorSpec(state.shape) for state in states)]
@@ -176,7 +182,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
             last = min(first + CHUNK, len(tokens) - 1)
             logits, *states = read(words[:, first:last], *states)
             total += _loss(np.asarray(logits)[0], tokens[first + 1 : last + 1])
-        return math.exp(total / (len(tokens) - 1))
+        return perplexity_of(total / (len(tokens) - 1))
 
 
 def _loss(logits: np.ndarray, wanted: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from child_trainers.language_training import (
     add_rows,
     clip_scale,
     learning_rate,
+    perplexity_of,
     reward_of,
     text_loss,
     to_device,
@@ -265,6 +266,13 @@ def test_the_reward_is_that_of_the_best_epoch(text, monkeypatch):
     monkeypatch.setattr(LanguageTrainer, "metrics", lambda training: {"val_perplexity": next(given)})
     reward, metrics, epoch, _ = run(text, dataclasses.replace(RECIPE, epochs=3))
     assert (reward, metrics["val_perplexity"], epoch) == (80 / 36, 6.0, 2)
+
+
+@pytest.mark.parametrize("loss", [700.0, math.inf, math.nan])
+def test_a_perplexity_that_cannot_be_written_down_has_diverged(loss):
+    assert perplexity_of(math.log(80.0)) == pytest.approx(80.0) and math.isfinite(perplexity_of(699.9))
+    with pytest.raises(DivergedError, match=f"The loss is {loss} nats a token."):
+        perplexity_of(loss)
 
 
 def test_equal_seeds_give_equal_children_and_others_do_not(text):
