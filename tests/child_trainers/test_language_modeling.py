@@ -16,7 +16,7 @@ import tensorflow as tf
 from child_trainers.data.dataset import DataError
 from child_trainers.devices import Compute
 from child_trainers.recipes import QUICK_TEXT, RECIPES, LanguageRecipe
-from child_trainers.task import Goal, Objective
+from child_trainers.task import DivergedError, Goal, Objective
 from child_trainers.tasks.language_modeling import LanguageModeling
 from search_spaces.convnet.layers import ConvLayer
 from search_spaces.convnet.spec import ConvNet
@@ -107,6 +107,19 @@ def test_the_model_gives_the_stored_perplexity(child, tmp_path):
     model.save(path)
     assert task.validate(keras.models.load_model(path), spec) == pytest.approx(found)
     assert set(task.test(model, spec)) == {"test_perplexity"}
+
+
+def test_a_model_that_is_sure_of_the_wrong_has_diverged(child):
+    task, spec, _, _ = child
+    types = len(task.data.vocabulary)
+
+    def model(inputs):
+        words, *states = inputs
+        logits = tf.one_hot(tf.zeros_like(words, tf.int32), types, on_value=0.0, off_value=-1e6)
+        return [logits, *states]
+
+    with pytest.raises(DivergedError, match="nats a token"):
+        task.test(model, spec)
 
 
 def test_a_text_is_read_piece_by_piece(child):
