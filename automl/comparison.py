@@ -10,6 +10,7 @@ import json
 import math
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -267,14 +268,22 @@ def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     """Processes of one thread each, which see no GPU."""
     os.environ.update(environment(threads=1, gpu=None))
     spawn = multiprocessing.get_context("spawn")
-    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_quietly)
+    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker)
 
 
-def _start_quietly() -> None:
+def _begin_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with quiet_native_start():
         import tensorflow as tf
 
         tf.constant(0)  # its first use prints too
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that began it is gone, however it ended: a pool's processes wait for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _train(

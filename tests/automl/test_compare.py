@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
+from command_line import children_of, lives, running, wait_until
 
 from automl.comparison import Comparison
 
@@ -50,6 +53,19 @@ def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folde
     again = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK)
     assert again.code == 0 and (folder / "comparison.json").read_text() == before
     assert again.out.splitlines()[0].split() == ["optimizer", "rate", "val_accuracy", "test_accuracy"]
+
+
+def test_a_comparison_that_is_killed_leaves_no_process_and_goes_on(folder, automl):
+    options = ("compare-optimizers", "sgd", "Adam", "momentum", *QUICK)
+    with running(*options, folder=folder) as command:
+        wait_until(lambda: (folder / "comparison.json").exists(), "a trial", command)
+        begun = children_of(command.process.pid)
+        assert any(lives(pid) for pid in begun)
+        os.kill(command.process.pid, signal.SIGKILL)
+        wait_until(lambda: not any(lives(pid) for pid in begun), "the end of its processes")
+    kept = json.loads((folder / "comparison.json").read_text())["trials"]
+    assert automl(*options).code == 0
+    assert kept.items() <= json.loads((folder / "comparison.json").read_text())["trials"].items()
 
 
 def test_a_network_whose_file_has_changed_is_trained_anew(automl, folder):

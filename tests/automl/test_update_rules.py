@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import Watcher, running, wait_until
+from command_line import Watcher, children_of, running, wait_until
 
 from db.records import Fault, State
 from search_spaces.update_rule.spec import UpdateRule
@@ -193,8 +193,7 @@ def test_a_worker_killed_in_a_population_is_charged_to_nobody_and_the_search_sta
 
 def largest_child(pid):
     """Of a command's processes the one that holds most memory: its worker, and not that worker's guard."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return max(map(int, children), key=lambda child: int(Path(f"/proc/{child}/statm").read_text().split()[1]))
+    return max(children_of(pid), key=lambda child: int(Path(f"/proc/{child}/statm").read_text().split()[1]))
 
 
 def test_rules_end_early_by_themselves(automl):

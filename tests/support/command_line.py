@@ -166,6 +166,11 @@ class Watcher:
         return found
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that this one began and that are its own."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def lives(pid: int) -> bool:
     """Whether the process runs; a zombie does not."""
     try:
