@@ -35,6 +35,12 @@ class DeviceData(NamedTuple):
     y_validation: tf.Tensor
 
 
+def batches(num_images: int, batch_size: int) -> tuple[int, int]:
+    """Images a step, no more than there are, and steps an epoch; what is left over at its end is dropped."""
+    size = min(batch_size, num_images)
+    return size, num_images // size
+
+
 def to_device(data: ImageData) -> DeviceData:
     """Whitens the images once, by the layer that an exported model starts with."""
     layer = whitening(data.input_shape)
@@ -109,14 +115,12 @@ class ImageTrainer(Trainer):
         self._data = data
         self._recipe = recipe
         self._seed = seed
-        count = int(data.x_train.shape[0])
-        self._batch_size = min(recipe.batch_size, count)
+        self._batch_size, self.steps_per_epoch = batches(int(data.x_train.shape[0]), recipe.batch_size)
         if self._batch_size % compute.devices:
             raise ValueError(
                 f"A batch of {self._batch_size} images cannot be divided among {compute.devices} devices "
                 "(--gpus-per-child); choose another task.batch_size."
             )
-        self.steps_per_epoch = count // self._batch_size
         self._total_steps = recipe.epochs * self.steps_per_epoch
         with scope_of(compute):
             self._update: Update = (

@@ -91,15 +91,15 @@ def make_task(
 
 
 def _train_images(task: ImageClassification, trial: Trial, record: Record) -> dict[str, float]:
-    from child_trainers.image_training import train
+    from child_trainers.image_training import batches, train
     from child_trainers.networks import KerasNetwork, build_model
     from child_trainers.task import fresh_start
 
     network = network_of(trial.network)
     fresh_start(trial.seed)
     made = KerasNetwork(build_model(network, *task.shapes))
-    count = len(task.data.x_train)
-    steps = task.recipe.epochs * (count // min(task.recipe.batch_size, count))
+    _, steps_per_epoch = batches(len(task.data.x_train), task.recipe.batch_size)
+    steps = task.recipe.epochs * steps_per_epoch
     optimizer = make_optimizer(trial.optimizer, _image_schedule(task.recipe, trial.rate, steps), steps, trial.seed)
     outcome = train(made, task.device_data, task.recipe, seed=trial.seed, report=record, optimizer=optimizer)
     tested = task.test(task.model(network, dict(outcome.weights or {}))) if trial.tested else {}

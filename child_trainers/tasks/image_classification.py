@@ -102,14 +102,14 @@ class ImageClassification(BuiltInTask[Recipe]):
         return cost.params, cost.flops
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
-        from child_trainers.image_training import scope_of, train
+        from child_trainers.image_training import batches, scope_of, train
         from child_trainers.networks import make_network
 
         began = time.perf_counter()
         # Keras is cleared before it builds a model, which cannot be done within a scope.
         with scope_of(self._compute) if hasattr(spec, "network") else contextlib.nullcontext():
             network, compute = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
-        steps = len(self.data.x_train) // min(self.recipe.batch_size, len(self.data.x_train))
+        _, steps = batches(len(self.data.x_train), self.recipe.batch_size)
         optimizer = self._optimizer_of(spec, steps, seed)
         build = time.perf_counter() - began
         outcome = self._result(

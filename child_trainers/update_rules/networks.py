@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from child_trainers.image_training import VALIDATION_BATCH, cross_entropy
+from child_trainers.image_training import VALIDATION_BATCH, batches, cross_entropy
 from child_trainers.image_training import DeviceData as DeviceImages
 from child_trainers.language_model import LanguageModel, State, initial_weights, weight_shapes
 from child_trainers.language_training import DeviceText, step_gradients, steps_per_epoch, text_loss
@@ -69,8 +69,7 @@ class ConvChild:
     def __init__(self, data: DeviceImages, num_classes: int, batch_size: int) -> None:
         count, height, width, channels = data.x_train.shape
         self._data = data
-        self._batch_size = min(batch_size, count)
-        self.steps_per_epoch = count // self._batch_size
+        self._batch_size, self.steps_per_epoch = batches(count, batch_size)
         features = FILTERS * (height // 4) * (width // 4)
         self.shapes: Mapping[str, tuple[int, ...]] = {
             "conv0/kernel": (3, 3, channels, FILTERS),
