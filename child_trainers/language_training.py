@@ -124,7 +124,7 @@ class LanguageTrainer(Trainer):
         validation_loss = self._loss()
         with self._phase("validate"):
             loss = float(validation_loss())
-        perplexity = perplexity_of(loss)
+        perplexity = perplexity_of(loss, "validation")
         bits = {"val_bits_per_character": loss / math.log(2.0)} if self._recipe.level == "character" else {}
         return {METRIC: perplexity} | bits
 
@@ -163,14 +163,14 @@ class LanguageTrainer(Trainer):
         return text_loss(self._model, self._data.validation)
 
 
-def perplexity_of(loss: float) -> float:
-    """Of a mean loss in nats.
+def perplexity_of(loss: float, part: str) -> float:
+    """Of a mean loss in nats on this part of the data.
 
     Raises:
         DivergedError: it is not finite, or beyond what can be written down.
     """
     if not loss < 700:  # exp would overflow; a uniform guess over a million types has 14
-        raise DivergedError(f"The loss is {loss} nats a token.")
+        raise DivergedError(f"The {part} loss is {loss} nats a token.")
     return math.exp(loss)
 
 

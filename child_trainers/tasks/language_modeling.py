@@ -154,11 +154,11 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         Raises:
             DivergedError: the perplexity is beyond what can be written down.
         """
-        return {self.metric: self._perplexity(model, spec, self.data.validation)}
+        return {self.metric: self._perplexity(model, spec, "validation")}
 
     def test(self, model: TextModel, spec: Any) -> dict[str, float]:
         """The perplexity of the test text, which no search ever reads. Raises DivergedError as `validate` does."""
-        return {"test_perplexity": self._perplexity(model, spec, self.data.test)}
+        return {"test_perplexity": self._perplexity(model, spec, "test")}
 
     def same(self, found: float, stored: float) -> bool:
         return math.isclose(found, stored, rel_tol=1e-3)
@@ -167,11 +167,12 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         """Of every layer, for a cell within the recipe's parameters."""
         return units_within(spec, len(self.data.vocabulary), self.recipe)
 
-    def _perplexity(self, model: TextModel, spec: Any, tokens: np.ndarray) -> float:
+    def _perplexity(self, model: TextModel, spec: Any, part: str) -> float:
         import tensorflow as tf
 
         from child_trainers.language_training import perplexity_of
 
+        tokens = self.data.validation if part == "validation" else self.data.test
         words = tf.gather(tf.constant(self.data.vocabulary), tokens)[tf.newaxis]
         states: list[Any] = [tf.zeros((1, self.units(spec)))] * (2 * self.recipe.layers)
         signature = [tf.TensorSpec((1, None), tf.string), *(tf.TensorSpec(state.shape) for state in states)]
@@ -182,7 +183,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
             last = min(first + CHUNK, len(tokens) - 1)
             logits, *states = read(words[:, first:last], *states)
             total += _loss(np.asarray(logits)[0], tokens[first + 1 : last + 1])
-        return perplexity_of(total / (len(tokens) - 1))
+        return perplexity_of(total / (len(tokens) - 1), part)
 
 
 def _loss(logits: np.ndarray, wanted: np.ndarray) -> float:

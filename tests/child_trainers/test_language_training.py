@@ -270,9 +270,9 @@ def test_the_reward_is_that_of_the_best_epoch(text, monkeypatch):
 
 @pytest.mark.parametrize("loss", [700.0, math.inf, math.nan])
 def test_a_perplexity_that_cannot_be_written_down_has_diverged(loss):
-    assert perplexity_of(math.log(80.0)) == pytest.approx(80.0) and math.isfinite(perplexity_of(699.9))
-    with pytest.raises(DivergedError, match=f"The loss is {loss} nats a token."):
-        perplexity_of(loss)
+    assert perplexity_of(math.log(80.0), "test") == pytest.approx(80.0) and math.isfinite(perplexity_of(699.9, "test"))
+    with pytest.raises(DivergedError, match=f"The test loss is {loss} nats a token."):
+        perplexity_of(loss, "test")
 
 
 def test_equal_seeds_give_equal_children_and_others_do_not(text):
