@@ -10,11 +10,13 @@ import tensorflow as tf
 from child_trainers.language_size import Cell, weight_shapes
 from child_trainers.recipes import LanguageRecipe
 
+RESETS = 62  # the number of a draw, beyond those of layers
 State = list[tuple[tf.Tensor, tf.Tensor]]  # h and c of each layer, float32 (batch, units)
 
 
 class Dropout:
-    """What one step leaves out: types, inputs of layers and states, each the same for all tokens of the step.
+    """What one step leaves out: types, inputs of layers and states, each the same for all tokens of the step; and the
+    states of whole streams.
 
     Source: Gal & Ghahramani 2016 (arXiv:1512.05287), sections 4.1 and 4.2.
 
@@ -38,6 +40,13 @@ class Dropout:
     def state(self, batch: int, units: int) -> tf.Tensor | None:
         """(batch, units) to multiply the state that a layer reads with."""
         return self._mask((batch, units), self._recipe.recurrent_dropout)
+
+    def streams(self, batch: int) -> tf.Tensor | None:
+        """(batch, 1) to multiply states with: 0 for each stream that begins anew, else 1. Or None."""
+        if self._recipe.state_reset == 0.0:
+            return None
+        drawn = tf.random.stateless_uniform((batch, 1), self._seed + [0, RESETS])
+        return tf.cast(drawn >= self._recipe.state_reset, tf.float32)
 
     def _mask(self, shape: Sequence[int], share: float) -> tf.Tensor | None:
         self._draws += 1

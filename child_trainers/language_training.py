@@ -207,6 +207,8 @@ def step_gradients(
     with tf.GradientTape() as tape:
         tape.watch([*taps, *(row.values for row in rows.values()), *(weights[name] for name in dense)])
         embedded = rows["embedding"].values
+        if (kept := dropout.streams(read.shape[1])) is not None:
+            state = [(h * kept, c * kept) for h, c in state]
         if (keep := dropout.types(model.num_types)) is not None:
             embedded = embedded * tf.gather(keep, read)
         hidden, state, states = model.hidden(embedded, state, dropout=dropout, taps=taps)

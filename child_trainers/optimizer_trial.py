@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from child_trainers.experiment import known
-from child_trainers.recipes import RECIPES, LanguageRecipe, Recipe
+from child_trainers.recipes import COMPARED_TEXT, RECIPES, LanguageRecipe, Recipe
 from child_trainers.reference_networks import NETWORKS, ReferenceNetwork
 from child_trainers.task import DivergedError, Record
 from child_trainers.tasks import TASKS, kind_of
@@ -170,7 +170,9 @@ def _keras_optimizers() -> dict[str, type[keras.optimizers.Optimizer]]:
 
 
 def default_recipe(task: str) -> dict[str, Any]:
-    """The constants of a task's first recipe. Raises KeyError."""
+    """The constants of a task's first recipe, for text `COMPARED_TEXT`. Raises KeyError."""
+    if issubclass(kind_of_task(task), LanguageModeling):
+        return COMPARED_TEXT
     return next(iter(RECIPES[kind_of(task)].values()))
 
 

@@ -21,6 +21,7 @@ from child_trainers.language_training import (
     learning_rate,
     perplexity_of,
     reward_of,
+    step_gradients,
     text_loss,
     to_device,
     train_language_model,
@@ -250,6 +251,26 @@ def test_what_is_left_out_is_the_same_for_all_tokens_of_a_step():
     assert not np.array_equal(one.inputs(40, 50), masks[0])  # the next layer's are others
     assert one.types(9).shape == (9, 1) and one.state(2, 3).shape == (2, 3)
     assert Dropout(RECIPE, tf.constant([1, 0])).inputs(2, 3) is None
+
+
+def test_streams_whose_state_is_reset_learn_as_from_zeros(text):
+    recipe = dataclasses.replace(RECIPE, batch_size=4, state_reset=0.5)
+    model = made("nascell", recipe, 3)
+    streams, seed = to_device(text, 4).streams, tf.constant([1, 0])
+    read, wanted = streams[: recipe.unroll], streams[1 : recipe.unroll + 1]
+    full = [(tf.fill((4, model.units), 0.3), tf.fill((4, model.units), -0.4)) for _ in range(recipe.layers)]
+    kept = Dropout(recipe, seed).streams(4).numpy()
+    assert set(kept.flatten()) == {0.0, 1.0}
+
+    _, _, after = step_gradients(model, read, wanted, full, seed)
+    plain = dataclasses.replace(recipe, state_reset=0.0)
+    model.recipe = plain
+    assert Dropout(plain, seed).streams(4) is None
+    for start, rows in ((full, kept[:, 0] == 1), (model.zero_state(4), kept[:, 0] == 0)):
+        _, _, expected = step_gradients(model, read, wanted, start, seed)
+        for one, other in zip(after, expected, strict=True):
+            np.testing.assert_allclose(one[0].numpy()[rows], other[0].numpy()[rows], rtol=1e-5)
+            np.testing.assert_allclose(one[1].numpy()[rows], other[1].numpy()[rows], rtol=1e-5)
 
 
 def run(text, recipe=RECIPE, report=None, seed=3, cell="nascell", **options):

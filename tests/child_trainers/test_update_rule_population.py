@@ -97,8 +97,10 @@ def test_a_member_that_diverges_ends_alone_and_at_once(population):
     assert population.traces <= 2  # one of training and one of validation, for every rule so far
 
 
-def test_the_text_child_learns_and_equals_the_trainer_of_language_models():
-    recipe = LanguageRecipe(**(QUICK_TEXT | {"units": 24, "layers": 1, "steady_epochs": 9, "epochs": 1}))
+@pytest.mark.parametrize("state_reset", [0.0, 0.3])
+def test_the_text_child_learns_and_equals_the_trainer_of_language_models(state_reset):
+    constants = {"units": 24, "layers": 1, "steady_epochs": 9, "epochs": 1, "state_reset": state_reset}
+    recipe = LanguageRecipe(**(QUICK_TEXT | constants))
     text = load_pydoc(level="word", vocabulary_size=200).limit(4000, 400)
     data = text_to_device(text, recipe.batch_size)
     model = LanguageModel(LSTM(), len(text.vocabulary), 24, recipe, seed=5)
