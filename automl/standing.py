@@ -194,8 +194,8 @@ def quantity(number: int | None) -> str:
 
 
 def figure(value: float) -> str:
-    """A reward or a metric: four places, or three digits where four places would hide them."""
-    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"
+    """A reward or a metric: four places, or three digits where four places would hide them or be lost among others."""
+    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def child_json(child: Child) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from automl.cli.views import panel
-from automl.standing import Standing, duration, early_endings, quantity, spec_line
+from automl.standing import Standing, duration, early_endings, figure, quantity, spec_line
 from db.records import Child, EndingCount, Search, State
 
 SEARCH = Search(
@@ -151,6 +151,14 @@ def test_durations(seconds, text):
 @pytest.mark.parametrize("number, text", [(None, "-"), (950, "950"), (26_200, "26.2k"), (1_500_000, "1.5M")])
 def test_quantities(number, text):
     assert quantity(number) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.0000"), (0.58, "0.5800"), (7.1234e-5, "7.12e-05"), (-137.25, "-137.2500"), (1.2345e40, "1.23e+40")],
+)
+def test_figures(value, text):
+    assert figure(value) == text
 
 
 def test_a_spec_in_one_line():
