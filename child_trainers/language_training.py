@@ -44,8 +44,8 @@ def to_device(text: TextData, batch_size: int) -> DeviceText:
 
 
 def reward_of(perplexity: float) -> float:
-    """80 / perplexity^2. Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.2."""
-    return REWARD_SCALE / perplexity**2
+    """80 / perplexity^2, 0 where the square would overflow. Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.2."""
+    return REWARD_SCALE / perplexity**2 if perplexity < 1e150 else 0.0
 
 
 def train_language_model(

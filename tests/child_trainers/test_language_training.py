@@ -238,6 +238,7 @@ def test_the_rate_is_steady_and_then_decays():
 
 def test_the_reward_is_eighty_over_the_square():
     assert reward_of(4.0) == 5.0
+    assert reward_of(perplexity_of(699.0, "validation")) == 0.0
 
 
 def test_what_is_left_out_is_the_same_for_all_tokens_of_a_step():
