@@ -364,10 +364,13 @@ def test_a_child_that_holds_too_much_memory_is_ended(new_pool, clock, deed):
 
 def test_a_worker_that_holds_too_much_memory_without_a_child_is_not_used(new_pool, clock):
     search, pool = new_pool("keep", clock=clock, deadlines=Deadlines(stall=1e9, memory=MEBI))
+
+    def a_second_later():
+        clock.now += 1
+        return False
+
     with pytest.raises(PoolError, match=r"No worker can be used: its worker held .* \(--worker-memory\); its log is "):
-        for _ in range(2):
-            clock.now += 1
-            pool.tend()
+        run(pool, a_second_later)  # a process that has only just begun holds next to nothing
     assert search.child(0).state == State.READY
 
 
