@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from child_trainers.behaviour import Behaviour
 from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
 from child_trainers.experiment import SESSION, known
 from child_trainers.recipes import PRUNERS
@@ -33,6 +34,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 ADDED_LATER: dict[str, Any] = {
+    "behaviour": dataclasses.asdict(Behaviour.of_settings({})),
     "compute": {"precision": "float32", "xla": False, "devices": 1},
     "workers_per_gpu": 1,
     "early_stop": "none",
@@ -235,6 +237,7 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
         "keep_going": asked.keep_going,
         "early_stop": asked.early_stop or _default_early_stop(asked),
         "policy_device": asked.policy_device,
+        "behaviour": dataclasses.asdict(Behaviour()),
         # Settled here and now: a child must be trained the same way wherever the search is resumed.
         "compute": {
             "precision": asked.precision or default_precision(visible_gpus()),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from child_trainers.behaviour import Behaviour
 from child_trainers.devices import Compute
 from child_trainers.task import FunctionTask, Goal, Task
 from child_trainers.tasks import kind_of, recipes_of, tasks_of
@@ -109,6 +110,7 @@ def _of_session(group: str, name: str, own: Own) -> Callable[..., Any] | None:
 
 
 def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None) -> Task:
+    behaviour = Behaviour.of_settings(settings)
     chosen = settings["task"]
     goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
     if (of_session := _of_session("task", chosen["name"], own)) is not None:
@@ -144,6 +146,7 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
         goal=goal,
         progress=progress,
         compute=compute,
+        behaviour=behaviour,
         fingerprint=chosen.get("fingerprint"),
     )
     return task

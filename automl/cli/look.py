@@ -12,6 +12,7 @@ from automl.cli.tables import print_children, print_table
 from automl.standing import Clerk, child_json, duration, early_endings, figure, spec_drawing, spec_line
 from automl.stores import open_store, store_address
 from automl.wording import counted
+from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
 from db.records import Search
 from db.store import Store
 
@@ -78,6 +79,11 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         digest = store.digest(search.id) if as_json else None  # for scripts; it reads every child
         requests = store.requests(search.id, answered=True)
         endings = store.endings(search.id)
+    try:
+        keeps = earlier_behaviours(search.settings)
+        kept = f"keeps the behaviour of {FIRST_VERSION}: {'; '.join(keeps)}" if keeps else ""
+    except ValueError as error:  # a look is possible all the same
+        keeps, kept = [str(error)], str(error)
     if as_json:
         _print_json(
             {
@@ -92,6 +98,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
                 "waiting": standing.waiting,
                 "requests": [_fields(request) for request in requests],
                 "endings": [_fields(count) for count in endings],
+                "keeps": keeps,
             }
         )
         return
@@ -111,6 +118,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         f"  {counted(search.replicas, 'batch', 'batches')} of {search.batch_size} in flight, "
         f"{counted(search.threads, 'thread')} a worker"
     )
+    if kept:
+        print(f"  {kept}")
     if search.refused:
         print("  draws refused: " + ", ".join(f"{count} {reason}" for reason, count in search.refused.items()))
     for segment in segments:

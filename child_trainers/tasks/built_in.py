@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from child_trainers.behaviour import Behaviour
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import LanguageRecipe, Recipe
 from child_trainers.task import DivergedError, Goal, Objective, Outcome, Task
@@ -15,6 +16,7 @@ from child_trainers.task import DivergedError, Goal, Objective, Outcome, Task
 if TYPE_CHECKING:
     import keras
 
+NEWEST = Behaviour()
 AnyRecipe = TypeVar("AnyRecipe", Recipe, LanguageRecipe)
 
 
@@ -29,6 +31,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         progress: called with bytes done and bytes in all while data are downloaded.
         fingerprint: of the data that the search began with; other data are refused.
         compute: in which precision children are trained, whether under XLA, and on how many devices each.
+        behaviour: which versions of what training computes; by default those of a new search.
 
     Attributes:
         maximize: whether more is better of the task's metric.
@@ -47,6 +50,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         progress: Any = None,
         fingerprint: str | None = None,
         compute: Compute = FLOAT32,
+        behaviour: Behaviour = NEWEST,
     ) -> None:
         self.name = name
         self.recipe: AnyRecipe = recipe
@@ -55,6 +59,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         self._progress = progress
         self._expected = fingerprint
         self._compute = compute
+        self._behaviour = behaviour
         metric, maximize = (self.metric, self.maximize) if goal is None else (goal.metric, not goal.minimize)
         self.objective = Objective(metric, maximize, recipe.epochs)
         if goal is not None:

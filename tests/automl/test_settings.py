@@ -237,7 +237,7 @@ def test_early_stopping_is_the_recipes_unless_it_is_asked_for():
 
 def test_settings_of_an_earlier_version_mean_what_they_meant_then():
     """Before there was a choice, children were trained to their end, in float32 and without XLA."""
-    late = ("compute", "workers_per_gpu", "early_stop", "worker_memory", "recycling")
+    late = ("compute", "workers_per_gpu", "early_stop", "worker_memory", "recycling", "behaviour")
     settings = stored_settings(Asked(precision="bfloat16", xla=True, early_stop="median"))
     assert completed(settings) == settings
     old = {name: value for name, value in settings.items() if name not in late}
@@ -247,6 +247,7 @@ def test_settings_of_an_earlier_version_mean_what_they_meant_then():
         "early_stop": "none",
         "worker_memory": None,
         "recycling": {"after": 1000, "growth": 2 * 10**9},
+        "behaviour": {"cell_identity": 1, "data_split": 1, "drop_masks": 1, "standardization": 1},
     }
 
 
