@@ -20,6 +20,7 @@ from db.records import (
     Claim,
     Curve,
     EndingCount,
+    FailureCount,
     Measurement,
     Progress,
     Request,
@@ -136,6 +137,25 @@ class Reader(Database):
         """Whether any child from number `first` on has failed."""
         with self._read() as connection:
             return connection.scalar(queries.FAILED, {"of_search": search_id, "from_number": first}) is not None
+
+    def failures(self, search_id: int) -> list[FailureCount]:
+        """Failed and lost children by fault and message, the most frequent first."""
+        count = func.count()
+        query = (
+            select(ChildRow.state, ChildRow.fault, ChildRow.message, count)
+            .where(ChildRow.search_id == search_id, ChildRow.state.in_((State.FAILED, State.LOST)))
+            .group_by(ChildRow.state, ChildRow.fault, ChildRow.message)
+            .order_by(count.desc(), func.min(ChildRow.number))
+        )
+        with self._read() as connection:
+            return [FailureCount(*row) for row in connection.execute(query)]
+
+    def first_ended(self, search_id: int, *, since: float, count: int) -> list[Child]:
+        """The first children that ended since a time, in the order of their ends."""
+        query = select(ChildRow).where(
+            ChildRow.search_id == search_id, ChildRow.state.in_(FINAL), ChildRow.finished >= since
+        )
+        return self._children(query.order_by(ChildRow.finished, ChildRow.number).limit(count))
 
     def counts(self, search_id: int) -> dict[str, int]:
         """Children by state, every state named."""

@@ -161,6 +161,16 @@ class EndingCount:
 
 
 @dataclasses.dataclass(frozen=True)
+class FailureCount:
+    """Children that failed or were lost with one fault and one message."""
+
+    state: str
+    fault: str
+    message: str | None
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
 class NewChild:
     """A proposal on its way into the store."""
 

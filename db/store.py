@@ -147,6 +147,54 @@ class Store(Reader):
             row = connection.execute(insert(RequestRow).values(**values).returning(RequestRow)).one()
             return record(Request, row)
 
+    def retry(
+        self,
+        name: str,
+        *,
+        faults: Sequence[Fault] = (),
+        number: int | None = None,
+        lease: Lease | None = None,
+        gone: Callable[[Owner], bool] = Owner.is_gone,
+    ) -> list[int]:
+        """Makes failed and lost children ready again, as if they had not been tried; their numbers.
+
+        Their attempts stay in the history and count no longer. What the controller has learned from their batch stays
+        learned: such a child is trained for its record and its place among the best, and nobody is told its reward.
+
+        Args:
+            faults: only children that failed with one of these.
+            number: only this child.
+            lease: of the coordinator that asks; without one, the search must not run.
+
+        Raises:
+            LeaseHeldError: a coordinator runs the search.
+            StaleLeaseError: the lease is another's by now.
+        """
+        with self._write() as connection:
+            search = self._search(connection, name)
+            if lease is None:
+                self._refuse_if_held(connection, search, gone)
+            else:
+                self._fence(connection, lease)
+            chosen = select(ChildRow.id, ChildRow.number).where(
+                ChildRow.search_id == search.id, ChildRow.state.in_((State.FAILED, State.LOST))
+            )
+            if faults:
+                chosen = chosen.where(ChildRow.fault.in_(faults))
+            if number is not None:
+                chosen = chosen.where(ChildRow.number == number)
+            children = connection.execute(chosen.order_by(ChildRow.number).with_for_update()).all()
+            again = {"state": State.READY, "worker": None, "lease_until": None, "attempts": 0, "interruptions": 0}
+            empty = dict.fromkeys(("fault", "message", "reward", "metrics", "finished", "seconds", "phases"))
+            for child in children:
+                connection.execute(queries.CHANGE_CHILD, {"of_child": child.id} | again | empty)
+                connection.execute(update(AttemptRow).where(AttemptRow.child_id == child.id).values(charged=False))
+            if children and search.state == SearchState.EXHAUSTED:
+                connection.execute(
+                    update(SearchRow).where(SearchRow.id == search.id).values(state=SearchState.PAUSED, cause=None)
+                )
+            return [child.number for child in children]
+
     def keep_training(self, training: Training, weights: bytes) -> None:
         """Writes a training after the search with its weights; the same once more replaces it.
 

@@ -1248,3 +1248,76 @@ def test_early_endings_are_counted(store):
         store.deliver(claim(store, search), Delivery(reward=reward, metrics=metrics))
     told = {(count.why, count.screened, count.count, count.best) for count in store.endings(search.id)}
     assert told == {("screened", True, 1, 0.0), ("hopeless", True, 1, 0.25), (None, False, 1, 0.5)}
+
+
+# Made ready again
+
+
+def test_failed_and_lost_children_are_made_ready_again(store: Store) -> None:
+    search, lease = start(store, children=4)
+    deliver_all(store, search, [0.5, None])
+    crashes(store, search, 2)
+    while child_of(store, search, 3).state == State.READY:
+        store.fail_attempt(claim(store, search), Fault.NODE_LOST)
+    assert [(row.state, row.fault, row.count) for row in store.failures(search.id)] == [
+        ("failed", "raised", 1),
+        ("failed", "crashed", 1),
+        ("lost", "node_lost", 1),
+    ]
+    store.commit_step(lease, make_step(1, 0), {0: 0.5, 1: -1.0, 2: -1.0, 3: None}, [], {})
+    store.release(lease, SearchState.EXHAUSTED, "the space has no more")
+    before = {number: store.attempts(child_of(store, search, number).id) for number in range(4)}
+    assert store.retry("tiny", faults=[Fault.TIMEOUT]) == store.retry("tiny", number=0) == []
+    assert store.search("tiny").state == SearchState.EXHAUSTED
+    assert store.retry("tiny", faults=[Fault.CRASHED]) == [2]
+    assert store.retry("tiny") == [1, 3]
+    assert store.failures(search.id) == []
+    found = store.search("tiny")
+    assert (found.state, found.cause, found.num_trained) == (SearchState.PAUSED, None, 1)
+    for number in (1, 2, 3):
+        child = child_of(store, search, number)
+        assert (child.state, child.fault, child.message, child.reward) == (State.READY, None, None, None)
+        assert (child.attempts, child.finished, child.seconds) == (0, None, None)
+        assert child.consumed_by == 1  # what was learned stays learned
+        kept = [dataclasses.replace(attempt, charged=False) for attempt in before[number]]
+        assert kept and store.attempts(child.id) == kept
+    assert child_of(store, search, 0).reward == 0.5
+
+
+def crashes(store: Store, search: Search, number: int) -> None:
+    """Fails the child with all attempts that it has."""
+    while child_of(store, search, number).state == State.READY:
+        store.fail_attempt(claim(store, search), Fault.CRASHED, exit_code=7)
+
+
+def test_a_child_that_was_made_ready_again_has_all_its_attempts_and_is_what_was_trained(store: Store) -> None:
+    search, lease = start(store, children=2)
+    crashes(store, search, 0)
+    store.release(lease, SearchState.PAUSED, None)
+    for _ in range(2):
+        assert store.retry("tiny") == [0]
+        lease = store.take_lease("tiny", HERE)
+        assert store.fail_attempt(claim(store, search), Fault.CRASHED)
+        assert child_of(store, search, 0).state == State.READY  # as the first time, one crash is not its end
+        assert store.fail_attempt(claim(store, search), Fault.CRASHED)
+        assert child_of(store, search, 0).state == State.FAILED
+        store.release(lease, SearchState.PAUSED, None)
+    assert store.retry("tiny") == [0]
+    store.take_lease("tiny", HERE)
+    assert store.deliver(claim(store, search), trained(0.75))
+    child = child_of(store, search, 0)
+    assert (child.state, child.reward, child.fault, child.attempts) == (State.TRAINED, 0.75, None, 1)
+    assert [attempt.fault for attempt in store.attempts(child.id)] == ["crashed"] * 6 + [None]
+    assert store.search("tiny").num_trained == 1
+
+
+def test_only_who_runs_a_search_makes_its_children_ready_again_meanwhile(store: Store) -> None:
+    search, lease = start(store, children=2)
+    deliver_all(store, search, [None])
+    before = dump(store)
+    with pytest.raises(LeaseHeldError):
+        store.retry("tiny")
+    with pytest.raises(StaleLeaseError):
+        store.retry("tiny", lease=Lease(lease.search_id, lease.epoch + 1))
+    assert dump(store) == before
+    assert store.retry("tiny", lease=lease) == [0]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from store_helpers import HERE, Clock, make_child, make_search, make_step
 
-from db.records import Claim, Delivery, Fault, Lease, SearchState, StaleLeaseError, State
+from db.records import Claim, Delivery, Fault, Lease, LeaseHeldError, SearchState, StaleLeaseError, State
 from db.store import CLAIM_SECONDS, LEASE_SECONDS, Store
 
 CHILDREN = 6
@@ -136,6 +136,17 @@ class StoreMachine(RuleBasedStateMachine):
         self.released = False
         self.lease_until = self.clock.now + LEASE_SECONDS
         self.stop_requested = False
+
+    @rule()
+    def retry(self) -> None:
+        final = (State.FAILED, State.LOST)
+        over = [child.number for child in self.store.children(self.search_id, states=final)]
+        if not self.released and self.lease_until >= self.clock.now:
+            with pytest.raises(LeaseHeldError):
+                self.store.retry("tiny")
+        else:
+            assert self.store.retry("tiny") == over
+            assert self.store.children(self.search_id, states=final) == []
 
     @rule()
     def request_stop(self) -> None:
