@@ -148,7 +148,8 @@ class Reader(Database):
             .order_by(count.desc(), func.min(ChildRow.number))
         )
         with self._read() as connection:
-            return [FailureCount(*row) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+            return [FailureCount(state, fault or "", message, number) for state, fault, message, number in rows]
 
     def first_ended(self, search_id: int, *, since: float, count: int) -> list[Child]:
         """The first children that ended since a time, in the order of their ends."""
