@@ -102,6 +102,7 @@ def retrain(
             metrics=metrics,
             seconds=time.perf_counter() - began,
             finished=0.0,  # the store's clock says
+            ending=outcome.ending,
         )
         store.keep_training(training, blobs.pack(weights))
         checkpoint.remove()

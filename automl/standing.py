@@ -62,7 +62,8 @@ class Standing:
         shares = {name: sum((child.phases or {}).get(name, 0.0) for child in told) / total for name in names}
         parts = [f"{name} {share:.0%}" for name, share in shares.items()]
         parts.append(f"other {max(0.0, 1.0 - sum(shares.values())):.0%}")
-        traces = [child.metrics["traces"] for child in told if child.metrics and "traces" in child.metrics]
+        counts = [(child.metrics or {}).get("traces") for child in told]  # a task of one's own may mean anything by it
+        traces = [count for count in counts if isinstance(count, int | float)]
         if traces:
             parts.append(f"{counted(round(sum(traces) / len(traces)), 'trace')} a child")
         return ", ".join(parts)
@@ -209,6 +210,9 @@ def child_json(child: Child) -> dict[str, Any]:
         "spec",
         "reward",
         "metrics",
+        "stopped_at",
+        "ending",
+        "screened",
         "params",
         "flops",
         "seconds",

@@ -49,7 +49,7 @@ def run(stopper: str, seed: int, children: int) -> tuple[float, float, float]:
         workers=0,
     )
     truth = [table()["".join(map(str, child.spec["blocks"]))] for child in trained]
-    stopped = [(child.metrics or {}).get("stopped") for child in trained]
+    stopped = [child.stopped_at for child in trained]
     finished = [value for value, at in zip(truth, stopped, strict=True) if at is None]
     epochs = sum(EPOCHS if at is None else at for at in stopped) / (EPOCHS * len(trained))
     return float(np.mean(truth[-50:])), max(table().values()) - max(finished), epochs

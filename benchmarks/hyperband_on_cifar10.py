@@ -62,7 +62,7 @@ def compare(folder: Path, search: str, train: str) -> None:
         result = automl.Result("nets", f"{folder}/nets.db")
         (folder / "best_automl.json").write_text(json.dumps(result.best.child.spec))
         trained = [child for child in result.children if child.state == "trained"]
-        stopped = sum("stopped" in (child.metrics or {}) for child in trained)
+        stopped = sum(child.stopped_at is not None for child in trained)
         accuracies = [child.metrics["val_accuracy"] for child in trained if child.metrics]
         print(
             f"automl: {len(trained)} children, {stopped} of them stopped early, best {max(accuracies):.4f}", flush=True

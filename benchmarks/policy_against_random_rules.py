@@ -41,7 +41,7 @@ def main() -> None:
             in_order = np.array([child.reward or 0.0 for child in trained])
             best = np.sort(in_order)[::-1]
             figures.append([*(float(best[:count].mean()) for count in COUNTS), float(in_order[-50:].mean())])
-            screened = sum((child.metrics or {}).get("ended") == "screened" for child in trained)
+            screened = sum(child.ending == "screened" for child in trained)
             seconds = np.mean([child.seconds or 0.0 for child in trained])
             told = " | ".join(f"{value:.4f}" for value in figures[-1])
             print(f"| {controller} | {seed} | {told} | {screened} | {seconds:.1f} |", flush=True)

@@ -33,7 +33,7 @@ class EarlyStopError(Exception):
 class Stopper(abc.ABC):
     """Judges the children of one worker, one after the other, against all that the store knows.
 
-    A stopped child counts as trained, with a predicted reward and the metric `stopped`: its last epoch.
+    A stopped child counts as trained, with a predicted reward; the store keeps its last epoch as `stopped_at`.
 
     Args:
         objective: the metric of every epoch that tells good children from bad ones.

@@ -80,6 +80,8 @@ class Outcome:
         metrics: JSON values, kept with the child.
         weights: the model's weights at `epoch`, the epoch that the reward was read from, by name.
         seconds: where the time went, by phase.
+        ending: why it was not trained to its end though it is a result, or None.
+        screened: whether the screen would have ended it, or did.
     """
 
     reward: float
@@ -87,6 +89,8 @@ class Outcome:
     weights: Mapping[str, np.ndarray] | None = None
     epoch: int = 0
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ending: str | None = None
+    screened: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -173,8 +173,8 @@ class Worker:
         except EarlyStopError as stop:
             assert self._stopper is not None
             reward = self._stopper.predicted_reward()
-            metrics = report.last | {"stopped": stop.epoch}
-            return Delivery(reward=reward, metrics=metrics, seconds=self.clock() - started)
+            seconds = self.clock() - started
+            return Delivery(reward=reward, metrics=report.last, stopped_at=stop.epoch, seconds=seconds)
         except ClaimLostError:
             self._lost(claim)
             return None
@@ -254,7 +254,7 @@ class Worker:
     def deliver(self, claim: Claim, delivery: Delivery) -> bool:
         accepted = self.store.deliver(claim, delivery, keep=self.keep)
         checkpoint = self._checkpoint(claim)
-        paused = self._stopper is not None and self._stopper.pauses and "stopped" in delivery.metrics
+        paused = self._stopper is not None and self._stopper.pauses and delivery.stopped_at is not None
         if accepted and checkpoint is not None and not paused:
             checkpoint.remove()
         return accepted
@@ -270,6 +270,8 @@ class Worker:
         return Delivery(
             reward=outcome.reward,
             metrics=outcome.metrics,
+            ending=outcome.ending,
+            screened=outcome.screened,
             seconds=seconds,
             phases=outcome.seconds,
             weights=None if outcome.weights is None else blobs.pack(outcome.weights),

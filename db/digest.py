@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # it takes a sixth of a second to import, and looks at a stor
     import numpy as np
 
 DIGESTED = ("number", "tokens", "canonical_hash", "seed", "state", "reward", "metrics")  # of each final child
+FLAGS = ("stopped_at", "ending", "screened")  # told among its metrics
 
 
 def state_hash(arrays: Mapping[str, np.ndarray], values: Any) -> str:
@@ -34,16 +35,23 @@ def digest(children: Iterable[Child | Row[Any]], steps: Iterable[Step | Row[int,
     """Sha256 over final children in number order and over every controller step's state hash.
 
     It holds no times, attempts or workers: equal rewards give equal digests, whatever died and however many workers
-    there were. The metric `seconds` is left out for the same reason.
+    there were. The metric `seconds` is left out for the same reason, also where it is the task's own. How a child's
+    training ended stands among its metrics, where 0.1.0 stored it, so that the digest of a search stays what it was.
     """
     hasher = hashlib.sha256()
     for child in children:
         *entry, metrics = (getattr(child, name) for name in DIGESTED)
         timeless = {name: value for name, value in (metrics or {}).items() if name != "seconds"}
-        hasher.update(_canonical([*entry, timeless]))
+        hasher.update(_canonical([*entry, timeless | _flags(child)]))
     for step in steps:
         hasher.update(_canonical([step.number, step.state_hash]))
     return hasher.hexdigest()
+
+
+def _flags(child: Child | Row[Any]) -> dict[str, Any]:
+    """How the training ended, under the names that 0.1.0 had for it."""
+    flags = {"stopped": child.stopped_at, "ended": child.ending, "screened": child.screened or None}
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def _canonical(value: Any) -> bytes:

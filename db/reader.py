@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from db import blobs, queries
 from db.database import Database
-from db.digest import DIGESTED, digest
+from db.digest import DIGESTED, FLAGS, digest
 from db.records import (
     FINAL,
     Artefact,
@@ -66,18 +67,16 @@ class Reader(Database):
             return None if row is None else record(Step, row)
 
     def endings(self, search_id: int) -> list[EndingCount]:
-        """How many trained children say in their metrics that they `ended` early and why, and whether they were
-        `screened`, with the best reward of each kind."""
-        ended, screened = (ChildRow.metrics[name].as_string() for name in ("ended", "screened"))
+        """How many trained children ended early and why, and whether they were screened, with the best reward of each
+        kind."""
+        kind = (ChildRow.ending, ChildRow.screened)
         query = (
-            select(ended, screened.is_not(None), func.count(), func.max(ChildRow.reward))
+            select(*kind, func.count(), func.max(ChildRow.reward))
             .where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
-            .group_by(ended, screened.is_not(None))
+            .group_by(*kind)
         )
         with self._read() as connection:
-            return [
-                EndingCount(why, bool(seen), count, best) for why, seen, count, best in connection.execute(query).all()
-            ]
+            return [EndingCount(*row) for row in connection.execute(query).all()]
 
     def claims_of(self, search_id: int, worker: str) -> list[Claim]:
         """The children that this worker is running, by number, for whoever has to clean up after it."""
@@ -207,7 +206,7 @@ class Reader(Database):
                 ChildRow.number,
                 ChildRow.reward,
                 ChildRow.finished,
-                ChildRow.metrics.label("final"),
+                ChildRow.stopped_at,
                 MeasurementRow.epoch,
                 MeasurementRow.metrics,
             )
@@ -221,9 +220,8 @@ class Reader(Database):
         )
         curves: dict[int, Curve] = {}
         with self._read() as connection:
-            for number, reward, finished, final, epoch, metrics in connection.execute(query):
-                stopped = "stopped" in (final or {})
-                curve = curves.setdefault(number, Curve(number, reward, finished, stopped, {}))
+            for number, reward, finished, stopped_at, epoch, metrics in connection.execute(query):
+                curve = curves.setdefault(number, Curve(number, reward, finished, stopped_at is not None, {}))
                 if metric in metrics:
                     curve.values[epoch] = metrics[metric]
         return list(curves.values())
@@ -254,7 +252,9 @@ class Reader(Database):
 
     def digest(self, search_id: int) -> str:
         """The hash that says two searches are the same (`db.digest`)."""
-        told = [getattr(ChildRow, name) for name in DIGESTED]  # half of the time is that of reading whole children
+        told = [
+            getattr(ChildRow, name) for name in (*DIGESTED, *FLAGS)
+        ]  # half of the time is that of reading whole children
         children = select(*told).where(ChildRow.search_id == search_id, ChildRow.state.in_(FINAL))
         steps = select(StepRow.number, StepRow.state_hash).where(StepRow.search_id == search_id)
         with self._read() as connection:
@@ -272,11 +272,24 @@ class Reader(Database):
         if row is None:
             return None
         artefact = record(Artefact, row)
-        try:
-            blob = artefact.blob if artefact.path is None else Path(artefact.path).read_bytes()
-        except OSError as error:
-            raise StoreError(f"The weights file {artefact.path} cannot be read: {error.strerror}.") from error
-        return blobs.unpack(blob or b"", artefact.sha256)
+        blob = artefact.blob
+        if blob is None:
+            path = self._artefact_path(artefact.child_id, artefact.kind, artefact.sha256)
+            if path is None:
+                raise StoreError(f"{self} has weights with a kind or a checksum that automl never writes.")
+            try:
+                blob = path.read_bytes()
+            except OSError as error:
+                raise StoreError(f"The weights file {path} cannot be read: {error.strerror}.") from error
+        return blobs.unpack(blob, artefact.sha256)
+
+    def _artefact_path(self, child_id: int, kind: str, checksum: str) -> Path | None:
+        """Where weights that are too large for the store lie, or None where no such file can be ours. No path is
+        stored: somebody else's store must not say which of our files are read or deleted."""
+        if not re.fullmatch(r"[0-9a-f]{64}", checksum) or not re.fullmatch(r"search|train/[0-9A-Za-z]+/-?[0-9]+", kind):
+            return None
+        # Equal weights, of two searches or two trainings, have each their own file, so that each can be dropped.
+        return self._artefacts_dir / f"{int(child_id)}-{kind.replace('/', '-')}-{checksum}.npz"
 
     def _find(self, connection: Connection, name: str) -> Search | None:
         row = connection.execute(select(SearchRow).where(SearchRow.name == name)).first()

@@ -136,7 +136,7 @@ class Child:
     fault: str | None
     message: str | None
     reward: float | None
-    metrics: dict[str, Any] | None
+    metrics: dict[str, Any] | None  # the task's own, whatever their names
     consumed_by: int | None
     fence: int
     worker: str | None
@@ -148,6 +148,9 @@ class Child:
     finished: float | None
     seconds: float | None
     phases: dict[str, float] | None
+    stopped_at: int | None = None  # the last epoch of a child that was stopped early; its reward is a prediction
+    ending: str | None = None  # why a built-in task did not train it to its end, or None
+    screened: bool = False  # whether the screen would have ended it, or did
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,8 +241,7 @@ class Artefact:
     epoch: int
     sha256: str
     size: int
-    blob: bytes | None
-    path: str | None
+    blob: bytes | None  # None: in a file that this row's key and checksum name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,6 +289,7 @@ class Training:
     metrics: dict[str, Any]
     seconds: float
     finished: float
+    ending: str | None = None  # as of a child
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,10 +316,13 @@ class Claim:
 @dataclasses.dataclass(frozen=True)
 class Delivery:
     """How a child ended: trained with a reward, or failed with a fault and a message. `phases` says where `seconds`
-    went."""
+    went; `stopped_at`, `ending` and `screened` are those of `Child`."""
 
     reward: float | None = None
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stopped_at: int | None = None
+    ending: str | None = None
+    screened: bool = False
     fault: Fault | None = None
     message: str | None = None
     log: str | None = None

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISION = "0003"  # the newest migration; a test holds it against the migrations' own head
+REVISION = "0004"  # the newest migration; a test holds it against the migrations' own head
 APPLICATION_ID = 0x41_4D_4C_31  # "AML1" in the header of a SQLite file tells our stores from other people's
 
 # Alembic needs names to alter constraints later on.
@@ -130,6 +130,9 @@ class ChildRow(Row):
     message: Mapped[str | None]
     reward: Mapped[float | None]
     metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    stopped_at: Mapped[int | None]
+    ending: Mapped[str | None]
+    screened: Mapped[bool] = mapped_column(default=False, server_default=false())
     consumed_by: Mapped[int | None]
     fence: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None]
@@ -190,7 +193,6 @@ class ArtefactRow(Row):
     sha256: Mapped[str]
     size: Mapped[int] = mapped_column(BigInteger)
     blob: Mapped[bytes | None]
-    path: Mapped[str | None]
 
 
 class RequestRow(Row):
@@ -214,5 +216,6 @@ class TrainingRow(Row):
     recipe: Mapped[dict[str, Any]]
     reward: Mapped[float]
     metrics: Mapped[dict[str, Any]]
+    ending: Mapped[str | None]
     seconds: Mapped[float]
     finished: Mapped[float]

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,9 @@ class Store(Reader):
             search = self._search(connection, name)
             self._refuse_if_held(connection, search, gone)
             children = select(ChildRow.id).where(ChildRow.search_id == search.id)
-            paths = connection.scalars(
-                select(ArtefactRow.path).where(ArtefactRow.child_id.in_(children), ArtefactRow.path.is_not(None))
-            ).all()
+            files = self._files(connection, ArtefactRow.child_id.in_(children))
             connection.execute(delete(SearchRow).where(SearchRow.id == search.id))
-        for path in paths:
-            Path(path or "").unlink(missing_ok=True)
+        self._remove(files)
 
     # From other processes
 
@@ -214,12 +211,11 @@ class Store(Reader):
             values = _values(training) | {"finished": self._now(connection)}
             connection.execute(insert(TrainingRow).values(**values))
             before = (ArtefactRow.child_id == training.child_id, ArtefactRow.kind == kind)
-            replaced = connection.scalars(select(ArtefactRow.path).where(*before)).all()
+            replaced = self._files(connection, *before)
             connection.execute(delete(ArtefactRow).where(*before))
             self._insert_weights(connection, training.child_id, kind, epoch=0, weights=weights)
-            kept = set(connection.scalars(select(ArtefactRow.path).where(*before)))
-        for path in {path for path in replaced if path is not None} - kept:
-            Path(path).unlink(missing_ok=True)
+            kept = self._files(connection, *before)
+        self._remove(replaced - kept)
 
     # The coordinator
 
@@ -409,7 +405,7 @@ class Store(Reader):
                 return None
             of_number = (ChildRow.search_id == search_id, ChildRow.number == number, ChildRow.state == State.TRAINED)
             child = connection.execute(select(ChildRow).where(*of_number)).first()
-            if child is None or child.consumed_by is None or "stopped" not in (child.metrics or {}):
+            if child is None or child.consumed_by is None or child.stopped_at is None:
                 return None
             connection.execute(
                 update(SearchRow).where(SearchRow.id == search_id).values(num_trained=SearchRow.num_trained - 1)
@@ -489,6 +485,9 @@ class Store(Reader):
                 "state": State.TRAINED,
                 "reward": delivery.reward,
                 "metrics": dict(delivery.metrics),
+                "stopped_at": delivery.stopped_at,
+                "ending": delivery.ending,
+                "screened": delivery.screened,
                 "fault": None,
                 "message": None,
                 "lease_until": None,
@@ -502,8 +501,7 @@ class Store(Reader):
             self._close_attempt(connection, now, child, fault=None, charged=False, log=delivery.log)
             connection.execute(queries.COUNT_TRAINED, {"of_search": claim.search_id})
             dropped = self._keep_weights(connection, claim, delivery, keep)
-        for path in dropped:
-            Path(path).unlink(missing_ok=True)
+        self._remove(dropped)
         return True
 
     def fail_attempt(
@@ -673,10 +671,10 @@ class Store(Reader):
         of_attempt = {"of_child": child.id, "of_fence": child.fence}
         connection.execute(queries.CHANGE_ATTEMPT, of_attempt | {"ended": now} | values)
 
-    def _keep_weights(self, connection: Connection, claim: Claim, delivery: Delivery, keep: int) -> list[str]:
+    def _keep_weights(self, connection: Connection, claim: Claim, delivery: Delivery, keep: int) -> set[Path]:
         """Stores a delivery's weights if it is among the best `keep`; returns files that are no longer needed."""
         if delivery.weights is None or keep < 1:
-            return []
+            return set()
         kept = (
             select(ChildRow.id)
             .where(ChildRow.search_id == claim.search_id, ChildRow.state == State.TRAINED)
@@ -689,22 +687,36 @@ class Store(Reader):
                 connection, claim.child_id, "search", epoch=delivery.weights_epoch, weights=delivery.weights
             )
         of_search = (
-            select(ArtefactRow.child_id, ArtefactRow.path)
+            select(ArtefactRow.child_id)
             .join(ChildRow, ChildRow.id == ArtefactRow.child_id)
             .where(ChildRow.search_id == claim.search_id, ArtefactRow.kind == "search")
         )
-        displaced = {child: path for child, path in connection.execute(of_search) if child not in best}
-        if displaced:
-            connection.execute(
-                delete(ArtefactRow).where(ArtefactRow.child_id.in_(displaced), ArtefactRow.kind == "search")
-            )
-        return [path for path in displaced.values() if path is not None]
+        displaced = set(connection.scalars(of_search)) - best
+        if not displaced:
+            return set()
+        of_displaced = (ArtefactRow.child_id.in_(displaced), ArtefactRow.kind == "search")
+        files = self._files(connection, *of_displaced)
+        connection.execute(delete(ArtefactRow).where(*of_displaced))
+        return files
+
+    def _files(self, connection: Connection, *of_rows: Any) -> set[Path]:
+        """The files of weights that are too large for the store."""
+        key = (ArtefactRow.child_id, ArtefactRow.kind, ArtefactRow.sha256)
+        rows = connection.execute(select(*key).where(ArtefactRow.blob.is_(None), *of_rows)).all()
+        return {path for row in rows if (path := self._artefact_path(*row)) is not None}
+
+    @staticmethod
+    def _remove(files: Iterable[Path]) -> None:
+        for path in files:
+            path.unlink(missing_ok=True)
 
     def _insert_weights(self, connection: Connection, child_id: int, kind: str, *, epoch: int, weights: bytes) -> None:
         checksum = blobs.sha256(weights)
         large = len(weights) > LARGEST_BLOB
-        # Equal weights, of two searches or two trainings, have each their own file, so that each can be dropped.
-        path = self._write_file(f"{child_id}-{kind.replace('/', '-')}-{checksum}", weights) if large else None
+        if large:
+            path = self._artefact_path(child_id, kind, checksum)
+            assert path is not None, f"weights of a kind without a file: {kind}"
+            self._write_file(path, weights)
         connection.execute(
             insert(ArtefactRow).values(
                 child_id=child_id,
@@ -713,13 +725,11 @@ class Store(Reader):
                 sha256=checksum,
                 size=len(weights),
                 blob=None if large else weights,
-                path=path,
             )
         )
 
-    def _write_file(self, name: str, content: bytes) -> str:
+    def _write_file(self, path: Path, content: bytes) -> None:
         """Writes a file that is there whole or not at all."""
-        path = self._artefacts_dir / f"{name}.npz"
         partial = path.with_suffix(f".{os.getpid()}.partial")
         try:
             self._artefacts_dir.mkdir(parents=True, exist_ok=True)
@@ -732,7 +742,6 @@ class Store(Reader):
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise StoreError(f"Weights cannot be written to {self._artefacts_dir}: {error.strerror}.") from error
-        return str(path.absolute())
 
 
 def _of(claim: Claim) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         except DivergedError:
             if not by_own_rule or (self._goal is not None and self._goal.metric != self.metric):
                 raise
-            return Outcome(0.0, {self.metric: worst, "ended": "diverged"})
+            return Outcome(0.0, {self.metric: worst}, ending="diverged")
 
     def warm_up(self) -> None:
         _ = self.device_data

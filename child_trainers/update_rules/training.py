@@ -58,6 +58,7 @@ class _Rule:
     program: np.ndarray
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    screened: bool = False
     place: int = 0
     values: list[float] = dataclasses.field(default_factory=list)
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -107,7 +108,7 @@ class RuleTrainer:
                 with self._timed("screen", [rule]):
                     descends = self._screen.passes(rule.program, rule.child.seed)
                 if not descends:
-                    rule.metrics["screened"] = True
+                    rule.screened = True
                     if not self._tried_anyway(rule.child.seed):
                         rules.remove(rule)
                         yield rule.index, self._ended(rule, 0.0, SCREENED)
@@ -185,14 +186,15 @@ class RuleTrainer:
             yield rule.index, self._ended(rule, self._figure.reward(rule.metrics[metric]))
 
     def _ended(self, rule: _Rule, reward: float, why: str | None = None) -> Outcome:
-        metrics = rule.metrics | ({} if why is None else {"ended": why})
+        metrics = dict(rule.metrics)
         weights = rule.weights or None
         if why in (SCREENED, DIVERGED):
             metrics |= {self._figure.metric: self._figure.worst}
             for name in ("epoch", "loss"):  # those of a value that no longer counts, as its weights are
                 metrics.pop(name, None)
             weights = None
-        return Outcome(reward, metrics, weights, metrics.get("epoch", 0), dict(rule.seconds))
+        epoch = metrics.get("epoch", 0)
+        return Outcome(reward, metrics, weights, epoch, dict(rule.seconds), ending=why, screened=rule.screened)
 
     @contextlib.contextmanager
     def _timed(self, phase: str, rules: Sequence[_Rule]) -> Iterator[None]:

@@ -126,7 +126,7 @@ def test_only_children_that_were_trained_to_their_end_count(search, finish, new_
     for _ in range(FIRST_CHILDREN - 1):
         finish(OTHERS)
     finish(OTHERS, metric="another")
-    finish(OTHERS[:2], 0.1, metrics={"stopped": 2})
+    finish(OTHERS[:2], 0.1, stopped_at=2)
     finish(OTHERS, fault=Fault.DIVERGED)
     search.store.measure(search.store.claim(search.id, "1.1.1", "cpu"), 1, {"accuracy": 0.9})
     stopper = new_stopper()
@@ -141,7 +141,7 @@ def test_the_median_is_of_stopped_children_too_as_far_as_they_came(finish, new_s
     stopper = new_stopper(epochs=3)
     assert stopped_at(stopper, (0.3, 0.39)) == 2
     for _ in range(2 * FIRST_CHILDREN):
-        finish((0.0, 0.0), 0.0, metrics={"accuracy": 0.0, "stopped": 2})
+        finish((0.0, 0.0), 0.0, metrics={"accuracy": 0.0}, stopped_at=2)
     assert stopped_at(stopper, (0.3, 0.39)) is None
 
 
@@ -151,7 +151,7 @@ def test_what_a_stopped_child_was_told_to_be_worth_tells_nothing_of_others(finis
     stopper = new_stopper(epochs=3)
     assert stopped_at(stopper, (0.3, 0.35)) == 2
     before = stopper.predicted_reward()
-    finish((0.3, 0.35), 0.0, metrics={"accuracy": 0.0, "stopped": 2})
+    finish((0.3, 0.35), 0.0, metrics={"accuracy": 0.0}, stopped_at=2)
     assert stopped_at(stopper, (0.3, 0.35)) == 2
     assert stopper.predicted_reward() == before
 
@@ -211,10 +211,10 @@ def halving(search):
 def test_the_best_third_of_each_rung_goes_on_the_highest_rung_first(finish, halving):
     assert halving.rungs == [1, 3] and halving.to_continue() == []
     for number in range(6):
-        finish((0.1 * number,), metrics={"stopped": 1})
+        finish((0.1 * number,), stopped_at=1)
     assert halving.to_continue() == [5, 4]
     for number in range(6, 9):
-        finish((0.05, 0.0, 0.1 * number), metrics={"stopped": 3})
+        finish((0.05, 0.0, 0.1 * number), stopped_at=3)
     assert halving.to_continue() == [8, 5, 4, 3]
     finish([0.9] * 9)  # better than all at both rungs, and at its end
     assert halving.to_continue() == [5, 4]
@@ -222,11 +222,11 @@ def test_the_best_third_of_each_rung_goes_on_the_highest_rung_first(finish, halv
 
 def test_children_that_end_after_the_clock_was_set_back_are_seen(finish, halving, clock):
     for number in range(3):
-        finish((0.1 * number,), metrics={"stopped": 1})
+        finish((0.1 * number,), stopped_at=1)
     assert halving.to_continue() == [2]
     clock.now -= 60
     for number in range(3, 6):
-        finish((0.1 * number,), metrics={"stopped": 1})
+        finish((0.1 * number,), stopped_at=1)
         assert halving.to_continue()[0] == number
 
 

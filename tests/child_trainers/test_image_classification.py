@@ -214,7 +214,7 @@ def test_a_rule_that_diverges_is_worth_nothing_unless_another_metric_counts():
     recipe = Recipe(**(DIGITS | {"num_train": 24}))
     judged = ImageClassification("digits", recipe, goal=Goal("val_accuracy", minimize=False))
     outcome = judged.evaluate(spec, seed=5, report=FakeReport())
-    assert (outcome.reward, outcome.metrics) == (0.0, {"val_accuracy": 0.0, "ended": "diverged"})
+    assert (outcome.reward, outcome.metrics, outcome.ending) == (0.0, {"val_accuracy": 0.0}, "diverged")
     other = ImageClassification("digits", recipe, goal=Goal("loss", minimize=True))
     with pytest.raises(DivergedError):
         other.evaluate(spec, seed=5, report=FakeReport())

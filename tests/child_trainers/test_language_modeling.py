@@ -219,7 +219,7 @@ def test_the_source_of_a_cell_that_brings_its_rule(task, tmp_path):
 def test_a_rule_that_diverges_is_a_result(task):
     outcome = task.evaluate(TrainedCell(SMALL_CELL, UpdateRule.parse("exp(exp(2))"), 1e38), seed=1, report=Report())
     assert outcome.reward == 0.0 and outcome.weights is None
-    assert outcome.metrics["ended"] == "diverged"
+    assert outcome.ending == "diverged"
     assert outcome.metrics["val_perplexity"] == len(task.data.vocabulary)  # that of a guess
 
 

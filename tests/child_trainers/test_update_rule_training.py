@@ -88,7 +88,7 @@ def test_a_sweep_and_then_the_best_of_its_rates():
     assert report.epochs == [1, 2, 3]  # the sweep, and two epochs
     sweep = outcome.metrics["sweep"]
     assert outcome.metrics["learning_rate"] == (0.01, 0.1)[int(np.argmax(sweep))]
-    assert outcome.reward == outcome.metrics["val_accuracy"] > max(sweep) and "ended" not in outcome.metrics
+    assert outcome.reward == outcome.metrics["val_accuracy"] > max(sweep) and outcome.ending is None
     assert outcome.weights["conv0/kernel"].shape == (3, 3, 1, 32)
     assert set(outcome.seconds) == {"screen", "trace", "train", "validate"} and report.steps_done() > 0
 
@@ -96,19 +96,20 @@ def test_a_sweep_and_then_the_best_of_its_rates():
 def test_every_ending():
     texts = ["1", "exp(exp(2)) * g / 0.0001w", "0.1w"]
     (screened, diverged, hopeless), reports = judge(texts, screen_sample=0.0, rates=(10.0, 1e4))
-    assert screened.metrics == {"screened": True, "ended": "screened", "val_accuracy": 0.0} and screened.reward == 0.0
+    assert (screened.metrics, screened.reward) == ({"val_accuracy": 0.0}, 0.0)
+    assert (screened.ending, screened.screened) == ("screened", True)
     assert reports[0].epochs == []
     (diverged, hopeless), reports = judge(texts[1:], screened=False, rates=(1e4, 1e5))
-    assert diverged.metrics["ended"] == "diverged" and diverged.metrics["sweep"] == [None, None]
+    assert (diverged.ending, diverged.screened) == ("diverged", False) and diverged.metrics["sweep"] == [None, None]
     assert (diverged.reward, diverged.metrics["val_accuracy"], reports[0].epochs) == (0.0, 0.0, [])
     (hopeless,), (report,) = judge(["0.1w"], screened=False)
-    assert hopeless.metrics["ended"] == "hopeless" and hopeless.reward == max(hopeless.metrics["sweep"]) < 0.15
+    assert hopeless.ending == "hopeless" and hopeless.reward == max(hopeless.metrics["sweep"]) < 0.15
     assert report.epochs == [1] and hopeless.weights is None
 
 
 def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_divergence():
     (outcome,), (report,) = judge(["exp(exp(2)) * g"], screened=False, batch_size=320, rates=(1e38,))  # one step
-    assert outcome.metrics == {"ended": "diverged", "sweep": [None], "val_accuracy": 0.0}
+    assert (outcome.metrics, outcome.ending) == ({"sweep": [None], "val_accuracy": 0.0}, "diverged")
     assert (outcome.weights, report.epochs) == (None, [])
 
 
@@ -119,7 +120,7 @@ def test_what_is_hopeless_is_little_more_than_naming_the_commonest_class(labels,
 
 def test_a_share_of_the_screened_is_trained_anyway():
     (outcome,), _ = judge(["1"], screen_sample=1.0)
-    assert outcome.metrics["screened"] and outcome.metrics["ended"] != "screened" and len(outcome.metrics["sweep"]) == 2
+    assert outcome.screened and outcome.ending != "screened" and len(outcome.metrics["sweep"]) == 2
 
 
 def test_rules_together_are_as_rules_alone_and_one_that_must_end_takes_none_along():

@@ -325,11 +325,12 @@ def test_a_stopped_child_is_trained_and_its_reward_predicted(long_search, early,
     assert isinstance(error, EarlyStopError) and error.epoch == 2
     assert delivery.reward == pytest.approx(10 * early_value)
     assert delivery == Delivery(
-        reward=delivery.reward, metrics={"val_accuracy": early_value, "loss": 2.0, "stopped": 2}, seconds=2.5
+        reward=delivery.reward, metrics={"val_accuracy": early_value, "loss": 2.0}, stopped_at=2, seconds=2.5
     )
     assert early.deliver(claim, delivery)
     child = long_search.child(claim.number)
     assert (child.state, child.fault, child.metrics) == (State.TRAINED, None, dict(delivery.metrics))
+    assert child.stopped_at == 2
     assert long_search.store.progress(long_search.id).trained == FIRST_CHILDREN + 1
     measured = [(row.epoch, row.metrics["val_accuracy"]) for row in long_search.store.measurements(child.id)]
     assert measured == [(1, 0.4), (2, early_value)]
@@ -355,7 +356,7 @@ def test_children_after_a_stopped_one_are_trained_as_ever(long_search, early, ta
         hopeless = number % 2 == 0
         task.function = (lambda spec, seed, report: report(2, val_accuracy=0.0)) if hopeless else usual
         assert early.work_once()
-        assert ("stopped" in long_search.child(number).metrics) == hopeless
+        assert (long_search.child(number).stopped_at == 2) == hopeless
 
 
 def test_a_function_that_does_not_listen_is_trained_to_its_end(long_search, early, task):
@@ -385,7 +386,7 @@ def test_a_child_that_is_another_s_by_now_is_not_stopped(early, task, clock):
     other = dataclasses.replace(early, name="1.1.1").claim()
     assert other.number == claim.number
     assert early.train(claim) is None
-    assert early.train(other).metrics["stopped"] == 2
+    assert early.train(other).stopped_at == 2
 
 
 @pytest.mark.parametrize(("early_stop", "objective"), [("none", True), ("median", False)])

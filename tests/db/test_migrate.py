@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import shutil
 import signal
 import sqlite3
@@ -129,6 +131,91 @@ def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path, revision: str) ->
         assert store.trainings(best.id) == [make_training(best.id, finished=clock.now)]
     copy = tmp_path / f"store.db.{revision}.bak"
     assert copy.exists() == (revision != REVISION)
+
+
+EARLY = {"stopped": 2, "accuracy": 0.5}  # what a worker of 0.1.0 delivered for a child whose last epoch was the second
+ENDED = {"ended": "hopeless", "screened": True, "accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "metrics", "expected"),
+    [
+        # Metrics, then stopped_at, ending and screened.
+        ({"early_stop": "median"}, EARLY, ({"accuracy": 0.5}, 2, None, False)),
+        ({"early_stop": "none"}, EARLY, (EARLY, None, None, False)),
+        ({}, EARLY, (EARLY, None, None, False)),
+        ({}, ENDED, ({"accuracy": 0.5}, None, "hopeless", True)),
+        ({"early_stop": "asha"}, ENDED | EARLY, ({"accuracy": 0.5}, 2, "hopeless", True)),
+        (
+            {},
+            {"ended": 4, "screened": "half", "seconds": 1.5},
+            ({"ended": 4, "screened": "half", "seconds": 1.5}, None, None, False),
+        ),
+    ],
+)
+def test_flags_among_the_metrics_of_built_in_tasks_become_columns(
+    tmp_path: Path, settings: dict[str, object], metrics: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    path = third_schema(tmp_path, {"task": {"name": "digits", "file": None}} | settings, metrics)
+    assert flags_after_upgrade(path, metrics) == expected
+
+
+@pytest.mark.parametrize(
+    "task", [{"name": "mine.py:f", "file": {"path": "mine.py"}}, {"name": "session:f", "file": None}]
+)
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (EARLY, ({"accuracy": 0.5}, 2, None, False)),
+        (EARLY | {"accuracy": 0.25}, (EARLY | {"accuracy": 0.25}, None, None, False)),  # not those of the last epoch
+        (EARLY | {"stopped": 3}, (EARLY | {"stopped": 3}, None, None, False)),  # nor its number
+        (ENDED, (ENDED, None, None, False)),
+    ],
+)
+def test_a_user_s_metrics_stay_though_they_are_called_as_our_flags_were(
+    tmp_path: Path, task: dict[str, object], metrics: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    path = third_schema(tmp_path, {"task": task, "early_stop": "median"}, metrics)
+    assert flags_after_upgrade(path, metrics) == expected
+
+
+def third_schema(folder: Path, settings: dict[str, object], metrics: dict[str, object]) -> Path:
+    """A store of 0.1.0 whose trained child has these metrics, and 0.5 for its last epoch, the second."""
+    path = Path(shutil.copy(ASSETS / "0003.sqlite", folder / "store.db"))
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE searches SET settings = ?", (json.dumps(settings),))
+        connection.execute("UPDATE children SET metrics = ? WHERE state = 'trained'", (json.dumps(metrics),))
+        connection.execute("UPDATE measurements SET epoch = 2")
+        connection.execute("UPDATE trainings SET metrics = ?", (json.dumps(metrics),))
+    return path
+
+
+def flags_after_upgrade(path: Path, metrics: dict[str, object]) -> tuple[object, ...]:
+    """The trained child's metrics and flags, once the store is upgraded and its digest is as it was."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        query = (
+            "SELECT number, tokens, canonical_hash, seed, state, reward, metrics FROM children "
+            "WHERE state IN ('trained', 'failed')"
+        )
+        rows = connection.execute(query)
+        hasher = hashlib.sha256()  # as 0.1.0 did
+        for number, tokens, *entry, found in rows.fetchall():
+            timeless = {name: value for name, value in json.loads(found or "{}").items() if name != "seconds"}
+            hasher.update(canonical([number, json.loads(tokens), *entry, timeless]))
+        for step in connection.execute("SELECT number, state_hash FROM steps ORDER BY number").fetchall():
+            hasher.update(canonical(list(step)))
+    with contextlib.closing(Store(str(path), upgrade=True)) as store:
+        search = store.search("old")
+        assert store.digest(search.id) == hasher.hexdigest()
+        (child,) = store.top(search.id, 1)
+        (training,) = store.trainings(child.id)
+        assert training.metrics | ({"ended": training.ending} if training.ending else {}) == metrics
+        assert training.ending == child.ending
+        return child.metrics, child.stopped_at, child.ending, child.screened
+
+
+def canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -810,8 +810,8 @@ def test_segments_are_numbered(store: Store, clock: Clock) -> None:
 
 def test_a_stopped_child_goes_on_once_the_controller_has_learned_from_it(store: Store) -> None:
     search, lease = start(store, children=2)
-    for metrics in ({"accuracy": 0.5, "stopped": 1}, {"accuracy": 0.5}):
-        delivery = Delivery(reward=0.5, metrics=metrics)
+    for stopped_at in (1, None):
+        delivery = Delivery(reward=0.5, metrics={"stopped": 3}, stopped_at=stopped_at)
         assert store.deliver(claim(store, search), delivery)
 
     def again(number: int, epoch: int = lease.epoch) -> Claim | None:
@@ -825,7 +825,7 @@ def test_a_stopped_child_goes_on_once_the_controller_has_learned_from_it(store: 
     assert store.search("tiny").num_trained == 1
     assert store.deliver(claimed, trained(0.75))
     child = child_of(store, search, 0)
-    assert (child.reward, child.consumed_by) == (0.75, 1)
+    assert (child.reward, child.consumed_by, child.stopped_at) == (0.75, 1, None)
 
 
 def test_a_step_marks_what_it_consumed(store: Store) -> None:
@@ -935,13 +935,19 @@ def test_progress_is_of_one_search(store: Store) -> None:
 
 
 def train_with(
-    store: Store, search: Search, epochs: list[dict[str, object]], reward: float = 0.5, **final: object
+    store: Store,
+    search: Search,
+    epochs: list[dict[str, object]],
+    reward: float = 0.5,
+    *,
+    stopped_at: int | None = None,
+    **final: object,
 ) -> None:
     """Trains the next child, with these metrics by epoch and these in the end."""
     claimed = claim(store, search)
     for epoch, metrics in enumerate(epochs):
         assert store.measure(claimed, epoch, metrics)
-    assert store.deliver(claimed, Delivery(reward=reward, metrics=final))
+    assert store.deliver(claimed, Delivery(reward=reward, metrics=final, stopped_at=stopped_at))
 
 
 def test_curves_are_a_metric_by_epoch_in_number_order(store: Store, clock: Clock) -> None:
@@ -979,9 +985,9 @@ def test_curves_are_of_trained_children_and_their_last_attempt(store: Store) -> 
 
 def test_curves_of_children_that_were_stopped_say_so(store: Store) -> None:
     search, _ = start(store)
-    train_with(store, search, [{"accuracy": 0.25}], 0.5, accuracy=0.5, stopped=1)
+    train_with(store, search, [{"accuracy": 0.25}], 0.5, stopped_at=1, accuracy=0.5)
     train_with(store, search, [{"accuracy": 0.25}], 0.25, accuracy=0.25)
-    train_with(store, search, [{"accuracy": 0.25, "stopped": 1}], 0.25)
+    train_with(store, search, [{"accuracy": 0.25, "stopped": 1}], 0.25, stopped=1)  # a metric of the task's own
     assert [curve.stopped for curve in store.curves(search.id, "accuracy")] == [True, False, False]
 
 
@@ -1240,12 +1246,9 @@ def test_what_the_database_refuses_is_one_sentence(store: Store) -> None:
 
 def test_early_endings_are_counted(store):
     search, _ = start(store)
-    for metrics, reward in (
-        ({"ended": "screened", "screened": True}, 0.0),
-        ({"ended": "hopeless", "screened": True}, 0.25),
-        ({"accuracy": 0.5}, 0.5),
-    ):
-        store.deliver(claim(store, search), Delivery(reward=reward, metrics=metrics))
+    for ending, screened, reward in (("screened", True, 0.0), ("hopeless", True, 0.25), (None, False, 0.5)):
+        metrics = {"ended": "at last", "screened": 3.5}  # the task's own
+        store.deliver(claim(store, search), Delivery(reward=reward, metrics=metrics, ending=ending, screened=screened))
     told = {(count.why, count.screened, count.count, count.best) for count in store.endings(search.id)}
     assert told == {("screened", True, 1, 0.0), ("hopeless", True, 1, 0.25), (None, False, 1, 0.5)}
 
