@@ -33,7 +33,7 @@ class TrainReport(Record):
 
     def __call__(self, epoch: int, **metrics: float) -> None:
         super().__call__(epoch, **metrics)
-        self._progress(self._seed, epoch, metrics)
+        self._progress(self._seed, epoch, self.epochs[-1])
 
 
 def full_recipe(space: str, task: str) -> str | None:

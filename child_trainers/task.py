@@ -57,7 +57,7 @@ class Record:
         self.epochs: list[dict[str, float]] = []
 
     def __call__(self, epoch: int, **metrics: float) -> None:
-        self.epochs.append(metrics)
+        self.epochs.append(reported(epoch, metrics))
 
     def follow(self, steps_done: Callable[[], int]) -> None:
         pass
@@ -278,6 +278,33 @@ def read_outcome(returned: Any, goal: Goal | None = None) -> Outcome:
     return dataclasses.replace(outcome, reward=_finite("reward", _number("reward", outcome.reward)), metrics=metrics)
 
 
+def reported(epoch: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of an epoch as JSON values.
+
+    Raises:
+        InvalidResultError: one of them is neither a number nor a text.
+        DivergedError: one of them is not finite.
+    """
+    return {name: _plain(f"{name} of epoch {epoch}", value, "reported") for name, value in metrics.items()}
+
+
+def scalar(value: Any) -> Any:
+    """A zero-dimensional array, or a scalar of TensorFlow, PyTorch or JAX, as the Python value that it holds; anything
+    else stays itself. An array of one element is no scalar: NumPy is giving up to take it for one."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    try:
+        if tuple(value.shape) != ():
+            return value
+    except (AttributeError, TypeError, ValueError):  # no array; TensorFlow raises ValueError for a shape it lacks
+        return value
+    if np.ma.is_masked(value):
+        return math.nan  # its `item` would be the number under the mask
+    if callable(getattr(value, "item", None)):
+        return value.item()
+    return np.asarray(value.numpy()).item() if callable(getattr(value, "numpy", None)) else value
+
+
 def fault_of(error: BaseException) -> Fault:
     """The fault that an exception of `evaluate` stands for."""
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -300,9 +327,17 @@ def _goal_reward(metrics: Mapping[str, Any], goal: Goal) -> float:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    plain = scalar(value)
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
         raise InvalidResultError(f"The task returned {_shown(value)} where one number ({name}) was expected.")
-    return float(value)
+    return _float(name, plain)
+
+
+def _float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise DivergedError(f"{name} is beyond what a floating-point number can hold.") from None
 
 
 def _finite(name: str, value: float) -> float:
@@ -311,17 +346,20 @@ def _finite(name: str, value: float) -> float:
     return value
 
 
-def _plain(name: str, value: Any) -> Any:
-    """A metric as JSON: numbers finite, numpy scalars plain."""
-    if isinstance(value, bool | str) or value is None:
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return _finite(name, float(value))
-    if isinstance(value, list | tuple):
-        return [_plain(name, item) for item in value]
-    raise InvalidResultError(f"The task returned {_shown(value)} as the metric {name!r}; metrics are plain numbers.")
+def _plain(name: str, value: Any, said: str = "returned") -> Any:
+    """A metric as JSON: numbers finite, scalars of any library plain."""
+    plain = scalar(value)
+    if isinstance(plain, bool | str) or plain is None:
+        return plain
+    if isinstance(plain, numbers.Integral):
+        return int(plain)
+    if isinstance(plain, numbers.Real):
+        return _finite(name, _float(name, plain))
+    if isinstance(plain, list | tuple):
+        return [_plain(name, item, said) for item in plain]
+    if isinstance(plain, Mapping) and said == "reported":  # the view shows none of these, and they are kept
+        return {str(key): _plain(name, item, said) for key, item in plain.items()}
+    raise InvalidResultError(f"The task {said} {_shown(value)} as the metric {name!r}; metrics are plain numbers.")
 
 
 def _shown(value: Any) -> str:

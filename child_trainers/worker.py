@@ -9,7 +9,6 @@ import functools
 import gc
 import json
 import logging
-import math
 import os
 import select
 import signal
@@ -21,15 +20,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.devices import limit_gpu_memory
 from child_trainers.early_stop import EarlyStopError, Stopper, make_stopper
 from child_trainers.experiment import Experiment, make_experiment
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.process import child_mark, own_resident_bytes, read_tail
-from child_trainers.task import Assignment, DivergedError, Outcome, fault_of
+from child_trainers.task import Assignment, Outcome, fault_of, reported
 from db import blobs
 from db.records import Claim, Delivery, StoreError
 from db.store import Store
@@ -62,10 +59,7 @@ class ClaimReport:
         self._steps_done: Callable[[], int] = lambda: 0
 
     def __call__(self, epoch: int, **metrics: float) -> None:
-        for name, value in metrics.items():
-            if isinstance(value, float | np.floating) and not math.isfinite(value):
-                raise DivergedError(f"{name} of epoch {epoch} is {value}.")
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in metrics.items()}
+        plain = reported(epoch, metrics)
         if not self._store.measure(self._claim, int(epoch), plain):
             raise ClaimLostError
         self.last = plain

@@ -14,6 +14,7 @@ from child_trainers.task import (
     fault_of,
     fresh_start,
     read_outcome,
+    reported,
 )
 from db.records import Fault
 
@@ -32,6 +33,68 @@ def test_one_number_is_the_reward(returned):
     outcome = read_outcome(returned)
     assert outcome == Outcome(0.5)
     assert type(outcome.reward) is float
+
+
+class TorchScalar:
+    """Behaves as a PyTorch scalar that requires a gradient, which `numpy` refuses and `item` does not."""
+
+    shape = ()
+
+    def item(self):
+        return 0.5
+
+    def numpy(self):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+@pytest.mark.parametrize("returned", [np.array(0.5), np.array(0.5, np.float16), TorchScalar()])
+def test_a_zero_dimensional_array_is_one_number(returned):
+    for outcome in (read_outcome(returned), read_outcome({"reward": returned}), read_outcome(Outcome(returned))):
+        assert outcome == Outcome(0.5) and type(outcome.reward) is float
+    assert read_outcome({"loss": returned}, MINIMIZE) == Outcome(-0.5, {"loss": 0.5})
+    assert read_outcome({"reward": 1, "curve": [returned, 2]}).metrics == {"curve": [0.5, 2]}
+    assert reported(1, {"loss": returned}) == {"loss": 0.5}
+
+
+def test_scalars_of_tensorflow_and_keras_are_numbers():
+    import keras
+    import tensorflow as tf
+
+    for returned in (tf.constant(0.5), tf.Variable(0.5), tf.constant(0.5, tf.bfloat16), keras.Variable(0.5)):
+        assert read_outcome(returned) == Outcome(0.5)
+        assert read_outcome({"reward": 1, "loss": returned}).metrics == {"loss": 0.5}
+    assert read_outcome({"reward": 1, "steps": tf.constant(3), "early": tf.constant(True)}).metrics == {
+        "steps": 3,
+        "early": True,
+    }
+    with pytest.raises(InvalidResultError, match="where one number"):
+        read_outcome(tf.constant([0.5]))
+
+
+@pytest.mark.parametrize("value", [np.array(True), np.array("0.5"), np.array(1j), np.array(None), np.array([0.5])])
+def test_an_array_that_is_no_number_is_invalid(value):
+    with pytest.raises(InvalidResultError) as caught:
+        read_outcome(value)
+    assert str(caught.value) == f"The task returned {value!r} (ndarray) where one number (reward) was expected."
+
+
+@pytest.mark.parametrize("value", [np.array(np.nan), np.array(-np.inf), np.ma.masked, 10**400])
+def test_a_scalar_that_is_not_finite_is_divergence(value):
+    with pytest.raises(DivergedError):
+        read_outcome(value)
+    if not isinstance(value, int):  # a metric of any size is kept
+        with pytest.raises(DivergedError, match="^loss of epoch 2 is "):
+            reported(2, {"loss": value})
+
+
+def test_what_is_reported_is_plain():
+    metrics = {"loss": np.float32(0.5), "note": "x", "early": np.array(True), "table": {1: np.array(2)}}
+    assert reported(1, metrics) == {"loss": 0.5, "note": "x", "early": True, "table": {"1": 2}}
+    with pytest.raises(InvalidResultError) as caught:
+        reported(1, {"loss": np.zeros(1)})
+    assert str(caught.value) == (
+        "The task reported array([0.]) (ndarray) as the metric 'loss of epoch 1'; metrics are plain numbers."
+    )
 
 
 @pytest.mark.parametrize("returned", [3, np.int64(3), {"reward": 3}])
