@@ -16,6 +16,7 @@ from child_trainers.data.dataset import DataError
 PARTS = ("train", "validation", "test")
 UNKNOWN = "<unk>"
 END = "<eos>"  # of a line
+MIN_TOKENS = 10  # of a text of one line
 MAX_TYPES = 50_000  # of a vocabulary that nobody has limited
 MAX_UNKNOWN = 0.8  # of the training part, a share
 
@@ -126,10 +127,18 @@ def load_text(path: Path, *, level: str, vocabulary_size: int | None) -> TextDat
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = [line for line in text.split("\n") if line.strip()]
-    if len(lines) < 2:
-        what = "has only one line" if lines else "is empty"
-        raise DataError(f"{path} {what}; a language model is trained on running text of many lines.")
-    return make_text(path.name, tenths(tokens_of(text, level)), level=level, vocabulary_size=vocabulary_size)
+    if not lines:
+        raise DataError(f"{path} is empty; a language model is trained on running text.")
+    if len(lines) > 1:
+        tokens = tokens_of(text, level)
+    else:
+        # The end of the only line would be a token that training never meets.
+        tokens = list(lines[0].strip()) if level == "character" else lines[0].split()
+        if len(tokens) < MIN_TOKENS:
+            characters = "; read a text without spaces as --set task.level=character" if level == "word" else ""
+            count = f"{len(tokens)} {level}{'' if len(tokens) == 1 else 's'}"
+            raise DataError(f"{path} holds only {count} in one line, too little to learn from{characters}.")
+    return make_text(path.name, tenths(tokens), level=level, vocabulary_size=vocabulary_size)
 
 
 def tenths(tokens: Sequence[str]) -> dict[str, Sequence[str]]:

@@ -83,7 +83,7 @@ def test_a_scalar_that_is_not_finite_is_divergence(value):
     with pytest.raises(DivergedError):
         read_outcome(value)
     if not isinstance(value, int):  # a metric of any size is kept
-        with pytest.raises(DivergedError, match="^loss of epoch 2 is "):
+        with pytest.raises(DivergedError, match=r"^loss of epoch 2 is "):
             reported(2, {"loss": value})
 
 

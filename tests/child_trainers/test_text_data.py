@@ -90,9 +90,13 @@ def test_a_person_s_text_in_tenths(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty; a language model is trained on running text of many lines."),
-        (b" \n \n", "is empty; a language model is trained on running text of many lines."),
-        (b"one line\n", "has only one line; a language model is trained on running text of many lines."),
+        (b"", "is empty; a language model is trained on running text."),
+        (b" \n \n", "is empty; a language model is trained on running text."),
+        (
+            "\ufeffein\u4e00\u53e5\n".encode(),
+            "holds only 1 word in one line, too little to learn from; read a text without spaces as --set "
+            "task.level=character.",
+        ),
         (b"good\nb\xe4d\n", "is not UTF-8: byte 0xe4 at place 6; save it as UTF-8."),
     ],
 )
@@ -120,6 +124,21 @@ def test_a_byte_order_mark_is_no_word(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_bytes("\ufeffone\ntwo\n".encode())
     assert words(load_text(path, level="word", vocabulary_size=None), "train") == ["one", END, "two"]
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n\r\n"])
+def test_a_text_of_one_line_is_read_as_any_other(tmp_path, ending):
+    path = tmp_path / "mine.txt"
+    path.write_bytes(("\ufeff " + "a b c d e " * 10 + ending).encode())
+    read = load_text(path, level="word", vocabulary_size=None)
+    assert (len(read.train), len(read.validation), len(read.test)) == (40, 5, 5)
+    assert read.vocabulary == tuple("abcde")  # no end of a line, and nothing unknown
+    read = load_text(path, level="character", vocabulary_size=None)
+    assert (len(read.train), len(read.validation), len(read.test)) == (79, 10, 10)
+    assert set(read.vocabulary) == set("abcde ")
+    path.write_text("too short")
+    with pytest.raises(DataError, match=r"holds only 9 characters in one line, too little to learn from\.$"):
+        load_text(path, level="character", vocabulary_size=None)
 
 
 def test_limits():
