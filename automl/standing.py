@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from automl.wording import counted
@@ -13,7 +15,7 @@ from db.store import Store
 from search_spaces.recurrent_cell.spec import RecurrentCell
 from search_spaces.update_rule.spec import UpdateRule
 
-RULE_AND_RATE = ("rule", "learning_rate")  # of a joint child, beside its network
+logger = logging.getLogger(__name__)
 REASONS = {  # why a rule was not trained to its end
     "screened": "ended by the screen",
     "diverged": "diverged",
@@ -48,7 +50,7 @@ class Standing:
         for child in self.running:
             since = duration(max(0.0, self.now - (child.started or self.now)))
             doing = f"child {child.number} for {since}, {child.progress} steps"
-            lines.append(f"worker {_slot(child)}: {doing}, {spec_line(child.spec)}")
+            lines.append(f"worker {_slot(child)}: {doing}, {spec_line(child.spec, self.search.space)}")
         return lines
 
     @property
@@ -227,36 +229,71 @@ def child_json(child: Child) -> dict[str, Any]:
     return {name: getattr(child, name) for name in fields}
 
 
-def spec_line(spec: object) -> str:
-    """A stored spec in one line, for tables."""
-    if isinstance(spec, dict) and isinstance(spec.get("layers"), list):
-        return " ".join(_layer(layer) for layer in spec["layers"])
-    if isinstance(spec, dict) and spec.keys() == {"groups"}:
-        return str(UpdateRule(**spec))
-    if isinstance(spec, dict) and spec.keys() in ({"net", *RULE_AND_RATE}, {"tree", *RULE_AND_RATE}):
-        network = spec_line(spec["net"] if "net" in spec else spec["tree"])
-        return f"{network} by {spec_line(spec['rule'])} at {spec['learning_rate']:g}"
-    cell = _cell(spec)
-    return str(spec) if cell is None else cell.line()
+def spec_line(spec: object, space: str) -> str:
+    """A stored spec in one line, for tables, as the space that made it writes it. A spec of the user's own space is
+    shown as JSON, and so is one that the space cannot read.
+
+    Args:
+        space: the name that the search has for it.
+    """
+    made = _as_made(LINES.get(space), spec, space)
+    return _json_line(spec) if made is None else made
 
 
-def spec_drawing(spec: object) -> list[str]:
-    """A stored spec as lines of a drawing; none where it has no drawing."""
-    cell = _cell(spec)
-    return [] if cell is None else cell.drawing().splitlines()
+def spec_drawing(spec: object, space: str) -> list[str]:
+    """A stored spec as lines of a drawing; none where the space has no drawing of it."""
+    return (_as_made(DRAWINGS.get(space), spec, space) or "").splitlines()
 
 
-def _cell(spec: object) -> RecurrentCell | None:
-    if isinstance(spec, dict) and spec.keys() == {"tree", *RULE_AND_RATE}:
-        spec = spec["tree"]
-    is_cell = isinstance(spec, dict) and spec.keys() == {field.name for field in dataclasses.fields(RecurrentCell)}
-    return RecurrentCell(**spec) if is_cell else None  # type: ignore[arg-type]
+def _as_made(write: Callable[[Any], str] | None, spec: object, space: str) -> str | None:
+    """A spec as its space writes it; None where it does not, for example one of a later version. A look at a search
+    must not fail for one child."""
+    if write is None:
+        return None
+    try:
+        return write(spec)
+    except Exception as error:
+        logger.warning("A spec of the space %s cannot be read: %s: %s", space, type(error).__name__, error)
+        return None
 
 
-def _layer(layer: dict[str, object]) -> str:
-    inputs = layer["inputs"]
-    assert isinstance(inputs, list | tuple)
-    read = ",".join(str(index) for index in inputs) or "image"
+def _json_line(spec: object) -> str:
+    """JSON in one line, without characters that a terminal would act on or could not write."""
+    text = json.dumps(spec, ensure_ascii=False, default=str)
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+
+
+def _net_line(spec: Any) -> str:
+    return " ".join(_layer(layer) for layer in spec["layers"])
+
+
+def _cell_line(spec: Any) -> str:
+    return RecurrentCell(**spec).line()
+
+
+def _rule_line(spec: Any) -> str:
+    return str(UpdateRule(**spec))
+
+
+def _joint_line(spec: Any) -> str:
+    network = _net_line(spec["net"]) if "net" in spec else _cell_line(spec["tree"])
+    return f"{network} by {_rule_line(spec['rule'])} at {spec['learning_rate']:g}"
+
+
+LINES: dict[str, Callable[[Any], str]] = {  # by space
+    "convnet": _net_line,
+    "recurrent-cell": _cell_line,
+    "update-rule": _rule_line,
+    "joint": _joint_line,
+}
+DRAWINGS: dict[str, Callable[[Any], str]] = {
+    "recurrent-cell": lambda spec: RecurrentCell(**spec).drawing(),
+    "joint": lambda spec: RecurrentCell(**spec["tree"]).drawing() if "tree" in spec else "",
+}
+
+
+def _layer(layer: Any) -> str:
+    read = ",".join(str(index) for index in layer["inputs"]) or "image"
     stride = (
         ""
         if layer["stride_height"] == layer["stride_width"] == 1

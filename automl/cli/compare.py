@@ -97,10 +97,11 @@ def _cells(row: Row) -> list[str]:
 def _best_rules(name: str, count: int, store_option: str | None) -> list[str]:
     """The texts of the best rules of a search. Raises ValueError where it has none."""
     with contextlib.closing(Store(store_address(store_option))) as store:
-        children = store.top(store.search(name).id, count)
-    if not children or any(not isinstance(child.spec, dict) or "groups" not in child.spec for child in children):
+        search = store.search(name)
+        children = store.top(search.id, count)
+    if search.space != "update-rule" or not children:
         raise ValueError(f"{name!r} has no trained update rules; name a search with --space update-rule.")
-    return [spec_line(child.spec) for child in children]
+    return [spec_line(child.spec, search.space) for child in children]
 
 
 def _rates(text: str | None) -> tuple[float, ...]:

@@ -67,7 +67,7 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
     if not children:
         print(f"No child of {name} is trained yet.")
         return
-    print_children(children)
+    print_children(children, search.space)
 
 
 def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
@@ -135,8 +135,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         for kind, chances in last.figures["probabilities"].items():
             print(f"    {kind}: {'  '.join(f'{chance:.0%}' for chance in chances)}")
     if standing.best:
-        print(f"  best: child {standing.best[0].number}, {spec_line(standing.best[0].spec)}")
-        for line in spec_drawing(standing.best[0].spec):
+        print(f"  best: child {standing.best[0].number}, {spec_line(standing.best[0].spec, search.space)}")
+        for line in spec_drawing(standing.best[0].spec, search.space):
             print(f"    {line}")
 
 

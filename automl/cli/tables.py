@@ -10,8 +10,8 @@ from automl.standing import figure, quantity, spec_line
 from db.records import Child
 
 
-def print_children(children: Sequence[Child]) -> None:
-    """Trained children, one a line."""
+def print_children(children: Sequence[Child], space: str) -> None:
+    """Trained children of a space, one a line."""
     rows = []
     for child in children:
         metrics = {key: value for key, value in (child.metrics or {}).items() if isinstance(value, float)}
@@ -25,7 +25,7 @@ def print_children(children: Sequence[Child]) -> None:
             quantity(child.flops),
             seconds,
         ]
-        rows.append([*cells, spec_line(child.spec)])
+        rows.append([*cells, spec_line(child.spec, space)])
     print_table(["child", "reward", "metrics", "params", "FLOPs", "seconds", "spec"], rows, left=("metrics", "spec"))
 
 

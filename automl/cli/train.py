@@ -55,7 +55,7 @@ def train(
         if not as_json:
             with_recipe = recipe or full_recipe(search.space, search.task)
             print(f"Training child {chosen.number} of {name}{f' with the recipe {with_recipe}' if with_recipe else ''}")
-            print(spec_line(chosen.spec))
+            print(spec_line(chosen.spec, search.space))
         with quiet_native_start():
             import tensorflow as tf
 

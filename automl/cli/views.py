@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress
 
+logger = logging.getLogger(__name__)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
 
@@ -35,6 +37,7 @@ class View(abc.ABC):
         self._clerk = Clerk(store, name)
         self._began = self._last = clock()
         self.notes: Sequence[str] = ()  # of the pool
+        self._failure = ""  # why the view could not be drawn, the last time
 
     @contextlib.contextmanager
     def live(self, time_limit: float | None) -> Iterator[None]:
@@ -51,13 +54,25 @@ class View(abc.ABC):
         now = self._clock()
         if now - self._last >= self._interval:
             self._last = now
-            self._show(self._standing())
+            with self._harmless():
+                self._show(self._standing())
 
     def result(self) -> None:
         """After the run: the best children."""
-        standing = self._standing()
-        if standing.best:
-            print_children(standing.best)
+        with self._harmless():
+            standing = self._standing()
+            if standing.best:
+                print_children(standing.best, standing.search.space)
+
+    @contextlib.contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """What cannot be shown is one line of log: a look at a search must not end it."""
+        try:
+            yield
+        except Exception as error:
+            if (failure := f"{type(error).__name__}: {error}") != self._failure:  # once, not twice a second
+                self._failure = failure
+                logger.warning("The view could not be drawn: %s", failure, exc_info=logger.isEnabledFor(logging.DEBUG))
 
     def _standing(self) -> Standing:
         return self._clerk.standing(self._clock() - self._began)
@@ -200,7 +215,7 @@ def best_table(standing: Standing) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True, width=max(map(len, (heading, *cells))))
     table.add_column("spec", overflow="ellipsis", no_wrap=True, ratio=1)
     for child, row in zip(standing.best, rows, strict=True):
-        table.add_row(*row, Text(spec_line(child.spec)))
+        table.add_row(*row, Text(spec_line(child.spec, standing.search.space)))
     return table
 
 

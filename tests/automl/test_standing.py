@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 
 import pytest
 from rich.console import Console
+from sampling import sample
 
-from automl.cli.views import panel
-from automl.standing import Standing, duration, early_endings, figure, quantity, spec_line
+from automl.cli.views import LiveView, PlainView, panel
+from automl.standing import Standing, duration, early_endings, figure, quantity, spec_drawing, spec_line
 from db.records import Child, EndingCount, Search, State
+from search_spaces.recurrent_cell.space import recurrent_cell
+from search_spaces.space import Space
+from search_spaces.update_rule.spec import UpdateRule
+from search_spaces.walk import spec_to_json
 
 SEARCH = Search(
     id=1,
@@ -127,6 +133,8 @@ def test_where_the_time_of_the_latest_children_went():
     ]
     assert standing(latest=told).phases == "build 10%, train 70%, other 20%, 2 traces a child"
     assert standing(latest=told[2:]).phases == standing().phases == ""
+    own = child(seconds=4.0, phases={"train": 4.0}, metrics={"traces": "two"})  # the user's own metric
+    assert standing(latest=[own]).phases == "train 100%, other 0%"
     assert standing(latest=[child(seconds=4.0, phases={"train": 4.0})]).phases == "train 100%, other 0%"
 
 
@@ -172,8 +180,57 @@ def test_a_spec_in_one_line():
         "inputs": [],
     }
     layers = [layer, layer | {"stride_height": 2, "pool": True, "inputs": [0]}]
-    assert spec_line({"layers": layers}) == "3x5x24(image) 3x5x24/2x1p(0)"
-    assert spec_line({"layer": 1}) == "{'layer': 1}"
+    assert spec_line({"layers": layers}, "convnet") == "3x5x24(image) 3x5x24/2x1p(0)"
+    assert spec_line({"layer": 1}, "mine.py:space") == '{"layer": 1}'
+
+
+def test_a_spec_of_each_space_as_that_space_writes_it():
+    rule = UpdateRule.parse("g * sign(m)")
+    rule_spec = spec_to_json(rule)
+    cell = sample(Space(recurrent_cell), seed=0).spec
+    cell_spec = spec_to_json(cell)
+    assert spec_line(rule_spec, "update-rule") == str(rule)
+    assert spec_line(cell_spec, "recurrent-cell") == cell.line()
+    assert spec_drawing(cell_spec, "recurrent-cell") == cell.drawing().splitlines()
+    joint = {"tree": cell_spec, "rule": rule_spec, "learning_rate": 0.1}
+    assert spec_line(joint, "joint") == f"{cell.line()} by {rule} at 0.1"
+    assert spec_drawing(joint, "joint") == cell.drawing().splitlines()
+    assert spec_drawing(rule_spec, "update-rule") == []
+
+
+OWN_SPECS = [  # what spaces of the user's own may return, with the keys of ours
+    {"layers": [16, 32]},
+    {"layers": [{"units": 16}]},
+    {"layers": 3},
+    {"groups": 4},
+    {"groups": [{"size": 2}]},
+    {"tree": {"depth": 3}, "rule": "gini", "learning_rate": 0.1},
+    {"net": [1], "rule": {"groups": 1}, "learning_rate": "high"},
+    {"nodes": [], "injection": None, "memory_node": 0, "injection_node": 0},
+    [[1], {"layers": None}],
+    "relu",
+    0.5,
+    None,
+    {},
+]
+
+
+@pytest.mark.parametrize("spec", OWN_SPECS, ids=str)
+def test_a_spec_of_the_users_space_is_shown_as_json(spec):
+    assert spec_line(spec, "mine.py:space") == json.dumps(spec)
+    assert spec_drawing(spec, "session:space") == []
+
+
+@pytest.mark.parametrize("space", ["convnet", "recurrent-cell", "update-rule", "joint"])
+@pytest.mark.parametrize("spec", OWN_SPECS, ids=str)
+def test_a_spec_that_its_space_cannot_read_is_shown_as_json(caplog, spec, space):
+    assert spec_line(spec, space) == json.dumps(spec)
+    assert spec_drawing(spec, space) == []
+    assert all("cannot be read" in record.message for record in caplog.records)
+
+
+def test_a_spec_cannot_steer_the_terminal():
+    assert spec_line("\x1b[2J\u202e\ud800 für\n", "mine.py:space") == '"\\u001b[2J\\u202e\\ud800 für\\n"'
 
 
 def shown(standing, notes=()):
@@ -232,3 +289,16 @@ def test_early_endings_are_told_with_what_the_screen_costs():
         "2 that the screen would have ended were trained, the best to 0.1250"
     )
     assert early_endings([EndingCount(None, False, 10, 0.5)]) == "" == early_endings([])
+
+
+@pytest.mark.parametrize("kind", [PlainView, LiveView])
+def test_a_view_that_cannot_be_drawn_is_one_line_of_log(caplog, kind):
+    store = object()  # which answers nothing
+    view = kind(store, "tiny")
+    view._interval = 0.0
+    view.turn()
+    view.turn()
+    view.result()
+    (record,) = caplog.records
+    assert record.message.startswith("The view could not be drawn: AttributeError: 'object' object has no attribute")
+    assert record.exc_info is None or not record.exc_info
