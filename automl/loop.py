@@ -165,7 +165,13 @@ class Coordinator:
             rewards = {child.number: self._reward(child, children) for child in children}
             figures = self._controller.tell(
                 [
-                    Result(child.number, tuple(child.tokens), tuple(child.log_probs), rewards[child.number])
+                    Result(
+                        child.number,
+                        tuple(child.tokens),
+                        tuple(child.log_probs),
+                        rewards[child.number],
+                        trained=child.state == State.TRAINED,
+                    )
                     for child in children
                 ]
             )

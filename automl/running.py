@@ -259,6 +259,7 @@ def _run_under_lease(
     step = store.last_step(search.id)
     if step is not None and step.blob is not None:
         controller.restore(unpack_state(step.blob, step.blob_sha256))
+        controller.forget({child.number for child in store.children(search.id, states=[State.FAILED])})
     limits = Limits(**settings["limits"])
     proposer = Proposer(
         experiment.space,

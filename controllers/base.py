@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,12 +56,19 @@ class Proposal:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a child. `log_probs` are those it was drawn with; the reward of a lost child is None."""
+    """What became of a child.
+
+    Attributes:
+        log_probs: those it was drawn with.
+        reward: None of a lost child; of a failed one the floor, which is no reason to make more like it.
+        trained: whether the reward is one that it was trained to.
+    """
 
     number: int
     tokens: tuple[int, ...]
     log_probs: tuple[float | None, ...]
     reward: float | None
+    trained: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,3 +133,7 @@ class Controller(abc.ABC):
 
     @abc.abstractmethod
     def restore(self, state: ControllerState) -> None: ...
+
+    def forget(self, numbers: Collection[int]) -> None:  # noqa: B027 - most controllers keep no children
+        """Drops these children from those that it would imitate: they failed, and a state of automl 0.1.0 may have
+        kept them."""

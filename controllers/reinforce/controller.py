@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,6 +172,9 @@ class Reinforce(Controller):
         heads.slots = state.values["slots"]
         self._load(state, heads)
 
+    def forget(self, numbers: Collection[int]) -> None:
+        self._best = [best for best in self._best if best.number not in numbers]
+
     def _encode(self, keys: Sequence[Key]) -> list[Encoded]:
         """Children as arrays, in tables that have room for them. For those that are remembered as arrays they have it,
         and their kinds count as touched."""
@@ -212,8 +215,9 @@ class Reinforce(Controller):
             del self._walks[next(iter(self._walks))]
 
     def _remember(self, results: Sequence[Result]) -> None:
-        """Keeps the best children for imitation; of equal rewards the older."""
-        seen = [Best(result.number, result.tokens, float(result.reward or 0.0)) for result in results]
+        """Keeps the best trained children for imitation; of equal rewards the older. A failed child's reward says only
+        that it should be less probable, whatever the others are worth."""
+        seen = [Best(result.number, result.tokens, float(result.reward or 0.0)) for result in results if result.trained]
         ranked = sorted([*self._best, *seen], key=lambda best: (-best.reward, best.number))
         self._best = ranked[: self.settings.imitate]
 

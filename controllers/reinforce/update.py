@@ -27,18 +27,23 @@ class LogProbs(NamedTuple):
     """What the policy says of given children."""
 
     log_probs: tf.Tensor  # float32 (batch, steps), of the answers given; 0 where forced or padded
-    entropy: tf.Tensor  # float32 scalar, mean nats per free token
+    entropy: tf.Tensor  # float32 scalar, mean nats per free token of the children that were drawn
     probabilities: tf.Tensor  # float32 (kinds, width), mean over the free choices of each kind
 
 
-def children_log_probs(weights: Weights, sequences: Sequences) -> LogProbs:
-    """Log-probabilities of whole children, with gradients through every step and into every anchor."""
+def children_log_probs(weights: Weights, sequences: Sequences, drawn: tf.Tensor | None = None) -> LogProbs:
+    """Log-probabilities of whole children, with gradients through every step and into every anchor.
+
+    Args:
+        drawn: how many of them, from the first, were drawn from the policy; None for all. The others are imitated: how
+            sure the policy is of those says nothing of how freely it draws.
+    """
     previous, current = sequences.previous, sequences.current
     hidden, anchors = unroll(weights, sequences)
     options = option_log_probs(weights, hidden, current)
     option = tf.gather(options, sequences.token, batch_dims=2) * sequences.free_choice
     chances = tf.exp(options) * sequences.free_choice[:, :, tf.newaxis]
-    entropy = -tf.reduce_sum(chances * tf.maximum(options, -1e4))
+    entropy = -tf.reduce_sum((chances * tf.maximum(options, -1e4))[:, :drawn])
     if previous.chosen.shape[2]:
         # The anchor of a `Links` is the output at its own step, so all links are weighed at once, slot by slot.
         logits = attention_logits(anchors, anchors, weights.previous_anchor, weights.current_anchor, weights.attention)
@@ -46,8 +51,9 @@ def children_log_probs(weights: Weights, sequences: Sequences) -> LogProbs:
         # log sigmoid(l) where the bit is 1, log sigmoid(-l) where it is 0
         bits = -tf.nn.softplus((1.0 - 2.0 * sequences.bits) * links) * sequences.free_bits
         option += tf.reduce_sum(bits, axis=2)
-        entropy += tf.reduce_sum((tf.nn.softplus(links) - links * tf.sigmoid(links)) * sequences.free_bits)
-    free_tokens = tf.reduce_sum(sequences.free_choice) + tf.reduce_sum(sequences.free_bits)
+        of_links = (tf.nn.softplus(links) - links * tf.sigmoid(links)) * sequences.free_bits
+        entropy += tf.reduce_sum(of_links[:, :drawn])
+    free_tokens = tf.reduce_sum(sequences.free_choice[:, :drawn]) + tf.reduce_sum(sequences.free_bits[:, :drawn])
     flat_kinds, width = tf.reshape(current.kind, (-1,)), weights.biases.shape[1]
     flat_chances = tf.reshape(tf.stop_gradient(chances), (-1, width))
     totals = tf.math.unsorted_segment_sum(flat_chances, flat_kinds, weights.biases.shape[0])
@@ -157,8 +163,8 @@ class Updater:
         settings, weights = self._settings, learned.weights
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            found = children_log_probs(weights, sequences)
             drawn = tf.shape(advantages)[0]
+            found = children_log_probs(weights, sequences, drawn)
             old = tf.transpose(sequences.old_log_probs)[:drawn]
             loss = self._surrogate(found.log_probs[:drawn], old, advantages) - settings.entropy * found.entropy
             if settings.imitate:

@@ -139,7 +139,14 @@ def test_failed_children_are_told_the_floor_and_do_not_count(tmp_path):
             raise DivergedError("too steep")
         return worth(spec, report)
 
-    bench = Bench(tmp_path, evaluate=evaluate, floor=-1.0, keep_going=True)
+    told = {}
+
+    class Listener(Tally):
+        def _learn(self, results):
+            told.update({result.number: result.trained for result in results})
+            return super()._learn(results)
+
+    bench = Bench(tmp_path, evaluate=evaluate, floor=-1.0, keep_going=True, controller=Listener)
     store = bench.new_store()
     assert bench.run(store, 12).state == SearchState.FINISHED
     children = store.children(store.search("search").id)
@@ -147,6 +154,8 @@ def test_failed_children_are_told_the_floor_and_do_not_count(tmp_path):
     assert failed and all(child.fault == Fault.DIVERGED for child in failed)
     assert {child.reward for child in failed if child.consumed_by is not None} == {-1.0}
     assert sum(child.state == State.TRAINED for child in children) == 12
+    consumed = {child.number: child.state == State.TRAINED for child in children if child.consumed_by is not None}
+    assert told == consumed
 
 
 def test_without_a_floor_a_failed_child_gets_the_lowest_reward_of_earlier_batches(tmp_path):

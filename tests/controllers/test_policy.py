@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from controllers.base import Draw, Result
+from controllers.ppo import Ppo
 from controllers.reinforce.controller import Reinforce
 from controllers.reinforce.encoding import encode, together
 from controllers.reinforce.heads import Heads, NewKindError
@@ -242,6 +243,19 @@ def test_frequencies_are_the_policy_s_own_probabilities():
     assert abs(count - ones.sum()) < 5 * math.sqrt((ones * (1 - ones)).sum())
 
 
+def test_entropy_is_that_of_the_drawn_children_alone():
+    space = Space(layers)
+    heads, variables = tables(space)
+    _, walks = drawn(space, heads, variables)
+    alone = children_log_probs(variables, encoded(walks[:3], heads))
+    beside_others = children_log_probs(variables, encoded(walks, heads), 3)
+    assert len(walks) > 3
+    assert float(beside_others.entropy) == pytest.approx(float(alone.entropy), rel=1e-5)
+    assert float(children_log_probs(variables, encoded(walks, heads)).entropy) != pytest.approx(
+        float(alone.entropy), rel=1e-3
+    )
+
+
 # --- Learning
 
 
@@ -260,6 +274,46 @@ def test_a_rewarded_choice_becomes_more_probable(preset):
     new_good, new_bad = chances()
     assert (new_good > good).all()
     assert (new_bad < bad).all()
+
+
+def either():
+    return (yield Choice("op", ("works", "fails")))
+
+
+@pytest.mark.parametrize("kind", [Reinforce, Ppo])
+@pytest.mark.parametrize("floor", [0.0, -5.0])
+def test_an_option_that_fails_does_not_become_more_probable(kind, floor):
+    """Seven of eight children fail; imitated, they would raise what made them fail."""
+    controller = kind(Space(either), seed=0)
+
+    def chance():
+        return math.exp(controller.ask([Draw(0, given={"op": (1,)})])[0].log_probs[0])
+
+    before = chance()
+    for batch in range(3):
+        numbers = range(8 * batch, 8 * batch + 8)
+        controller.tell([Result(n, (int(n % 8 != 3),), (), float(n % 8 == 3) or floor, n % 8 == 3) for n in numbers])
+        assert chance() < before
+    assert [best["tokens"] for best in controller.state().values["best"]] == [(0,)] * 3
+
+
+def test_failed_children_are_learned_from_where_no_child_is_imitated():
+    controller = Reinforce(Space(either), seed=0)
+    figures = controller.tell([Result(0, (1,), (), 0.0, trained=False), Result(1, (1,), (), 0.0, trained=False)])
+    assert (figures["mean_reward"], figures["loss"]) == (0.0, 0.0)
+    assert controller.state().values["best"] == []
+    assert all(np.isfinite(array).all() for array in controller.state().arrays.values())
+
+
+def test_failed_children_of_an_elder_state_are_forgotten():
+    told = [Result(number, (number % 2,), (), float(number)) for number in range(4)]
+    controller = Reinforce(Space(either), seed=0)
+    controller.tell(told)  # as 0.1.0 told them: as if all were trained
+    again = Reinforce(Space(either), seed=0)
+    again.restore(controller.state())
+    again.forget({3, 1, 77})
+    assert [best["number"] for best in again.state().values["best"]] == [2, 0]
+    again.tell([Result(4, (0,), (), 0.5)])
 
 
 def test_an_option_that_narrowing_masks_is_neither_raised_nor_lowered():
