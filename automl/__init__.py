@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from automl.stores import open_store
     from search_spaces.decisions import Choice, Links
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["Choice", "Links", "Result", "open_store", "resume", "search"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -217,7 +217,7 @@ def key_of(trial: Trial) -> str:
 def check_plot(path: Path) -> None:
     """Raises ValueError where no plot can be written to this path."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("A plot needs one package more: pip install 'automl[plot]'")
+        raise ValueError("A plot needs one package more: pip install 'automl-reinforce[plot]'")
     from matplotlib.backend_bases import FigureCanvasBase
 
     known_types = FigureCanvasBase.get_supported_filetypes()

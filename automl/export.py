@@ -259,7 +259,7 @@ def _export_tflite(wanted: Wanted, path: Path) -> str:
 
 def _export_onnx(wanted: Wanted, path: Path) -> str:
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("tf2onnx") is None:
-        raise ExportError("ONNX needs two packages more: pip install 'automl[onnx]'")
+        raise ExportError("ONNX needs two packages more: pip install 'automl-reinforce[onnx]'")
     import onnxruntime
 
     trained = wanted.trained(numbers_for="onnx")

@@ -8,7 +8,6 @@ import math
 import os
 import pkgutil
 import platform
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -39,7 +38,7 @@ from db.records import Lease, Search, SearchState, StaleLeaseError, State, Unkno
 from db.store import Store
 from search_spaces.walk import canonical_hash
 
-VERSIONED = ("automl", "tensorflow", "keras", "numpy", "sqlalchemy")
+VERSIONED = ("tensorflow", "keras", "numpy", "sqlalchemy")
 BATCH_SIZE = 8  # children that a controller step proposes, where nobody says how many
 INLINE_DEVICE = "this process"  # of children that are trained in the coordinator
 ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
@@ -498,11 +497,14 @@ def _processor() -> str:
 def versions() -> dict[str, str]:
     """Of Python and the packages whose releases can change results."""
     found = {"python": platform.python_version()}
+    from automl import __version__
+
+    found["automl"] = __version__  # not the distribution's: PyPI's `automl` is another project
     for package in VERSIONED:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = sys.modules["automl"].__version__ if package == "automl" else "absent"
+            found[package] = "absent"
     return found
 
 

@@ -64,7 +64,9 @@ def open_engine(url: URL, *, readonly: bool = False) -> Engine:
         try:
             return create_engine(url, json_serializer=dumps, connect_args=arguments, pool_pre_ping=True)
         except ModuleNotFoundError as error:
-            raise StoreError(f"PostgreSQL needs the package {error.name}: pip install 'automl[postgres]'.") from error
+            raise StoreError(
+                f"PostgreSQL needs the package {error.name}: pip install 'automl-reinforce[postgres]'."
+            ) from error
     path = Path(url.database or "").absolute()
     refuse_network(path)
     address = f"{path.as_uri()}?mode={'ro' if readonly else 'rwc'}"

@@ -172,7 +172,7 @@ def test_onnx_without_its_packages(automl, store, folder, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if "onnx" in name else real(name, *more))
     ran = automl("export", "digits", "--format", "onnx", "--to", "a.onnx")
-    assert ran.error == "ONNX needs two packages more: pip install 'automl[onnx]'"
+    assert ran.error == "ONNX needs two packages more: pip install 'automl-reinforce[onnx]'"
     assert not (folder / "a.onnx").exists()
 
 

@@ -344,7 +344,7 @@ def test_without_its_package_postgresql_says_what_to_install() -> None:
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout == "PostgreSQL needs the package psycopg: pip install 'automl[postgres]'.\n"
+    assert done.stdout == "PostgreSQL needs the package psycopg: pip install 'automl-reinforce[postgres]'.\n"
 
 
 # Network filesystems

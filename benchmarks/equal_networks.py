@@ -1,0 +1,158 @@
+"""Equal networks, equal accuracies: our training against `Model.fit`, from the same weights over the same images.
+
+Twenty networks of the space `small`, drawn at random, are trained as `children_per_hour.py` has them (4,096 CIFAR-10
+images, 5 epochs, batch 128, no augmentation), each from three seeds, by our training and by Keras, in float32 and in
+bfloat16. Keras starts from our first weights and reads the images in our order, so a pair differs in the arithmetic
+and in what each makes of weight decay: ours is part of the gradient, as in the paper, Keras's shrinks the weights
+beside it. Prints the mean of paired differences of the best validation accuracy with 95% intervals.
+
+AUTOML_DATA=… python benchmarks/equal_networks.py [--networks 20] [--seeds 3] [--to equal_networks.jsonl]
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from paired import interval
+
+from child_trainers.devices import Compute, environment
+
+os.environ.update(environment(threads=1, gpu=None))  # before TensorFlow is imported
+
+import keras
+import tensorflow as tf
+
+from child_trainers.data.cifar10 import load_cifar10
+from child_trainers.image_training import DeviceData, batches, to_device, train
+from child_trainers.recipes import QUICK, Recipe
+from child_trainers.task import Record
+from controllers.base import Draw
+from controllers.random_search import RandomSearch
+from search_spaces.convnet.network import ConvNetwork
+from search_spaces.convnet.space import PRESETS, convnet
+from search_spaces.convnet.spec import ConvNet
+from search_spaces.space import Space
+
+SHAPE, NUM_CLASSES = (32, 32, 3), 10
+RECIPE = Recipe(**(QUICK | {"batch_size": 128, "augment": False}))
+PRECISIONS = ("float32", "bfloat16")
+Trained = list[float]  # validation accuracy after each epoch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--to", type=Path, default=Path("equal_networks.jsonl"), help="an existing file is gone on with"
+    )
+    arguments = parser.parse_args()
+    data = to_device(load_cifar10(Path(os.environ["AUTOML_DATA"])).limit(RECIPE.num_train, RECIPE.num_validation))
+    done = read(arguments.to)
+    for seed in range(arguments.seeds):
+        for index, net in enumerate(networks(arguments.networks)):
+            for name, trainer in TRAINERS.items():
+                if (index, seed, name) in done:
+                    continue
+                began = time.perf_counter()
+                done[index, seed, name] = trainer(net, data, seed)
+                line = {"network": index, "seed": seed, "trainer": name, "val_accuracy": done[index, seed, name]}
+                with arguments.to.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                best = max(done[index, seed, name])
+                seconds = time.perf_counter() - began
+                print(f"network {index}, seed {seed}, {name}: {best:.4f} in {seconds:.0f} s", flush=True)
+    show(done)
+
+
+def networks(count: int) -> list[ConvNet]:
+    """The first networks that a random search of seed 0 draws."""
+    space = Space(functools.partial(convnet, **PRESETS["small"]))
+    draws = RandomSearch(space, seed=0).ask([Draw(number) for number in range(count)])
+    return [space.decode(draw.tokens).spec for draw in draws]
+
+
+def ours(precision: str) -> Callable[[ConvNet, DeviceData, int], Trained]:
+    def trained(net: ConvNet, data: DeviceData, seed: int) -> Trained:
+        record = Record()
+        network = net.network(SHAPE, NUM_CLASSES, seed=seed, precision=precision)
+        train(network, data, RECIPE, seed=seed, report=record, compute=Compute(precision))
+        return [epoch["val_accuracy"] for epoch in record.epochs]
+
+    return trained
+
+
+def by_keras(precision: str) -> Callable[[ConvNet, DeviceData, int], Trained]:
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+
+    def trained(net: ConvNet, data: DeviceData, seed: int) -> Trained:
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = net.build(SHAPE, NUM_CLASSES)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        first = ConvNetwork(net, SHAPE, NUM_CLASSES, seed=seed)
+        for variable in model.weights:
+            variable.assign((first.trainable | first.moving)[variable.path])
+        size, steps = batches(len(data.x_train), RECIPE.batch_size)
+        schedule = keras.optimizers.schedules.CosineDecay(RECIPE.learning_rate, RECIPE.epochs * steps)
+        model.compile(
+            keras.optimizers.SGD(schedule, RECIPE.momentum, nesterov=True, weight_decay=RECIPE.weight_decay),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        accuracies = []
+        for epoch in range(RECIPE.epochs):
+            order = tf.random.experimental.stateless_shuffle(tf.range(len(data.x_train)), seed=[seed, epoch])
+            images, labels = tf.gather(data.x_train, order), tf.gather(data.y_train, order)
+            history = model.fit(
+                images,
+                labels,
+                batch_size=size,
+                shuffle=False,
+                validation_data=(data.x_validation, data.y_validation),
+                verbose=0,
+            )
+            accuracies.append(float(history.history["val_accuracy"][0]))
+        return accuracies
+
+    return trained
+
+
+TRAINERS = {f"ours {precision}": ours(precision) for precision in PRECISIONS} | {
+    f"Keras {precision}": by_keras(precision) for precision in PRECISIONS
+}
+
+
+def read(path: Path) -> dict[tuple[int, int, str], Trained]:
+    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    return {(line["network"], line["seed"], line["trainer"]): line["val_accuracy"] for line in lines}
+
+
+def show(done: dict[tuple[int, int, str], Trained]) -> None:
+    pairs = sorted({(index, seed) for index, seed, _ in done})
+    best = {name: np.array([max(done[(*pair, name)]) for pair in pairs]) for name in TRAINERS}
+    for name, accuracies in best.items():
+        print(f"{name}: mean best val_accuracy {accuracies.mean():.4f} of {len(accuracies)} trainings")
+    for one, other in (
+        ("ours float32", "Keras float32"),
+        ("ours bfloat16", "Keras bfloat16"),
+        ("ours bfloat16", "ours float32"),
+        ("ours bfloat16", "Keras float32"),
+    ):
+        differences = best[one] - best[other]
+        low, high = interval(differences)
+        print(f"{one} less {other}: {differences.mean():+.4f}, 95% from {low:+.4f} to {high:+.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Installed in each way there is, automl works from any folder; every advice names our own distribution."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+from command_line import MINE, OURS
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = ("automl", "child_trainers", "controllers", "db", "search_spaces")
+FILES = ("pyproject.toml", "README.md", "LICENSE")
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+OFFLINE = ("--no-deps", "--no-build-isolation")  # what it depends on is here already
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of the source as it is in a fresh checkout, which a build may write into."""
+    folder.mkdir()
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def fresh_environment(folder: Path) -> Path:
+    """A virtual environment that has what automl depends on and not automl itself; returns its Python."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    # The packages of this environment by path alone: an editable automl in it is found by a `.pth` file, which Python
+    # reads in folders of site-packages only.
+    here = dict.fromkeys(entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages"))
+    (packages / "dependencies.pth").write_text("".join(f"{entry}\n" for entry in here))
+    return folder / "bin" / "python"
+
+
+def wheel_of(source: Path, folder: Path) -> str:
+    subprocess.run([*PIP, "wheel", *OFFLINE, "--wheel-dir", str(folder), str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    assert wheel.name.startswith(f"{PROJECT['name'].replace('-', '_')}-")
+    return str(wheel)
+
+
+@pytest.mark.parametrize("way", ["checkout", "wheel", "editable"])
+def test_an_installed_automl_searches_inside_a_project_with_folders_of_our_names(way: str, tmp_path: Path) -> None:
+    source = checkout(tmp_path / "source")
+    what = {"checkout": [str(source)], "editable": ["--editable", str(source)]}.get(way) or [
+        wheel_of(source, tmp_path / "wheels")
+    ]
+    python = fresh_environment(tmp_path / "environment")
+    subprocess.run([*PIP, "--python", str(python), "install", *OFFLINE, *what], check=True)
+    project = tmp_path / "project"
+    for name in PACKAGES[1:]:  # a user's own folders, which must not be taken for ours
+        (project / name).mkdir(parents=True)
+        (project / name / "__init__.py").write_text("raise RuntimeError('the project\\'s own package was imported')\n")
+    (project / "mine.py").write_text(MINE)
+
+    command = [str(python.with_name("automl")), "search", "s", *OURS, "--children", "2", "--workers", "1"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "Done: 2 children trained." in done.stdout
+    where = "import automl; print(automl.__file__)"
+    found = subprocess.run([python, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    expected = source if way == "editable" else tmp_path / "environment"
+    assert Path(found.strip()).is_relative_to(expected)
+
+
+def test_every_advice_to_install_names_our_distribution_and_one_of_its_extras() -> None:
+    texts = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    texts += [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    advised = {match for path in texts for match in re.findall(r"\b(automl[\w-]*)\[(\w+)\]", path.read_text())}
+    assert {name for name, _ in advised} == {PROJECT["name"]}
+    assert {extra for _, extra in advised} <= set(PROJECT["optional-dependencies"])
