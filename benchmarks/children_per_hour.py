@@ -13,14 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
+from paired import interval
 
 import automl
 
@@ -46,19 +50,26 @@ def main() -> None:
         children = automl.Result("ours", f"{folder}/ours.db").children
         trained = [child for child in children if child.state == "trained"]
         Path(folder, "specs.json").write_text(json.dumps([child.spec for child in trained]))
-        accuracies = {"ours": [(child.metrics or {})["val_accuracy"] for child in trained]}
+        accuracies = {"ours": {index: (child.metrics or {})["val_accuracy"] for index, child in enumerate(trained)}}
         show("automl", ours, accuracies["ours"])
         ratios = {}
         for peer in ("tuned", "default"):
             tuning = {"TF_ENABLE_ONEDNN_OPTS": "1"} if peer == "tuned" else {}
             seconds = wall_seconds([sys.executable, __file__, "--peer", peer, "--folder", folder], tuning)
-            accuracies[peer] = json.loads(Path(folder, f"{peer}.json").read_text())
+            scores = json.loads(Path(folder, f"{peer}.json").read_text())
+            accuracies[peer] = {int(index): score for index, score in scores.items()}
             show(f"KerasTuner, {peer}", seconds, accuracies[peer])
             # It may leave out a few: its random search gives up when it draws what it has had too often.
             ratios[peer] = (len(trained) / ours) / (len(accuracies[peer]) / seconds)
-        print(f"ratio_tuned={ratios['tuned']:.2f} accuracy_tuned={mean(accuracies['tuned']):.4f}")
-        ours_and_peer = f"accuracy_ours={mean(accuracies['ours']):.4f} accuracy_peer={mean(accuracies['default']):.4f}"
-        print(f"ratio={ratios['default']:.2f} {ours_and_peer}")
+        for peer, ratio in ratios.items():
+            # Of the networks that both have trained: those that a peer leaves out may be better or worse than the rest.
+            both = sorted(accuracies[peer])
+            differences = np.array([accuracies["ours"][index] - accuracies[peer][index] for index in both])
+            low, high = interval(differences)
+            means = (
+                f"accuracy_ours={mean(accuracies['ours'], both):.4f} accuracy_peer={mean(accuracies[peer], both):.4f}"
+            )
+            print(f"{peer}: ratio={ratio:.2f} {means} difference={differences.mean():+.4f} [{low:+.4f}, {high:+.4f}]")
 
 
 def wall_seconds(command: list[str], environment: Mapping[str, str] = MappingProxyType({})) -> float:
@@ -67,18 +78,18 @@ def wall_seconds(command: list[str], environment: Mapping[str, str] = MappingPro
     return time.perf_counter() - began
 
 
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def mean(accuracies: Mapping[int, float], networks: Iterable[int]) -> float:
+    return statistics.fmean(accuracies[index] for index in networks)
 
 
-def show(who: str, seconds: float, accuracies: list[float]) -> None:
+def show(who: str, seconds: float, accuracies: Mapping[int, float]) -> None:
     count = len(accuracies)
     told = f"{count} children in {seconds:.1f} s, {3600 * count / seconds:.0f} an hour"
-    print(f"{who}: {told}, mean val_accuracy {mean(accuracies):.4f}", flush=True)
+    print(f"{who}: {told}, mean val_accuracy {mean(accuracies, accuracies):.4f}", flush=True)
 
 
 def train_with_keras_tuner(folder: Path, *, tuned: bool) -> None:
-    """What a KerasTuner user writes, for the networks in `specs.json`; their best accuracies go to a file."""
+    """What a KerasTuner user writes, for the networks in `specs.json`; their best accuracies go to a file, by place."""
     import keras
     import keras_tuner
     import tensorflow as tf
@@ -133,7 +144,9 @@ def train_with_keras_tuner(folder: Path, *, tuned: bool) -> None:
             *train, validation_data=validation, epochs=recipe["epochs"], batch_size=recipe["batch_size"], verbose=0
         )
     trials = tuner.oracle.get_best_trials(len(specs))
-    Path(folder, f"{'tuned' if tuned else 'default'}.json").write_text(json.dumps([trial.score for trial in trials]))
+    Path(folder, f"{'tuned' if tuned else 'default'}.json").write_text(
+        json.dumps({trial.hyperparameters.get("network"): trial.score for trial in trials})
+    )
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def main() -> None:
         "--to", type=Path, default=Path("equal_networks.jsonl"), help="an existing file is gone on with"
     )
     arguments = parser.parse_args()
-    data = to_device(load_cifar10(Path(os.environ["AUTOML_DATA"])).limit(RECIPE.num_train, RECIPE.num_validation))
+    data = to_device(load_cifar10(Path(os.environ["AUTOML_DATA"])).limit(QUICK["num_train"], QUICK["num_validation"]))
     done = read(arguments.to)
     for seed in range(arguments.seeds):
         for index, net in enumerate(networks(arguments.networks)):

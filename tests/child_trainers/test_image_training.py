@@ -266,6 +266,33 @@ def test_steps_equal_keras_sgd_with_nesterov_and_decay():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_epochs_of_a_network_equal_those_of_keras_fit():
+    """From the same weights over the same images in the same order, with the schedule of the recipe: every weight and
+    moving average, and so the accuracies, are those of `Model.fit`. Decay is left out, since Keras's own shrinks
+    weights beside the gradient."""
+    net = ConvNet((ConvLayer(3, 3, 4, (), pool=True), ConvLayer(1, 3, 4, (0,)), ConvLayer(3, 1, 5, (0, 1))))
+    data = random_data(num_train=48, shape=(8, 8, 2))
+    recipe = Recipe(epochs=2, batch_size=16, learning_rate=0.05, weight_decay=0.0, schedule="cosine", augment=False)
+    network = net.network((8, 8, 2), 3, seed=7)
+    model = net.build((8, 8, 2), 3)
+    for variable in model.weights:
+        variable.assign(weights_of(network)[variable.path])
+    trainer = ImageTrainer(network, data, recipe, seed=7)
+    schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, 6)
+    optimizer = keras.optimizers.SGD(schedule, momentum=recipe.momentum, nesterov=True)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    for epoch in range(recipe.epochs):
+        trainer.train_epoch(epoch)
+        order = tf.random.experimental.stateless_shuffle(tf.range(48), seed=[7, epoch])
+        images, labels = tf.gather(data.x_train, order), tf.gather(data.y_train, order)
+        model.fit(images, labels, batch_size=16, shuffle=False, verbose=0)
+    found = weights_of(network)
+    for variable in model.weights:
+        np.testing.assert_allclose(found[variable.path], variable.numpy(), rtol=1e-3, atol=1e-5, err_msg=variable.path)
+    _, theirs = model.evaluate(data.x_validation, data.y_validation, verbose=0)
+    assert trainer.metrics()["val_accuracy"] == pytest.approx(theirs)
+
+
 def test_each_step_of_an_epoch_starts_from_the_one_before():
     """All images are alike, so their order is no matter: the steps of one epoch are those of many epochs."""
     data = random_data(num_train=1)
