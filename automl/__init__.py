@@ -14,12 +14,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from automl.results import Result, resume, search
+    from automl.results import Result, resume, retry, search
     from automl.stores import open_store
     from search_spaces.decisions import Choice, Links
 
 __version__ = "0.2.0.dev0"
 __all__ = ["Choice", "Links", "Result", "open_store", "resume", "search"]
+__all__ = ["Choice", "Links", "Result", "open_store", "resume", "retry", "search"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SIBLINGS = ("child_trainers", "controllers", "db", "search_spaces")
@@ -29,6 +30,7 @@ _HOMES = {
     "Result": "automl.results",
     "open_store": "automl.stores",
     "resume": "automl.results",
+    "retry": "automl.results",
     "search": "automl.results",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import time
 from collections.abc import Callable
@@ -23,13 +24,50 @@ FIRST_FAILURES = 3
 FAILURES_IN_A_ROW = 10
 
 
+INTERRUPTED = "stopped by SIGINT"  # the cause of a pause by Ctrl-C
+TIME_OVER = "the time given with --time is over"
+GIVEN_TIME_OVER = "the time that was given is over"  # the same in Python
+
+
+class ExitCode(enum.IntEnum):
+    """What a command that runs a search exits with."""
+
+    DONE = 0  # the budget of children or time is used up, or the space, of which no child has failed
+    ERROR = 1
+    USAGE = 2
+    PAUSED = 3  # stopped from outside, or by itself since child after child failed
+    FAILED = 4  # it ended, and nothing is trained, or children that failed are missing
+    INTERRUPTED = 130  # by Ctrl-C
+
+
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """How a run of the loop ended. `failed`: it paused itself, since nothing could be trained."""
+    """How a run of the loop ended.
+
+    Attributes:
+        failed: it paused itself, since nothing could be trained.
+        trained: children of the search that are trained.
+        failures: children of the search that failed or were lost.
+    """
 
     state: SearchState
     cause: str | None = None
     failed: bool = False
+    trained: int = 0
+    failures: int = 0
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.state == SearchState.PAUSED and self.cause not in (TIME_OVER, GIVEN_TIME_OVER):
+            return ExitCode.INTERRUPTED if self.cause == INTERRUPTED else ExitCode.PAUSED
+        # A budget of children is reached in spite of failures; in a space that is used up they are missing.
+        missing = self.failures if self.state == SearchState.EXHAUSTED else 0
+        return ExitCode.FAILED if missing or not self.trained else ExitCode.DONE
+
+    @property
+    def ok(self) -> bool:
+        """Whether the search came to the end that was asked for."""
+        return self.exit_code == ExitCode.DONE
 
 
 class Stop:
@@ -95,9 +133,10 @@ class Coordinator:
         self._keep_going = keep_going
         self._log = log
         self._step = store.last_step(search.id)
-        self._failed_before = {
-            child.number for child in store.children(search.id, states=[State.FAILED], first=self._window())
-        }
+        failed = store.children(search.id, states=[State.FAILED, State.LOST], first=self._window())
+        self._failed_before = {child.number for child in failed}
+        # Where nothing was trained yet, the first children to end tell whether anything can be.
+        self._began = store.now() if search.num_trained == 0 else None
 
     @property
     def notes(self) -> list[str]:
@@ -130,7 +169,8 @@ class Coordinator:
             self._pool.wake()
         ending = self._end(budget)
         if ending is not None:
-            return ending
+            # The last children may have failed since the look at failures of the last turn.
+            return (None if stopping else self._failing(ending)) or ending
         try:
             news = self._pool.tend()
         except PoolError as error:
@@ -138,9 +178,7 @@ class Coordinator:
         if not news:
             self._pool.wait(WAIT_SECONDS)
             return None
-        if stopping or self._keep_going or not self._store.failed(self._search.id, first=self._window()):
-            return None
-        return self._failing()
+        return None if stopping else self._failing()
 
     def _in_populations(self, children: list[NewChild], first: int) -> list[NewChild]:
         """The children of a batch that begins with this number, each with its population; alone where they are 1."""
@@ -257,26 +295,51 @@ class Coordinator:
         consumed = 0 if self._step is None else self._step.number * self._search.batch_size
         return max(0, consumed - 2 * FAILURES_IN_A_ROW)
 
-    def _failing(self) -> Ending | None:
-        """A pause where the first three children, or ten in a row by number, failed with one fault in this run."""
+    def _failing(self, ending: Ending | None = None) -> Ending | None:
+        """A pause where nothing was trained before this run and the first three children to end failed with one fault,
+        or where ten in a row by number did so in this run.
+
+        Args:
+            ending: how the search is about to end; a budget that is reached is not a failure.
+        """
+        if self._keep_going or (ending is not None and ending.state == SearchState.FINISHED):
+            return None
+        if not self._store.failed(self._search.id, first=self._window()):
+            return None
+        first = self._first_failures()
+        row = first or self._failures_in_a_row()
+        if not row:
+            return None
+        many = f"The first {FIRST_FAILURES} children" if first else f"{FAILURES_IN_A_ROW} children in a row"
+        log = f" Their log is {self._log}." if self._log else ""
+        return Ending(
+            SearchState.PAUSED,
+            f"{many} failed ({row[-1].fault}: {row[-1].message}).{log} Mend "
+            "the cause and resume, or resume with --keep-going.",
+            failed=True,
+        )
+
+    def _first_failures(self) -> list[Child]:
+        if self._began is None:
+            return []
+        ended = self._store.first_ended(self._search.id, since=self._began, count=FIRST_FAILURES)
+        if len(ended) < FIRST_FAILURES:
+            return []
+        self._began = None  # others can no longer be the first
+        alike = len({child.fault for child in ended}) == 1
+        return ended if alike and all(child.state != State.TRAINED for child in ended) else []
+
+    def _failures_in_a_row(self) -> list[Child]:
         row: list[Child] = []
         for child in self._store.children(self._search.id, first=self._window()):
-            new = child.number not in self._failed_before
-            if child.state != State.FAILED or not new or (row and row[-1].fault != child.fault):
+            failed = child.state in (State.FAILED, State.LOST) and child.number not in self._failed_before
+            if not failed or (row and row[-1].fault != child.fault):
                 row = []
-            if child.state == State.FAILED and new:
+            if failed:
                 row.append(child)
-            first = len(row) == FIRST_FAILURES and child.number == FIRST_FAILURES - 1
-            if first or len(row) == FAILURES_IN_A_ROW:
-                many = "The first 3 children" if first else f"{FAILURES_IN_A_ROW} children in a row"
-                log = f" Their log is {self._log}." if self._log else ""
-                return Ending(
-                    SearchState.PAUSED,
-                    f"{many} failed ({child.fault}: {child.message}).{log} Mend "
-                    "the cause and resume, or resume with --keep-going.",
-                    failed=True,
-                )
-        return None
+            if len(row) == FAILURES_IN_A_ROW:
+                return row
+        return []
 
 
 def pack_state(state: ControllerState) -> bytes:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl.export import export_child, model_of
-from automl.loop import Coordinator, Ending, Stop
-from automl.running import create, prepare_resume, refuse_taken, run_search
+from automl.loop import GIVEN_TIME_OVER, Coordinator, Ending, Stop
+from automl.running import create, make_ready, prepare_resume, refuse_taken, run_search
 from automl.settings import Asked, check_name
 from automl.stores import open_store, store_address
 from child_trainers.experiment import SESSION, known
@@ -110,6 +110,21 @@ def resume(
     return Result(name, store_address(store), ending)
 
 
+def retry(name: str, *, fault: str | None = None, child: int | None = None, store: str | None = None) -> list[int]:
+    """Makes failed children of a search that does not run ready again, once their cause is mended; their numbers.
+
+    Args:
+        fault: only those that failed so: `raised`, `crashed`, …
+        child: only this one.
+
+    Raises:
+        ValueError: there is no such fault, or the child has not failed.
+        LeaseHeldError: the search runs.
+    """
+    with contextlib.closing(Store(store_address(store), upgrade=True)) as opened:
+        return make_ready(opened, name, fault=fault, number=child)
+
+
 def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
     """How a search names a function: by its file, or by its name alone where only this process has it."""
     title = getattr(function, "__qualname__", repr(function))
@@ -164,7 +179,7 @@ def _time_limit(seconds: float | None) -> Iterator[Stop]:
     if seconds is None:
         yield stop
         return
-    timer = threading.Timer(seconds, stop.request, ["the time that was given is over"])
+    timer = threading.Timer(seconds, stop.request, [GIVEN_TIME_OVER])
     timer.daemon = True
     timer.start()
     try:

@@ -34,7 +34,7 @@ from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS, SCALES
 from controllers.base import Controller
 from db.owner import Owner
-from db.records import Lease, Search, SearchState, StaleLeaseError, State, UnknownSearchError
+from db.records import ATTEMPTS, Fault, Lease, Search, SearchState, StaleLeaseError, State, UnknownSearchError
 from db.store import Store
 from search_spaces.walk import canonical_hash
 
@@ -226,10 +226,10 @@ def run_search(
             ending = _run_under_lease(
                 store, search, lease, experiment, controller, settings, run, stop, changes or {}, on_turn
             )
-        return ending
+        return with_counts(store, name, ending)
     except StopNow:
         ending = Ending(SearchState.PAUSED, stop.cause)
-        return ending
+        return with_counts(store, name, ending)
     except KeyboardInterrupt:
         ending = Ending(SearchState.PAUSED, AT_ONCE)
         raise
@@ -239,6 +239,32 @@ def run_search(
     finally:
         if ending is not None:
             store.release(lease, ending.state, ending.cause)
+
+
+def with_counts(store: Store, name: str, ending: Ending) -> Ending:
+    """The ending with how many children are trained by now, and how many are not and never will be."""
+    counts = store.counts(store.search(name).id)
+    failures = counts[State.FAILED] + counts[State.LOST]
+    return dataclasses.replace(ending, trained=counts[State.TRAINED], failures=failures)
+
+
+def make_ready(store: Store, name: str, *, fault: str | None = None, number: int | None = None) -> list[int]:
+    """Makes failed and lost children ready to be trained again; their numbers.
+
+    Raises:
+        ValueError: there is no such fault, or the child has not failed.
+        LeaseHeldError: the search runs.
+    """
+    faults = () if fault is None else (Fault(known("fault", fault, list(ATTEMPTS))),)
+    if number is not None:
+        found = store.children(store.search(name).id, number=number)
+        if not found:
+            raise ValueError(f"{name!r} has no child {number}; see automl show {name}.")
+        if found[0].state not in (State.FAILED, State.LOST):
+            raise ValueError(f"Child {number} of {name!r} has not failed: it is {found[0].state}.")
+        if faults and found[0].fault not in faults:
+            raise ValueError(f"Child {number} of {name!r} failed otherwise: it is {found[0].fault}.")
+    return store.retry(name, faults=faults, number=number)
 
 
 def _run_under_lease(

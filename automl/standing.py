@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from automl.wording import counted
-from db.records import Child, EndingCount, Search, SearchState, State
+from db.records import Child, EndingCount, FailureCount, Search, SearchState, State
 from db.store import Store
 from search_spaces.recurrent_cell.spec import RecurrentCell
 from search_spaces.update_rule.spec import UpdateRule
@@ -21,6 +21,15 @@ REASONS = {  # why a rule was not trained to its end
     "diverged": "diverged",
     "hopeless": "hopeless after the sweep",
 }
+CAUSES = {  # of children that failed or were lost; an exception is told by its own words
+    "diverged": "diverged",
+    "oom": "out of memory",
+    "timeout": "out of time",
+    "crashed": "worker crashed",
+    "node_lost": "machine lost",
+    "store_lost": "store lost",
+}
+LONGEST_CAUSE = 160  # characters
 LATEST = 50  # children that shares of time and the reward curve are taken from
 SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -174,6 +183,30 @@ def early_endings(counts: Sequence[EndingCount]) -> str:
         tried, best = sum(count.count for count in anyway), max(count.best or 0.0 for count in anyway)
         told.append(f"{tried} that the screen would have ended were trained, the best to {figure(best)}")
     return f"of {total} trained: " + ", ".join(told)
+
+
+def failures_told(failures: Sequence[FailureCount]) -> str:
+    """How many children failed or were lost, by cause; empty where none did."""
+    by_cause = Counter[str]()
+    messages: dict[str, set[str]] = {}
+    for failure in failures:
+        message = " ".join((failure.message or "").split())
+        kind = failure.fault
+        if kind not in CAUSES and message:
+            kind = f"{failure.fault} {message.partition(':')[0]}"
+        by_cause[kind] += failure.count
+        messages.setdefault(kind, set()).add(message)
+    if not by_cause:
+        return ""
+    told = []
+    for kind, count in by_cause.most_common():
+        fault = kind.partition(" ")[0]
+        cause = CAUSES.get(fault, kind)
+        if fault not in CAUSES and len(messages[kind]) == 1:  # what is raised for one reason is told in full
+            cause = " ".join([fault, *messages[kind]]).strip()
+        cause = cause if len(cause) <= LONGEST_CAUSE else f"{cause[: LONGEST_CAUSE - 1]}…"
+        told.append(f"{cause} ({count})")
+    return f"{counted(by_cause.total(), 'child', 'children')} failed: {', '.join(told)}"
 
 
 def duration(seconds: float) -> str:

@@ -28,7 +28,7 @@ UNFINISHED = (
 )
 FAILED = (
     select(ChildRow.id)
-    .where(_in_search, ChildRow.state == State.FAILED, ChildRow.number >= bindparam("from_number"))
+    .where(_in_search, ChildRow.state.in_((State.FAILED, State.LOST)), ChildRow.number >= bindparam("from_number"))
     .limit(1)
 )
 

@@ -133,7 +133,7 @@ class Reader(Database):
             return connection.scalar(queries.UNFINISHED, {"of_search": search_id, "of_batch": batch}) is None
 
     def failed(self, search_id: int, *, first: int) -> bool:
-        """Whether any child from number `first` on has failed."""
+        """Whether any child from number `first` on has failed or was lost."""
         with self._read() as connection:
             return connection.scalar(queries.FAILED, {"of_search": search_id, "from_number": first}) is not None
 

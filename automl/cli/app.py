@@ -8,13 +8,19 @@ from typing import Annotated
 
 import typer
 
+EXIT_CODES = (
+    "Exit codes: 0 done (the budget of children or time is used up, or the whole space is trained), 1 error, 2 wrong "
+    "usage, 3 paused (by automl stop or a signal, or because child after child failed), 4 ended with nothing trained "
+    "or with children of the space missing since they failed, 130 interrupted by Ctrl-C."
+)
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Machines that design machine learning: start searches, resume them from the database, export the best.",
-    epilog="Every command takes --debug: show where an error came from.",
+    epilog=f"Every command takes --debug: show where an error came from. {EXIT_CODES}",
 )
 
 Name = Annotated[str, typer.Argument(help="The search's name.")]
@@ -50,7 +56,7 @@ def _root(
     pass
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def search(
     name: Name,
     space: Annotated[
@@ -178,7 +184,7 @@ def search(
     start(name, store, config, {key: value for key, value in given.items() if value is not None})
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def resume(
     name: Name,
     children: Children = None,
@@ -212,6 +218,21 @@ def resume(
         accept_change=accept_change,
         data_dir=data_dir,
     )
+
+
+@app.command()
+def retry(
+    name: Name,
+    fault: Annotated[
+        str | None, typer.Option(help="Only those that failed so: raised, oom, timeout, crashed, …", show_default="all")
+    ] = None,
+    child: Annotated[int | None, typer.Option("--child", help="Only the child of this number.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Make failed and lost children ready to be trained again, once the cause is mended."""
+    from automl.cli.search import retry as make_ready
+
+    make_ready(name, store, fault=fault, child=child)
 
 
 @app.command("list")

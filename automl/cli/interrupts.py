@@ -7,7 +7,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from automl.loop import GRACE_SECONDS, Stop, StopNow
+from automl.loop import GRACE_SECONDS, TIME_OVER, Stop, StopNow
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -47,7 +47,7 @@ class Interrupts:
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         if self._stop.cause is None:
-            self._request("the time given with --time is over")
+            self._request(TIME_OVER)
         elif self._inline:
             raise StopNow
 

@@ -8,8 +8,9 @@ import sys
 from datetime import datetime
 from typing import Any
 
+from automl.cli.commands import retry_command
 from automl.cli.tables import print_children, print_table
-from automl.standing import Clerk, child_json, duration, early_endings, figure, spec_drawing, spec_line
+from automl.standing import Clerk, child_json, duration, early_endings, failures_told, figure, spec_drawing, spec_line
 from automl.stores import open_store, store_address
 from automl.wording import counted
 from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
@@ -79,6 +80,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         digest = store.digest(search.id) if as_json else None  # for scripts; it reads every child
         requests = store.requests(search.id, answered=True)
         endings = store.endings(search.id)
+        failures = store.failures(search.id)
     try:
         keeps = earlier_behaviours(search.settings)
         kept = f"keeps the behaviour of {FIRST_VERSION}: {'; '.join(keeps)}" if keeps else ""
@@ -98,6 +100,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
                 "waiting": standing.waiting,
                 "requests": [_fields(request) for request in requests],
                 "endings": [_fields(count) for count in endings],
+                "failures": [_fields(count) for count in failures],
                 "keeps": keeps,
             }
         )
@@ -110,6 +113,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         print(f"  time of the latest children: {standing.phases}")
     if told := early_endings(endings):
         print(f"  {told}")
+    if failures:
+        print(f"  {failures_told(failures)}; {retry_command(store, name)} makes them ready again")
     for request in requests:
         answer = f"refused, {request.refusal}" if request.refusal else "waits for the next batch"
         print(f"  request {request.id}: {answer if request.child is None else f'is child {request.child}'}")

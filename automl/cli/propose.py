@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from automl.cli.search import further_command
+from automl.cli.commands import further_command
 from automl.stores import store_address
 from db.store import Store
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from automl.cli.commands import further_command, resume_command, retry_command
 from automl.cli.interrupts import Interrupts
 from automl.cli.views import View, make_view
 from automl.loop import Coordinator, Ending, Stop, StopNow
@@ -16,16 +17,19 @@ from automl.running import (
     checkpoint_dir,
     create,
     log_dir,
+    make_ready,
     other_surroundings,
     prepare_resume,
     refuse_taken,
     run_search,
+    with_counts,
 )
 from automl.settings import Asked, completed, from_toml
+from automl.standing import failures_told
 from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.recipes import OF_UPDATES
-from db.records import Search, SearchState
+from db.records import SearchState
 from db.store import Store
 
 
@@ -82,17 +86,17 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
         print(f"Deleted {name}.")
 
 
-def resume_command(store: Store, name: str) -> str:
-    """What to type to go on; the store is named only where it is not the one a bare command finds."""
-    command = f"automl resume {name}"
-    return command if store.address == store_address(None) else f"{command} {store.option}"
-
-
-def further_command(store: Store, search: Search) -> str:
-    """What to type for a search to train more, whether or not its budget is reached."""
-    command = resume_command(store, search.name)
-    reached = search.budget is not None and search.num_trained >= search.budget
-    return f"{command} --children {2 * search.num_trained}" if reached else command
+def retry(name: str, store_option: str | None, *, fault: str | None, child: int | None) -> None:
+    with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
+        ready = make_ready(store, name, fault=fault, number=child)
+        if not ready:
+            what = "child has failed" if fault is None else f"child has failed with {fault}"
+            print(f"No {what}; nothing was changed.")
+            return
+        few = f": {', '.join(map(str, ready))}" if len(ready) <= 20 else ""
+        are = "is" if len(ready) == 1 else "are"
+        print(f"{counted(len(ready), 'child', 'children')} of {name} {are} ready again{few}.")
+        print(f"Train them with: {further_command(store, store.search(name))}")
 
 
 def _describe(store: Store, name: str, view: View) -> None:
@@ -132,7 +136,7 @@ def _run(
                 progress=view.download,
             )
     except StopNow:  # before the search had its lease
-        ending = Ending(SearchState.PAUSED, stop.cause)
+        ending = with_counts(store, name, Ending(SearchState.PAUSED, stop.cause))
     except KeyboardInterrupt:
         print(f"Stopped at once. Go on with: {resume_command(store, name)}")
         raise
@@ -148,12 +152,16 @@ def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
     command = resume_command(store, name)
     search = store.search(name)
     view.result()
+    failures = store.failures(search.id)
+    if told := failures_told(failures):
+        print(f"{told}.")
+        print(f"Once the cause is mended, make them ready again with: {retry_command(store, name)}")
     if ending.state == SearchState.PAUSED:
         print(f"Paused: {ending.cause}\nGo on with: {command}")
-        if ending.failed:
-            sys.exit(1)
     elif ending.state == SearchState.EXHAUSTED:
-        print(f"Done: {ending.cause}.")
+        print(f"{'Done' if ending.ok else 'Ended'}: {ending.cause}.")
     else:
         print(f"Done: {counted(search.num_trained, 'child', 'children')} trained.")
         print(f"Go further with: {further_command(store, search)}")
+    if not ending.ok:
+        sys.exit(ending.exit_code)

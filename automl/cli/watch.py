@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from automl.cli.search import further_command, resume_command
+from automl.cli.commands import further_command, resume_command
 from automl.cli.views import make_view
 from automl.loop import GRACE_SECONDS
 from automl.running import INLINE_DEVICE, log_dir

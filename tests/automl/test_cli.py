@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import pty
@@ -28,13 +29,14 @@ from command_line import (
 )
 
 import automl as package
+from automl import retry
 from db.records import SearchState
 from db.store import Store
 
 INLINE = ("--workers", "0")
 COMMANDS = (
     *("search", "resume", "list", "show", "top", "watch", "logs", "stop", "propose", "train", "export", "delete"),
-    "doctor",
+    *("doctor", "retry"),
 )
 CHILD_FIELDS = {"number", "state", "tokens", "spec", "reward", "metrics", "params", "seconds"}
 
@@ -136,8 +138,10 @@ def test_a_search_that_fails_from_the_start_pauses(automl, mine, folder):
     mine.write_text(MINE + "\ndef broken(spec):\n    raise RuntimeError('no data')\n")
     flags = ("--space", "mine.py:space", "--task", "mine.py:broken", "--controller", "random")
     ran = automl("search", "mine", *flags, *INLINE)
-    assert ran.code == 1 and ran.err == ""
-    assert ran.out.splitlines()[-2:] == [
+    assert ran.code == 3 and ran.err == ""
+    assert ran.out.splitlines()[-4:] == [
+        "3 children failed: raised RuntimeError: no data (3).",
+        "Once the cause is mended, make them ready again with: automl retry mine",
         "Paused: The first 3 children failed (raised: RuntimeError: no data). Mend the cause and resume, or resume "
         "with --keep-going.",
         "Go on with: automl resume mine",
@@ -148,7 +152,7 @@ def test_a_search_that_fails_from_the_start_pauses(automl, mine, folder):
     for name in names:
         (checkpoints / name).touch()
     ran = automl("resume", "mine", "--keep-going", "--time", "0.3s", *INLINE)
-    assert ran.code == 0 and "the time given with --time is over" in ran.out
+    assert ran.code == 4 and "the time given with --time is over" in ran.out  # nothing was trained
     assert {path.name for path in checkpoints.iterdir()} == set(names[2:])  # a failed child never goes on
 
 
@@ -162,7 +166,7 @@ def test_workers_that_cannot_start_pause_the_search_with_their_log(automl, mine,
     assert (
         f"Paused: No worker can be used: its workers end without a child (exit code 7); their log is {log}." in ran.out
     )
-    assert ran.code == 1 and log.exists()
+    assert ran.code == 3 and log.exists()
 
 
 def test_the_space_used_up_is_a_success(automl, mine):
@@ -171,6 +175,70 @@ def test_the_space_used_up_is_a_success(automl, mine):
     assert ran.code == 0
     assert ran.out.splitlines()[-1] == "Done: exhausted 3/9: the space has no more."
     assert automl("list", "--json").json[0]["state"] == SearchState.EXHAUSTED
+
+
+FAILING = """
+import os
+from automl import Choice
+
+def space():
+    return (yield Choice("kind", ("even", "odd", "out")))
+
+def evaluate(spec):
+    if os.path.exists("mended") or spec == "even":
+        return 1.0
+    raise MemoryError("no room") if spec == "out" else RuntimeError("it is odd")
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_children_that_failed_are_told_and_trained_once_the_cause_is_mended(automl, folder, workers):
+    (folder / "mine.py").write_text(FAILING)
+    ran = automl("search", "mine", *OURS, "--workers", workers)
+    assert ran.code == 4 and ran.err == ""
+    failed, again, ended = ran.out.splitlines()[-3:]
+    assert failed in (
+        f"2 children failed: {', '.join(causes)}."
+        for causes in itertools.permutations(["raised RuntimeError: it is odd (1)", "out of memory (1)"])
+    )
+    assert again == "Once the cause is mended, make them ready again with: automl retry mine"
+    assert ended == "Ended: exhausted 1/100: the space has no more."
+    shown = automl("show", "mine").out
+    assert f"  {failed.rstrip('.')}; automl retry mine makes them ready again\n" in shown
+    assert {count["fault"] for count in automl("show", "mine", "--json").json["failures"]} == {"raised", "oom"}
+    assert automl("resume", "mine").code == 4  # there is nothing to train
+    children = Watcher(folder / "automl.db", "mine").children()
+    number = {child.fault: child.number for child in children}
+    (folder / "mended").touch()
+    assert (
+        automl("retry", "mine", "--fault", "crashed").out == "No child has failed with crashed; nothing was changed.\n"
+    )
+    assert automl("retry", "mine", "--child", number[None]).error.endswith(" has not failed: it is trained.")
+    assert automl("retry", "mine", "--child", "9").error == "'mine' has no child 9; see automl show mine."
+    assert automl("retry", "mine", "--fault", "ooom").error.startswith("There is no fault called 'ooom'; there is oom")
+    assert automl("retry", "mine", "--fault", "oom").out == (
+        f"1 child of mine is ready again: {number['oom']}.\nTrain them with: automl resume mine\n"
+    )
+    assert retry("mine", child=number["raised"]) == [number["raised"]]
+    ran = automl("resume", "mine", "--workers", workers)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[-1] == "Done: exhausted 3/100: the space has no more."
+    assert "failed" not in ran.out
+
+
+def test_a_space_of_two_children_that_fail_ends_without_success(automl, folder):
+    (folder / "mine.py").write_text(FAILING.replace('("even", "odd", "out")', '("odd", "more")'))
+    ran = automl("search", "mine", *OURS, *INLINE)
+    assert ran.code == 4
+    assert "2 children failed: raised RuntimeError: it is odd (2)." in ran.out.splitlines()
+    assert ran.out.splitlines()[-1] == "Ended: exhausted 0/100: the space has no more."
+
+
+def test_exit_codes_are_documented(automl):
+    for command in ([], ["search"], ["resume"]):
+        told = " ".join(automl(*command, "--help").out.split())
+        for code in ("0 done", "1 error", "2 wrong usage", "3 paused", "4 ended with nothing trained", "130 interr"):
+            assert code in told
 
 
 EVALUATE = "\ndef evaluate(spec):\n    return float(spec)\n"
@@ -298,7 +366,7 @@ def test_the_live_view_and_ctrl_c(mine, folder):
         terminal.press(b"\x03")
         wait_until(lambda: Watcher(folder / "automl.db", "mine").ask(_is_stopping), "a clean stop")
         (folder / "hold").rmdir()
-        assert terminal.read_all() == 0
+        assert terminal.read_all() == 130
     finally:
         terminal.close()
     end = without_colours(terminal.text)

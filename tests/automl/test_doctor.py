@@ -43,7 +43,7 @@ def test_a_healthy_machine(automl, doctor, mine, folder):
 def test_a_paused_search(automl, doctor, mine):
     mine.write_text(MINE + "\ndef broken(spec):\n    raise RuntimeError('no data')\n")
     flags = ("--space", "mine.py:space", "--task", "mine.py:broken", "--controller", "random")
-    assert automl("search", "mine", *flags, "--children", "9", *INLINE).code == 1
+    assert automl("search", "mine", *flags, "--children", "9", *INLINE).code == 3
     code, found = doctor()
     assert code == 0
     assert found["search mine"]["found"].startswith(

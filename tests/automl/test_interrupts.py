@@ -58,7 +58,7 @@ def test_ctrl_c_lets_running_children_finish(held, hold, watcher, automl):
     wait_until(lambda: state(watcher) == SearchState.STOPPING, "the search to stop", held)
     hold.rmdir()
     ran = held.end()
-    assert ran.code == 0 and ran.err == ""
+    assert ran.code == 130 and ran.err == ""
     assert ran.out.splitlines()[-2:] == ["Paused: stopped by SIGINT", "Go on with: automl resume mine"]
     assert (watcher.num("trained"), watcher.num("running")) == (2, 0)  # nothing more was claimed
     assert state(watcher) == SearchState.PAUSED
@@ -74,7 +74,7 @@ def test_a_grace_that_ends_while_the_search_is_still_prepared_pauses_it(mine, au
 
     monkeypatch.setattr("automl.cli.search.run_search", prepare)
     ran = automl("search", "mine", *OURS, "--workers", "0", "--children", "8")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (4, "")  # nothing was trained
     assert ran.out.splitlines()[-2:] == [
         "Paused: the time given with --time is over",
         "Go on with: automl resume mine",
@@ -84,7 +84,7 @@ def test_a_grace_that_ends_while_the_search_is_still_prepared_pauses_it(mine, au
 def test_children_that_do_not_finish_within_the_grace_are_ready_again(held, watcher):
     held.signal(signal.SIGTERM)
     ran = held.end()  # ten seconds later
-    assert ran.code == 0
+    assert ran.code == 3
     assert ran.out.splitlines()[-2:] == ["Paused: stopped by SIGTERM", "Go on with: automl resume mine"]
     assert (watcher.num("trained"), watcher.num("running")) == (0, 0)
     assert uncharged(watcher)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from stepping import Bench, Killed, KillingStore, Tally, digest, worth
+from stepping import Bench, Killed, KillingStore, SteppedPool, Tally, digest, worth
 
-from automl.loop import Stop
+from automl.loop import Ending, Stop
 from automl.proposing import Cost, Limits
+from automl.running import with_counts
 from child_trainers.task import DivergedError
 from db.records import Fault, Origin, SearchState, State
 
@@ -192,6 +193,120 @@ def test_three_failures_at_the_start_pause_the_search(tmp_path):
         "--keep-going."
     )
     assert store.counts(store.search("search").id)[State.FAILED] == 3
+
+
+def fails(spec):
+    raise RuntimeError("no data")
+
+
+def test_the_first_three_children_to_end_pause_the_search_whatever_their_numbers_are(tmp_path):
+    """In a batch the child with most FLOPs begins first: here the last numbers."""
+    bench = Bench(tmp_path, evaluate=fails, batch_size=8, cost=lambda spec: Cost(None, sum(spec)))
+    store = bench.new_store()
+    ending = bench.run(store, 10)
+    assert (ending.state, ending.failed, ending.exit_code) == (SearchState.PAUSED, True, 3)
+    assert "The first 3 children failed (raised: RuntimeError: no data)." in (ending.cause or "")
+    failed = store.children(store.search("search").id, states=[State.FAILED])
+    assert len(failed) == 3 and [child.number for child in failed] != [0, 1, 2]
+
+
+class Quiet(SteppedPool):
+    """Workers whose children end between two looks of the pool, which so has no news of them."""
+
+    def tend(self):
+        super().tend()
+        return False
+
+
+@pytest.mark.parametrize("budget", [None, 2, 100])
+def test_three_failures_pause_a_search_whose_space_has_no_more(tmp_path, monkeypatch, budget):
+    monkeypatch.setattr("stepping.SteppedPool", Quiet)
+    few = {"cost": lambda spec: Cost(sum(spec) + (spec[3] > 0), None), "limits": Limits(params=1)}
+    bench = Bench(tmp_path, evaluate=fails, batch_size=8, **few)
+    store = bench.new_store()
+    ending = bench.run(store, budget)
+    assert store.counts(store.search("search").id)[State.FAILED] == 4  # all that there are
+    assert (ending.state, ending.exit_code) == (SearchState.PAUSED, 3)
+    ending = with_counts(store, "search", bench.run(store, budget))
+    assert (ending.state, ending.failures, ending.exit_code, ending.ok) == (SearchState.EXHAUSTED, 4, 4, False)
+
+
+def test_lost_children_are_failures_too(tmp_path):
+    class Losing(KillingStore):
+        """Every child's machine is lost, as often as a child may be tried."""
+
+        def __getattr__(self, name):
+            call = super().__getattr__(name)
+            return call if name != "deliver" else self._lose
+
+        def _lose(self, claim, delivery, *, keep):
+            return self._store.fail_attempt(claim, Fault.NODE_LOST, message="its machine is gone")
+
+    bench = Bench(tmp_path)
+    store = bench.new_store()
+    ending = bench.run(Losing(store), 10)
+    assert ending.state == SearchState.PAUSED
+    assert "The first 3 children failed (node_lost: its machine is gone)" in (ending.cause or "")
+    assert store.counts(store.search("search").id)[State.LOST] == 3
+
+
+def test_failures_after_something_was_trained_are_not_the_first(tmp_path):
+    numbers = iter(range(1000))
+
+    def evaluate(spec, report):
+        if 2 <= next(numbers) < 8:
+            raise RuntimeError("the disk is full")
+        return worth(spec, report)
+
+    bench = Bench(tmp_path, evaluate=evaluate)
+    store = bench.new_store()
+    assert bench.run(store, 2).state == SearchState.FINISHED
+    assert bench.run(store, 9).state == SearchState.FINISHED
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_children_that_are_made_ready_again_are_trained_by_the_next_run(tmp_path, keep_going):
+    broken = [True]
+
+    def evaluate(spec, report):
+        if broken:
+            raise RuntimeError("no data")
+        return worth(spec, report)
+
+    few = {"cost": lambda spec: Cost(sum(spec), None), "limits": Limits(params=1)}
+    bench = Bench(tmp_path, evaluate=evaluate, batch_size=2, keep_going=keep_going, floor=-1.0, **few)
+    store = bench.new_store()
+    ending = bench.run(store, None)
+    assert ending.state == (SearchState.EXHAUSTED if keep_going else SearchState.PAUSED)
+    search = store.search("search")
+    failed = [child.number for child in store.children(search.id, states=[State.FAILED])]
+    assert store.retry("search", gone=lambda owner: True) == failed
+    broken.clear()
+    ending = with_counts(store, "search", bench.run(store, None))
+    assert (ending.state, ending.trained, ending.failures, ending.exit_code) == (SearchState.EXHAUSTED, 5, 0, 0)
+    children = store.children(search.id)
+    assert [child.state for child in children] == [State.TRAINED] * 5
+    assert all(child.consumed_by is not None and child.reward >= 0 for child in children)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (Ending(SearchState.FINISHED, trained=4, failures=2), 0),  # a budget counts what is trained
+        (Ending(SearchState.EXHAUSTED, "no more", trained=4), 0),
+        (Ending(SearchState.EXHAUSTED, "no more", trained=4, failures=1), 4),
+        (Ending(SearchState.EXHAUSTED, "no more", failures=4), 4),
+        (Ending(SearchState.PAUSED, "the time given with --time is over", trained=1), 0),
+        (Ending(SearchState.PAUSED, "the time that was given is over", trained=1, failures=3), 0),
+        (Ending(SearchState.PAUSED, "the time given with --time is over"), 4),
+        (Ending(SearchState.PAUSED, "stopped by automl stop", trained=1), 3),
+        (Ending(SearchState.PAUSED, "stopped by SIGTERM", trained=1), 3),
+        (Ending(SearchState.PAUSED, "The first 3 children failed", failed=True, failures=3), 3),
+        (Ending(SearchState.PAUSED, "stopped by SIGINT", trained=1), 130),
+    ],
+)
+def test_exit_codes(ending, code):
+    assert (ending.exit_code, ending.ok) == (code, code == 0)
 
 
 def test_ten_failures_in_a_row_pause_the_search_and_resume_goes_on_past_them(tmp_path):

@@ -1,0 +1,25 @@
+"""Commands that people are told to type next. Imports nothing slow: `list` and `show` tell them too."""
+
+from __future__ import annotations
+
+from automl.stores import store_address
+from db.records import Search
+from db.store import Store
+
+
+def resume_command(store: Store, name: str) -> str:
+    """What to type to go on; the store is named only where it is not the one a bare command finds."""
+    command = f"automl resume {name}"
+    return command if store.address == store_address(None) else f"{command} {store.option}"
+
+
+def retry_command(store: Store, name: str) -> str:
+    """What to type for failed children to be ready again."""
+    return resume_command(store, name).replace("automl resume", "automl retry", 1)
+
+
+def further_command(store: Store, search: Search) -> str:
+    """What to type for a search to train more, whether or not its budget is reached."""
+    command = resume_command(store, search.name)
+    reached = search.budget is not None and search.num_trained >= search.budget
+    return f"{command} --children {2 * search.num_trained}" if reached else command
