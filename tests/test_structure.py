@@ -203,3 +203,36 @@ def test_the_test_would_notice(statement: str) -> None:
 def test_only_database_code_speaks_sql(path: str) -> None:
     names = {name.partition(".")[0] for node in ast.walk(tree_of(path)) for name in imported(node, path)}
     assert path.startswith("db/") or not names & {"sqlalchemy", "sqlite3", "alembic", "psycopg"}
+
+
+# The one module that writes to the terminal: it escapes what could steer it.
+TERMINAL = "automl/cli/terminal.py"
+WRITES = {"sys.stdout.write", "sys.stderr.write", "builtins.print", "typer.echo", "typer.secho", "Console"}
+
+
+def unescaped(tree: ast.Module) -> list[str]:
+    """The calls in a module that write to the terminal and do not escape."""
+    safe = any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "automl.cli.terminal"
+        and any(alias.name == "print" for alias in node.names)
+        for node in tree.body
+    )
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = [(call, ast.unparse(call.func)) for call in calls]
+    return [ast.unparse(call) for call, name in names if name in WRITES or (name == "print" and not safe)]
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if path.startswith("automl/") and path != TERMINAL])
+def test_all_that_is_printed_is_escaped(path: str) -> None:
+    assert unescaped(tree_of(path)) == []
+
+
+def test_a_print_that_does_not_escape_would_be_noticed() -> None:
+    safe = "from automl.cli.terminal import print\n"
+    assert unescaped(ast.parse("print(name)")) == ["print(name)"]
+    assert unescaped(ast.parse(safe + "print(name)")) == []
+    assert unescaped(ast.parse(safe + "sys.stdout.write(name)\nConsole().log(name)")) == [
+        "sys.stdout.write(name)",
+        "Console()",
+    ]

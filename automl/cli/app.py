@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from automl.cli.terminal import print
+
 EXIT_CODES = (
     "Exit codes: 0 done (the budget of children or time is used up, or the whole space is trained), 1 error, 2 wrong "
     "usage, 3 paused (by automl stop or a signal, or because child after child failed), 4 ended with nothing trained "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from automl.cli.tables import print_table
+from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
 from automl.retraining import spread
 from automl.settings import task_options
@@ -78,7 +78,7 @@ def compare_optimizers(
     if picture is not None:
         plot(comparison, rows, picture)
     if as_json:
-        print(json.dumps([vars(row) for row in rows], indent=2))
+        print_json([vars(row) for row in rows])
         return
     test = f"test_{comparison.metric.removeprefix('val_')}"
     print_table(["optimizer", "rate", comparison.metric, test], [_cells(row) for row in rows])

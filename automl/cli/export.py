@@ -6,6 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from automl.cli.terminal import print
 from automl.export import export_child
 from automl.running import prepare_process
 from automl.stores import open_store

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from datetime import datetime
 from typing import Any
 
 from automl.cli.commands import retry_command
 from automl.cli.tables import print_children, print_table
+from automl.cli.terminal import print, print_json
 from automl.standing import Clerk, child_json, duration, early_endings, failures_told, figure, spec_drawing, spec_line
 from automl.stores import open_store, store_address
 from automl.wording import counted
@@ -28,7 +28,7 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
         counts = {search.name: store.counts(search.id) for search in searches}
         best = {search.name: store.top(search.id, 1) for search in searches}
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     **_search_json(search),
@@ -63,7 +63,7 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
         search = store.search(name)
         children = store.top(search.id, count)
     if as_json:
-        _print_json([child_json(child) for child in children])
+        print_json([child_json(child) for child in children])
         return
     if not children:
         print(f"No child of {name} is trained yet.")
@@ -87,7 +87,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     except ValueError as error:  # a look is possible all the same
         keeps, kept = [str(error)], str(error)
     if as_json:
-        _print_json(
+        print_json(
             {
                 **_search_json(search),
                 "settings": _without_texts(search.settings),
@@ -151,7 +151,7 @@ def print_doctor(store_option: str | None, data_dir: str | None, *, as_json: boo
 
     findings = examine(store_address(store_option), data_dir)
     if as_json:
-        _print_json([finding_json(finding) for finding in findings])
+        print_json([finding_json(finding) for finding in findings])
     else:
         for finding in findings:
             print(f"{'ok ' if finding.well else 'NO '} {finding.subject}: {finding.found}")
@@ -178,10 +178,6 @@ def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
         if (file := settings[group]["file"]) is not None:
             shown[group] = {**settings[group], "file": {key: file[key] for key in ("path", "attribute", "sha256")}}
     return shown
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def _date(seconds: float) -> str:

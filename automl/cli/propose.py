@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from automl.cli.commands import further_command
+from automl.cli.terminal import print
 from automl.stores import store_address
 from db.store import Store
 

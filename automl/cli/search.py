@@ -9,6 +9,7 @@ from typing import Any
 
 from automl.cli.commands import further_command, resume_command, retry_command
 from automl.cli.interrupts import Interrupts
+from automl.cli.terminal import escaped, print
 from automl.cli.views import View, make_view
 from automl.loop import Coordinator, Ending, Stop, StopNow
 from automl.results import arrays_path
@@ -71,7 +72,7 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
             children = counted(sum(store.counts(search.id).values()), "child", "children")
             if not sys.stdin.isatty():
                 raise ValueError(f"Deleting {name!r} with its {children} needs --yes where nobody can be asked.")
-            if input(f"Delete {name!r} with its {children}? [y/N] ").strip().lower() not in ("y", "yes"):
+            if input(f"Delete {escaped(repr(name))} with its {children}? [y/N] ").strip().lower() not in ("y", "yes"):
                 print("Nothing was deleted.")
                 return
         store.delete(name)
@@ -157,7 +158,8 @@ def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
         print(f"{told}.")
         print(f"Once the cause is mended, make them ready again with: {retry_command(store, name)}")
     if ending.state == SearchState.PAUSED:
-        print(f"Paused: {ending.cause}\nGo on with: {command}")
+        print(f"Paused: {ending.cause}")
+        print(f"Go on with: {command}")
     elif ending.state == SearchState.EXHAUSTED:
         print(f"{'Done' if ending.ok else 'Ended'}: {ending.cause}.")
     else:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from automl.cli.terminal import escaped, print
 from automl.standing import figure, quantity, spec_line
 from db.records import Child
 
@@ -31,6 +32,7 @@ def print_children(children: Sequence[Child], space: str) -> None:
 
 def print_table(headings: list[str], rows: list[list[str]], left: tuple[str, ...] | None = None) -> None:
     """Columns as wide as their content; on a terminal, a line is cut at its edge."""
+    rows = [list(map(escaped, row)) for row in rows]
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
     width = shutil.get_terminal_size((120, 24)).columns
     for row in [headings, *rows]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automl.cli.terminal import print, print_json
 from automl.export import find_child
 from automl.retraining import full_recipe, retrain, spread
 from automl.running import checkpoint_dir, prepare_process
@@ -72,7 +72,7 @@ def train(
             diverged=diverged,
         )
     if as_json:
-        print(json.dumps([_shown(training.__dict__) for training in trainings], indent=2))
+        print_json([_shown(training.__dict__) for training in trainings])
         return
     for training in trainings:
         told = ", ".join(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from automl.cli.tables import print_children
+from automl.cli.terminal import make_console, print
 from automl.standing import Clerk, Standing, duration, figure, quantity, spec_line
 from db.records import State
 from db.store import Store
@@ -117,11 +118,10 @@ class LiveView(View):
     """A panel that is drawn again and again, with rich."""
 
     def __init__(self, store: Store, name: str) -> None:
-        from rich.console import Console
         from rich.live import Live
 
         super().__init__(store, name, interval=LIVE_SECONDS)
-        self._console = Console()
+        self._console = make_console()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._progress: Progress | None = None
 

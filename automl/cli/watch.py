@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from automl.cli.commands import further_command, resume_command
+from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
 from automl.loop import GRACE_SECONDS
 from automl.running import INLINE_DEVICE, log_dir
@@ -59,7 +60,7 @@ def print_logs(name: str, number: int, store_option: str | None) -> None:
         status = "" if attempt.exit_code is None else f", exit code {attempt.exit_code}"
         status += "" if attempt.signal is None else f", signal {attempt.signal}"
         print(f"== attempt {index} of child {number}: worker {attempt.worker} on {attempt.device}, {ending}{status}")
-        print(_printed(attempt, folder))
+        print_lines(_printed(attempt, folder))
 
 
 def _printed(attempt: Attempt, folder: Path) -> str:
