@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.running import versions
+from automl.standing import is_interrupted
 from automl.wording import counted
 from child_trainers.devices import default_workers, visible_gpus
 from db.owner import Owner
@@ -79,15 +80,16 @@ def _search(store: Store, name: str) -> Finding:
     counts = store.counts(search.id)
     standing = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no children"
     subject = f"search {name}"
-    if search.owner is not None:
-        owner = Owner(**search.owner)
-        if not owner.is_gone():
-            return Finding(subject, True, f"running in {owner}: {standing}")
+    owner = None if search.owner is None else Owner(**search.owner)
+    if owner is not None and not is_interrupted(store, search):
+        return Finding(subject, True, f"running in {owner}: {standing}")
+    if owner is not None:
+        ended = "died" if owner.is_gone() else "gives no sign of life any more"
         waiting = counted(counts[State.RUNNING], "running child", "running children")
         return Finding(
             subject,
             False,
-            f"its coordinator ({owner}) died: {standing}",
+            f"interrupted, its coordinator ({owner}) {ended}: {standing}",
             f"automl resume {name} takes it over at once and readies {waiting}",
         )
     if search.state == SearchState.PAUSED:

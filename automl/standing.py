@@ -29,6 +29,7 @@ CAUSES = {  # of children that failed or were lost; an exception is told by its 
     "node_lost": "machine lost",
     "store_lost": "store lost",
 }
+INTERRUPTED = "interrupted"  # the word for a search that runs by its row alone
 LONGEST_CAUSE = 160  # characters
 LATEST = 50  # children that shares of time and the reward curve are taken from
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -37,7 +38,8 @@ SPARKS = "▁▂▃▄▅▆▇█"
 @dataclasses.dataclass(frozen=True)
 class Standing:
     """Children by state, the best, those running, the latest, and the time left in seconds (None where it cannot be
-    told yet). `now` is by the database's clock."""
+    told yet). `now` is by the database's clock. `interrupted`: its process is gone, and children that were running then
+    still are by their rows."""
 
     search: Search
     counts: dict[str, int]
@@ -47,6 +49,7 @@ class Standing:
     now: float
     seconds: float
     seconds_left: float | None
+    interrupted: bool = False
 
     @property
     def num_trained(self) -> int:
@@ -97,7 +100,9 @@ class Standing:
         if not ready:
             return ""
         state, budget = self.search.state, self.search.budget
-        if state not in (SearchState.RUNNING, SearchState.STOPPING):
+        if self.interrupted:
+            reason = "the search was interrupted"
+        elif state not in (SearchState.RUNNING, SearchState.STOPPING):
             reason = f"the search is {state}"
         elif state == SearchState.STOPPING:
             reason = "the search is stopping"
@@ -115,7 +120,8 @@ class Standing:
         """One line."""
         budget = "" if self.search.budget is None else f"/{self.search.budget}"
         parts = [f"{self.num_trained}{budget} trained"]
-        parts += [f"{self.counts[state]} {state}" for state in ("running", "failed", "lost") if self.counts[state]]
+        words = {"running": INTERRUPTED if self.interrupted else "running", "failed": "failed", "lost": "lost"}
+        parts += [f"{self.counts[state]} {word}" for state, word in words.items() if self.counts[state]]
         if self.best:
             parts.append(f"best {figure(self.best[0].reward or 0.0)} (child {self.best[0].number})")
         if self.seconds_left is not None:
@@ -158,7 +164,21 @@ class Clerk:
             self._store.now(),
             seconds,
             min(left, default=None),
+            is_interrupted(self._store, search),
         )
+
+
+def is_interrupted(store: Store, search: Search) -> bool:
+    """Whether the process that ran a search is gone without having ended it. Every view asks here, and so the lease."""
+    runs = (SearchState.RUNNING, SearchState.STOPPING)
+    if search.state not in runs or store.is_held(search.name):
+        return False
+    return store.search(search.name).state in runs  # it may have ended well between the two looks
+
+
+def shown_state(store: Store, search: Search) -> str:
+    """The search's state as people are told it."""
+    return INTERRUPTED if is_interrupted(store, search) else search.state
 
 
 def _slot(child: Child) -> str:

@@ -13,6 +13,11 @@ def resume_command(store: Store, name: str) -> str:
     return command if store.address == store_address(None) else f"{command} {store.option}"
 
 
+def interruption(store: Store, name: str) -> str:
+    """What is said of a search whose process is gone."""
+    return f"{name} was interrupted: its process is gone. Go on with: {resume_command(store, name)}"
+
+
 def retry_command(store: Store, name: str) -> str:
     """What to type for failed children to be ready again."""
     return resume_command(store, name).replace("automl resume", "automl retry", 1)

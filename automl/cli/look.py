@@ -7,10 +7,22 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from automl.cli.commands import retry_command
+from automl.cli.commands import interruption, retry_command
 from automl.cli.tables import print_children, print_table
 from automl.cli.terminal import print, print_json
-from automl.standing import Clerk, child_json, duration, early_endings, failures_told, figure, spec_drawing, spec_line
+from automl.standing import (
+    INTERRUPTED,
+    Clerk,
+    child_json,
+    duration,
+    early_endings,
+    failures_told,
+    figure,
+    is_interrupted,
+    shown_state,
+    spec_drawing,
+    spec_line,
+)
 from automl.stores import open_store, store_address
 from automl.wording import counted
 from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
@@ -27,11 +39,13 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
         searches = store.searches()
         counts = {search.name: store.counts(search.id) for search in searches}
         best = {search.name: store.top(search.id, 1) for search in searches}
+        states = {search.name: shown_state(store, search) for search in searches}
     if as_json:
         print_json(
             [
                 {
                     **_search_json(search),
+                    "interrupted": states[search.name] == INTERRUPTED,
                     "children": counts[search.name],
                     "best_reward": best[search.name][0].reward if best[search.name] else None,
                 }
@@ -45,7 +59,7 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
     rows = [
         [
             search.name,
-            search.state,
+            states[search.name],
             f"{search.num_trained}{'' if search.budget is None else f'/{search.budget}'}",
             figure(best[search.name][0].reward or 0.0) if best[search.name] else "-",
             search.space,
@@ -56,15 +70,21 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
         for search in searches
     ]
     print_table(["name", "state", "trained", "best", "space", "task", "controller", "started"], rows)
+    for name, state in states.items():
+        if state == INTERRUPTED:
+            print(interruption(store, name))
 
 
 def print_top(name: str, store_option: str | None, count: int, *, as_json: bool) -> None:
     with _open(store_option) as store:
         search = store.search(name)
         children = store.top(search.id, count)
+        interrupted = is_interrupted(store, search)
     if as_json:
         print_json([child_json(child) for child in children])
         return
+    if interrupted:
+        print(interruption(store, name))
     if not children:
         print(f"No child of {name} is trained yet.")
         return
@@ -90,6 +110,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         print_json(
             {
                 **_search_json(search),
+                "interrupted": standing.interrupted,
                 "settings": _without_texts(search.settings),
                 "children": standing.counts,
                 "refused": search.refused,
@@ -105,7 +126,10 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
             }
         )
         return
-    print(f"{search.name}: {search.state}{f' ({search.cause})' if search.cause else ''}")
+    if standing.interrupted:
+        print(interruption(store, name))
+    else:
+        print(f"{search.name}: {search.state}{f' ({search.cause})' if search.cause else ''}")
     print(f"  {standing.summary}")
     if standing.waiting:
         print(f"  {standing.waiting}")

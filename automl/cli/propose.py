@@ -7,6 +7,7 @@ from pathlib import Path
 
 from automl.cli.commands import further_command
 from automl.cli.terminal import print
+from automl.standing import shown_state
 from automl.stores import store_address
 from db.store import Store
 
@@ -25,7 +26,7 @@ def propose_child(name: str, store_option: str | None, *, spec: Path | None, tok
         search = store.search(name)
         print(f"Queued for {name}: it comes with the next batch that is proposed (see automl show {name}).")
         if not store.is_held(name):
-            print(f"{name} is not running ({search.state}). Go on with: {further_command(store, search)}")
+            print(f"{name} is not running ({shown_state(store, search)}). Go on with: {further_command(store, search)}")
 
 
 def _parse_tokens(text: str) -> tuple[int, ...]:

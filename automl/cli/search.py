@@ -26,11 +26,11 @@ from automl.running import (
     with_counts,
 )
 from automl.settings import Asked, completed, from_toml
-from automl.standing import failures_told
+from automl.standing import failures_told, is_interrupted
 from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.recipes import OF_UPDATES
-from db.records import SearchState
+from db.records import SearchState, State
 from db.store import Store
 
 
@@ -53,13 +53,18 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
         run, settings, changed = prepare_resume(store, name, **changes)
         view = make_view(store, name)
         search = store.search(name)
-        if run.children is not None and search.num_trained >= run.children:
+        interrupted = is_interrupted(store, search)
+        if run.children is not None and search.num_trained >= run.children and not interrupted:
             print(
                 f"{name} has trained {search.num_trained} of {counted(run.children, 'child', 'children')}; nothing was "
                 f"changed. Go further with: {further_command(store, search)}"
             )
             return
         view.note(f"Resuming the search {name!r} in {store}")
+        if interrupted:
+            again = store.counts(search.id)[State.RUNNING]
+            ran = f"; {counted(again, 'child', 'children')} that ran then {'is' if again == 1 else 'are'} trained again"
+            view.note(f"It was interrupted: its process is gone{ran if again else ''}")
         for difference in other_surroundings(store, search):
             view.note(f"Children may differ in their last bits from those trained before: {difference}")
         _run(store, name, run, view, settings=settings, changes=changed)
@@ -70,6 +75,8 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
         search = store.search(name)
         if not yes:
             children = counted(sum(store.counts(search.id).values()), "child", "children")
+            if is_interrupted(store, search):
+                children += f" (it was interrupted and would go on with: {resume_command(store, name)})"
             if not sys.stdin.isatty():
                 raise ValueError(f"Deleting {name!r} with its {children} needs --yes where nobody can be asked.")
             if input(f"Delete {escaped(repr(name))} with its {children}? [y/N] ").strip().lower() not in ("y", "yes"):

@@ -12,9 +12,10 @@ from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
 from automl.loop import GRACE_SECONDS
 from automl.running import INLINE_DEVICE, log_dir
+from automl.standing import is_interrupted, shown_state
 from automl.stores import open_store, store_address
 from automl.wording import counted
-from db.records import Attempt, Search, SearchState
+from db.records import Attempt, Search
 from db.store import Store
 
 LOOK_SECONDS = 0.5
@@ -35,12 +36,13 @@ def watch(name: str, store_option: str | None, *, pause: Callable[[float], None]
             search = store.search(name)
         view.result()
         cause = f" ({search.cause})" if search.cause else ""
-        print(f"{name} is {search.state}{cause}: {counted(search.num_trained, 'child', 'children')} trained.")
+        trained = counted(search.num_trained, "child", "children")
+        print(f"{name} is {shown_state(store, search)}{cause}: {trained} trained.")
         _tell_of_death(store, search)
 
 
 def _tell_of_death(store: Store, search: Search) -> None:
-    if search.state in (SearchState.RUNNING, SearchState.STOPPING) and not store.is_held(search.name):
+    if is_interrupted(store, search):
         print(f"Its process is gone. Take it over with: {resume_command(store, search.name)}")
 
 
@@ -80,4 +82,4 @@ def stop(name: str, store_option: str | None) -> None:
             print(f"Asked {name} to stop: children that run get {GRACE_SECONDS:.0f} s.")
             print(f"Go on later with: {resume_command(store, name)}")
         else:
-            print(f"{name} is not running ({search.state}). Go on with: {further_command(store, search)}")
+            print(f"{name} is not running ({shown_state(store, search)}). Go on with: {further_command(store, search)}")

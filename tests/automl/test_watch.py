@@ -165,22 +165,73 @@ def test_watching_a_search_whose_process_dies(held, capsys, monkeypatch):
     watch("mine", None, pause=pause)
     assert len(pauses) == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
-        "mine is running: 2 children trained.",
+        "mine is interrupted: 2 children trained.",
         "Its process is gone. Take it over with: automl resume mine",
     ]
 
 
 def test_a_search_whose_process_died(automl, searched):
-    """It can be watched, stopped and resumed at once."""
+    """Every command says so, none says that it runs, and it can be resumed at once."""
     here = Owner.this_process()
     dead = Owner(here.host, here.boot, here.pid, here.started - 1)
     with contextlib.closing(Store(str(searched / "automl.db"))) as store:
-        store.take_lease("mine", dead)
-    assert automl("watch", "mine").out.splitlines()[-1] == (
-        "Its process is gone. Take it over with: automl resume mine"
+        lease = store.take_lease("mine", dead)
+        store.set_budget(lease, 3)
+        claim = store.claim(lease.search_id, "worker-0-1", "cpu")
+        assert claim is not None
+    before = read(searched)
+    told = "mine was interrupted: its process is gone. Go on with: automl resume mine"
+    listed = automl("list").out
+    assert listed.splitlines()[1].split()[:2] == ["mine", "interrupted"] and listed.splitlines()[-1] == told
+    shown = automl("show", "mine").out
+    assert shown.splitlines()[:2] == [
+        told,
+        "  2/3 trained, 1 interrupted, best " + shown.partition("best ")[2].split("\n")[0],
+    ]
+    assert " ready: the search was interrupted\n" in shown and "running" not in shown
+    assert automl("top", "mine").out.splitlines()[0] == told
+    for found in (automl("list", "--json").json[0], automl("show", "mine", "--json").json):
+        assert (found["state"], found["interrupted"]) == ("running", True)
+    assert automl("watch", "mine").out.splitlines()[-2:] == [
+        "mine is interrupted: 2 children trained.",
+        "Its process is gone. Take it over with: automl resume mine",
+    ]
+    assert automl("stop", "mine").out == "mine is not running (interrupted). Go on with: automl resume mine\n"
+    assert " (it was interrupted and would go on with: automl resume mine) " in automl("delete", "mine").error
+    (finding,) = [found for found in json.loads(automl("doctor", "--json").out) if found["subject"] == "search mine"]
+    assert not finding["well"] and finding["found"].startswith("interrupted, its coordinator (")
+    assert read(searched) == before
+    tokens = ",".join(map(str, unfamiliar(before[1])))
+    assert automl("propose", "mine", "--tokens", tokens).out.splitlines()[-1] == (
+        "mine is not running (interrupted). Go on with: automl resume mine"
     )
-    assert automl("stop", "mine").out.startswith("mine is not running (running). Go on with: automl resume mine")
-    assert automl("resume", "mine", "--children", "3", *INLINE).out.splitlines()[-2] == "Done: 3 children trained."
+    lines = automl("resume", "mine", "--children", "3", *INLINE).out.splitlines()
+    assert "It was interrupted: its process is gone; 1 child that ran then is trained again" in lines
+    assert lines[-2] == "Done: 3 children trained."
+    assert automl("list", "--json").json[0]["interrupted"] is False
+
+
+def test_a_search_whose_process_died_with_its_budget_trained_ends_when_it_is_resumed(automl, searched):
+    here = Owner.this_process()
+    with contextlib.closing(Store(str(searched / "automl.db"))) as store:
+        store.take_lease("mine", Owner(here.host, here.boot, here.pid, here.started - 1))
+    assert automl("resume", "mine", *INLINE).out.splitlines()[-2] == "Done: 2 children trained."
+    assert automl("list", "--json").json[0]["state"] == "finished"
+
+
+def test_a_lease_that_ran_out_is_an_interruption_on_other_machines_too(automl, searched):
+    """Whether the process lives cannot be told from here: it gave no sign of life."""
+    with contextlib.closing(Store(str(searched / "automl.db"), clock=lambda: 1e9)) as store:
+        store.take_lease("mine", Owner("elsewhere", "boot", 1, 1))
+    assert automl("show", "mine", "--json").json["interrupted"] is True
+    (finding,) = [found for found in json.loads(automl("doctor", "--json").out) if found["subject"] == "search mine"]
+    assert "(process 1 on elsewhere) gives no sign of life any more" in finding["found"]
+
+
+def test_a_search_that_runs_is_not_interrupted(automl, held):
+    assert automl("list").out.splitlines()[1].split()[:2] == ["mine", "running"]
+    assert automl("show", "mine", "--json").json["interrupted"] is False
+    assert automl("show", "mine").out.startswith("mine: running\n")
 
 
 def test_stopping_a_search_that_does_not_run(automl, searched):
