@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from child_trainers.data.summary import DataSummary
 from child_trainers.devices import environment, quiet_native_start
 from child_trainers.experiment import known
 from child_trainers.optimizer_trial import (
@@ -86,6 +87,10 @@ class Comparison:
         elif self.network not in (None, LSTM_NETWORK):
             raise ValueError(f"Optimizers are compared on text with the network lstm, not {self.network!r}.")
         self._judge.prepare()
+
+    def data_summary(self) -> DataSummary | None:
+        """How the data were read."""
+        return self._judge.data_summary()
 
     @property
     def metric(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from automl.loop import GIVEN_TIME_OVER, Coordinator, Ending, Stop
 from automl.running import create, make_ready, prepare_resume, refuse_taken, run_search
 from automl.settings import Asked, check_name
 from automl.stores import open_store, store_address
+from child_trainers.data.summary import DataSummary
 from child_trainers.experiment import SESSION, known
 from child_trainers.user_files import UserFile
 from db.records import FINAL, Child, Search, State, StoreError
@@ -27,6 +30,8 @@ from db.store import Store
 if TYPE_CHECKING:
     import keras
     import pandas
+
+logger = logging.getLogger(__name__)
 
 
 def search(
@@ -82,7 +87,15 @@ def search(
                 arrays_path(opened, name).unlink(missing_ok=True)
             raise
         with _time_limit(run.time) as stop:
-            ending = run_search(opened, name, run, stop, own=own, on_turn=_telling(opened, name, on_child_end))
+            ending = run_search(
+                opened,
+                name,
+                run,
+                stop,
+                own=own,
+                on_turn=_telling(opened, name, on_child_end),
+                on_data=functools.partial(_log_data, doubts=True),
+            )
     return Result(name, address, ending)
 
 
@@ -106,6 +119,7 @@ def resume(
                 changes=changed,
                 own=own,
                 on_turn=_telling(opened, name, on_child_end),
+                on_data=functools.partial(_log_data, doubts=False),
             )
     return Result(name, store_address(store), ending)
 
@@ -123,6 +137,13 @@ def retry(name: str, *, fault: str | None = None, child: int | None = None, stor
     """
     with contextlib.closing(Store(store_address(store), upgrade=True)) as opened:
         return make_ready(opened, name, fault=fault, number=child)
+
+
+def _log_data(summary: DataSummary, *, doubts: bool) -> None:
+    """Logs how the data were read; what is doubtful in them is a warning, given once, when the search begins."""
+    logger.info("Data: %s", summary.line)
+    for doubt in summary.doubts if doubts else ():
+        logger.warning(doubt)
 
 
 def _reference(function: Callable[..., Any], *, workers: int | None) -> str:

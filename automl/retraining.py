@@ -13,6 +13,7 @@ import numpy as np
 from automl.settings import completed, task_options
 from automl.stored import load_experiment
 from child_trainers.checkpoints import Checkpoint
+from child_trainers.data.summary import DataSummary
 from child_trainers.task import DivergedError, Record
 from child_trainers.tasks import recipes_of
 from db import blobs
@@ -52,6 +53,7 @@ def retrain(
     folder: Path,
     progress: Progress,
     diverged: Callable[[int, str], None],
+    on_data: Callable[[DataSummary], None] | None = None,
 ) -> list[Training]:
     """Trains a child once for every seed; those that are in the store already are not trained again.
 
@@ -62,6 +64,7 @@ def retrain(
         options: single constants of it, `epochs=30`.
         folder: for checkpoints.
         diverged: told of each seed whose training diverges, and how; there is nothing to be stored of it.
+        on_data: called before the first training with how the data were read, where the task says so.
 
     Raises:
         ValueError: the recipe, an option or the task is not one that can be trained so, or every seed diverges.
@@ -77,6 +80,8 @@ def retrain(
     described = [asked, task.describe(), settings["compute"], files, settings["task"].get("fingerprint")]
     recipe_hash = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:16]
     done = {training.seed: training for training in store.trainings(child.id) if training.recipe_hash == recipe_hash}
+    if on_data is not None and not done.keys() >= set(seeds) and (summary := task.data_summary()) is not None:
+        on_data(summary)
     for seed in seeds:
         if seed in done:
             continue

@@ -17,6 +17,7 @@ from automl.approval import approve, check_approved
 from automl.loop import Coordinator, Ending, Stop, StopNow, unpack_state
 from automl.proposing import Cost, Limits, Proposer
 from automl.settings import Asked, changeable_options, check_name, completed, stored_settings, with_data_dir
+from child_trainers.data.summary import DataSummary
 from child_trainers.devices import (
     default_workers,
     environment,
@@ -195,6 +196,7 @@ def run_search(
     changes: Mapping[str, Any] | None = None,
     own: Own = NOTHING_OWN,
     on_turn: Callable[[Coordinator], None] | None = None,
+    on_data: Callable[[DataSummary], None] | None = None,
     progress: Progress | None = None,
 ) -> Ending:
     """Runs a search under its lease until it ends, and releases it whatever happens.
@@ -204,6 +206,7 @@ def run_search(
         changes: what they change, for the segment.
         own: a space or a task that only this process has.
         on_turn: called after every turn of the loop.
+        on_data: called before the first turn with how the data were read, where the task says so.
 
     Raises:
         LeaseHeldError: another process runs it.
@@ -219,6 +222,8 @@ def run_search(
     controller = _make_controller(settings, experiment, search.seed)
     _check_fixed(store, search, controller, experiment.task, changes or {})
     experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
+    if on_data is not None and (summary := experiment.task.data_summary()) is not None:
+        on_data(summary)
     lease = store.take_lease(name, Owner.this_process())
     ending = Ending(SearchState.PAUSED, ERROR)
     try:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from child_trainers.checkpoints import Checkpoint
+from child_trainers.data.summary import DataSummary
 from db.records import Fault
 
 PARAMETERS = ("spec", "seed", "epochs", "report")
@@ -164,6 +165,10 @@ class Task(abc.ABC):
 
     def count(self, spec: Any) -> tuple[int, int] | None:
         """Parameters of a child and FLOPs for one input of it, or None where they cannot be told."""
+        return None
+
+    def data_summary(self) -> DataSummary | None:
+        """How the data were read, or None where the task alone knows; it may load them, and raise ValueError."""
         return None
 
     def constants(self) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from automl.cli.data import say_data
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
@@ -65,6 +66,8 @@ def compare_optimizers(
         for name in names:
             make_optimizer(name, 0.1, 1, 0)
         comparison.check()
+    if not as_json and (summary := comparison.data_summary()) is not None:
+        say_data(summary, print, doubts=True)
 
     def progress(trial: Trial, found: Mapping[str, Any], done: int, count: int) -> None:
         if as_json:

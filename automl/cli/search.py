@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.cli.commands import further_command, resume_command, retry_command
+from automl.cli.data import say_data
 from automl.cli.interrupts import Interrupts
 from automl.cli.terminal import escaped, print
 from automl.cli.views import View, make_view
@@ -141,6 +142,7 @@ def _run(
                 settings=settings,
                 changes=changes,
                 on_turn=lambda coordinator: _show(view, coordinator),
+                on_data=lambda summary: say_data(summary, view.note, doubts=settings is None),
                 progress=view.download,
             )
     except StopNow:  # before the search had its lease

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automl.cli.data import say_data
 from automl.cli.terminal import print, print_json
 from automl.export import find_child
 from automl.retraining import full_recipe, retrain, spread
@@ -70,6 +71,7 @@ def train(
             folder=checkpoint_dir(store, name),
             progress=progress,
             diverged=diverged,
+            on_data=None if as_json else lambda summary: say_data(summary, print, doubts=False),
         )
     if as_json:
         print_json([_shown(training.__dict__) for training in trainings])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from child_trainers.data.dataset import DataError, ImageData
+from child_trainers.data.summary import DataSummary, describe_images
 from child_trainers.recipes import Recipe
 from child_trainers.task import Outcome, Report, read_outcome
 from child_trainers.tasks.built_in import BuiltInTask
@@ -87,6 +88,9 @@ class ImageClassification(BuiltInTask[Recipe]):
         if self.name in SHAPES:
             return SHAPES[self.name]  # known without loading anything
         return self.data.input_shape, self.data.num_classes
+
+    def data_summary(self) -> DataSummary:
+        return describe_images(self._whole, self.data)
 
     def check(self, spec: Any) -> None:
         if not hasattr(spec, "build"):

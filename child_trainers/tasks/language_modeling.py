@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from child_trainers.data.dataset import DataError
+from child_trainers.data.summary import DataSummary, describe_text
 from child_trainers.data.text import TextData
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.language_size import num_flops, num_parameters, units_within
@@ -94,6 +95,9 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         from child_trainers.language_training import to_device
 
         return to_device(self.data, self.recipe.batch_size)
+
+    def data_summary(self) -> DataSummary:
+        return describe_text(self._whole, self.data)
 
     def check(self, spec: Any) -> None:
         if not hasattr(spec, "step") or not hasattr(spec, "num_products"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from child_trainers.data.summary import DataSummary
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import Recipe, RuleRecipe, RuleTextRecipe
 from child_trainers.task import Assignment, Goal, Outcome, Report, Task, read_outcome
@@ -95,6 +96,9 @@ class RuleTask(Task, Generic[Network]):
     def evaluate_together(self, children: Sequence[Assignment]) -> Iterator[tuple[int, Outcome | Exception]]:
         for index, ended in self._trainer.train(children):
             yield index, ended if isinstance(ended, Exception) else read_outcome(ended, self._goal)
+
+    def data_summary(self) -> DataSummary:
+        return self.network.data_summary()
 
     def validate(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
         return self.network.validate(model, self._network_spec)

@@ -1,5 +1,6 @@
 """The tasks ptb, pydoc and text: from a file to a reward, and to a Keras model that gives the stored perplexity."""
 
+import dataclasses
 import json
 import math
 import os
@@ -332,3 +333,15 @@ def test_describing_says_how_children_are_trained(task):
     assert described["data"] == task.name and described["unroll"] == 8 and described["precision"] == "float32"
     json.dumps(described)
     assert Path(described["data"].removeprefix("text:")).exists()
+
+
+@pytest.mark.parametrize("level", ["character", "word"])
+def test_a_text_of_one_line_is_trained_on(folder, level):
+    path = folder / "one.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog " * 60)
+    recipe = LanguageRecipe(**{**QUICK_TEXT, **TINY, "epochs": 1, "num_train": None, "level": level})
+    task = LanguageModeling(f"text:{path}", dataclasses.replace(recipe, num_validation=None))
+    task.prepare()
+    assert task.data_summary().line.startswith("432 training, " if level == "word" else "2,111 training, ")
+    outcome = task.evaluate(SMALL_CELL, seed=0, report=Report())
+    assert math.isfinite(outcome.metrics["val_perplexity"]) and outcome.reward > 0
