@@ -52,7 +52,8 @@ def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folde
     before = (folder / "comparison.json").read_text()
     again = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK)
     assert again.code == 0 and (folder / "comparison.json").read_text() == before
-    assert again.out.splitlines()[0].split() == ["optimizer", "rate", "val_accuracy", "test_accuracy"]
+    data, headings, *_ = again.out.splitlines()
+    assert data.startswith("Data: ") and headings.split() == ["optimizer", "rate", "val_accuracy", "test_accuracy"]
 
 
 def test_a_comparison_that_is_killed_leaves_no_process_and_goes_on(folder, automl):
