@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from automl.cli import entry
 from automl.cli.data import say_data
+from automl.cli.streams import outlive_output
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
@@ -42,6 +44,7 @@ def compare_optimizers(
     picture: Path | None,
     as_json: bool,
 ) -> None:
+    outlive_output()
     names = list(optimizers)
     if search is not None:
         names += [rule for rule in _best_rules(search, best, store_option) if rule not in names]
@@ -77,6 +80,7 @@ def compare_optimizers(
         about = f"{trial.optimizer} at {trial.rate:g}, seed {trial.seed}, {epochs}"
         print(f"{done}/{count} {about}: {told} ({found['seconds']:.0f} s)", flush=True)
 
+    entry.begun()
     rows = compare(comparison, to, workers=workers or len(os.sched_getaffinity(0)), progress=progress)
     if picture is not None:
         plot(comparison, rows, picture)

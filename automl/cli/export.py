@@ -6,6 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from automl.cli import entry
 from automl.cli.terminal import print
 from automl.export import export_child
 from automl.running import prepare_process
@@ -28,6 +29,7 @@ def write(
         os.environ["AUTOML_DATA"] = data_dir
     with contextlib.closing(open_store(store_option)) as store:
         search = store.search(name)
+        entry.begun()
         prepare_process(os.cpu_count() or 1, 1, "cpu")
         with quiet_native_start():
             exported = export_child(store, search.name, format, to, number=child, source=source, force=force)

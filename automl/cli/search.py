@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from automl.cli import entry
 from automl.cli.commands import further_command, resume_command, retry_command
 from automl.cli.data import say_data
 from automl.cli.interrupts import Interrupts
+from automl.cli.streams import outlive_output
 from automl.cli.terminal import escaped, print
 from automl.cli.views import View, make_view
 from automl.loop import Coordinator, Ending, Stop, StopNow
@@ -31,6 +35,7 @@ from automl.standing import failures_told, is_interrupted
 from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.recipes import OF_UPDATES
+from db.engine import parse_address
 from db.records import SearchState, State
 from db.store import Store
 
@@ -40,16 +45,29 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
     if "set" in configured and "set" in given:
         given["set"] = configured["set"] + given["set"]  # single options: of one named twice, the last holds
     asked = Asked(**configured | given)
-    with contextlib.closing(Store(store_address(store_option), create=True)) as store:
+    outlive_output()
+    address = store_address(store_option)
+    _remove_if_interrupted(address)
+    with contextlib.closing(Store(address, create=True)) as store:
         refuse_taken(store, name)
         view = make_view(store, name)
         view.note(f"Preparing the search {name!r} in {store}")
         run = create(store, name, asked, progress=view.download)
+        entry.begun()
         _describe(store, name, view)
         _run(store, name, run, view)
 
 
+def _remove_if_interrupted(address: str) -> None:
+    """Has a SQLite file that is not there yet removed, should Ctrl-C come before a search is in it."""
+    path = parse_address(address).database
+    if path and not os.path.lexists(path):
+        for file in (path, f"{path}-wal", f"{path}-shm"):
+            entry.undo_unless_begun(functools.partial(Path(file).unlink, missing_ok=True))
+
+
 def go_on(name: str, store_option: str | None, **changes: Any) -> None:
+    outlive_output()
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
         run, settings, changed = prepare_resume(store, name, **changes)
         view = make_view(store, name)
@@ -68,6 +86,7 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
             view.note(f"It was interrupted: its process is gone{ran if again else ''}")
         for difference in other_surroundings(store, search):
             view.note(f"Children may differ in their last bits from those trained before: {difference}")
+        entry.begun()
         _run(store, name, run, view, settings=settings, changes=changed)
 
 
@@ -83,6 +102,7 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
             if input(f"Delete {escaped(repr(name))} with its {children}? [y/N] ").strip().lower() not in ("y", "yes"):
                 print("Nothing was deleted.")
                 return
+        entry.begun()
         store.delete(name)
         folder = log_dir(store, name)
         arrays_path(store, name).unlink(missing_ok=True)

@@ -9,7 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automl.cli import entry
 from automl.cli.data import say_data
+from automl.cli.streams import outlive_output
 from automl.cli.terminal import print, print_json
 from automl.export import find_child
 from automl.retraining import full_recipe, retrain, spread
@@ -34,6 +36,7 @@ def train(
 ) -> None:
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}; it must be 1 or more.")
+    outlive_output()
     if data_dir is not None:
         os.environ["AUTOML_DATA"] = data_dir
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
@@ -61,6 +64,7 @@ def train(
             import tensorflow as tf
 
             tf.constant(0)  # its first use prints too
+        entry.begun()
         trainings = retrain(
             store,
             search,

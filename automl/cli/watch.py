@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from automl.cli import entry
 from automl.cli.commands import further_command, resume_command
 from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
@@ -23,6 +24,7 @@ LOOK_SECONDS = 0.5
 
 def watch(name: str, store_option: str | None, *, pause: Callable[[float], None] = time.sleep) -> None:
     """Shows a search as its own terminal does until it ends. Only reads."""
+    entry.begun()  # a live view has the terminal to restore
     with contextlib.closing(open_store(store_option)) as store:
         search = store.search(name)
         view = make_view(store, name)
@@ -76,6 +78,7 @@ def _printed(attempt: Attempt, folder: Path) -> str:
 
 def stop(name: str, store_option: str | None) -> None:
     """Asks the process that runs a search to stop it."""
+    entry.begun()
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
         search = store.request_stop(name)
         if store.is_held(name):
