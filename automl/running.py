@@ -85,6 +85,7 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
     settings["run"] = dataclasses.asdict(run)
     prepare_process(asked.threads, run.workers, asked.policy_device)
     for file in _user_files(settings).values():
+        file.check_name()
         approve(file)  # the person names it here and now
     experiment = make_experiment(settings, own=own, progress=progress)
     if settings["early_stop"] != "none" and experiment.task.objective is None:

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import inspect
 import pkgutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,11 +122,7 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
         epochs = options.pop("epochs", None)
         if options:
             raise ValueError(f"A task of your own takes only task.epochs, not task.{next(iter(options))}.")
-        imported_before = "keras" in sys.modules
-        function = file.load()
-        imports_it = "keras" in sys.modules and not imported_before
-        uses_keras = imports_it or "keras" in file.text or "tensorflow" in file.text
-        return FunctionTask(function, goal=goal, epochs=epochs, uses_keras=uses_keras)
+        return FunctionTask(file.load(), goal=goal, epochs=epochs, uses=file.uses, importing=file.importing)
     name = chosen["name"]
     space = settings["space"]["name"]
     tasks, recipes = tasks_of(space), recipes_of(space, name)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import inspect
 import math
 import numbers
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.data.summary import DataSummary
+from child_trainers.seeding import LIBRARIES, Seeder, seed_basic, seed_libraries
 from db.records import Fault
 
 PARAMETERS = ("spec", "seed", "epochs", "report")
@@ -188,7 +188,12 @@ class FunctionTask(Task):
     goal's metric.
 
     Args:
-        uses_keras: whether Keras must be cleared and seeded before each child.
+        uses: libraries that the function is known to use; others are seeded once a child imports them.
+        importing: within it, imports find what lies beside the function's file.
+
+    Attributes:
+        takes_epochs: whether the function is told how many there are.
+        needs_epochs: whether it has no number of its own.
 
     Raises:
         ValueError: the function declares a parameter that a task is never given.
@@ -200,7 +205,8 @@ class FunctionTask(Task):
         *,
         goal: Goal | None = None,
         epochs: int | None = None,
-        uses_keras: bool = True,
+        uses: Iterable[str] = LIBRARIES,
+        importing: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         if not callable(function):
             raise ValueError(f"A task must be a function, got {function!r}.")
@@ -210,7 +216,8 @@ class FunctionTask(Task):
         if epochs is not None:
             metric = "reward" if goal is None else goal.metric
             self.objective = Objective(metric, goal is None or not goal.minimize, epochs)
-        self._uses_keras = uses_keras
+        self._seeder = Seeder(uses)
+        self._importing = importing
         parameters = inspect.signature(function).parameters.values()
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         unknown = [
@@ -226,13 +233,16 @@ class FunctionTask(Task):
         required = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
         declared = {parameter.name for parameter in parameters}
         self._passed = [name for name in PARAMETERS if takes_any or name in declared]
+        self.takes_epochs = "epochs" in self._passed
+        self.needs_epochs = "epochs" in required
         if epochs is None and "epochs" not in required:
             self._passed = [name for name in self._passed if name != "epochs"]
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
-        fresh_start(seed, keras=self._uses_keras)
         offered = {"spec": spec, "seed": seed, "epochs": self._epochs, "report": report}
-        return read_outcome(self._function(**{name: offered[name] for name in self._passed}), self._goal)
+        with self._importing(), self._seeder.begin(seed):
+            returned = self._function(**{name: offered[name] for name in self._passed})
+        return read_outcome(returned, self._goal)
 
 
 def fresh_start(seed: int, *, keras: bool = True) -> None:
@@ -242,13 +252,9 @@ def fresh_start(seed: int, *, keras: bool = True) -> None:
     Keras is only touched where it is imported already. Not to touch it at all matters where children train beside the
     policy: clearing it makes TensorFlow prepare every compiled function again, which takes a second.
     """
-    random.seed(seed)
-    np.random.seed(seed)
-    if keras and "keras" in sys.modules:
-        from keras import backend, utils
-
-        backend.clear_session()
-        utils.set_random_seed(seed)
+    seed_basic(seed)
+    if keras:
+        seed_libraries(["keras"], seed)
 
 
 def read_outcome(returned: Any, goal: Goal | None = None) -> Outcome:

@@ -1,14 +1,21 @@
+import importlib
+import inspect
 import os
+import pickle
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from child_trainers import user_files
 from child_trainers.user_files import UserFile, UserFileError
 
 
 @pytest.fixture(autouse=True)
 def clean_imports(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(user_files, "_added", set())
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -143,11 +150,33 @@ def test_a_helper_beside_it_can_be_imported(write):
     )
 
 
-def test_its_own_db_does_not_become_ours(write, tmp_path):
+@pytest.mark.parametrize("name", ["db", "controllers", "search_spaces", "child_trainers", "automl", "queue", "numpy"])
+@pytest.mark.parametrize("statement", ["import {}", "def f():\n    from {} import x", "__import__('{}')"])
+def test_a_file_beside_it_with_the_name_of_another_module_is_refused(write, name, statement):
+    beside = write("x = 1", f"{name}.py")
+    path = write(statement.format(name) + "\ndef f(): pass\n")
+    told = refusal(f"{path}:f")
+    assert told.startswith(f"{path} imports {name!r}, the name of {beside} beside it and of ")
+    assert told.endswith(f", which Python finds first; rename {beside}.")
+    path.write_text("def f(): return 1\n")  # what nobody imports harms nobody
+    assert UserFile.read(f"{path}:f").load()() == 1
+
+
+def test_a_clash_in_what_lies_beside_it_is_refused_too(write, tmp_path):
     (tmp_path / "db").mkdir()
     (tmp_path / "db" / "__init__.py").write_text("raise RuntimeError('a stranger')")
-    path = write("import db.records\ndef f(): return db.records.State.READY\n")
-    assert UserFile.read(f"{path}:f").load()() == "ready"
+    helper = write("import importlib\ndef g(): return importlib.import_module('db')\n", "helper_of_db.py")
+    (tmp_path / "__init__.py").write_text("")
+    for statement in ("import helper_of_db", "from . import helper_of_db", "from .helper_of_db import g"):
+        assert refusal(f"{write('def f():' + chr(10) + '    ' + statement)}:f") == (
+            f"{helper} imports 'db', the name of {tmp_path / 'db'} beside it and of automl's own package 'db', which "
+            f"Python finds first; rename {tmp_path / 'db'}."
+        )
+
+
+def test_a_file_of_ours_is_no_clash():
+    ours = Path(user_files.__file__).parent.parent / "db" / "owner.py"
+    assert UserFile.read(f"{ours}:Owner").load().__name__ == "Owner"
 
 
 def test_space_and_task_of_one_file_share_a_module(write):
@@ -167,3 +196,108 @@ def test_dataclasses_and_tracebacks_work_as_in_any_module(write):
     with pytest.raises(KeyError) as caught:
         UserFile.read(f"{path}:g").load()()
     assert (str(caught.traceback[-1].path), caught.traceback[-1].lineno) == (str(path), 6)
+
+
+def elsewhere(data):
+    """What another process makes of a pickle, where only the path of this one is known."""
+    code = "import pickle, sys; sys.path = eval(sys.argv[1]); print(pickle.loads(bytes.fromhex(sys.argv[2])))"
+    arguments = [sys.executable, "-c", code, repr(sys.path), data.hex()]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_it_is_a_module_of_its_own_name(write):
+    path = write(
+        "import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass Spec:\n    n: int\n"
+        "def f(): return __name__, Spec(3)\n"
+    )
+    f = UserFile.read(f"{path}:f").load()
+    name, spec = f()
+    assert name == "mine" == f.__module__ and sys.modules["mine"].f is f
+    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301
+    assert elsewhere(pickle.dumps(spec)) == "Spec(n=3)"
+    assert inspect.getsource(f) == "def f(): return __name__, Spec(3)\n"
+
+
+def test_relative_imports_of_its_package(write, tmp_path):
+    package = tmp_path / "outer_of_mine" / "inner"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("from .space import f\n")
+    (package / "parts.py").write_text("from ..more import half\nclass Spec:\n    n = half(4)\n")
+    (package.parent / "more.py").write_text("def half(n): return n // 2\n")
+    path = package / "space.py"
+    path.write_text("from . import parts\ndef f(): return parts.Spec\n")
+    f = UserFile.read(f"{path}:f").load()
+    assert (f().n, f.__module__) == (2, "outer_of_mine.inner.space")
+    assert sys.modules["outer_of_mine.inner"].f is f  # the package's own import had the text that was hashed
+    assert elsewhere(pickle.dumps(f())) == "<class 'outer_of_mine.inner.parts.Spec'>"
+
+
+def test_a_package_that_it_does_not_import_is_not_run(tmp_path):
+    (tmp_path / "__init__.py").write_text("raise RuntimeError")
+    (tmp_path / "beside_it.py").write_text("n = 5")
+    (tmp_path / "space.py").write_text("import beside_it\ndef f(): return beside_it.n\n")
+    assert UserFile.read(f"{tmp_path / 'space.py'}:f").load()() == 5
+
+
+@pytest.mark.parametrize("name", ["db", "automl", "random", "numpy", "pytest"])
+def test_a_name_that_means_something_else(write, name):
+    path = write("def f(): return __name__\n", f"{name}.py")
+    file = UserFile.read(f"{path}:f")
+    with pytest.raises(UserFileError) as caught:
+        file.check_name()  # of a new search
+    assert str(caught.value).startswith(f"{path} is the module {name!r}, and ")
+    assert str(caught.value).endswith("so that another process would import it instead; rename the file.")
+    before = sys.modules.get(name)
+    assert file.load()().startswith("automl_user_")  # a search of an earlier version goes on
+    assert sys.modules.get(name) is before
+
+
+def test_names_that_python_cannot_import_and_others_that_it_can(write):
+    for name in ("my.space.py", "__main__.py", "my-space.py", "space.py"):
+        file = UserFile.read(f"{write('def f(): return __name__', name)}:f")
+        file.check_name()
+        assert file.load()().startswith("automl_user_") == (name in ("my.space.py", "__main__.py"))
+
+
+def test_two_files_of_one_name_each_with_its_own_helper(tmp_path):
+    files = []
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "space.py").write_text(
+            "def name():\n    import helper_of_two\n    return helper_of_two.name\n"
+            "def g():\n    import importlib\n    return name(), importlib.import_module('space').name is name\n"
+        )
+        (tmp_path / folder / "helper_of_two.py").write_text(f"name = {folder!r}\n")
+        files.append(UserFile.read(f"{tmp_path / folder / 'space.py'}:g"))
+    functions = [file.load() for file in files]
+    for _ in range(2):
+        for file, g, folder in zip(files, functions, ("one", "other"), strict=True):
+            with file.importing():
+                assert g() == (folder, True)
+                assert elsewhere(pickle.dumps(g)).startswith("<function g at ")
+                assert sys.path.index(str(tmp_path / folder)) < len(sys.path) - 1
+
+
+def test_a_module_that_a_session_has_imported_stays_the_session_s(write, tmp_path, monkeypatch):
+    path = write("import sys\nseen = []\ndef f(): return sys.modules[__name__].f\n", "mine_of_session.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    session = importlib.import_module("mine_of_session")
+    file = UserFile.read(f"{path}:f")
+    f = file.load()
+    assert sys.modules["mine_of_session"] is session and f is not session.f
+    with file.importing():
+        assert f() is f
+    assert sys.modules["mine_of_session"] is session
+
+
+def test_what_it_draws_when_it_is_run_is_the_same_in_every_process(write):
+    import random
+
+    path = write("import random\nn = random.random()\ndef f(): return n\n")
+    random.seed(1)
+    expected = random.Random(1).random()
+    assert UserFile.read(f"{path}:f").load()() == random.Random(0).random()
+    assert random.random() == expected
