@@ -24,7 +24,8 @@ from automl.stores import open_store, store_address
 from child_trainers.data.summary import DataSummary
 from child_trainers.experiment import SESSION, known
 from child_trainers.user_files import UserFile
-from db.records import FINAL, Child, Search, State, StoreError
+from db import own_files
+from db.records import FINAL, Child, Search, State, StoreError, is_search_name
 from db.store import Store
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def search(
             run = create(opened, name, settings, own=own)
         except BaseException:
             if given:
-                arrays_path(opened, name).unlink(missing_ok=True)
+                delete_arrays(opened, name)
             raise
         with _time_limit(run.time) as stop:
             ending = run_search(
@@ -166,11 +167,23 @@ def arrays_path(store: Store, name: str) -> Path:
     return folder / f"{name}.npz"
 
 
+def delete_arrays(store: Store, name: str) -> None:
+    """Deletes the arrays of a search that was given some, and nothing for a name that would lead elsewhere."""
+    if is_search_name(name):
+        with contextlib.suppress(OSError):
+            own_files.remove(arrays_path(store, name), own=1)
+
+
 def _keep_arrays(store: Store, name: str, arrays: Mapping[str, np.ndarray | None]) -> str:
     """Writes arrays to the file that is the search's task."""
     path = arrays_path(store, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, allow_pickle=False, **{key: np.asarray(array) for key, array in arrays.items() if array is not None})
+    given = {key: np.asarray(array) for key, array in arrays.items() if array is not None}
+    try:
+        descriptor = own_files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, own=1)
+    except OSError as error:
+        raise StoreError(f"The arrays cannot be written to {path}: {error.strerror}.") from error
+    with open(descriptor, "wb") as file:
+        np.savez(file, allow_pickle=False, **given)
     return f"npz:{path}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import math
 import os
 import pkgutil
@@ -17,6 +18,7 @@ from automl.approval import approve, check_approved
 from automl.loop import Coordinator, Ending, Stop, StopNow, unpack_state
 from automl.proposing import Cost, Limits, Proposer
 from automl.settings import Asked, changeable_options, check_name, completed, stored_settings, with_data_dir
+from child_trainers.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS
 from child_trainers.data.summary import DataSummary
 from child_trainers.devices import (
     default_workers,
@@ -29,13 +31,26 @@ from child_trainers.devices import (
 from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, known, make_experiment
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
+from child_trainers.process import LOG_FOLDERS
 from child_trainers.task import Task
 from child_trainers.user_files import UserFile, UserFileError
 from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS, SCALES
 from controllers.base import Controller
+from db import own_files
 from db.owner import Owner
-from db.records import ATTEMPTS, Fault, Lease, Search, SearchState, StaleLeaseError, State, UnknownSearchError
+from db.records import (
+    ATTEMPTS,
+    Fault,
+    Lease,
+    Search,
+    SearchState,
+    StaleLeaseError,
+    State,
+    StoreError,
+    UnknownSearchError,
+    is_search_name,
+)
 from db.store import Store
 from search_spaces.walk import canonical_hash
 
@@ -160,6 +175,7 @@ def prepare_resume(
         UnknownSearchError, UserFileError, ValueError.
     """
     search = store.search(name)
+    check_stored_name(search.name)
     settings = completed(search.settings)
     last = Run(**settings["run"])
     run = Run(
@@ -214,6 +230,7 @@ def run_search(
         StaleLeaseError: another process took it over meanwhile.
     """
     search = store.search(name)
+    check_stored_name(search.name)
     settings = completed(search.settings if settings is None else settings)
     prepare_process(search.threads, run.workers, settings["policy_device"])
     _check_gpus(settings["compute"]["devices"])
@@ -369,12 +386,39 @@ def prepare_process(threads: int, workers: int, policy_device: str) -> None:
 
 
 def log_dir(store: Store, name: str) -> Path:
-    """Where workers' output goes: beside a SQLite store, else in the user's folder for logs, one for each database."""
+    """Where workers' output goes: beside a SQLite store, else in the user's folder for logs, one for each database.
+
+    Raises:
+        StoreError: the name, which may come from somebody else's store, would lead out of that folder.
+    """
+    check_stored_name(name)
     if store.file is not None:
         return store.file.with_name(f"{store.file.name}.logs") / name
     import platformdirs
 
     return Path(platformdirs.user_log_dir("automl")) / store.folder_name / name
+
+
+def check_stored_name(name: str) -> None:
+    """Raises StoreError where a search in a store has a name that no search is given."""
+    if not is_search_name(name):
+        raise StoreError(
+            f"The store has a search called {name!r}, a name that automl never gives: it may lead to other folders, so "
+            "nothing is read or written for it. It can be looked at, and deleted from the store with automl delete."
+        )
+
+
+def delete_files(store: Store, name: str) -> None:
+    """Deletes the logs and checkpoints of a search, and nothing for a name that would lead elsewhere."""
+    if not is_search_name(name):
+        return
+    logs, checkpoints = log_dir(store, name), checkpoint_dir(store, name)
+    for folder, own, pattern in ((logs, LOG_FOLDERS, "worker-*.log"), (checkpoints, CHECKPOINT_FOLDERS, "child-*")):
+        for file in fnmatch.filter(own_files.names(folder, own=own), pattern):
+            with contextlib.suppress(OSError):
+                own_files.remove(folder / file, own=own)
+    own_files.remove_if_empty(checkpoints, own=CHECKPOINT_FOLDERS)
+    own_files.remove_if_empty(logs, own=LOG_FOLDERS)
 
 
 def checkpoint_dir(store: Store, name: str) -> Path:
@@ -384,14 +428,15 @@ def checkpoint_dir(store: Store, name: str) -> Path:
 
 def _drop_checkpoints(store: Store, search: Search) -> None:
     """Deletes those of children that nobody will train on: who ended them, a pool or a lease, had no hold of them."""
-    files = list(checkpoint_dir(store, search.name).glob("child-*.*"))
+    folder = checkpoint_dir(store, search.name)
+    files = [file for file in own_files.names(folder, own=CHECKPOINT_FOLDERS) if file.startswith("child-")]
     if not files:
         return
     over = {f"child-{child.number}" for child in store.children(search.id, states=[State.FAILED, State.LOST])}
     for file in files:
-        if file.name.partition(".")[0] in over:
+        if file.partition(".")[0] in over:
             with contextlib.suppress(OSError):  # whatever is left costs a little space, and `delete` tries again
-                file.unlink()
+                own_files.remove(folder / file, own=CHECKPOINT_FOLDERS)
 
 
 def _renew(store: Store, lease: Lease, stop: Stop) -> bool:

@@ -18,6 +18,7 @@ from child_trainers.recipes import PRUNERS
 from child_trainers.tasks import OF_FILES, TASKS, default_task, early_stop_of, kind_of, preset_of, recipes_of
 from child_trainers.user_files import UserFile
 from controllers import CONTROLLERS
+from db.records import is_search_name
 from search_spaces import SPACES
 
 GROUPS = ("space", "task", "controller")
@@ -279,7 +280,7 @@ def with_data_dir(settings: dict[str, Any], given: str | None) -> dict[str, Any]
 
 def check_name(name: str) -> str:
     """A search's name. Raises ValueError for one that a terminal or a folder could not bear."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    if not is_search_name(name):
         raise ValueError(
             f"{name!r} cannot name a search; use up to 100 letters, digits, '.', '_' and '-', beginning with a letter "
             "or digit."

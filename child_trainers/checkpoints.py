@@ -6,18 +6,19 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from db import blobs
+from db import blobs, own_files
 from db.records import StoreError
 from search_spaces.walk import canonical_json
 
 logger = logging.getLogger(__name__)
+OWN_FOLDERS = 3  # of a checkpoint: beside the store the folder for logs, in it the search's, in that `checkpoints`
 INTERVAL = 20.0  # seconds of training that are worth a checkpoint
 
 
@@ -31,15 +32,17 @@ class Checkpoint:
     Attributes:
         path: of the newest.
         identity: of the child and of how it is trained; the file of another is set aside.
+        own: how many of the last folders of the path are ours, and never links (see `db.own_files`).
     """
 
     path: Path
     identity: str
+    own: int = 0
 
     @classmethod
     def of(cls, path: Path, tokens: Sequence[int], seed: int, how: Any) -> Checkpoint:
-        """That of one child, trained in one way (a JSON value)."""
-        return cls(path, canonical_json([list(tokens), seed, how]))
+        """That of one child of a search, trained in one way (a JSON value), in a folder beside the store."""
+        return cls(path, canonical_json([list(tokens), seed, how]), OWN_FOLDERS)
 
     @property
     def previous(self) -> Path:
@@ -49,26 +52,17 @@ class Checkpoint:
         """Writes arrays and JSON values. A disk that is full costs the checkpoint, not the child."""
         blob = blobs.pack(arrays)
         header = {"identity": self.identity, "sha256": blobs.sha256(blob), "values": dict(values)}
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
+        content = json.dumps(header, allow_nan=False).encode() + b"\n" + blob
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(json.dumps(header, allow_nan=False).encode() + b"\n" + blob)
-                file.flush()
-                os.fsync(file.fileno())
-            if self.path.exists():
-                self.path.replace(self.previous)
-            partial.replace(self.path)
+            own_files.write(self.path, content, own=self.own, previous=self.previous.name)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
             logger.warning("The checkpoint %s cannot be written: %s.", self.path, error.strerror)
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """The newest checkpoint of this child that is whole, or None."""
         for path in (self.path, self.previous):
             try:
-                header_line, _, blob = path.read_bytes().partition(b"\n")
+                header_line, _, blob = own_files.read(path, own=self.own).partition(b"\n")
             except OSError:
                 continue
             try:
@@ -83,5 +77,6 @@ class Checkpoint:
 
     def remove(self) -> None:
         with contextlib.suppress(OSError):
-            for path in [*self.path.parent.glob(f"{self.path.stem}.*.partial"), self.path, self.previous]:
-                path.unlink(missing_ok=True)
+            for name in own_files.names(self.path.parent, own=self.own):
+                if name in (self.path.name, self.previous.name) or fnmatch(name, f"{self.path.stem}.*.partial"):
+                    own_files.remove(self.path.with_name(name), own=self.own)

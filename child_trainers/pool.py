@@ -148,7 +148,6 @@ class LocalPool(Pool):
         self._news, self._notify = os.pipe()
         self._lifeline, self._alive = os.pipe()
         os.set_blocking(self._news, False)
-        log_dir.mkdir(parents=True, exist_ok=True)
         self._slots = [self._slot(index, gpus) for index in range(count)]
         try:
             for slot in self._slots:

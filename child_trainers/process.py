@@ -10,8 +10,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from db import own_files
+from db.records import StoreError
+
 ROOT = str(Path(__file__).resolve().parent.parent)
 LOG_TAIL = 2**20  # bytes
+LOG_FOLDERS = 2  # of ours, of a worker's log: the folder beside the store, and in it the search's
 
 # Our root goes first, whatever folder the search was started from: that folder may have its own `child_trainers`.
 START = """
@@ -34,12 +38,24 @@ def child_mark(number: int) -> str:
 def read_tail(log: Path, start: int) -> str:
     """What was written to a log since an offset, at most its last megabyte; empty where the file was removed."""
     try:
-        with log.open("rb") as file:
+        with open(own_files.open_file(log, os.O_RDONLY, own=LOG_FOLDERS), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(start, size - LOG_TAIL))
             return file.read().decode(errors="replace")
     except OSError:
         return ""
+
+
+def size_of(log: Path) -> int:
+    """Bytes in a log; 0 where there is none."""
+    try:
+        descriptor = own_files.open_file(log, os.O_RDONLY, own=LOG_FOLDERS)
+    except OSError:
+        return 0
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def proportional_bytes(process: Path) -> int:
@@ -66,6 +82,9 @@ class WorkerProcess:
         environment: variables beside those of this process.
         news: a file descriptor that it inherits, to send news.
         lifeline: the reading end of a pipe; once its other end is closed, the worker's group is killed.
+
+    Raises:
+        StoreError: its log cannot be written.
     """
 
     def __init__(
@@ -73,7 +92,11 @@ class WorkerProcess:
     ) -> None:
         self.name = name
         self.log = log
-        with log.open("ab") as output:
+        try:
+            descriptor = own_files.open_file(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, own=LOG_FOLDERS)
+        except OSError as error:
+            raise StoreError(f"The log {log} cannot be written: {error.strerror}.") from error
+        with open(descriptor, "ab") as output:
             self._log_start = output.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", START, ROOT, str(lifeline)],

@@ -25,7 +25,7 @@ from child_trainers.devices import limit_gpu_memory
 from child_trainers.early_stop import EarlyStopError, Stopper, make_stopper
 from child_trainers.experiment import Experiment, make_experiment
 from child_trainers.heartbeat import Heartbeat
-from child_trainers.process import child_mark, own_resident_bytes, read_tail
+from child_trainers.process import child_mark, own_resident_bytes, read_tail, size_of
 from child_trainers.task import Assignment, Outcome, fault_of, reported
 from db import blobs
 from db.records import Claim, Delivery, StoreError
@@ -147,7 +147,7 @@ class Worker:
         if self.log is None:
             return self._train(claim)
         print(child_mark(claim.number), flush=True)
-        start = self.log.stat().st_size if self.log.exists() else 0
+        start = size_of(self.log)
         delivery = self._train(claim)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -199,7 +199,7 @@ class Worker:
         """
         for claim in claims:
             print(child_mark(claim.number), flush=True)
-        start = self.log.stat().st_size if self.log is not None and self.log.exists() else 0
+        start = 0 if self.log is None else size_of(self.log)
         reports = [ClaimReport(self.store, claim) for claim in claims]
         left = dict(enumerate(claims))
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, func, select
 
-from db import blobs, queries
+from db import blobs, own_files, queries
 from db.database import Database
 from db.digest import DIGESTED, FLAGS, digest
 from db.records import (
@@ -278,7 +278,7 @@ class Reader(Database):
             if path is None:
                 raise StoreError(f"{self} has weights with a kind or a checksum that automl never writes.")
             try:
-                blob = path.read_bytes()
+                blob = own_files.read(path, own=1)
             except OSError as error:
                 raise StoreError(f"The weights file {path} cannot be read: {error.strerror}.") from error
         return blobs.unpack(blob, artefact.sha256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -330,6 +331,11 @@ class Delivery:
     phases: Mapping[str, float] = dataclasses.field(default_factory=dict)
     weights: bytes | None = None
     weights_epoch: int = 0
+
+
+def is_search_name(name: object) -> bool:
+    """Whether a search may have this name, which becomes that of folders and files."""
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
 
 
 class StoreError(Exception):

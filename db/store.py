@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, exc, func, insert, select, update
 
-from db import blobs, queries
+from db import blobs, own_files, queries
 from db.owner import Owner
 from db.reader import Reader, record
 from db.records import (
@@ -708,7 +707,8 @@ class Store(Reader):
     @staticmethod
     def _remove(files: Iterable[Path]) -> None:
         for path in files:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what cannot be deleted costs space, and nothing refers to it
+                own_files.remove(path, own=1)
 
     def _insert_weights(self, connection: Connection, child_id: int, kind: str, *, epoch: int, weights: bytes) -> None:
         checksum = blobs.sha256(weights)
@@ -729,18 +729,9 @@ class Store(Reader):
         )
 
     def _write_file(self, path: Path, content: bytes) -> None:
-        """Writes a file that is there whole or not at all."""
-        partial = path.with_suffix(f".{os.getpid()}.partial")
         try:
-            self._artefacts_dir.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            own_files.write(path, content, own=1)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
             raise StoreError(f"Weights cannot be written to {self._artefacts_dir}: {error.strerror}.") from error
 
 

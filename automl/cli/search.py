@@ -17,12 +17,11 @@ from automl.cli.streams import outlive_output
 from automl.cli.terminal import escaped, print
 from automl.cli.views import View, make_view
 from automl.loop import Coordinator, Ending, Stop, StopNow
-from automl.results import arrays_path
+from automl.results import delete_arrays
 from automl.running import (
     Run,
-    checkpoint_dir,
     create,
-    log_dir,
+    delete_files,
     make_ready,
     other_surroundings,
     prepare_resume,
@@ -104,14 +103,8 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
                 return
         entry.begun()
         store.delete(name)
-        folder = log_dir(store, name)
-        arrays_path(store, name).unlink(missing_ok=True)
-        checkpoints = checkpoint_dir(store, name)
-        for file in [*folder.glob("worker-*.log"), *checkpoints.glob("child-*")]:
-            file.unlink(missing_ok=True)
-        for emptied in (checkpoints, folder):
-            with contextlib.suppress(OSError):
-                emptied.rmdir()
+        delete_arrays(store, name)
+        delete_files(store, name)
         print(f"Deleted {name}.")
 
 

@@ -16,7 +16,7 @@ from automl.running import INLINE_DEVICE, log_dir
 from automl.standing import is_interrupted, shown_state
 from automl.stores import open_store, store_address
 from automl.wording import counted
-from db.records import Attempt, Search
+from db.records import Attempt, Search, is_search_name
 from db.store import Store
 
 LOOK_SECONDS = 0.5
@@ -56,7 +56,7 @@ def print_logs(name: str, number: int, store_option: str | None) -> None:
         if not found:
             raise ValueError(f"{name!r} has no child {number}; see automl show {name}.")
         attempts = store.attempts(found[0].id)
-        folder = log_dir(store, name)
+        folder = log_dir(store, name) if is_search_name(name) else None
     if not attempts:
         print(f"Child {number} of {name} was not tried yet.")
     for index, attempt in enumerate(attempts, start=1):
@@ -67,13 +67,14 @@ def print_logs(name: str, number: int, store_option: str | None) -> None:
         print_lines(_printed(attempt, folder))
 
 
-def _printed(attempt: Attempt, folder: Path) -> str:
+def _printed(attempt: Attempt, folder: Path | None) -> str:
     if attempt.log is not None:
         return attempt.log.rstrip() or "(it printed nothing)"
     if attempt.device == INLINE_DEVICE:
         return "(it printed to the terminal)"
     # It has not delivered, or never came to.
-    return f"(what it printed stands in the log of its worker, in {folder} of the machine that it ran on)"
+    where = "" if folder is None else f", in {folder} of the machine that it ran on"
+    return f"(what it printed stands in the log of its worker{where})"
 
 
 def stop(name: str, store_option: str | None) -> None:

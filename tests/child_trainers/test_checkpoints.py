@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pathlib
 
 import keras
 import numpy as np
@@ -146,18 +145,20 @@ def test_one_that_is_killed_while_it_saves_has_the_old_one(checkpoint, warnings,
     checkpoint.save(FIRST, VALUES)
     replaced = []
 
-    def replace(path, target):
+    really_replace = os.replace
+
+    def replace(path, target, **folders):
         if dies_at != "write" and len(replaced) == ["set aside", "put in place"].index(dies_at):
             raise Killed
         replaced.append(target)
-        os.replace(path, target)
+        really_replace(path, target, **folders)
 
     def fsync(descriptor):
         if dies_at == "write":
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "replace", replace)
+        patch.setattr(os, "replace", replace)
         patch.setattr(os, "fsync", fsync)
         patch.setattr(os, "getpid", lambda: 2**22)
         with pytest.raises(Killed):
@@ -190,7 +191,7 @@ def test_a_folder_that_cannot_be_written_only_warns(checkpoint, warnings, monkey
     with monkeypatch.context() as patch:
         # As a read-only file system does, which does not even look whether a file is there.
         for name in ("mkdir", "open", "unlink", "replace"):
-            patch.setattr(pathlib.Path, name, refuse)
+            patch.setattr(os, name, refuse)
         checkpoint.save(FIRST, VALUES)
         assert warnings() == [f"The checkpoint {checkpoint.path} cannot be written: Read-only file system."]
         assert checkpoint.load() is None
