@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from automl.options import check_task_options
 from automl.settings import completed, task_options
 from automl.stored import load_experiment
 from child_trainers.checkpoints import Checkpoint
@@ -70,12 +71,16 @@ def retrain(
         ValueError: the recipe, an option or the task is not one that can be trained so, or every seed diverges.
     """
     changes = task_options(options)
-    asked = {"recipe": recipe or full_recipe(search.space, search.task), "options": changes}
-    chosen = asked | {"options": _reading(search) | changes}
+    base = _constants_of_own(search)
+    asked = {"recipe": recipe or full_recipe(search.space, search.task), "options": base | changes}
+    chosen = asked | {"options": _reading(search) | base | changes}
     experiment = load_experiment(search, **chosen)
     task = experiment.task
     spec = experiment.space.decode(child.tokens).spec
     settings = completed(search.settings)
+    settings["task"] = {**settings["task"], **chosen}
+    settings["early_stop"] = "none"
+    check_task_options(changes, settings, task, spec)
     files = [(settings[group]["file"] or {}).get("sha256") for group in ("space", "task")]
     described = [asked, task.describe(), settings["compute"], files, settings["task"].get("fingerprint")]
     recipe_hash = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:16]
@@ -119,6 +124,12 @@ def retrain(
             "in --set learning_rate=0.01."
         )
     return trained
+
+
+def _constants_of_own(search: Search) -> dict[str, Any]:
+    """What a search asks of a task of the user's own, which has no recipes; none of another task."""
+    settings = search.settings["task"]
+    return {} if recipes_of(search.space, search.task) else dict(settings["options"])
 
 
 def _reading(search: Search) -> dict[str, Any]:

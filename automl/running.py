@@ -16,8 +16,10 @@ from typing import Any
 
 from automl.approval import approve, check_approved
 from automl.loop import Coordinator, Ending, Stop, StopNow, unpack_state
+from automl.options import check_asked, check_data_dir, check_task_options
 from automl.proposing import Cost, Limits, Proposer
-from automl.settings import Asked, changeable_options, check_name, completed, stored_settings, with_data_dir
+from automl.settings import Asked, changeable_options, check_name, completed, goal_of, stored_settings, with_data_dir
+from automl.wording import counted
 from child_trainers.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS
 from child_trainers.data.summary import DataSummary
 from child_trainers.devices import (
@@ -32,7 +34,7 @@ from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, kno
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
 from child_trainers.process import LOG_FOLDERS
-from child_trainers.task import Task
+from child_trainers.task import Goal
 from child_trainers.user_files import UserFile, UserFileError
 from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS, SCALES
@@ -109,6 +111,7 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
             f"Children of the task {task} report no epochs that --early-stop {stop} could go by; drop it, or for a "
             "function of your own say how many there are with --set task.epochs=N."
         )
+    check_asked(asked, settings, experiment)
     experiment.task.prepare()  # wrong data must leave no search behind
     settings["task"]["fingerprint"] = experiment.task.fingerprint
     settings["task"]["constants"] = experiment.task.constants()  # a recipe may be another in a later version
@@ -165,11 +168,14 @@ def prepare_resume(
     data_dir: str | None = None,
     keep_going: bool | None = None,
     accept_change: bool = False,
+    minimize: str | None = None,
+    maximize: str | None = None,
 ) -> tuple[Run, dict[str, Any], dict[str, Any]]:
     """What a resume will do: the run, the settings, and what it changes in them.
 
     A bare resume repeats the last budgets. `set` changes options of the task and the controller. `space` and `task`
-    approve a person's files on this machine.
+    approve a person's files on this machine. `minimize` and `maximize` say which metric counts, as long as no child is
+    trained; children that failed because nobody had said so are trained again.
 
     Raises:
         UnknownSearchError, UserFileError, ValueError.
@@ -184,6 +190,9 @@ def prepare_resume(
         workers if workers is not None else last.workers,
     )
     changes: dict[str, Any] = {}
+    check_data_dir(data_dir, settings)
+    if accept_change and not _user_files(settings):
+        raise ValueError(f"The search {name!r} uses no file of yours; drop --accept-change.")
     for group, options in changeable_options(set).items():
         settings[group] = {**settings[group], "options": settings[group]["options"] | options}
         changes |= {f"{group}.{option}": value for option, value in options.items()}
@@ -197,10 +206,26 @@ def prepare_resume(
     settings = with_data_dir(settings, data_dir)
     if settings["task"]["data_dir"] != before:
         changes["task.data_dir"] = settings["task"]["data_dir"]
+    if (goal := goal_of(minimize, maximize)) is not None and goal != settings["task"]["goal"]:
+        _check_goal_is_open(store, search, settings)
+        settings["task"] = {**settings["task"], "goal": goal}
+        changes["task.goal"] = goal
     if keep_going is not None and keep_going != settings["keep_going"]:
         settings["keep_going"] = changes["keep_going"] = keep_going
     settings["run"] = dataclasses.asdict(run)
     return run, settings, changes
+
+
+def _check_goal_is_open(store: Store, search: Search, settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where rewards of trained children would no longer compare."""
+    trained = store.counts(search.id)[State.TRAINED]
+    if trained:
+        goal = settings["task"]["goal"]
+        by = "what the task returned as its reward" if goal is None else str(Goal(**goal))
+        raise ValueError(
+            f"{counted(trained, 'child', 'children')} of {search.name!r} {'was' if trained == 1 else 'were'} judged by "
+            f"{by}, and rewards would no longer compare; start a new search to go by another metric."
+        )
 
 
 def run_search(
@@ -238,7 +263,7 @@ def run_search(
     # All that may be refused is refused before the lease, which would leave a finished search paused.
     experiment = make_experiment(settings, own=own, progress=progress)
     controller = _make_controller(settings, experiment, search.seed)
-    _check_fixed(store, search, controller, experiment.task, changes or {})
+    _check_fixed(store, search, controller, experiment, settings, changes or {})
     experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
     if on_data is not None and (summary := experiment.task.data_summary()) is not None:
         on_data(summary)
@@ -319,6 +344,8 @@ def _run_under_lease(
         refused=search.refused,
     )
     store.change_settings(lease, settings)
+    if "task.goal" in changes:
+        store.retry(search.name, faults=[Fault.INVALID], lease=lease)
     store.set_budget(lease, run.children)
     segment = store.begin_segment(lease, _segment(run, search, settings, changes))
     ending = Ending(SearchState.PAUSED, ERROR)
@@ -361,11 +388,24 @@ def _check_session(settings: Mapping[str, Any], own: Own, workers: int) -> None:
             raise ValueError(f"This search has a {group} of its own; drop the argument {group}.")
 
 
-def _check_fixed(store: Store, search: Search, controller: Controller, task: Task, changes: Mapping[str, Any]) -> None:
-    """Raises ValueError where something is changed on which stored states or metrics depend."""
+def _check_fixed(
+    store: Store,
+    search: Search,
+    controller: Controller,
+    experiment: Experiment,
+    settings: Mapping[str, Any],
+    changes: Mapping[str, Any],
+) -> None:
+    """Raises ValueError where something is changed on which stored states or metrics depend, or without effect."""
+    task = experiment.task
     fixed = [name for name in changes if name.removeprefix("controller.") in controller.fixed_options]
     if fixed and store.last_step(search.id) is not None:
         raise ValueError(f"{fixed[0]} cannot be changed after a search has begun: what was learned would not fit.")
+    spec = experiment.space.survey()[0].spec
+    options = [
+        name.removeprefix("task.") for name in changes if name.removeprefix("task.") in settings["task"]["options"]
+    ]
+    check_task_options(options, settings, task, spec)
     for option in task.fixed_options:
         if f"task.{option}" in changes:
             raise ValueError(

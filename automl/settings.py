@@ -145,8 +145,7 @@ class Asked:
             value = getattr(self, name)
             if value is not None and value < (1 if name == "children" else 0):
                 raise ValueError(f"{_flag(name)} is {value}; it must be {1 if name == 'children' else 0} or more.")
-        if self.minimize and self.maximize:
-            raise ValueError("--minimize and --maximize exclude each other; name the one metric that counts.")
+        goal_of(self.minimize, self.maximize)
         if self.gpus_per_child > 1 and self.workers_per_gpu > 1:
             raise ValueError(
                 "--gpus-per-child and --workers-per-gpu exclude each other; a child has GPUs or shares one."
@@ -204,9 +203,6 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
         ValueError: a name or an option's form is wrong; the known ones are named.
     """
     options = _parse_options(asked.set)
-    goal = None
-    if (metric := asked.minimize or asked.maximize) is not None:
-        goal = {"metric": metric, "minimize": asked.minimize is not None}
     return {
         "space": {
             "name": _name("space", asked.space, SPACES),
@@ -221,7 +217,7 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
             "name": _task_name(asked.chosen_task),
             "recipe": asked.recipe,
             "options": options["task"],
-            "goal": goal,
+            "goal": goal_of(asked.minimize, asked.maximize),
             "file": _file(asked.chosen_task),
             "data_dir": _data_dir(asked.data_dir),
         },
@@ -247,6 +243,14 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
         },
         "workers_per_gpu": asked.workers_per_gpu,
     }
+
+
+def goal_of(minimize: str | None, maximize: str | None) -> dict[str, Any] | None:
+    """The metric that counts as it is stored; None where none was named. Raises ValueError for two."""
+    if minimize and maximize:
+        raise ValueError("--minimize and --maximize exclude each other; name the one metric that counts.")
+    metric = minimize or maximize
+    return None if metric is None else {"metric": metric, "minimize": bool(minimize)}
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,17 +49,18 @@ def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
     chosen = settings["space"]
     file = UserFile.from_json(chosen["file"])
     options = dict(chosen["options"])
-    if (of_session := _of_session("space", chosen["name"], own)) is not None:
-        function = of_session
-    elif file is not None:
+    function = _of_session("space", chosen["name"], own)
+    if function is not None or file is not None:
         if chosen["preset"] is not None:
             raise ValueError(f"A space of your own has no presets; drop the preset {chosen['preset']!r}.")
-        function = file.load()
+        if file is not None:
+            function = file.load()
     else:
         name = known("space", chosen["name"], SPACES)
         function = pkgutil.resolve_name(SPACES[name])
         presets = pkgutil.resolve_name(PRESETS[name])
         options = presets[known("preset", chosen["preset"] or next(iter(presets)), presets)] | options
+    assert function is not None
     _check_options(chosen["name"], function, options)
     narrowing = settings["narrowing"]
     rules = [parse_rule(text, fix=True) for text in narrowing["fix"]]
@@ -112,16 +113,18 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
     behaviour = Behaviour.of_settings(settings)
     chosen = settings["task"]
     goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
-    if (of_session := _of_session("task", chosen["name"], own)) is not None:
-        return FunctionTask(of_session, goal=goal, epochs=chosen["options"].get("epochs"))
+    of_session = _of_session("task", chosen["name"], own)
     file = UserFile.from_json(chosen["file"])
-    if file is not None:
+    if of_session is not None or file is not None:
         if chosen["recipe"] is not None:
             raise ValueError(f"A task of your own has no recipes; drop the recipe {chosen['recipe']!r}.")
         options = dict(chosen["options"])
         epochs = options.pop("epochs", None)
         if options:
             raise ValueError(f"A task of your own takes only task.epochs, not task.{next(iter(options))}.")
+        if file is None:
+            assert of_session is not None
+            return FunctionTask(of_session, goal=goal, epochs=epochs)
         return FunctionTask(file.load(), goal=goal, epochs=epochs, uses=file.uses, importing=file.importing)
     name = chosen["name"]
     space = settings["space"]["name"]

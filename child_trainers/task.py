@@ -127,6 +127,7 @@ class Task(abc.ABC):
         fixed_options: constants of the recipe without which rewards would no longer compare.
         reading_options: those that say how the data are read, which a child that is trained again keeps.
         reads_words: whether an exported model takes texts instead of numbers.
+        takes_compute: whether it trains in the precision, with XLA and on the devices that a search asks for.
         population: how many children are trained together, in one call of `evaluate_together`.
         fingerprint: of data that a person's file holds, or None where the task's name says which data they are.
         objective: what early stopping goes by, or None where children cannot be stopped early.
@@ -139,6 +140,7 @@ class Task(abc.ABC):
     reads_words: bool = False
     objective: Objective | None = None
     population: int = 1
+    takes_compute: bool = False
     fingerprint: str | None = None
 
     @abc.abstractmethod

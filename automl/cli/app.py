@@ -38,6 +38,8 @@ Workers = Annotated[
     typer.Option("--workers", help="Processes that train; 0: this one.", show_default="one per GPU, else cores / 2"),
 ]
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets lie (or AUTOML_DATA).")]
+Minimize = Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is minus this metric.")]
+Maximize = Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is this metric.")]
 KeepGoing = Annotated[bool | None, typer.Option("--keep-going", help="Do not pause when child after child fails.")]
 
 
@@ -94,8 +96,8 @@ def search(
     schedule: Annotated[str | None, typer.Option(help="Of the space: depth (grows as in the paper).")] = None,
     max_params: Annotated[str | None, typer.Option(help="Largest number of parameters: 300k.")] = None,
     max_flops: Annotated[str | None, typer.Option(help="Largest number of FLOPs for one example: 50M.")] = None,
-    minimize: Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is minus this metric.")] = None,
-    maximize: Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is this metric.")] = None,
+    minimize: Minimize = None,
+    maximize: Maximize = None,
     children: Annotated[
         int | None, typer.Option(help="Children to train in all.", show_default="100, or no end with --time")
     ] = None,
@@ -200,6 +202,8 @@ def resume(
     space: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own space here.")] = None,
     task: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own task here.")] = None,
     accept_change: Annotated[bool, typer.Option("--accept-change", help="Accept a changed file of yours.")] = False,
+    minimize: Minimize = None,
+    maximize: Maximize = None,
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
@@ -218,6 +222,8 @@ def resume(
         space=space,
         task=task,
         accept_change=accept_change,
+        minimize=minimize,
+        maximize=maximize,
         data_dir=data_dir,
     )
 

@@ -38,6 +38,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
     """
 
     floor = 0.0
+    takes_compute = True
     maximize: ClassVar[bool]
 
     def __init__(

@@ -47,3 +47,131 @@ def test_a_name_that_means_something_else_is_refused_before_anything_is_stored(a
         "so that another process would import it instead; rename the file."
     )
     assert automl("list").out == "No searches yet. Start one with: automl search NAME\n"
+
+
+EPOCHS = """
+from automl import Choice
+
+def space():
+    a = yield Choice("a", tuple(range(200)))
+    return {"a": a}
+
+def with_epochs(spec, epochs, report):
+    for epoch in range(1, epochs + 1):
+        report(epoch, acc=spec["a"] / 200 * epoch / epochs)
+    return {"acc": spec["a"] / 200, "told": epochs}
+
+def without(spec):
+    return {"acc": spec["a"] / 200}
+"""
+FEW = ("--controller", "random", "--workers", "0", "--children", "3")
+
+
+@pytest.fixture
+def epochs(folder):
+    """Flags of a search over a file with tasks that want a number of epochs, or none."""
+    (folder / "mine.py").write_text(EPOCHS)
+    return lambda task: ("--space", "mine.py:space", "--task", f"mine.py:{task}", *FEW)
+
+
+def test_training_again_keeps_the_constants_of_a_task_of_ones_own(automl, epochs):
+    asked = (*epochs("with_epochs"), "--maximize", "acc")
+    assert automl("search", "s", *asked, "--set", "task.epochs=5").code == 0
+    told = [run["metrics"]["told"] for run in automl("train", "s", "--seeds", "1", "--json").json]
+    told += [run["metrics"]["told"] for run in automl("train", "s", "--seeds", "1", "--json", "--set", "epochs=2").json]
+    assert told == [5, 2]
+    assert automl("resume", "s", "--children", "4", "--set", "task.epochs=7").code == 0
+    assert automl("train", "s", "--seeds", "1", "--json").json[0]["metrics"]["told"] == 7
+
+
+def test_a_task_that_asks_for_epochs_is_told_how_many_or_refused(automl, epochs):
+    assert automl("search", "s", *epochs("with_epochs"), "--maximize", "acc").error == (
+        "The task mine.py:with_epochs asks for 'epochs'; say how many with --set task.epochs=N, or give the "
+        "parameter a default."
+    )
+    assert automl("list").out == "No searches yet. Start one with: automl search NAME\n"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "many", "null", "true"])
+def test_a_number_of_epochs_that_is_none(automl, epochs, value):
+    refused = automl("search", "s", *epochs("with_epochs"), "--set", f"task.epochs={value}").error
+    assert "epochs" in refused and automl("list").out.startswith("No searches yet")
+
+
+def test_options_without_effect_are_refused(automl, epochs, folder):
+    def refused(*flags):
+        told = automl("search", "s", *flags).error
+        assert automl("list").out.startswith("No searches yet")
+        return told
+
+    own = epochs("without")
+    none = (
+        "task.epochs has no effect on mine.py:without, which has no parameter 'epochs'; add the parameter, or drop the "
+    )
+    assert refused(*own, "--set", "task.epochs=5").startswith(none)
+    assert refused(*own, "--recipe", "quick") == "A task of your own has no recipes; drop the recipe 'quick'."
+    for flags in (("--precision", "bfloat16"), ("--xla",)):
+        assert refused(*own, *flags) == (
+            f"{flags[0]} has no effect on a task of your own, which trains as it likes; drop it."
+        )
+        assert refused("--space", "update-rule", *flags) == (
+            f"{flags[0]} has no effect on update rules, which are judged in float32 on one device; drop it."
+        )
+    for task in (own, ("--task", "digits")):
+        assert "--data-dir has no effect on the task" in refused(*task, "--data-dir", ".")
+    assert refused("--space", "joint", "--set", "task.learning_rate=0.1") == (
+        "task.learning_rate has no effect on children of the space joint, which bring an update rule of their own; "
+        "drop it."
+    )
+    cells = ("--space", "recurrent-cell", "--recipe", "small", "--set", "task.parameters=100000")
+    assert refused(*cells) == (
+        "task.parameters has no effect where task.units is 200; drop it, or add --set task.units=null."
+    )
+    (folder / "dense.py").write_text(
+        "from automl import Choice\nclass Dense:\n    def build(self, shape, classes): pass\n"
+        "def space():\n    yield Choice('a', (1, 2))\n    return Dense()\n"
+    )
+    assert refused("--space", "dense.py:space", "--task", "digits", "--xla").startswith(
+        "--xla has no effect on Dense, which has no method network"
+    )
+
+
+def test_options_without_effect_are_refused_later_too(automl, epochs):
+    assert automl("search", "s", *epochs("without"), "--maximize", "acc").code == 0
+    for command in (("resume", "s", "--children", "4", "--set", "task.epochs=5"), ("train", "s", "--set", "epochs=5")):
+        assert automl(*command).error.startswith("task.epochs has no effect on mine.py:without, which has no parameter")
+    assert "--data-dir has no effect" in automl("resume", "s", "--children", "4", "--data-dir", ".").error
+    assert (
+        automl("train", "s", "--recipe", "full").error == "A task of your own has no recipes; drop the recipe 'full'."
+    )
+    assert len(automl("show", "s", "--json").json["segments"]) == 1
+
+
+def test_saying_which_metric_counts_afterwards(automl, epochs):
+    paused = automl("search", "s", *epochs("without"))
+    assert paused.code == 3 and "with --minimize or --maximize" in paused.out
+    assert automl("resume", "s", "--minimize", "acc", "--maximize", "acc").error.startswith(
+        "--minimize and --maximize excl"
+    )
+    assert automl("resume", "s", "--maximize", "acc").code == 0
+    shown = automl("show", "s", "--json").json
+    goal = {"metric": "acc", "minimize": False}
+    assert shown["settings"]["task"]["goal"] == shown["segments"][1]["changes"]["task.goal"] == goal
+    assert {"trained": 3, "failed": 0}.items() <= shown["children"].items()
+    for child in automl("top", "s", "--json").json:
+        assert child["reward"] == child["metrics"]["acc"] and child["number"] < 3
+    assert automl("resume", "s", "--children", "4", "--maximize", "acc").code == 0  # which it is already
+    assert automl("resume", "s", "--children", "5", "--minimize", "acc").error == (
+        "4 children of 's' were judged by --maximize acc, and rewards would no longer compare; start a new search to "
+        "go by another metric."
+    )
+
+
+def test_a_metric_named_once_children_are_judged_by_their_reward(automl, mine):
+    from command_line import OURS
+
+    assert automl("search", "s", *OURS, "--workers", "0", "--children", "1").code == 0
+    assert automl("resume", "s", "--children", "2", "--maximize", "worth").error == (
+        "1 child of 's' was judged by what the task returned as its reward, and rewards would no longer compare; start "
+        "a new search to go by another metric."
+    )
