@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -12,18 +13,24 @@ from child_trainers.user_files import UserFile, UserFileError
 def approve(file: UserFile) -> None:
     """Remembers that this person ran this text from this path. A folder that cannot be written is no error: the next
     `resume` then asks again."""
-    entries = _entries()
     entry = [file.path, file.sha256]
-    if entry in entries:
+    if entry in _entries():
         return
     path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two searches that start at once must not lose each other's entry
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps([*entries, entry], indent=1), encoding="utf-8")
+        partial.write_text(json.dumps([*_entries(), entry], indent=1), encoding="utf-8")
         partial.replace(path)
     except OSError:
         return
+    finally:
+        os.close(folder)
 
 
 def check_approved(file: UserFile, *, name: str, flag: str) -> None:

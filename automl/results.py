@@ -103,21 +103,20 @@ def search(
 def resume(
     name: str, *, store: str | None = None, on_child_end: Callable[[Child], None] | None = None, **changes: Any
 ) -> Result:
-    """Goes on with a search, or further: takes `children`, `time`, `workers` and the rest of `prepare_resume`.
+    """Goes on with a search, or further: takes `children`, `time`, `workers` and the rest of `resumed`.
 
     A search over a function of a notebook takes the same function again, as `space=` or `task=`.
     """
     own = {key: changes.pop(key) for key in ("space", "task") if callable(changes.get(key))}
     with contextlib.closing(Store(store_address(store), upgrade=True)) as opened:
-        run, settings, changed = prepare_resume(opened, name, **changes)
-        with _time_limit(run.time) as stop:
+        prepared = prepare_resume(opened, name, **changes)
+        with _time_limit(prepared.run.time) as stop:
             ending = run_search(
                 opened,
                 name,
-                run,
+                prepared.run,
                 stop,
-                settings=settings,
-                changes=changed,
+                resume=prepared,
                 own=own,
                 on_turn=_telling(opened, name, on_child_end),
                 on_data=functools.partial(_log_data, doubts=False),

@@ -155,9 +155,46 @@ def refuse_taken(store: Store, name: str) -> None:
     raise store.name_taken(name)
 
 
-def prepare_resume(
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """What a resume will do.
+
+    Attributes:
+        search: as it was read.
+        run: what this start may use.
+        settings: those of the search with what this resume changes.
+        changes: what it changes in them, for the segment.
+        asked: the arguments of `resumed`, to ask the same of the search as it stands later; None for a search that was
+            made a moment ago.
+    """
+
+    search: Search
+    run: Run
+    settings: dict[str, Any]
+    changes: dict[str, Any]
+    asked: Mapping[str, Any] | None
+
+    def again(self, store: Store) -> Resume:
+        """The same for the search as it stands by now. Raises as `prepare_resume` does."""
+        if self.asked is None:
+            return _as_created(store.search(self.search.name), self.run)
+        return prepare_resume(store, self.search.name, **self.asked)
+
+
+def prepare_resume(store: Store, name: str, **asked: Any) -> Resume:
+    """What a resume will do to the search as it stands; `asked` are the arguments of `resumed`.
+
+    Raises:
+        UnknownSearchError, UserFileError, ValueError.
+    """
+    search = store.search(name)
+    check_stored_name(search.name)
+    return Resume(search, *resumed(store, search, **asked), asked)
+
+
+def resumed(
     store: Store,
-    name: str,
+    search: Search,
     *,
     children: int | None = None,
     time: float | None = None,
@@ -171,17 +208,16 @@ def prepare_resume(
     minimize: str | None = None,
     maximize: str | None = None,
 ) -> tuple[Run, dict[str, Any], dict[str, Any]]:
-    """What a resume will do: the run, the settings, and what it changes in them.
+    """What a resume does: the run, the settings, and what it changes in them.
 
     A bare resume repeats the last budgets. `set` changes options of the task and the controller. `space` and `task`
     approve a person's files on this machine. `minimize` and `maximize` say which metric counts, as long as no child is
     trained; children that failed because nobody had said so are trained again.
 
     Raises:
-        UnknownSearchError, UserFileError, ValueError.
+        UserFileError, ValueError.
     """
-    search = store.search(name)
-    check_stored_name(search.name)
+    name = search.name
     settings = completed(search.settings)
     last = Run(**settings["run"])
     run = Run(
@@ -234,8 +270,7 @@ def run_search(
     run: Run,
     stop: Stop,
     *,
-    settings: Mapping[str, Any] | None = None,
-    changes: Mapping[str, Any] | None = None,
+    resume: Resume | None = None,
     own: Own = NOTHING_OWN,
     on_turn: Callable[[Coordinator], None] | None = None,
     on_data: Callable[[DataSummary], None] | None = None,
@@ -244,8 +279,7 @@ def run_search(
     """Runs a search under its lease until it ends, and releases it whatever happens.
 
     Args:
-        settings: those of `prepare_resume`, written once the lease is held.
-        changes: what they change, for the segment.
+        resume: of `prepare_resume`; what it changes is written once the lease is held, and nothing else.
         own: a space or a task that only this process has.
         on_turn: called after every turn of the loop.
         on_data: called before the first turn with how the data were read, where the task says so.
@@ -254,26 +288,23 @@ def run_search(
         LeaseHeldError: another process runs it.
         StaleLeaseError: another process took it over meanwhile.
     """
-    search = store.search(name)
-    check_stored_name(search.name)
-    settings = completed(search.settings if settings is None else settings)
-    prepare_process(search.threads, run.workers, settings["policy_device"])
-    _check_gpus(settings["compute"]["devices"])
-    _check_session(settings, own, run.workers)
-    # All that may be refused is refused before the lease, which would leave a finished search paused.
-    experiment = make_experiment(settings, own=own, progress=progress)
-    controller = _make_controller(settings, experiment, search.seed)
-    _check_fixed(store, search, controller, experiment, settings, changes or {})
-    experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
-    if on_data is not None and (summary := experiment.task.data_summary()) is not None:
+    if resume is None:
+        resume = _as_created(store.search(name), run)
+    # What may be refused is refused before the lease is taken, which others see.
+    parts = _make_parts(store, resume, own, progress)
+    if on_data is not None and (summary := parts.experiment.task.data_summary()) is not None:
         on_data(summary)
     lease = store.take_lease(name, Owner.this_process())
-    ending = Ending(SearchState.PAUSED, ERROR)
+    ending = _as_before(lease)
     try:
         with Heartbeat(lambda: _renew(store, lease, stop)):
-            ending = _run_under_lease(
-                store, search, lease, experiment, controller, settings, run, stop, changes or {}, on_turn
-            )
+            # Another process may have resumed the search since it was read, with changes of its own.
+            before, resume = resume, resume.again(store)
+            if (before.run, before.settings) != (resume.run, resume.settings):
+                parts = _make_parts(store, resume, own, progress)
+            proposer = _make_proposer(store, resume, parts)
+            ending = Ending(SearchState.PAUSED, ERROR)  # nothing is refused any more: the run begins
+            ending = _run_under_lease(store, resume, lease, parts, proposer, stop, on_turn)
         return with_counts(store, name, ending)
     except StopNow:
         ending = Ending(SearchState.PAUSED, stop.cause)
@@ -315,26 +346,53 @@ def make_ready(store: Store, name: str, *, fault: str | None = None, number: int
     return store.retry(name, faults=faults, number=number)
 
 
-def _run_under_lease(
-    store: Store,
-    search: Search,
-    lease: Lease,
-    experiment: Experiment,
-    controller: Controller,
-    settings: dict[str, Any],
-    run: Run,
-    stop: Stop,
-    changes: Mapping[str, Any],
-    on_turn: Callable[[Coordinator], None] | None,
-) -> Ending:
-    if any(name.endswith(".file") for name in changes):
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What a search is made of."""
+
+    experiment: Experiment
+    controller: Controller
+
+
+def _as_created(search: Search, run: Run) -> Resume:
+    """The run of a search that changes nothing in its settings."""
+    check_stored_name(search.name)
+    return Resume(search, run, completed(search.settings), {}, None)
+
+
+def _as_before(lease: Lease) -> Ending:
+    """The state that a search was in before the lease was taken, for one whose run does not come to begin."""
+    if lease.state in (SearchState.RUNNING, SearchState.STOPPING):  # of a process that died
+        return Ending(SearchState.PAUSED, ERROR)
+    return Ending(SearchState(lease.state), lease.cause)
+
+
+def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | None) -> _Parts:
+    """Makes the parts of a search. Raises ValueError where what the resume asks for cannot be."""
+    search, settings, run = resume.search, resume.settings, resume.run
+    prepare_process(search.threads, run.workers, settings["policy_device"])
+    _check_gpus(settings["compute"]["devices"])
+    _check_session(settings, own, run.workers)
+    experiment = make_experiment(settings, own=own, progress=progress)
+    controller = _make_controller(settings, experiment, search.seed)
+    _check_fixed(store, search, controller, experiment, settings, resume.changes)
+    experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
+    return _Parts(experiment, controller)
+
+
+def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
+    """Restores the controller; the proposer goes on after its last step. Raises ValueError where stored children are
+    no longer what they were."""
+    search, settings = resume.search, resume.settings
+    experiment, controller = parts.experiment, parts.controller
+    if any(name.endswith(".file") for name in resume.changes):
         _check_decodes(store, search, experiment)
     step = store.last_step(search.id)
     if step is not None and step.blob is not None:
         controller.restore(unpack_state(step.blob, step.blob_sha256))
         controller.forget({child.number for child in store.children(search.id, states=[State.FAILED])})
     limits = Limits(**settings["limits"])
-    proposer = Proposer(
+    return Proposer(
         experiment.space,
         controller,
         _cost_function(experiment, limits),
@@ -343,6 +401,19 @@ def _run_under_lease(
         seen=store.hashes(search.id),
         refused=search.refused,
     )
+
+
+def _run_under_lease(
+    store: Store,
+    resume: Resume,
+    lease: Lease,
+    parts: _Parts,
+    proposer: Proposer,
+    stop: Stop,
+    on_turn: Callable[[Coordinator], None] | None,
+) -> Ending:
+    search, run, settings, changes = resume.search, resume.run, resume.settings, resume.changes
+    experiment, controller = parts.experiment, parts.controller
     store.change_settings(lease, settings)
     if "task.goal" in changes:
         store.retry(search.name, faults=[Fault.INVALID], lease=lease)

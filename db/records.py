@@ -295,10 +295,13 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Lease:
-    """A coordinator's right to write a search; it ends when the epoch in the row is a higher one."""
+    """A coordinator's right to write a search; it ends when the epoch in the row is a higher one. `state` and `cause`
+    are those that the search had before."""
 
     search_id: int
     epoch: int
+    state: str = dataclasses.field(default=SearchState.PAUSED, compare=False)
+    cause: str | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

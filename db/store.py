@@ -259,7 +259,7 @@ class Store(Reader):
                     # Where a coordinator dies again and again, one of those that ran together may be why.
                     self._end_attempt(connection, now, child, Fault.INTERRUPTED, charged=False, alone=unclean > 1)
                 connection.execute(update(ChildRow).where(ChildRow.id == child.id).values(interruptions=interruptions))
-            return Lease(search.id, search.epoch + 1)
+            return Lease(search.id, search.epoch + 1, search.state, search.cause)
 
     def renew_lease(self, lease: Lease) -> None:
         with self._write() as connection:

@@ -19,6 +19,7 @@ from automl.cli.views import View, make_view
 from automl.loop import Coordinator, Ending, Stop, StopNow
 from automl.results import delete_arrays
 from automl.running import (
+    Resume,
     Run,
     create,
     delete_files,
@@ -68,7 +69,8 @@ def _remove_if_interrupted(address: str) -> None:
 def go_on(name: str, store_option: str | None, **changes: Any) -> None:
     outlive_output()
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
-        run, settings, changed = prepare_resume(store, name, **changes)
+        prepared = prepare_resume(store, name, **changes)
+        run = prepared.run
         view = make_view(store, name)
         search = store.search(name)
         interrupted = is_interrupted(store, search)
@@ -86,7 +88,7 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
         for difference in other_surroundings(store, search):
             view.note(f"Children may differ in their last bits from those trained before: {difference}")
         entry.begun()
-        _run(store, name, run, view, settings=settings, changes=changed)
+        _run(store, name, run, view, resume=prepared)
 
 
 def remove(name: str, store_option: str | None, *, yes: bool) -> None:
@@ -141,8 +143,7 @@ def _run(
     run: Run,
     view: View,
     *,
-    settings: dict[str, Any] | None = None,
-    changes: dict[str, Any] | None = None,
+    resume: Resume | None = None,
 ) -> None:
     stop = Stop()
     try:
@@ -152,10 +153,9 @@ def _run(
                 name,
                 run,
                 stop,
-                settings=settings,
-                changes=changes,
+                resume=resume,
                 on_turn=lambda coordinator: _show(view, coordinator),
-                on_data=lambda summary: say_data(summary, view.note, doubts=settings is None),
+                on_data=lambda summary: say_data(summary, view.note, doubts=resume is None),
                 progress=view.download,
             )
     except StopNow:  # before the search had its lease

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import MINE, OURS
 
+from automl import approval
 from automl.approval import approve, check_approved
 from child_trainers.user_files import UserFile, UserFileError
 
@@ -133,3 +134,22 @@ def test_a_search_without_files_of_ones_own_takes_none(automl, digits, mine, fol
     assert automl("resume", "digits", "--children", "9", "--space", "mine.py:space").error == (
         "The search 'digits' uses no file of yours as its space; drop --space."
     )
+
+
+def test_two_processes_that_approve_at_once_keep_both_entries(monkeypatch):
+    """The other one approves after this one has looked whether it must, and before it writes."""
+    first, second = (UserFile(f"/{name}.py", "space", name * 64, "") for name in "ab")
+    look, looks = approval._entries, []
+
+    def entries():
+        looks.append(None)
+        found = look()
+        if len(looks) == 1:
+            approve(second)
+        return found
+
+    monkeypatch.setattr(approval, "_entries", entries)
+    approve(first)
+    monkeypatch.undo()
+    for file in (first, second):
+        approval.check_approved(file, name="mine", flag="--space")
