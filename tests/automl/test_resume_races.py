@@ -11,11 +11,13 @@ import automl as package
 from db.store import Store
 
 INLINE = ("--workers", "0")
+TEXT = MINE.replace("(spec, report)", "(spec, report, epochs=2)")
 
 
 @pytest.fixture
 def searched(automl, mine, folder):
-    """A store with the search `mine`, of three children."""
+    """A store with the search `mine`, of three children; its task takes the option `epochs`."""
+    mine.write_text(TEXT)
     assert automl("search", "mine", *OURS, *INLINE, "--children", "3").code == 0
     return folder / "automl.db"
 
@@ -62,7 +64,7 @@ def test_what_both_resumes_ask_for_is_as_the_last_one_says(searched, meanwhile):
 
 
 def test_a_change_that_is_refused_leaves_a_finished_search_finished(automl, searched, mine):
-    mine.write_text(MINE.replace("(0, 1, 2, 3)", "(0, 1)"))
+    mine.write_text(TEXT.replace("(0, 1, 2, 3)", "(0, 1)"))
     before = stored(searched)[0]
     refused = automl("resume", "mine", "--accept-change", "--children", "5")
     assert refused.code == 1 and refused.err.startswith("Error: ")
@@ -73,7 +75,7 @@ def test_a_change_that_is_refused_leaves_a_finished_search_finished(automl, sear
 
 def test_a_change_that_another_resume_made_impossible_is_refused(automl, searched, mine, meanwhile):
     """The file is another by the time that the lease is taken."""
-    meanwhile(lambda: mine.write_text(MINE + "\n# changed\n"))
+    meanwhile(lambda: mine.write_text(TEXT + "\n# changed\n"))
     refused = automl("resume", "mine", "--children", "5", *INLINE)
     assert "has changed since the search began" in refused.error
     after, segments, _ = stored(searched)
