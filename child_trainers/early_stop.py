@@ -50,24 +50,40 @@ class Stopper(abc.ABC):
         self._known: dict[int, Curve] = {}
         self._looked = 0.0  # by the store's clock
         self._values: dict[int, float] = {}
+        self._passed = 0
 
     def warm_up(self) -> None:
         """Imports what is slow."""
         return
 
-    def begin(self, number: int) -> None:
-        """The child of this number is about to be trained; the one before comes back from the store."""
+    def begin(self, number: int, *, passed: int = 0) -> None:
+        """The child of this number is about to be trained; the one before comes back from the store.
+
+        Args:
+            passed: the last epoch that an earlier attempt at this child came to. It was judged up to there, against
+                those that had ended by then, and is not judged again: not where it is trained anew either.
+        """
         self._look()
         self._values = {}
+        self._passed = passed
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Raises EarlyStopError where the child is hopeless after this epoch, which is not its last."""
+        if epoch <= self._passed:
+            self.restore(epoch, metrics)
+            return
         if self._metric not in metrics or epoch >= self._epochs:
             return
         self._values[epoch] = float(metrics[self._metric])
         hopeless = self._is_hopeless(epoch)
         if hopeless and len(self._finished_pairs(epoch)) >= FIRST_CHILDREN:
             raise EarlyStopError(epoch, paused=self.pauses)
+
+    def restore(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Takes an epoch of an earlier attempt as it was, and judges nobody by it."""
+        if self._metric in metrics and epoch < self._epochs:
+            self._values[epoch] = float(metrics[self._metric])
+            self._restored(epoch)
 
     def predicted_reward(self) -> float:
         """What the present child, just stopped, would have been worth."""
@@ -81,6 +97,10 @@ class Stopper(abc.ABC):
     @abc.abstractmethod
     def _is_hopeless(self, epoch: int) -> bool:
         """Whether the present child is, told by its values up to this epoch."""
+
+    def _restored(self, epoch: int) -> None:
+        """The present child came to this epoch in an earlier attempt."""
+        return
 
     def _met(self, curve: Curve) -> None:
         """A child that has ended was read from the store for the first time."""
@@ -129,10 +149,10 @@ class EarlyStopper(Stopper):
     def warm_up(self) -> None:
         _ = self._study
 
-    def begin(self, number: int) -> None:
+    def begin(self, number: int, *, passed: int = 0) -> None:
         from optuna.trial import TrialState
 
-        super().begin(number)
+        super().begin(number, passed=passed)
         if self._trial is not None:  # one that failed, and is not among the trained
             self._study.tell(self._trial, state=TrialState.FAIL)
         self._trial, self._number = self._study.ask(), number
@@ -158,6 +178,9 @@ class EarlyStopper(Stopper):
         assert self._trial is not None
         self._trial.report(self._values[epoch], epoch)
         return self._trial.should_prune()
+
+    def _restored(self, epoch: int) -> None:
+        self._is_hopeless(epoch)  # the pruner notes what the child had, and at which of its rungs; nobody acts on it
 
     def _met(self, curve: Curve) -> None:
         """Reports a child's values one by one, as the pruner would have met them."""

@@ -41,6 +41,9 @@ class Report(Protocol):
     def __call__(self, epoch: int, **metrics: float) -> None:
         """Writes the metrics of an epoch (1, 2, …). Raises DivergedError where one is not finite."""
 
+    def restore(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Takes the metrics of epochs 1, 2, … that an earlier attempt was trained for: written again, not judged."""
+
     def follow(self, steps_done: Callable[[], int]) -> None:
         """Takes a count of training steps, to be read from another thread between two epochs."""
 
@@ -59,6 +62,9 @@ class Record:
 
     def __call__(self, epoch: int, **metrics: float) -> None:
         self.epochs.append(reported(epoch, metrics))
+
+    def restore(self, history: Sequence[Mapping[str, float]]) -> None:
+        self.epochs += [dict(metrics) for metrics in history]
 
     def follow(self, steps_done: Callable[[], int]) -> None:
         pass

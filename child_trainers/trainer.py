@@ -157,8 +157,7 @@ def train_epochs(trainer: Trainer, report: Report, objective: Objective, *, coun
         arrays, values = found
         history = values["history"]
         best_weights = trainer.restore(arrays)
-        for epoch, metrics in enumerate(history, start=1):
-            report(epoch, **metrics)
+        report.restore(history)
 
     def best_epoch() -> int:
         sign = 1.0 if objective.maximize else -1.0

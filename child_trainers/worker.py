@@ -59,12 +59,21 @@ class ClaimReport:
         self._steps_done: Callable[[], int] = lambda: 0
 
     def __call__(self, epoch: int, **metrics: float) -> None:
+        self._measure(epoch, metrics)
+        if self._stopper is not None:
+            self._stopper.report(int(epoch), self.last)
+
+    def restore(self, history: Sequence[Mapping[str, float]]) -> None:
+        for epoch, metrics in enumerate(history, start=1):
+            self._measure(epoch, metrics)
+            if self._stopper is not None:
+                self._stopper.restore(epoch, self.last)
+
+    def _measure(self, epoch: int, metrics: Mapping[str, float]) -> None:
         plain = reported(epoch, metrics)
         if not self._store.measure(self._claim, int(epoch), plain):
             raise ClaimLostError
         self.last = plain
-        if self._stopper is not None:
-            self._stopper.report(int(epoch), plain)
 
     def follow(self, steps_done: Callable[[], int]) -> None:
         self._steps_done = steps_done
@@ -160,7 +169,7 @@ class Worker:
         try:
             with self._beating(lambda: self.store.renew(claim, report.steps)):
                 if self._stopper is not None:
-                    self._stopper.begin(claim.number)
+                    self._stopper.begin(claim.number, passed=self.store.epochs_before(claim))
                 walk = self.experiment.space.decode(claim.tokens)
                 outcome = self.experiment.task.evaluate(walk.spec, seed=claim.seed, report=report)
             return self._trained(outcome, self.clock() - started)

@@ -180,6 +180,12 @@ class Reader(Database):
             )
             return [record(Measurement, row) for row in connection.execute(query)]
 
+    def epochs_before(self, claim: Claim) -> int:
+        """The last epoch that was measured in earlier attempts at a claimed child; 0 where there was none."""
+        of_earlier = (MeasurementRow.child_id == claim.child_id, MeasurementRow.fence < claim.fence)
+        with self._read() as connection:
+            return connection.scalar(select(func.max(MeasurementRow.epoch)).where(*of_earlier)) or 0
+
     def requests(self, search_id: int, *, answered: bool = False) -> list[Request]:
         """People's own children that were not answered yet, or all, oldest first."""
         query = select(RequestRow).where(RequestRow.search_id == search_id).order_by(RequestRow.id)

@@ -237,6 +237,9 @@ class Report:
         if epoch == self._dies_after:
             raise Killed
 
+    def restore(self, history):
+        self.rows += enumerate(history, start=1)
+
     def follow(self, steps_done):
         self.steps_done = steps_done
 

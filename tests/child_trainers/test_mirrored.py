@@ -47,6 +47,9 @@ class Report:
         if epoch == self._dies_after:
             raise KeyboardInterrupt
 
+    def restore(self, history):
+        self.rows += history
+
     def follow(self, steps_done):
         self.steps_done = steps_done
 
