@@ -238,7 +238,8 @@ class Report:
             raise Killed
 
     def restore(self, history):
-        self.rows += enumerate(history, start=1)
+        for epoch, metrics in enumerate(history, start=1):
+            self(epoch, **metrics)
 
     def follow(self, steps_done):
         self.steps_done = steps_done
