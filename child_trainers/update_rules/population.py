@@ -156,7 +156,7 @@ class Population:
                     weights,
                     {name: averages[index] for index, name in enumerate(named)},
                     number,
-                    drawn=lambda: uniform_of(self._words[0], seed, number),
+                    drawn=lambda place: uniform_of(self._words[0], seed, number, place),
                     noise=lambda: normal_of(self._words[1], self._words[2], seed, number),
                     decay_steps=total_steps,
                 )

@@ -64,7 +64,7 @@ class Screen:
                 tf.reshape(weights, (size,)),
                 {name: averages[index] for index, name in enumerate(names)},
                 step,
-                drawn=lambda: uniform_of(self._words[0], seed, step),
+                drawn=lambda place: uniform_of(self._words[0], seed, step, place),
                 noise=lambda: normal_of(self._words[1], self._words[2], seed, step),
                 decay_steps=float(STEPS),
             )

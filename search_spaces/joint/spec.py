@@ -36,7 +36,8 @@ class WithRule:
         """The imports that the rule's class `FoundRule` needs, and its text."""
         from search_spaces.update_rule.source import definitions
 
-        return definitions(self.rule.expression(), learning_rate=self.learning_rate)
+        own_masks = self.rule.has_own_masks
+        return definitions(self.rule.expression(), learning_rate=self.learning_rate, own_masks=own_masks)
 
 
 @dataclasses.dataclass(frozen=True)

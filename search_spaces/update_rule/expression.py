@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from search_spaces.update_rule.language import COMMUTING, DECAYS, OPERANDS, UNARY
@@ -175,6 +176,40 @@ def canonical(expression: Expression) -> Expression:
     if word in COMMUTING:
         parts.sort(key=repr)
     return (word, *parts)
+
+
+class Drop(str):
+    """The word of one `drop` of an expression, equal to the word itself.
+
+    Attributes:
+        place: its number among the drops of the expression's canonical form, from 0.
+    """
+
+    __slots__ = ("place",)
+    place: int
+
+
+def with_places(expression: Expression) -> Expression:
+    """The same expression, each `drop` of which knows its place: so each draws a mask of its own, and expressions of
+    one canonical form draw the same. Where a part occurs twice, so do its drops."""
+    marked = _marked(expression)
+    for place, word in enumerate(drops_of(canonical(marked))):
+        word.place = place
+    return marked
+
+
+def drops_of(expression: Expression) -> Iterator[Drop]:
+    """The drops of an expression with places, a drop before those within it, the left before the right."""
+    word, *parts = expression
+    if isinstance(word, Drop):
+        yield word
+    for part in parts:
+        yield from drops_of(part)
+
+
+def _marked(expression: Expression) -> Expression:
+    word, *parts = expression
+    return (Drop(word) if word.startswith("drop ") else word, *(_marked(part) for part in parts))
 
 
 def _sign_of(expression: Expression) -> Expression:

@@ -17,7 +17,7 @@ OPERANDS = (
     "sign(m)",
     "1",
     "2",
-    "noise",  # from a normal distribution of standard deviation 0.01
+    "noise",  # from a normal distribution of standard deviation 0.01; in one step the same wherever it stands
     "0.0001w",
     "0.001w",
     "0.01w",
@@ -28,6 +28,7 @@ OPERANDS = (
 )
 DECAYS = ("linear_decay", "cosine_decay", "restart_decay")  # factors from 1 to 0 over the training
 
+# Each `drop` of a rule leaves out its share of the weights by a mask of its own.
 UNARY = (
     "x",
     "-x",

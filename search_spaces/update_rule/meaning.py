@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras import ops
 
-from search_spaces.update_rule.expression import Expression
+from search_spaces.update_rule.expression import Drop, Expression
 
 Tensor = Any
 DELTA = 1e-8  # added to what is divided by
 EPSILON = 1e-7  # that of Keras's Adam and RMSprop
 RHO = 0.9  # the decay of Keras's RMSprop
 BETA_1, BETA_2 = 0.9, 0.999
-STREAMS = 3  # of random numbers for each weight variable: one for every drop of a step, two for its noise
+STREAMS = 3  # of random numbers for each weight variable: one for the drops of a step, two for its noise
+PLACES_APART = 0x9E3779B9  # steps, so far that no training reaches them, that lie between the masks of two drops
 
 AVERAGES = {  # the words that read each running average
     "first": ("m", "momentum", "adam"),
@@ -25,9 +27,9 @@ AVERAGES = {  # the words that read each running average
     "mean_square": ("rmsprop",),
 }
 
-Draw = Callable[[], Tensor]  # gives the step's random numbers, always the same
+Draw = Callable[[], Tensor]  # gives random numbers of the step, always the same
 
-UNARY: dict[str, Callable[[Tensor, Draw], Tensor]] = {  # of x, and of numbers in [0, 1) for the step
+UNARY: dict[str, Callable[[Tensor, Draw], Tensor]] = {  # of x, and of numbers in [0, 1) for this step and place
     "-x": lambda x, drawn: -x,
     "exp(x)": lambda x, drawn: ops.exp(x),
     "log(abs(x))": lambda x, drawn: ops.log(ops.abs(x)),
@@ -63,7 +65,7 @@ class Moment:
         gradient, weight: of one shape.
         averages: running averages by name, this gradient included; those that the rule reads.
         step: from 0, a number or a scalar.
-        drawn: gives numbers in [0, 1), of the weight's shape, that every `drop` goes by.
+        drawn: gives numbers in [0, 1), of the weight's shape, that the `drop` of a place goes by.
         noise: gives numbers from the standard normal distribution, of the weight's shape.
         decay_steps: the steps of the whole training.
     """
@@ -72,7 +74,7 @@ class Moment:
     weight: Tensor
     averages: Mapping[str, Tensor]
     step: Tensor
-    drawn: Draw
+    drawn: Callable[[Tensor], Tensor]
     noise: Draw
     decay_steps: Any = 1
     beta_1: float = BETA_1
@@ -130,12 +132,15 @@ def decay_at(word: str, step: Any, decay_steps: Any) -> Any:
 
 
 def evaluate(expression: Expression, moment: Moment) -> Tensor:
-    """The value of an expression, of the weight's shape."""
+    """The value of an expression, of the weight's shape. Drops without a place share the mask of the first."""
     word, *parts = expression
     if not parts:
         return moment.operand(word)
     values = [evaluate(part, moment) for part in parts]
-    return UNARY[word](values[0], moment.drawn) if len(values) == 1 else BINARY[word](*values)
+    if len(values) == 2:
+        return BINARY[word](*values)
+    place = word.place if isinstance(word, Drop) else 0
+    return UNARY[word](values[0], functools.partial(moment.drawn, place))
 
 
 def words_of(expression: Expression) -> set[str]:
@@ -144,9 +149,9 @@ def words_of(expression: Expression) -> set[str]:
     return {word}.union(*(words_of(part) for part in parts))
 
 
-def uniform(shape: Sequence[int], seed: int, step: Tensor, stream: int) -> Tensor:
+def uniform(shape: Sequence[int], seed: int, step: Tensor, stream: int, place: int = 0) -> Tensor:
     """Numbers in [0, 1) that depend on nothing but the arguments: the same in every process and in any order."""
-    return ops.reshape(uniform_of(counters(math.prod(shape), stream), _constant(seed), step), shape)
+    return ops.reshape(uniform_of(counters(math.prod(shape), stream), _constant(seed), step, place), shape)
 
 
 def normal(shape: Sequence[int], seed: int, step: Tensor, stream: int) -> Tensor:
@@ -161,15 +166,17 @@ def counters(count: int, stream: int) -> Tensor:
     return ops.cast(ops.arange(count), "uint32") + _constant(stream * 0x85EBCA6B)
 
 
-def uniform_of(words: Tensor, seed: Tensor, step: Tensor) -> Tensor:
+def uniform_of(words: Tensor, seed: Tensor, step: Tensor, place: Tensor = 0) -> Tensor:
     """A number in [0, 1) for each word: two rounds of the 32-bit finalizer of MurmurHash3 (Appleby) over it.
 
     Args:
         seed: uint32 scalar.
         step: a number or a scalar, from 0.
+        place: of a drop, a number or a scalar.
     """
+    number = ops.cast(step, "uint32") + ops.cast(place, "uint32") * _constant(PLACES_APART)
     mixed = _mix(words + seed * _constant(0x9E3779B9))
-    mixed = _mix(mixed + ops.cast(step, "uint32") * _constant(0xC2B2AE35))
+    mixed = _mix(mixed + number * _constant(0xC2B2AE35))
     return ops.cast(ops.right_shift(mixed, _constant(8)), "float32") * 2.0**-24
 
 

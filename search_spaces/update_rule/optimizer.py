@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from search_spaces.update_rule.expression import parse
+from search_spaces.update_rule.expression import parse, with_places
 from search_spaces.update_rule.language import DECAYS
 from search_spaces.update_rule.meaning import (
     AVERAGES,
@@ -23,7 +23,8 @@ from search_spaces.update_rule.meaning import (
     words_of,
 )
 
-VERSION = 1  # of what `get_config` gives
+VERSION = 2  # of what `get_config` gives, and of what a rule means
+SHARED_MASKS = 1  # the version in which all drops of a rule share one mask
 
 
 @keras.saving.register_keras_serializable("automl")
@@ -37,6 +38,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         rule: a text such as `exp(sign(g) * sign(m)) * g`.
         decay_steps: the steps of the whole training, for rules with a decay.
         seed: of `noise` and `drop`, which depend on it and on the step alone.
+        version: of what a rule means; in version 1 all its drops leave out the same weights.
 
     Raises:
         RuleError: the rule does not parse.
@@ -54,6 +56,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         decay_steps: int | None = None,
         seed: int = 0,
         name: str = "rule_optimizer",
+        version: int = VERSION,
         **options: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **options)
@@ -62,7 +65,8 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         self.beta_2 = beta_2
         self.decay_steps = decay_steps
         self.seed = seed
-        self._expression = parse(rule)
+        self.version = version
+        self._expression = parse(rule) if version == SHARED_MASKS else with_places(parse(rule))
         self._words = words_of(self._expression)
         if decay_steps is None and (decays := self._words.intersection(DECAYS)):
             raise ValueError(f"The rule {rule!r} reads {min(decays)}, which nothing moves; give decay_steps.")
@@ -87,7 +91,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             ops.convert_to_tensor(variable),
             {name: slots[index] for name, slots in self._averages.items()},
             self.iterations,
-            drawn=lambda: uniform(shape, self.seed, self.iterations, STREAMS * index),
+            drawn=lambda place: uniform(shape, self.seed, self.iterations, STREAMS * index, place),
             noise=lambda: normal(shape, self.seed, self.iterations, STREAMS * index + 1),
             decay_steps=self.decay_steps or 1,
             beta_1=self.beta_1,
@@ -98,10 +102,9 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RuleOptimizer:
-        """Raises ValueError where it was saved by a newer version."""
-        config = dict(config)
-        version = config.pop("version", VERSION)
-        if not (type(version) is int and version <= VERSION):
+        """Raises ValueError where it was saved by a newer version. One that was saved by an earlier keeps its meaning."""
+        version = config.get("version", VERSION)
+        if not (type(version) is int and 1 <= version <= VERSION):
             raise ValueError(
                 f"This optimizer was saved in version {version!r} of its format, and this program reads up to "
                 f"{VERSION}; install a newer automl."
@@ -111,7 +114,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
-            "version": VERSION,
+            "version": self.version,
             "rule": self.rule,
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,

@@ -4,32 +4,122 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
+from search_spaces.update_rule.expression import drops_of, with_places
 from search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
 from search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
 from search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
-from search_spaces.update_rule.meaning import Draw, Moment
-from search_spaces.update_rule.spec import MAX_GROUPS, UpdateRule
+from search_spaces.update_rule.meaning import Moment
+from search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
 
 WORDS = (*OPERANDS, *DECAYS)
-EARLIER = tuple(f"r{index}" for index in range(MAX_GROUPS - 1))
-LENGTH = 1 + 5 * MAX_GROUPS
+SLOTS = MAX_GROUPS  # for what groups give; `_Unfolding` never needs more
+NUM_OPERANDS = len(WORDS) + SLOTS
+MOST_LINES = 2**MAX_GROUPS - 1  # where each group reads the one before twice, and all have drops
+HEADER = 2
 
 Tensor = Any
 
 
+class Line(NamedTuple):
+    """One group's work as numbers: its five words, the places of its drops, and the slot for what it gives."""
+
+    operand1: int
+    operand2: int
+    unary1: int
+    unary2: int
+    binary: int
+    place1: int
+    place2: int
+    slot: int
+
+
+LINE = len(Line._fields)
+LENGTH = HEADER + LINE * MOST_LINES
+
+
 def encode(rule: UpdateRule) -> np.ndarray:
-    """A rule as numbers, int32 (LENGTH,): how many groups it has, then five words of each, zeros behind the last."""
-    numbers = [len(rule.groups)]
-    operands = (*WORDS, *EARLIER)
-    for group in rule.groups:
-        numbers += [operands.index(group.operand1), operands.index(group.operand2)]
-        numbers += [UNARY.index(group.unary1), UNARY.index(group.unary2), BINARY.index(group.binary)]
+    """A rule as numbers, int32 (LENGTH,): how many lines it has and the slot of the update, then the lines, zeros
+    behind the last."""
+    lines = _Unfolding(rule).lines if rule.has_own_masks else _as_they_stand(rule)
+    numbers = [len(lines), lines[-1].slot, *(number for line in lines for number in line)]
     return np.array(numbers + [0] * (LENGTH - len(numbers)), np.int32)
+
+
+def _line(group: Group, operand1: int, operand2: int, places: tuple[int, int], slot: int) -> Line:
+    words = UNARY.index(group.unary1), UNARY.index(group.unary2), BINARY.index(group.binary)
+    return Line(operand1, operand2, *words, *places, slot)
+
+
+def _as_they_stand(rule: UpdateRule) -> list[Line]:
+    """A line for each group; all drops have the first place."""
+    operands = (*WORDS, *(f"r{index}" for index in range(SLOTS)))
+    return [
+        _line(group, operands.index(group.operand1), operands.index(group.operand2), (0, 0), slot)
+        for slot, group in enumerate(rule.groups)
+    ]
+
+
+class _Unfolding:
+    """The lines of a rule whose drops have a mask each.
+
+    What a group with drops gives is computed anew wherever it is read, since it is another each time; what one without
+    gives is kept in its slot. Of the groups without drops each takes a slot, and of the others no more than there are
+    are held at a time.
+    """
+
+    def __init__(self, rule: UpdateRule) -> None:
+        self._groups = rule.groups
+        self._places: Iterator[int] = (word.place for word in drops_of(with_places(rule.expression())))
+        self._free = list(range(SLOTS))
+        self._kept: dict[int, int] = {}  # slots by group
+        self.lines: list[Line] = []
+        self._write(len(rule.groups) - 1)
+
+    def _write(self, index: int) -> int:
+        """Writes the lines that make what a group gives, in the order in which its text is read; returns its slot."""
+        if index in self._kept:
+            return self._kept[index]
+        group = self._groups[index]
+        place1 = self._place_of(group.unary1)
+        operand1 = self._operand(group.operand1)
+        if group.binary == "keep x":  # the other side is no part of the rule
+            group = Group(group.operand1, "1", group.unary1, "x", group.binary)
+        place2 = self._place_of(group.unary2)
+        operand2 = self._operand(group.operand2)
+        for operand in {operand1, operand2}:
+            if (slot := operand - len(WORDS)) >= 0 and slot not in self._kept.values():
+                self._free.append(slot)
+        slot = self._free.pop()
+        self.lines.append(_line(group, operand1, operand2, (place1, place2), slot))
+        if not self._has_drops(index):
+            self._kept[index] = slot
+        return slot
+
+    def _operand(self, word: str) -> int:
+        earlier = _earlier(word)
+        return WORDS.index(word) if earlier is None else len(WORDS) + self._write(earlier)
+
+    def _place_of(self, unary: str) -> int:
+        return next(self._places) if unary.startswith("drop ") else 0
+
+    def _has_drops(self, index: int) -> bool:
+        group = self._groups[index]
+        sides = [(group.operand1, group.unary1), (group.operand2, group.unary2)]
+        return any(
+            unary.startswith("drop ") or ((earlier := _earlier(operand)) is not None and self._has_drops(earlier))
+            for operand, unary in sides[: 1 if group.binary == "keep x" else 2]
+        )
+
+
+def _earlier(operand: str) -> int | None:
+    """The group that an operand stands for, or None for a word of the language."""
+    return int(operand[1:]) if operand[0] == "r" and operand[1:].isdecimal() else None
 
 
 def update_of(program: Tensor, moment: Moment) -> Tensor:
@@ -45,27 +135,29 @@ def update_of(program: Tensor, moment: Moment) -> Tensor:
 
     def operand(number: Tensor, results: Tensor) -> Tensor:
         branches = [functools.partial(moment.operand, word) for word in WORDS]
-        branches += [functools.partial(operator.getitem, results, index) for index in range(len(EARLIER))]
+        branches += [functools.partial(operator.getitem, results, slot) for slot in range(SLOTS)]
         return ops.switch(number, branches)
 
-    def unary(number: Tensor, x: Tensor) -> Tensor:
-        branches = [(lambda x: x) if word == "x" else _with(UNARY_MEANING[word], moment.drawn) for word in UNARY]
+    def unary(number: Tensor, place: Tensor, x: Tensor) -> Tensor:
+        drawn = functools.partial(moment.drawn, place)
+        branches = [(lambda x: x) if word == "x" else _with(UNARY_MEANING[word], drawn) for word in UNARY]
         return ops.switch(number, branches, x)
 
     def binary(number: Tensor, x: Tensor, y: Tensor) -> Tensor:
         branches = [(lambda x, y: x) if word == "keep x" else BINARY_MEANING[word] for word in BINARY]
         return ops.switch(number, branches, x, y)
 
-    def group(index: Tensor, results: Tensor) -> Tensor:
-        words = ops.slice(program, (1 + 5 * index,), (5,))
-        left = unary(words[2], operand(words[0], results))
-        right = unary(words[3], operand(words[1], results))
-        made = binary(words[4], left, right)
-        return ops.slice_update(results, (index, 0), made[None])
+    def line(index: Tensor, results: Tensor) -> Tensor:
+        numbers = ops.slice(program, (HEADER + LINE * index,), (LINE,))
+        words = Line(*(numbers[place] for place in range(LINE)))
+        left = unary(words.unary1, words.place1, operand(words.operand1, results))
+        right = unary(words.unary2, words.place2, operand(words.operand2, results))
+        made = binary(words.binary, left, right)
+        return ops.slice_update(results, (words.slot, 0), made[None])
 
-    results = ops.fori_loop(0, program[0], group, ops.zeros((MAX_GROUPS, size)))
-    return ops.take(results, program[0] - 1, axis=0)
+    results = ops.fori_loop(0, program[0], line, ops.zeros((SLOTS, size)))
+    return ops.take(results, program[1], axis=0)
 
 
-def _with(function: Any, drawn: Draw) -> Any:
+def _with(function: Any, drawn: Any) -> Any:
     return lambda x: function(x, drawn)

@@ -9,12 +9,15 @@ from search_spaces.update_rule.expression import (
     PRODUCT,
     SUM,
     SYMBOLS,
+    Drop,
     Expression,
+    drops_of,
     text_of,
+    with_places,
     within,
 )
 from search_spaces.update_rule.language import DECAYS
-from search_spaces.update_rule.meaning import AVERAGES, BETA_1, BETA_2, DELTA, EPSILON, RHO, STREAMS, words_of
+from search_spaces.update_rule.meaning import AVERAGES, BETA_1, BETA_2, DELTA, EPSILON, PLACES_APART, RHO, STREAMS, words_of
 
 FILE = '''\
 """An update rule as a Keras optimizer.
@@ -69,7 +72,7 @@ CONFIG = """
 """
 
 RANDOM = '''\
-def uniform(shape, seed, step, stream):
+def uniform(shape, seed, step, stream{place}):
     """Numbers in [0, 1) that depend on nothing but the arguments."""
 
     def word(number):
@@ -82,11 +85,16 @@ def uniform(shape, seed, step, stream):
 
     x = ops.cast(ops.arange(math.prod(shape)), "uint32") + word(stream * 0x85EBCA6B)
     x = mix(x + word(seed) * word(0x9E3779B9))
-    x = mix(x + ops.cast(step, "uint32") * word(0xC2B2AE35))
+    x = mix(x + {step} * word(0xC2B2AE35))
     return ops.reshape(ops.cast(ops.right_shift(x, word(8)), "float32") * 2.0**-24, shape)
 
 
 '''
+
+RANDOM_OF_STEP = RANDOM.format(place="", step='ops.cast(step, "uint32")')
+RANDOM_OF_PLACES = RANDOM.format(
+    place=", place=0", step=f'(ops.cast(step, "uint32") + word(place * 0x{PLACES_APART:X}))'
+)
 
 MEANINGS = {
     "g": "g is the gradient",
@@ -127,18 +135,19 @@ WORDS = {
 }
 
 
-def source(expression: Expression, *, learning_rate: float = 0.01) -> str:
+def source(expression: Expression, *, learning_rate: float = 0.01, own_masks: bool = True) -> str:
     """The text of a Python file with the rule as a class `FoundRule` that takes the steps of `optimizer.RuleOptimizer`,
     and a function `build()` that makes one.
 
     Args:
         learning_rate: its default.
+        own_masks: whether each `drop` draws a mask of its own.
     """
     words = words_of(expression)
     meanings = [meaning for word, meaning in MEANINGS.items() if word in words]
     meanings += ["w is the weight"] if any(word.endswith("w") for word in words) else []
     decays = words.intersection(DECAYS)
-    imports, definition = definitions(expression, learning_rate=learning_rate)
+    imports, definition = definitions(expression, learning_rate=learning_rate, own_masks=own_masks)
     return FILE.format(
         rule=text_of(expression),
         meanings="\n".join(f"    {meaning}" for meaning in meanings),
@@ -149,9 +158,12 @@ def source(expression: Expression, *, learning_rate: float = 0.01) -> str:
     )
 
 
-def definitions(expression: Expression, *, learning_rate: float) -> tuple[str, str]:
-    """The imports that the class `FoundRule` needs, and its text with all that it uses."""
+def definitions(expression: Expression, *, learning_rate: float, own_masks: bool = True) -> tuple[str, str]:
+    """The imports that the class `FoundRule` needs, and its text with all that it uses; see `source`."""
     words = words_of(expression)
+    if own_masks:
+        expression = with_places(expression)
+    places = len(list(drops_of(expression)))
     slots = [slot for slot, readers in AVERAGES.items() if words.intersection(readers)]
     decays = words.intersection(DECAYS)
     drops = any(word.startswith("drop") for word in words)
@@ -165,7 +177,7 @@ def definitions(expression: Expression, *, learning_rate: float) -> tuple[str, s
     described = "".join(f"\n        {name}: {ARGUMENTS[name][1]}" for name in arguments)
     given = [f", {name}={ARGUMENTS[name][0]}" for name in arguments if name != "decay_steps"]
     definition = DEFINITION.format(
-        helpers=RANDOM if used["seed"] else "",
+        helpers=(RANDOM_OF_PLACES if places > 1 else RANDOM_OF_STEP) if used["seed"] else "",
         arguments=f"\n\n    Args:{described}\n    " if arguments else "",
         rate=learning_rate,
         parameters="".join([*given, ", *, decay_steps" if decays else ""]),
@@ -198,19 +210,29 @@ def _statements(expression: Expression, slots: list[str], used: dict[str, bool])
         statements.append(f"radius = ops.sqrt(-2 * ops.log(1 - {drawn.format(STREAMS, 1)}))")
         statements.append(f"turn = {drawn.format(STREAMS, 2)}")
     statements += [f"{word} = {text}" for word, text in WORDS.items() if word in words]
-    if any(word.startswith("drop") for word in words):
+    places = len(list(drops_of(expression)))
+    if places > 1:
+        statements += [
+            f"drawn_{place} = uniform(shape, self.seed, self.iterations, {STREAMS} * index, {place})"
+            for place in range(places)
+        ]
+    elif any(word.startswith("drop") for word in words):
         statements.append(f"drawn = uniform(shape, self.seed, self.iterations, {STREAMS} * index)")
-    return [*statements, f"update = {_code(expression)[0]}"]
+    return [*statements, f"update = {_code(expression, several=places > 1)[0]}"]
 
 
 def _slot(slot: str) -> str:
     return f'        self.{slot} = self.add_optimizer_variables(variables, "{slot}")'
 
 
-def _code(expression: Expression) -> tuple[str, int]:
-    """The expression in Python, and how tightly it binds; see `expression.LEVEL`."""
+def _code(expression: Expression, *, several: bool) -> tuple[str, int]:
+    """The expression in Python, and how tightly it binds; see `expression.LEVEL`.
+
+    Args:
+        several: whether there are several masks, each named by the place of its drop.
+    """
     word, *parts = expression
-    inside = [_code(part) for part in parts]
+    inside = [_code(part, several=several) for part in parts]
     if word in SYMBOLS:
         level = LEVEL[word]
         right = (f"{within(inside[1], SUM)} + {DELTA}", SUM) if word == "x / y" else inside[1]
@@ -224,6 +246,7 @@ def _code(expression: Expression) -> tuple[str, int]:
     if word.endswith("w"):
         return f"{word[:-1]} * variable", PRODUCT
     name, _, value = word.partition(" ")
+    drawn = f"drawn_{word.place}" if several and isinstance(word, Drop) else "drawn"
     forms = {
         "1": "ops.full_like(g, 1)",
         "2": "ops.full_like(g, 2)",
@@ -231,7 +254,7 @@ def _code(expression: Expression) -> tuple[str, int]:
         "log(abs(x))": "ops.log(ops.abs({}))",
         "sqrt(abs(x))": "ops.sqrt(ops.abs({}))",
         "clip": f"ops.clip({{}}, -{value}, {value})",
-        "drop": f"ops.where(drawn < {value}, 0.0, {{}})",
+        "drop": f"ops.where({drawn} < {value}, 0.0, {{}})",
     }
     form = forms.get(word) or forms.get(name) or (f"ops.{word[:-3]}({{}})" if parts else word)
     return form.format(", ".join(text for text, _ in inside)), ATOM

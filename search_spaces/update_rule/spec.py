@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from search_spaces.update_rule.expression import Expression, RuleError, canonical, parse, text_of
 from search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
@@ -32,10 +33,14 @@ class Group:
 class UpdateRule:
     """An update rule: what the last group gives is the update U, and w' = w - rate * U.
 
+    Attributes:
+        has_own_masks: whether each `drop` draws a mask of its own, or all of them share one.
+
     Source: Bello et al. 2017 (arXiv:1709.07417), section 3.1.
     """
 
     groups: tuple[Group, ...]
+    has_own_masks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         groups = tuple(Group(**group) if isinstance(group, dict) else group for group in self.groups)
@@ -94,9 +99,9 @@ class UpdateRule:
 
     def longer(self) -> list[UpdateRule]:
         """This rule, and the same in each larger number of groups, which keep what it gives."""
-        rules = [self]
+        rules: list[UpdateRule] = [self]
         while (count := len(rules[-1].groups)) < MAX_GROUPS:
-            rules.append(UpdateRule((*rules[-1].groups, Group(f"r{count - 1}", "1", "x", "x", "keep x"))))
+            rules.append(type(self)((*rules[-1].groups, Group(f"r{count - 1}", "1", "x", "x", "keep x"))))
         return rules
 
     def expression(self) -> Expression:
@@ -133,14 +138,25 @@ class UpdateRule:
         values: dict[str, Any] = {"groups": len(groups)}
         return values | {f"group{i}/{name}": word for i, group in enumerate(groups) for name, word in group.items()}
 
+    def keeping(self, versions: Mapping[str, int]) -> UpdateRule:
+        """The same groups as a search of these versions of behaviours takes them."""
+        return SharedMaskRule(self.groups) if versions["drop_masks"] == 1 else self
+
     def optimizer(self, **options: Any) -> keras.optimizers.Optimizer:
         """A Keras optimizer; see `optimizer.RuleOptimizer`."""
-        from search_spaces.update_rule.optimizer import RuleOptimizer
+        from search_spaces.update_rule.optimizer import SHARED_MASKS, VERSION, RuleOptimizer
 
-        return RuleOptimizer(str(self), **options)
+        return RuleOptimizer(str(self), version=VERSION if self.has_own_masks else SHARED_MASKS, **options)
 
     def source(self, *, learning_rate: float = 0.01) -> str:
         """A Python file with the rule as a Keras optimizer; see `source.source`."""
         from search_spaces.update_rule.source import source
 
-        return source(self.expression(), learning_rate=learning_rate)
+        return source(self.expression(), learning_rate=learning_rate, own_masks=self.has_own_masks)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedMaskRule(UpdateRule):
+    """An update rule as automl 0.1.0 took it: all its drops leave out the same weights."""
+
+    has_own_masks: ClassVar[bool] = False
