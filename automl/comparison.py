@@ -26,6 +26,7 @@ from child_trainers.optimizer_trial import (
     default_recipe,
     kind_of_task,
     make_task,
+    meaning_of,
     network_of,
     run,
 )
@@ -136,7 +137,7 @@ class Comparison:
             data_dir=self.data_dir,
             unseen=self.unseen,
             tested=recipe == self._recipe,  # what a sweep finds only chooses a rate
-            fingerprints=self._fingerprints,
+            fingerprints=self._fingerprints + meaning_of(optimizer),
         )
 
     @functools.cached_property

@@ -25,7 +25,7 @@ class Behaviour:
 
     cell_identity: int = 1
     data_split: int = 1
-    drop_masks: int = 1
+    drop_masks: int = 2
     standardization: int = 1
 
     @classmethod
@@ -66,7 +66,7 @@ class Earlier(NamedTuple):
 EARLIER: dict[str, tuple[Earlier, ...]] = {  # by behaviour, its versions from 1 to the last but one
     "cell_identity": (),
     "data_split": (),
-    "drop_masks": (),
+    "drop_masks": (Earlier("one mask for all drops of a rule", spaces=frozenset(("update-rule", "joint", "own"))),),
     "standardization": (),
 }
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,28 @@ def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
     if (schedule_name := settings["schedule"]) is not None:
         schedules = pkgutil.resolve_name(SCHEDULES[chosen["name"]]) if chosen["name"] in SCHEDULES else {}
         schedule = schedules[known("schedule", schedule_name, schedules)]
-    space = Space(functools.partial(function, **options), Narrowing(tuple(rules)), schedule)
+    made = functools.partial(function, **options)
+    space = Space(_keeping(made, Behaviour.of_settings(settings)), Narrowing(tuple(rules)), schedule)
     space.check()
     return space
+
+
+def _keeping(function: Callable[[], Any], behaviour: Behaviour) -> Callable[[], Any]:
+    """The space's function, whose specs are taken as a search of this behaviour takes them."""
+    if behaviour == Behaviour():
+        return function
+    versions = dataclasses.asdict(behaviour)
+
+    def kept(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        spec = yield from generator
+        ours = type(spec).__module__.partition(".")[0] == "search_spaces"
+        return spec.keeping(versions) if ours and hasattr(spec, "keeping") else spec
+
+    def make() -> Any:
+        generator = function()
+        return kept(generator) if hasattr(generator, "send") else generator  # what is none is refused elsewhere
+
+    return make
 
 
 def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -19,14 +19,15 @@ from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.tasks.language_modeling import LanguageModeling
 from child_trainers.user_files import UserFile
 from search_spaces.recurrent_cell.lstm import LSTM
-from search_spaces.update_rule.expression import RuleError
+from search_spaces.update_rule.expression import RuleError, drops_of, with_places
 from search_spaces.update_rule.named import RULES
-from search_spaces.update_rule.spec import UpdateRule
+from search_spaces.update_rule.spec import SharedMaskRule, UpdateRule
 
 if TYPE_CHECKING:
     import keras
 
 LSTM_NETWORK = "lstm"
+ONE_MASK = " (one mask for all drops)"  # ends the text of a rule that a search of automl 0.1.0 has found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +149,35 @@ def make_optimizer(text: str, rate: Any, decay_steps: int, seed: int) -> keras.o
     if text in kinds:
         return kinds[text](learning_rate=rate)
     try:
-        rule = RULES[text] if text in RULES else UpdateRule.parse(text)
+        rule = RULES[text] if text in RULES else _rule(text)
     except RuleError:
         if text.isidentifier():  # a name mistyped, rather than a rule
             known("optimizer", text, [*RULES, *kinds])
         raise
     return rule.optimizer(learning_rate=rate, decay_steps=decay_steps, seed=seed)
+
+
+def rule_name(rule: UpdateRule) -> str:
+    """What `make_optimizer` makes the rule of."""
+    return f"{rule}{'' if rule.has_own_masks or num_drops(rule) < 2 else ONE_MASK}"
+
+
+def meaning_of(optimizer: str) -> tuple[str, ...]:
+    """What an optimizer's text does not tell: what automl 0.1.0 found of several drops was of another rule."""
+    try:
+        several = optimizer not in RULES and num_drops(UpdateRule.parse(optimizer)) > 1
+    except RuleError:
+        return ()
+    return ("a mask of its own for every drop",) if several else ()
+
+
+def num_drops(rule: UpdateRule) -> int:
+    return len(list(drops_of(with_places(rule.expression()))))
+
+
+def _rule(text: str) -> UpdateRule:
+    rule = UpdateRule.parse(text.removesuffix(ONE_MASK))
+    return SharedMaskRule(rule.groups) if text.endswith(ONE_MASK) else rule
 
 
 def _keras_optimizers() -> dict[str, type[keras.optimizers.Optimizer]]:

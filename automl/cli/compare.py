@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +17,15 @@ from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
 from automl.retraining import spread
 from automl.settings import task_options
-from automl.standing import figure, spec_line
+from automl.standing import figure
 from automl.stores import store_address
 from automl.wording import counted
+from child_trainers.behaviour import Behaviour
 from child_trainers.devices import quiet_native_start
-from child_trainers.optimizer_trial import Trial, make_optimizer
+from child_trainers.optimizer_trial import Trial, make_optimizer, rule_name
 from child_trainers.recipes import RATES
 from db.store import Store
+from search_spaces.update_rule.spec import UpdateRule
 
 
 def compare_optimizers(
@@ -108,7 +111,8 @@ def _best_rules(name: str, count: int, store_option: str | None) -> list[str]:
         children = store.top(search.id, count)
     if search.space != "update-rule" or not children:
         raise ValueError(f"{name!r} has no trained update rules; name a search with --space update-rule.")
-    return [spec_line(child.spec, search.space) for child in children]
+    versions = dataclasses.asdict(Behaviour.of_settings(search.settings))
+    return [rule_name(UpdateRule(**child.spec).keeping(versions)) for child in children]
 
 
 def _rates(text: str | None) -> tuple[float, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 from search_spaces.convnet.spec import ConvNet
 from search_spaces.recurrent_cell.spec import RecurrentCell
@@ -28,6 +29,10 @@ class WithRule:
     def optimizer(self, **options: Any) -> keras.optimizers.Optimizer:
         """The rule as a Keras optimizer at its rate; see `UpdateRule.optimizer`."""
         return self.rule.optimizer(**({"learning_rate": self.learning_rate} | options))
+
+    def keeping(self, versions: Mapping[str, int]) -> Self:
+        """The same child as a search of these versions of behaviours takes it."""
+        return dataclasses.replace(self, rule=self.rule.keeping(versions))  # type: ignore[type-var]
 
     def _with_values(self, values: dict[str, Any]) -> dict[str, Any]:
         return values | {"rule": self.rule.canonical(), "learning_rate": self.learning_rate}

@@ -102,7 +102,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RuleOptimizer:
-        """Raises ValueError where it was saved by a newer version. One that was saved by an earlier keeps its meaning."""
+        """Raises ValueError where it was saved by a newer version; what an earlier one saved keeps its meaning."""
         version = config.get("version", VERSION)
         if not (type(version) is int and 1 <= version <= VERSION):
             raise ValueError(

@@ -17,7 +17,17 @@ from search_spaces.update_rule.expression import (
     within,
 )
 from search_spaces.update_rule.language import DECAYS
-from search_spaces.update_rule.meaning import AVERAGES, BETA_1, BETA_2, DELTA, EPSILON, PLACES_APART, RHO, STREAMS, words_of
+from search_spaces.update_rule.meaning import (
+    AVERAGES,
+    BETA_1,
+    BETA_2,
+    DELTA,
+    EPSILON,
+    PLACES_APART,
+    RHO,
+    STREAMS,
+    words_of,
+)
 
 FILE = '''\
 """An update rule as a Keras optimizer.

@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 
 from child_trainers.image_training import learning_rate
-from child_trainers.optimizer_trial import _image_schedule, make_optimizer
+from child_trainers.optimizer_trial import _image_schedule, make_optimizer, meaning_of, rule_name
 from child_trainers.recipes import SCHEDULES, Recipe
+from search_spaces.update_rule.spec import UpdateRule
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -23,3 +24,15 @@ def test_optimizers_by_text():
     assert type(make_optimizer("AdamW", 0.1, 10, 0)) is keras.optimizers.AdamW
     assert make_optimizer("powersign", 0.1, 10, 0).rule == "exp(sign(g) * sign(m)) * g"
     assert make_optimizer("-g", 0.1, 10, 0).rule == "-g"
+
+
+def test_a_rule_of_the_first_version_is_compared_as_it_was_found():
+    twice = UpdateRule.parse("drop(g, 0.5) - drop(g, 0.5)")
+    kept = twice.keeping({"drop_masks": 1})
+    assert rule_name(twice) == str(twice)
+    assert rule_name(kept) == f"{twice} (one mask for all drops)"
+    assert [make_optimizer(rule_name(rule), 0.1, 10, 0).version for rule in (twice, kept)] == [2, 1]
+    once = UpdateRule.parse("drop(g, 0.5)").keeping({"drop_masks": 1})
+    assert rule_name(once) == str(once)
+    changed = [name for name in (str(twice), rule_name(kept), str(once), "adam", "AdamW") if meaning_of(name)]
+    assert changed == [str(twice)]  # what an earlier comparison has found of it was of another rule

@@ -20,6 +20,7 @@ from search_spaces.update_rule.program import encode
 from search_spaces.update_rule.spec import UpdateRule
 
 TEXTS = ["g", "adam", "momentum", "exp(linear_decay * sign(g) * sign(m)) * g", "g + drop(m, 0.3) + noise"]
+TEXTS += ["drop(drop(g, 0.3), 0.5) + drop(m, 0.3)"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def network(digits):
 
 @pytest.fixture(scope="module")
 def population(network):
-    return Population(network, 6)
+    return Population(network, len(TEXTS) + 1)
 
 
 def member(text, rate=0.05, seed=3, steps=20):
@@ -79,12 +80,13 @@ def test_members_do_not_touch_each_other(population):
     together = [member(text, seed=seed) for seed, text in enumerate(TEXTS)]
     for place, one in enumerate(together):
         population.begin(place, one)
-    both = [population.train_epoch(range(5), epoch) for epoch in range(2)]
-    values = population.validate(range(5))
+    both = [population.train_epoch(range(len(TEXTS)), epoch) for epoch in range(2)]
+    values = population.validate(range(len(TEXTS)))
+    alone = len(TEXTS)
     for place, one in enumerate(together):
-        population.begin(5, one)
-        assert [population.train_epoch([5], epoch) for epoch in range(2)] == [[epoch[place]] for epoch in both]
-        assert population.validate([5]) == [values[place]]
+        population.begin(alone, one)
+        assert [population.train_epoch([alone], epoch) for epoch in range(2)] == [[epoch[place]] for epoch in both]
+        assert population.validate([alone]) == [values[place]]
 
 
 def test_a_member_that_diverges_ends_alone_and_at_once(population):

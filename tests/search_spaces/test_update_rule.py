@@ -12,7 +12,7 @@ import tensorflow as tf
 from sampling import sample
 
 from search_spaces.space import Space
-from search_spaces.update_rule.expression import RuleError, canonical, parse, text_of
+from search_spaces.update_rule.expression import RuleError, canonical, drops_of, parse, text_of, with_places
 from search_spaces.update_rule.language import DECAYS, OPERANDS, UNARY
 from search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
 from search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
@@ -21,7 +21,7 @@ from search_spaces.update_rule.named import RULES
 from search_spaces.update_rule.optimizer import RuleOptimizer
 from search_spaces.update_rule.program import encode, update_of
 from search_spaces.update_rule.space import PRESETS, update_rule
-from search_spaces.update_rule.spec import Group, UpdateRule
+from search_spaces.update_rule.spec import Group, SharedMaskRule, UpdateRule
 from search_spaces.walk import spec_to_json
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
@@ -144,6 +144,105 @@ def test_drop_leaves_out_that_share_and_noise_is_small():
     noisy = keras.Variable(np.zeros(20_000, np.float32))
     RuleOptimizer("noise", 1.0).apply([keras.ops.ones(20_000)], [noisy])
     assert abs(noisy.numpy().mean()) < 3e-4 and abs(noisy.numpy().std() - 0.01) < 3e-4
+
+
+# Groups that are read twice, so that each `drop` occurs as often as its group is read.
+EVERYWHERE = UpdateRule(
+    (
+        Group("g", "m", "drop 0.1", "drop 0.3", "x + y"),
+        Group("r0", "r0", "drop 0.5", "drop 0.1", "x - y"),
+        Group("r1", "r1", "drop 0.3", "drop 0.5", "x + y"),
+        Group("r2", "r2", "x", "drop 0.1", "x - y"),
+    )
+)
+BESIDE = UpdateRule(  # with groups without a drop, which are read again later, and one that nobody reads
+    (
+        Group("g", "adam", "x", "exp(x)", "x * y"),
+        Group("r0", "v", "x", "drop 0.5", "x + y"),
+        Group("r1", "r0", "-x", "sign(x)", "keep x"),
+        Group("r2", "r1", "drop 0.3", "x", "x - y"),
+    )
+)
+TWICE = [UpdateRule.parse("drop(g, 0.5) - drop(g, 0.5)"), UpdateRule.parse("drop(drop(g, 0.3), 0.5) + 0.1w"), BESIDE]
+
+
+def of_ones(rule, **options):
+    """A rule's update of many weights whose gradients are 1, by the optimizer and by the file that is exported."""
+    found = {}
+    exec(compile(rule.source(), "found.py", "exec"), found)
+    updates = []
+    for optimizer in (rule.optimizer(learning_rate=1.0, seed=4), found["FoundRule"](1.0, seed=4)):
+        variable = keras.Variable(np.zeros(20_000, np.float32))
+        optimizer.apply([keras.ops.ones(20_000)], [variable])
+        updates.append(-variable.numpy())
+    np.testing.assert_array_equal(*updates)
+    return updates[0]
+
+
+def test_every_drop_has_a_mask_of_its_own():
+    difference = of_ones(UpdateRule.parse("drop(1, 0.5) - drop(1, 0.5)"))
+    shares = {value: (difference == value).mean() for value in (-1.0, 0.0, 1.0)}
+    assert shares == pytest.approx({-1.0: 0.25, 0.0: 0.5, 1.0: 0.25}, abs=0.02)
+    nested = of_ones(UpdateRule.parse("drop(drop(1, 0.3), 0.5)"))
+    assert (nested != 0).mean() == pytest.approx(0.35, abs=0.02)
+    read_twice = of_ones(UpdateRule((Group("g", "1", "drop 0.5", "x", "keep x"), Group("r0", "r0", "x", "x", "x - y"))))
+    assert (read_twice != 0).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_rule_of_the_first_version_has_one_mask():
+    for text, share in (("drop(1, 0.5) - drop(1, 0.5)", 0.0), ("drop(drop(1, 0.3), 0.5)", 0.5)):
+        kept = UpdateRule.parse(text).keeping({"drop_masks": 1})
+        assert isinstance(kept, SharedMaskRule)
+        assert spec_to_json(kept) == spec_to_json(UpdateRule.parse(text))
+        assert (of_ones(kept) != 0).mean() == pytest.approx(share, abs=0.02)
+    rule = UpdateRule.parse("g")
+    assert rule.keeping({"drop_masks": 2}) is rule
+
+
+def test_a_single_drop_leaves_out_what_it_always_did():
+    for text in ("drop(1, 0.3)", "drop(exp(g), 0.5) * sign(m)"):
+        rule = UpdateRule.parse(text)
+        np.testing.assert_array_equal(of_ones(rule), of_ones(SharedMaskRule(rule.groups)))
+        assert rule.source() == SharedMaskRule(rule.groups).source()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("drop(g, 0.5) + drop(m, 0.3)", "drop(m, 0.3) + drop(g, 0.5)"),
+        ("drop(1, 0.5) * (2 - drop(g, 0.5))", "(2 - drop(g, 0.5)) * drop(1, 0.5)"),
+        ("-drop(g, 0.5) - drop(g, 0.5)", "-(drop(g, 0.5) + drop(g, 0.5))"),
+        ("-drop(g, 0.5) + drop(2, 0.5)", "drop(2, 0.5) - drop(g, 0.5)"),
+    ],
+)
+def test_rules_of_one_canonical_form_draw_the_same(one, other):
+    one, other = UpdateRule.parse(one), UpdateRule.parse(other)
+    assert one.canonical() == other.canonical()
+    np.testing.assert_array_equal(of_ones(one), of_ones(other))
+
+
+def test_drops_that_are_no_longer_the_same_are_not_simplified_away():
+    forms = [UpdateRule.parse(text).canonical() for text in ("drop(g, 0.5) - drop(g, 0.5)", "g - g", "drop(g, 0.5)")]
+    assert forms == ["drop(g, 0.5) - drop(g, 0.5)", "g - g", "drop(g, 0.5)"]
+
+
+def test_every_occurrence_has_a_place():
+    places = [word.place for word in drops_of(with_places(EVERYWHERE.expression()))]
+    assert sorted(places) == list(range(29))  # 2 * 8 + 2 * 4 + 2 * 2 + 1
+
+
+def test_an_optimizer_that_an_earlier_version_saved_shares_its_mask(tmp_path):
+    text = "drop(g, 0.5) - drop(g, 0.5)"
+    config = RuleOptimizer(text).get_config() | {"version": 1}
+    model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(1)])
+    for version, optimizer in ((1, RuleOptimizer.from_config(config)), (2, RuleOptimizer(text))):
+        model.compile(optimizer, "mse")
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        assert again.optimizer.get_config()["version"] == version
+        before = again.layers[0].kernel.numpy()
+        again.optimizer.apply([keras.ops.ones((100, 1)), keras.ops.ones(1)], again.trainable_variables)
+        assert (again.layers[0].kernel.numpy() != before).any() == (version == 2)
 
 
 def test_what_is_drawn_depends_on_seed_step_and_stream_alone():
@@ -328,7 +427,7 @@ def test_wrong_arguments_are_refused(arguments, message):
 @pytest.fixture(scope="module")
 def moment():
     generator = np.random.default_rng(1)
-    gradient, weight, first, third, numbers, noise = (generator.normal(0, 0.5, 7).astype(np.float32) for _ in range(6))
+    gradient, weight, first, third, noise = (generator.normal(0, 0.5, 7).astype(np.float32) for _ in range(5))
     second, mean_square = (np.abs(generator.normal(0, 0.5, 7)).astype(np.float32) for _ in range(2))
     averages = {"first": first, "second": second, "third": third, "mean_square": mean_square}
     tensors = {name: keras.ops.convert_to_tensor(average) for name, average in averages.items()}
@@ -337,7 +436,7 @@ def moment():
         keras.ops.convert_to_tensor(weight),
         tensors,
         3,
-        drawn=lambda: keras.ops.convert_to_tensor(np.abs(numbers)),
+        drawn=lambda place: uniform((7,), 5, 3, 0, place),
         noise=lambda: keras.ops.convert_to_tensor(noise),
         decay_steps=10,
     )
@@ -348,7 +447,8 @@ def test_the_canonical_form_computes_the_same(moment):
     for seed in range(400):
         expression = drawn(seed).expression()
         shorter += len(text_of(canonical(expression))) < len(text_of(expression))
-        expected, found = (np.asarray(evaluate(form, moment)) for form in (expression, canonical(expression)))
+        forms = with_places(expression), with_places(canonical(expression))
+        expected, found = (np.asarray(evaluate(form, moment)) for form in forms)
         np.testing.assert_array_equal(found, expected, err_msg=text_of(expression))
         assert canonical(canonical(expression)) == canonical(expression)
     assert shorter > 10
@@ -356,10 +456,13 @@ def test_the_canonical_form_computes_the_same(moment):
 
 def test_a_rule_as_data_computes_what_its_expression_does(moment):
     apply = tf.function(lambda program: update_of(program, moment), autograph=False)
-    rules = [drawn(seed) for seed in range(60)] + list(RULES.values())
+    rules = [drawn(seed) for seed in range(60)] + list(RULES.values()) + [EVERYWHERE, BESIDE]
     for rule in rules:
-        expected = np.asarray(evaluate(rule.expression(), moment))
+        expected = np.asarray(evaluate(with_places(rule.expression()), moment))
         np.testing.assert_allclose(apply(tf.constant(encode(rule))), expected, rtol=1e-4, atol=1e-6, err_msg=str(rule))
+        shared = np.asarray(evaluate(rule.expression(), moment))
+        program = encode(SharedMaskRule(rule.groups))
+        np.testing.assert_allclose(apply(tf.constant(program)), shared, rtol=1e-4, atol=1e-6, err_msg=str(rule))
     assert len({len(rule.groups) for rule in rules}) == 4
     assert apply.experimental_get_tracing_count() == 1
 
@@ -374,7 +477,12 @@ def test_an_exported_rule_says_what_its_words_mean():
 
 
 def test_an_exported_rule_takes_the_steps_of_its_optimizer():
-    rules = [drawn(seed) for seed in range(25)] + [*RULES.values(), UpdateRule.parse("g + drop(m, 0.3) + noise")]
+    rules = [drawn(seed) for seed in range(25)] + [
+        *RULES.values(),
+        UpdateRule.parse("g + drop(m, 0.3) + noise"),
+        *TWICE,
+    ]
+    rules += [SharedMaskRule(rule.groups) for rule in TWICE]
     for rule in rules:
         found = {}
         exec(compile(rule.source(learning_rate=0.02), "found.py", "exec"), found)
@@ -410,11 +518,11 @@ def test_rows_that_an_embedding_reads_several_times_are_one_gradient(text):
         assert weights[0][1] == 1.0 and weights[0][0] != 1.0
 
 
-@pytest.mark.parametrize("version", [2, "1.5"])
+@pytest.mark.parametrize("version", [3, "1.5", 0])
 def test_an_optimizer_of_a_newer_version_is_refused_in_one_sentence(version):
     config = RuleOptimizer("adam").get_config()
     assert RuleOptimizer.from_config(dict(config)).rule == "adam"
-    expected = f"saved in version {version!r} of its format, and this program reads up to 1; install a newer automl."
+    expected = f"saved in version {version!r} of its format, and this program reads up to 2; install a newer automl."
     with pytest.raises(ValueError, match=re.escape(expected)):
         RuleOptimizer.from_config(config | {"version": version})
 
