@@ -41,7 +41,7 @@ def search(
     x: np.ndarray | None = None,
     y: np.ndarray | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
-    store: str | None = None,
+    store: str | os.PathLike[str] | None = None,
     on_child_end: Callable[[Child], None] | None = None,
     **asked: Any,
 ) -> Result:
@@ -68,6 +68,8 @@ def search(
         known("setting", key, names)
         if isinstance(value, list):
             asked[key] = tuple(value)
+        if isinstance(value, os.PathLike):
+            asked[key] = os.fspath(value)
         if key in ("space", "task") and callable(value):
             asked[key] = _reference(value, workers=asked.get("workers"))
             if not UserFile.is_reference(asked[key]):
@@ -101,12 +103,21 @@ def search(
 
 
 def resume(
-    name: str, *, store: str | None = None, on_child_end: Callable[[Child], None] | None = None, **changes: Any
+    name: str,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    on_child_end: Callable[[Child], None] | None = None,
+    **changes: Any,
 ) -> Result:
     """Goes on with a search, or further: takes `children`, `time`, `workers` and the rest of `resumed`.
 
     A search over a function of a notebook takes the same function again, as `space=` or `task=`.
     """
+    names = [name for name, one in inspect.signature(prepare_resume).parameters.items() if one.kind is one.KEYWORD_ONLY]
+    for key, value in changes.items():
+        known("setting of a resume", key, names)
+        if isinstance(value, os.PathLike):
+            changes[key] = os.fspath(value)
     own = {key: changes.pop(key) for key in ("space", "task") if callable(changes.get(key))}
     with contextlib.closing(Store(store_address(store), upgrade=True)) as opened:
         prepared = prepare_resume(opened, name, **changes)
@@ -124,7 +135,9 @@ def resume(
     return Result(name, store_address(store), ending)
 
 
-def retry(name: str, *, fault: str | None = None, child: int | None = None, store: str | None = None) -> list[int]:
+def retry(
+    name: str, *, fault: str | None = None, child: int | None = None, store: str | os.PathLike[str] | None = None
+) -> list[int]:
     """Makes failed children of a search that does not run ready again, once their cause is mended; their numbers.
 
     Args:
@@ -231,7 +244,7 @@ class Result:
     """
 
     name: str
-    store: str
+    store: str | os.PathLike[str]
     ending: Ending | None = None
 
     @property

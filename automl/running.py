@@ -218,6 +218,7 @@ def resumed(
         UserFileError, ValueError.
     """
     name = search.name
+    Asked(children=children, time=time, workers=workers)  # which checks them
     settings = completed(search.settings)
     last = Run(**settings["run"])
     run = Run(

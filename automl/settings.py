@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import tomllib
@@ -16,13 +17,14 @@ from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
 from child_trainers.experiment import SESSION, known
 from child_trainers.recipes import PRUNERS
 from child_trainers.tasks import OF_FILES, TASKS, default_task, early_stop_of, kind_of, preset_of, recipes_of
-from child_trainers.user_files import UserFile
+from child_trainers.user_files import UserFile, meant_file
 from controllers import CONTROLLERS
 from db.records import is_search_name
 from search_spaces import SPACES
 
 GROUPS = ("space", "task", "controller")
 DEFAULT_CHILDREN = 100
+NUMBER = r"\d+(?:_\d+)*(?:\.\d+)?"
 MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9}
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of settings: the types that fit, and the words for them
     "str": ((str,), "a text"),
@@ -30,6 +32,14 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of settings: the types tha
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((tuple,), "a list of texts"),
+}
+LONGEST = 100 * 365 * 86400.0  # seconds; the system's timers do not count much further
+LARGEST = {  # of settings: what the store, its rows or the machine can hold
+    **dict.fromkeys(("stall", "child_timeout", "time"), LONGEST),
+    **dict.fromkeys(("seed", "max_params", "max_flops", "worker_memory", "recycle_growth"), 2**63 - 1),
+    **dict.fromkeys(("children", "keep", "recycle_after"), 2**31 - 1),
+    **dict.fromkeys(("replicas", "batch_size"), 100_000),
+    **dict.fromkeys(("threads", "workers", "gpus_per_child", "workers_per_gpu"), 1024),
 }
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -145,6 +155,10 @@ class Asked:
             value = getattr(self, name)
             if value is not None and value < (1 if name == "children" else 0):
                 raise ValueError(f"{_flag(name)} is {value}; it must be {1 if name == 'children' else 0} or more.")
+        for name, largest in LARGEST.items():
+            value = getattr(self, name)
+            if value is not None and not value <= largest:  # nor is NaN
+                raise ValueError(f"{_flag(name)} is {value}; it must be at most {largest:.0f}.")
         goal_of(self.minimize, self.maximize)
         if self.gpus_per_child > 1 and self.workers_per_gpu > 1:
             raise ValueError(
@@ -177,15 +191,18 @@ def from_toml(path: Path) -> dict[str, Any]:
         ValueError: the file cannot be read, or has a key that is no setting.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}.") from None
     names = [field.name for field in dataclasses.fields(Asked)]
     values: dict[str, Any] = {}
     for key, value in content.items():
         name = known("setting", key.replace("-", "_"), names)
+        if isinstance(value, dict) and name != "set":
+            options = f"; options of the {name} stand in [set.{name}]" if name in GROUPS else ""
+            raise ValueError(f"{path}: {key!r} is a table, where one value is expected{options}.")
         if name == "set":
             value = _options_of_tables(path, value)
         elif name == "time" or name.endswith("timeout") or name == "stall":
@@ -294,16 +311,16 @@ def check_name(name: str) -> str:
 
 def parse_seconds(text: str) -> float:
     """`90`, `45s`, `10m`, `1.5h`, `2d` in seconds. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
-    if match is None:
+    match = re.fullmatch(rf"({NUMBER})\s*([smhd]?)", text.strip().lower())
+    if match is None or math.isinf(float(match[1])):
         raise ValueError(f"{text!r} is not a time; write for example 45s, 10m or 1.5h.")
     return float(match[1]) * SECONDS[match[2] or "s"]
 
 
 def parse_count(text: str) -> int:
     """`300000`, `300k`, `1.5M`, `2G` as a whole number. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)", text.strip().lower())
-    if match is None:
+    match = re.fullmatch(rf"({NUMBER})\s*([kmg]?)", text.strip().lower())
+    if match is None or math.isinf(float(match[1])):
         raise ValueError(f"{text!r} is not a number; write for example 300000, 300k or 1.5M.")
     return round(float(match[1]) * MULTIPLES.get(match[2], 1))
 
@@ -340,16 +357,25 @@ def _parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """A number, a truth value, a list or null as JSON writes them; anything else is itself."""
+    """A number, a truth value, a list or null as JSON writes them; anything else is itself. Raises ValueError for what
+    JSON cannot write again: numbers that are not finite, lists that are nested without end."""
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except json.JSONDecodeError:
         return text
+    except (ValueError, RecursionError) as error:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise ValueError(f"An option cannot be {shown}: {str(error).rstrip('.')}.") from None
+    return value
 
 
 def _name(what: str, reference: str, names: Mapping[str, Any]) -> str:
-    own = UserFile.is_reference(reference) or reference.startswith(SESSION)
-    return reference if own else known(what, reference, names)
+    if UserFile.is_reference(reference) or reference.startswith(SESSION):
+        return reference
+    if reference not in names and (meant := meant_file(reference)) is not None:
+        raise ValueError(f"There is no {what} called {reference!r}; for a function of your own write {meant}.")
+    return known(what, reference, names)
 
 
 def _task_name(reference: str) -> str:

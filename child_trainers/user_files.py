@@ -24,6 +24,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from child_trainers.seeding import LIBRARIES, Seeder, basic_kept, seed_basic
+from search_spaces.narrowing import nearest_first
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("automl", "child_trainers", "controllers", "db", "search_spaces")
@@ -53,7 +54,7 @@ class UserFile:
         path_text, _, attribute = reference.partition(":")
         path = Path(path_text).expanduser().absolute()
         if not attribute:
-            raise UserFileError(f"{reference} names no attribute; write {path_text}:NAME, with the function's name.")
+            raise UserFileError(f"{reference} names no function; write {_with_function(path_text, path)}.")
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
@@ -106,12 +107,9 @@ class UserFile:
         module = self._loaded().module
         value = getattr(module, self.attribute, None)
         if not callable(value):
-            functions = [
-                other for other, found in vars(module).items() if callable(found) and not other.startswith("_")
-            ]
-            raise UserFileError(
-                f"{self.path} has no function {self.attribute!r}; it has {', '.join(functions) or 'no function'}."
-            )
+            others = [name for name, found in vars(module).items() if _is_own(name, found, module)]
+            functions = nearest_first(self.attribute, others)
+            raise UserFileError(f"{self.path} has no function {self.attribute!r}; it has {functions or 'no function'}.")
         return value
 
     @property
@@ -392,6 +390,45 @@ def _same(one: Path, other: Path) -> bool:
     with contextlib.suppress(OSError):
         return os.path.samefile(one, other)
     return False
+
+
+def meant_file(reference: str) -> str | None:
+    """How to write a file's function that is written another way, such as `mine:space` or `mine.space`; None where no
+    such file is there."""
+    module, colon, attribute = reference.partition(":")
+    dotted, dot, last = module.rpartition(".")
+    candidates = [(module, attribute)] if colon else [(module, ""), *([(dotted, last)] if dot else [])]
+    for name, function in candidates:
+        for path_text in dict.fromkeys((f"{name}.py", f"{name.replace('.', '/')}.py")):
+            path = Path(path_text).expanduser()
+            if name and "\0" not in name and os.path.isfile(path):
+                return f"{path_text}:{function}" if function else _with_function(path_text, path)
+    return None
+
+
+def _with_function(path_text: str, path: Path) -> str:
+    """`mine.py:space or mine.py:evaluate`: the functions of a file as a search names them."""
+    try:
+        functions = _functions_in(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        functions = []
+    return " or ".join(f"{path_text}:{name}" for name in functions[:4]) or f"{path_text}:NAME, with the function's name"
+
+
+def _is_own(name: str, found: Any, module: ModuleType) -> bool:
+    """Whether a file's function is its own, and not one that it imports."""
+    imported = hasattr(found, "__qualname__") and getattr(found, "__module__", None) != module.__name__
+    return callable(found) and not name.startswith("_") and not imported
+
+
+def _functions_in(text: str) -> list[str]:
+    """The public functions and classes at a file's top level, which is not run."""
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node.name for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
 
 
 def _sha256(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, exc, text
 
-from db.engine import WRITE, check_store, first_line, open_engine, parse_address, shown
+from db.engine import WRITE, address_text, check_place, check_store, first_line, open_engine, parse_address, shown
 from db.records import StoreError
 from db.schema import REVISION
 
@@ -39,7 +40,7 @@ class Database:
 
     def __init__(
         self,
-        address: str,
+        address: str | os.PathLike[str],
         *,
         create: bool = False,
         upgrade: bool = False,
@@ -47,10 +48,12 @@ class Database:
         clock: Callable[[], float] | None = None,
         artefacts_dir: Path | None = None,
     ) -> None:
-        self.address = address
+        address = self.address = address_text(address)
         self._clock = clock
         url = parse_address(address)
         self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
+        if self.file is not None:
+            check_place(Path(url.database or ""), create=create)
         # For commands that we show to people: quoted, and without a password.
         self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
         self._engine = open_engine(url, readonly=readonly)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,55 @@ from sqlalchemy.engine import URL, make_url
 from db.records import StoreError
 from db.schema import APPLICATION_ID, REVISION
 
+NO_URL = "The store's address is not a database URL; write sqlite:///FILE or a file's path."
+NO_FILE = "A SQLite store must be a plain file; write sqlite:///FILE or a file's path."
 BUSY_SECONDS = 90.0  # another program may hold the file for a minute
 WRITE = {"automl_write": True}  # an execution option: this connection's transactions take the write lock at once
 
 # SQLite's locks, and the memory that readers and writers share in WAL mode, do not hold between machines.
 NETWORK_FILESYSTEMS = frozenset({"afs", "ceph", "cifs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"})
+
+
+def address_text(given: str | os.PathLike[str]) -> str:
+    """A store's address as a text.
+
+    Raises:
+        StoreError: it is empty, or neither a text nor a path.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise StoreError(f"A store's address is a file's path or a database URL, not {given!r}.")
+    text = os.fsdecode(given)
+    if not text.strip() or "\0" in text:
+        raise StoreError(f"The store's address {text!r} is empty or no path; write sqlite:///FILE or a file's path.")
+    return text
+
+
+def check_place(path: Path, *, create: bool) -> None:
+    """Raises StoreError where there can be no SQLite file: a folder, a device, a link to nothing."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink() and not (create and path.resolve().parent.is_dir()):
+            raise StoreError(
+                f"{path} is a link to {path.readlink()}, which does not exist; mend the link, or name another file "
+                "with --store."
+            ) from None
+        return
+    except OSError as error:
+        raise StoreError(
+            f"The store {path} cannot be reached: {error.strerror}. Name another file with --store."
+        ) from None
+    if stat.S_ISDIR(mode):
+        raise StoreError(f"{path} is a folder; name a file in it, for example {path / 'automl.db'}.")
+    if not stat.S_ISREG(mode):
+        raise StoreError(f"{path} is not a plain file, which a store must be; name another with --store.")
+
+
+def _of_user(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~somebody, who is not known here
+        raise StoreError(f"There is no home folder for {path}; name the store by its whole path.") from None
 
 
 def parse_address(address: str) -> URL:
@@ -29,15 +75,19 @@ def parse_address(address: str) -> URL:
         StoreError: the address is no URL that SQLAlchemy can read, or names a database we do not support.
     """
     if "://" not in address:
-        return URL.create("sqlite", database=str(Path(address).expanduser()))
+        if address.startswith(":memory:"):
+            raise StoreError(NO_FILE)
+        if address.partition(":")[0] in ("file", "sqlite", "postgresql"):
+            raise StoreError(NO_URL)
+        return URL.create("sqlite", database=str(_of_user(address)))
     try:
         url = make_url(address)
     except (exc.ArgumentError, ValueError):  # ValueError: the port is no number, and may be part of a password
-        raise StoreError("The store's address is not a database URL; write sqlite:///FILE or a file's path.") from None
+        raise StoreError(NO_URL) from None
     backend = url.get_backend_name()
     if backend == "sqlite":
         if not url.database or url.database.startswith((":memory:", "file:")):
-            raise StoreError("A SQLite store must be a plain file; write sqlite:///FILE or a file's path.")
+            raise StoreError(NO_FILE)
         return URL.create("sqlite", database=url.database)
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")

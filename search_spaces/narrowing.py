@@ -95,10 +95,15 @@ class Narrowing:
 
 
 def nearest_first(name: str, known: Sequence[str], most: int = 8) -> str:
-    """The known names as a text, nearest to `name` first; long lists are cut."""
-    ranked = sorted(known, key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
+    """The known names as a text, nearest to `name` first; long lists are cut. Case, dashes and spaces do not count."""
+    wanted = _bare(name)
+    ranked = sorted(known, key=lambda other: -difflib.SequenceMatcher(None, wanted, _bare(other)).ratio())
     shown = ", ".join(ranked[:most])
     return shown if len(ranked) <= most else f"{shown} and {len(ranked) - most} more"
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[-_\s]", "", name).casefold()
 
 
 def _narrow_choice(choice: Choice, rule: Rule) -> Choice:

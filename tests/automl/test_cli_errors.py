@@ -122,6 +122,67 @@ def test_a_name_that_exists(automl, searched):
     assert searched.read_bytes() == before
 
 
+def test_flags_that_are_none(automl):
+    ran = automl("search", "first", "--childs", "3")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("Error: There is no option '--childs'; there is --children, ")
+    ran = automl("top", "first", "--jsn")
+    assert ran.err.splitlines()[-1].startswith("Error: There is no option '--jsn'; there is --json, ")
+    ran = automl("search", "first", "--epochs", "3")
+    assert ran.err.splitlines()[-1].startswith("Error: There is no option '--epochs'; ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--seed", 2**63), f"--seed is {2**63}; it must be at most {2**63 - 1}."),
+        (("--seed", 10**30), f"--seed is {10**30}; it must be at most {2**63 - 1}."),
+        (("--seed", -1), "--seed is -1; it must be 0 or more."),
+        (("--children", 10**30), f"--children is {10**30}; it must be at most {2**31 - 1}."),
+        (("--workers", 10**9), "--workers is 1000000000; it must be at most 1024."),
+        (("--batch-size", 10**9), "--batch-size is 1000000000; it must be at most 100000."),
+        (("--max-params", "9" * 400), f"'{'9' * 400}' is not a number; write for example 300000, 300k or 1.5M."),
+        (("--max-flops", "1,000"), "'1,000' is not a number; write for example 300000, 300k or 1.5M."),
+        (("--time", "9" * 400), f"'{'9' * 400}' is not a time; write for example 45s, 10m or 1.5h."),
+        (("--time", 10**30), f"--time is {1e30}; it must be at most 3153600000."),
+        (("--time", "nan"), "'nan' is not a time; write for example 45s, 10m or 1.5h."),
+        (("--time", 0), "--time is 0.0; it must be above 0."),
+        (("--set", "task.epochs=NaN"), "An option cannot be NaN: Out of range float values are not JSON compliant."),
+        (("--set", "task.epochs=-Infinity"), "An option cannot be -Infinity: Out of range float values are not ..."),
+        (("--set", "task.epochs=[1e999]"), "An option cannot be [1e999]: Out of range float values are not ..."),
+        (("--set", "task.epochs=" + "[" * 99999), f"An option cannot be {'[' * 40}…: maximum recursion depth ..."),
+        (("--set", "task.epochs=" + "1" * 5000), f"An option cannot be {'1' * 40}…: Exceeds the limit ..."),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else f"{value[0]} {str(value[1])[:20]}",
+)
+def test_numbers_that_cannot_be(automl, folder, flags, sentence):
+    error = automl("search", "first", "--controller", "random", *INLINE, *flags).error
+    assert error.startswith(sentence.removesuffix("...")) if sentence.endswith("...") else error == sentence
+
+
+def test_numbers_of_a_resume_and_of_children(automl, searched):
+    for flags, sentence in (
+        (("--children", 0), "--children is 0; it must be 1 or more."),
+        (("--children", 10**30), f"--children is {10**30}; it must be at most {2**31 - 1}."),
+        (("--workers", -1), "--workers is -1; it must be 0 or more."),
+        (("--time", 10**30), f"--time is {1e30}; it must be at most 3153600000."),
+    ):
+        assert automl("resume", "mine", *flags).error == sentence
+    assert automl("logs", "mine", 10**30).error == f"'mine' has no child {10**30}; see automl show mine."
+    assert automl("top", "mine", "-n", 10**30, "--json").json == automl("top", "mine", "--json").json
+    export = ("export", "mine", "--format", "json", "--to", "a.json")
+    assert automl(*export, "--child", 10**30).error == f"'mine' has no child {10**30}; see automl top mine."
+    assert automl(*export, "--child", -1).error == "'mine' has no child -1; see automl top mine."
+
+
+def test_the_largest_seed(automl, mine):
+    for controller in ("random", "reinforce"):
+        ran = automl("search", controller, *OURS, "--controller", controller, *INLINE, "--seed", 2**63 - 1)
+        assert ran.code == 0, ran.err
+        assert automl("show", controller, "--json").json["seed"] == 2**63 - 1
+        assert all(0 <= child["seed"] < 2**31 for child in automl("top", controller, "--json").json)
+
+
 def test_a_usage_error_is_clicks_own(automl):
     ran = automl("search")
     assert ran.code == 2 and "missing argument 'name'" in ran.err.lower()
@@ -203,6 +264,38 @@ def test_the_folder_of_a_store_must_be_there(automl, mine):
     assert error == "The folder none for the store a.db does not exist; create it first."
 
 
+def test_places_where_no_store_can_be(automl, mine, folder):
+    (folder / "here").mkdir()
+    (folder / "link.db").symlink_to("nowhere/a.db")
+    (folder / "loop.db").symlink_to("loop.db")
+    before = files_in(folder)
+    choose = "Name another file with --store."
+    long = "a" * 300
+    sentences = {
+        "here": "here is a folder; name a file in it, for example here/automl.db.",
+        "sqlite:///here": "here is a folder; name a file in it, for example here/automl.db.",
+        "/": "/ is a folder; name a file in it, for example /automl.db.",
+        "/dev/null": "/dev/null is not a plain file, which a store must be; name another with --store.",
+        "link.db": "link.db is a link to nowhere/a.db, which does not exist; mend the link, or name another file with "
+        "--store.",
+        "loop.db": f"The store loop.db cannot be reached: Too many levels of symbolic links. {choose}",
+        "mine.py/a.db": f"The store mine.py/a.db cannot be reached: Not a directory. {choose}",
+        long: f"The store {long} cannot be reached: File name too long. {choose}",
+        "~nobody-of-this-name/a.db": "There is no home folder for ~nobody-of-this-name/a.db; name the store by its "
+        "whole path.",
+        ":memory:": "A SQLite store must be a plain file; write sqlite:///FILE or a file's path.",
+        "sqlite:a.db": "The store's address is not a database URL; write sqlite:///FILE or a file's path.",
+        "file:a.db": "The store's address is not a database URL; write sqlite:///FILE or a file's path.",
+        "": "The store's address '' is empty or no path; write sqlite:///FILE or a file's path.",
+        " ": "The store's address ' ' is empty or no path; write sqlite:///FILE or a file's path.",
+        "foo://host/a": "The store cannot be on foo; use sqlite:///FILE or postgresql://HOST/DATABASE.",
+    }
+    for address, sentence in sentences.items():
+        for command in (("list",), ("search", "mine", *OURS, *INLINE), ("resume", "mine")):
+            assert automl(*command, f"--store={address}").error == sentence, address
+    assert files_in(folder) == before
+
+
 def test_addresses_that_are_none(automl):
     assert automl("list", "--store", "mysql://host/db").error == (
         "The store cannot be on mysql; use sqlite:///FILE or postgresql://HOST/DATABASE."
@@ -237,8 +330,22 @@ def test_a_persons_file_that_cannot_be_used(automl, folder, mine):
 
     here = folder / "mine.py"
     assert error(space="none.py:space") == f"{folder / 'none.py'} cannot be read: No such file or directory."
-    assert error(task="mine.py:evaluat") == f"{here} has no function 'evaluat'; it has Path, Choice, space, evaluate."
-    assert error(task="mine.py") == "mine.py names no attribute; write mine.py:NAME, with the function's name."
+    assert error(task="mine.py:evaluat") == f"{here} has no function 'evaluat'; it has evaluate, space."
+    assert error(task="mine.py") == "mine.py names no function; write mine.py:space or mine.py:evaluate."
+    for written in ("mine:space", "mine.space"):
+        assert error(space=written) == (
+            f"There is no space called {written!r}; for a function of your own write mine.py:space."
+        )
+    (folder / "tools").mkdir()
+    (folder / "tools" / "deep.py").write_text(MINE)
+    for written in ("tools.deep:evaluate", "tools/deep:evaluate", "tools.deep.evaluate"):
+        assert error(task=written) == (
+            f"There is no task called {written!r}; for a function of your own write tools/deep.py:evaluate."
+        )
+    assert error(space="mine").endswith("write mine.py:space or mine.py:evaluate.")
+    assert error(space="other:space").startswith("There is no space called 'other:space'; there is ")
+    (folder / "empty.py").write_text("")
+    assert error(task="empty.py") == "empty.py names no function; write empty.py:NAME, with the function's name."
     (folder / "latin.py").write_bytes("# caf\xe9".encode("latin-1"))
     assert error(space="latin.py:space") == f"{folder / 'latin.py'} is not a Python file: it is not UTF-8 text."
     assert automl("list", "--json").json == []
