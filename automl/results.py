@@ -18,7 +18,7 @@ import numpy as np
 
 from automl.export import export_child, model_of
 from automl.loop import GIVEN_TIME_OVER, Coordinator, Ending, Stop
-from automl.running import create, make_ready, prepare_resume, refuse_taken, run_search
+from automl.running import create, make_ready, prepare_resume, refuse_taken, resumed, run_search
 from automl.settings import Asked, check_name
 from automl.stores import open_store, store_address
 from child_trainers.data.summary import DataSummary
@@ -113,7 +113,7 @@ def resume(
 
     A search over a function of a notebook takes the same function again, as `space=` or `task=`.
     """
-    names = [name for name, one in inspect.signature(prepare_resume).parameters.items() if one.kind is one.KEYWORD_ONLY]
+    names = [name for name, one in inspect.signature(resumed).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for key, value in changes.items():
         known("setting of a resume", key, names)
         if isinstance(value, os.PathLike):

@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of settings: the types tha
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((tuple,), "a list of texts"),
 }
-LONGEST = 100 * 365 * 86400.0  # seconds; the system's timers do not count much further
+LONGEST = 100 * 365 * 86400  # seconds; the system's timers do not count much further
 LARGEST = {  # of settings: what the store, its rows or the machine can hold
     **dict.fromkeys(("stall", "child_timeout", "time"), LONGEST),
     **dict.fromkeys(("seed", "max_params", "max_flops", "worker_memory", "recycle_growth"), 2**63 - 1),
@@ -158,7 +158,7 @@ class Asked:
         for name, largest in LARGEST.items():
             value = getattr(self, name)
             if value is not None and not value <= largest:  # nor is NaN
-                raise ValueError(f"{_flag(name)} is {value}; it must be at most {largest:.0f}.")
+                raise ValueError(f"{_flag(name)} is {value}; it must be at most {largest}.")
         goal_of(self.minimize, self.maximize)
         if self.gpus_per_child > 1 and self.workers_per_gpu > 1:
             raise ValueError(

@@ -46,6 +46,7 @@ from db.schema import (
 )
 
 Record = TypeVar("Record")
+LARGEST = 2**63 - 1  # number that a database holds
 
 
 class Reader(Database):
@@ -100,6 +101,8 @@ class Reader(Database):
         query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.number >= first)
         if batch is not None:
             query = query.where(ChildRow.batch == batch)
+        if number is not None and abs(number) > LARGEST:
+            return []
         if number is not None:
             query = query.where(ChildRow.number == number)
         if states:
@@ -109,7 +112,7 @@ class Reader(Database):
     def top(self, search_id: int, count: int) -> list[Child]:
         """The best trained children, best first; of equals the older first."""
         query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
-        return self._children(query.order_by(ChildRow.reward.desc(), ChildRow.number).limit(count))
+        return self._children(query.order_by(ChildRow.reward.desc(), ChildRow.number).limit(min(count, LARGEST)))
 
     def latest(self, search_id: int, count: int) -> list[Child]:
         """The trained children of the highest numbers, highest first."""

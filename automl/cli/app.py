@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from automl.cli.terminal import print
 
@@ -16,7 +17,27 @@ EXIT_CODES = (
     "or with children of the space missing since they failed, 130 interrupted by Ctrl-C."
 )
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter:
+            raise
+        except Exception as error:
+            option = getattr(error, "option_name", None)
+            if option is None or (context := getattr(error, "ctx", None)) is None:
+                raise
+            from search_spaces.narrowing import nearest_first
+
+            options = [name for one in context.command.params for name in one.opts if name.startswith("--")]
+            error.message = f"There is no option {option!r}; there is {nearest_first(option, options)}."  # type: ignore[attr-defined]
+            error.possibilities = None  # type: ignore[attr-defined]
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

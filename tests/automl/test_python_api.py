@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,3 +206,29 @@ def test_every_child_is_told_of_once(mine, folder):
     assert ended == final and {child.state for child in ended} == {"trained", "failed"}
     automl.resume("mine", store="other.db", children=8, on_child_end=ended.append)
     assert [child.number for child in ended] == list(range(len(ended))) and len(ended) >= 8
+
+
+def test_paths_where_addresses_are_taken(mine, folder):
+    place = folder / "named.db"
+    result = automl.search("mine", store=place, children=3, **OURS | {"space": Path("mine.py:space")})
+    assert result.store == str(place)
+    assert automl.resume("mine", store=place, children=6).best.reward == result.best.reward
+    assert len(automl.Result("mine", place).children) == 8
+    with contextlib.closing(automl.open_store(place)) as store:
+        assert store.search("mine").num_trained == 6
+    assert automl.retry("mine", store=place) == []
+    with pytest.raises(StoreError, match="A store's address is a file's path or a database URL, not 3"):
+        automl.open_store(3)
+    with pytest.raises(StoreError, match="is empty or no path"):
+        automl.open_store("a\0b")
+    with pytest.raises(StoreError, match="is empty or no path"):
+        automl.search("mine", store="", **OURS)
+
+
+def test_unknown_settings_name_the_nearest(mine, folder):
+    with pytest.raises(ValueError, match="There is no setting called 'Childs'; there is children, "):
+        automl.search("mine", Childs=3)
+    with pytest.raises(ValueError, match="There is no setting of a resume called 'childern'; there is children, "):
+        automl.resume("mine", childern=3)
+    with pytest.raises(ValueError, match="--time is nan; it must be at most"):
+        automl.search("mine", time=float("nan"))

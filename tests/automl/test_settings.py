@@ -339,6 +339,14 @@ depths = [6, 8]
     ("text", "sentence"),
     [
         ("childern = 3", "There is no setting called 'childern'; there is children, "),
+        ("Children = 3", "There is no setting called 'Children'; there is children, "),
+        ("batchSize = 3", "There is no setting called 'batchSize'; there is batch_size, "),
+        ("[task]\nepochs = 3", "{path}: 'task' is a table, where one value is expected; options of the task stand in "),
+        ("children = {a = 1}", "{path}: 'children' is a table, where one value is expected."),
+        ("children = nan", "--children is nan; it must be a whole number."),
+        ("seed = 1e3", "--seed is 1000.0; it must be a whole number."),
+        ("stall = inf", "'inf' is not a time; write for example 45s, 10m or 1.5h."),
+        ("[set.task]\nepochs = nan", "An option cannot be NaN: "),
         ('space = "convnet', "{path} is not TOML: "),
         ('time = "soon"', "'soon' is not a time; write for example 45s, 10m or 1.5h."),
         ("max-params = true", "'True' is not a number; write for example 300000, 300k or 1.5M."),
@@ -357,6 +365,14 @@ def test_bad_files(folder, text, sentence):
     path = write(folder, text)
     found = refusal(lambda: stored_settings(Asked(**from_toml(path))))
     assert found.startswith(sentence.format(path=path))
+
+
+def test_a_file_as_windows_writes_it(folder):
+    path = folder / "search.toml"
+    path.write_bytes(b'\xef\xbb\xbfspace = "convnet"\r\nmax-params = 1_000\r\n[set.task]\r\nepochs = 8\r\n')
+    assert from_toml(path) == {"space": "convnet", "max_params": 1000, "set": ("task.epochs=8",)}
+    path.write_text("children = " + "[" * 5000)
+    assert refusal(from_toml, path).startswith(f"{path} is not TOML: ")
 
 
 def test_a_file_that_is_no_text(folder):

@@ -61,7 +61,7 @@ def test_missing(tmp_path):
 
 def test_no_attribute_named(write):
     path = write("")
-    assert refusal(path) == f"{path} names no attribute; write {path}:NAME, with the function's name."
+    assert refusal(path) == f"{path} names no function; write {path}:NAME, with the function's name."
 
 
 def test_no_such_attribute(write):
