@@ -29,6 +29,7 @@ class Database:
         address: a database URL or the path of a SQLite file.
         create: make or upgrade the schema; otherwise the store must be there.
         upgrade: upgrade the schema of a store that is there.
+        deferred: with `create`: write nothing before `make` is called; until then only `has_search` may be asked.
         readonly: open for looking; a SQLite file is then not written at all.
         clock: seconds since 1970, in place of the database's own clock.
         artefacts_dir: where weights of more than 64 MB go; default `NAME.artefacts` beside a SQLite file, else the
@@ -44,12 +45,14 @@ class Database:
         *,
         create: bool = False,
         upgrade: bool = False,
+        deferred: bool = False,
         readonly: bool = False,
         clock: Callable[[], float] | None = None,
         artefacts_dir: Path | None = None,
     ) -> None:
         address = self.address = address_text(address)
         self._clock = clock
+        self._deferred = deferred
         url = parse_address(address)
         self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
         if self.file is not None:
@@ -58,14 +61,13 @@ class Database:
         self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
         self._engine = open_engine(url, readonly=readonly)
         self._artefacts_dir = artefacts_dir or self._default_artefacts_dir()
-        missing = self.file is not None and not (self.file.exists() and self.file.stat().st_size)
-        if missing and not create:
+        if not self._exists and not create:
             raise StoreError(f"There is no store at {self}. Start one with: automl search NAME {self.option}")
         try:
-            if create or upgrade:
-                from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
-
-                create_or_upgrade(self._engine)
+            if deferred:
+                self._check_place()
+            elif create or upgrade:
+                self._create_or_upgrade()
             else:
                 self._check(thorough=False)
         except exc.DBAPIError as error:
@@ -74,6 +76,39 @@ class Database:
         except BaseException:
             self.close()
             raise
+
+    def make(self) -> None:
+        """Makes or upgrades the schema of a store that was opened `deferred`. Raises StoreError."""
+        if not self._deferred:
+            return
+        try:
+            self._create_or_upgrade()
+            self._deferred = False
+        except exc.DBAPIError as error:
+            raise StoreError(f"The store {self} cannot be opened: {first_line(error)}") from error
+
+    def _create_or_upgrade(self) -> None:
+        from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
+
+        create_or_upgrade(self._engine)
+
+    def _check_place(self) -> None:
+        """Raises StoreError where no store can be made, without making one."""
+        if self.file is None or self._exists:
+            check_store(self._engine, thorough=False)
+        elif not self.file.parent.is_dir():
+            raise StoreError(
+                f"The folder {self.file.parent} for the store {self.file.name} does not exist; create it first."
+            )
+        elif not os.access(self.file.parent, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"The store {self.file} cannot be created: its folder cannot be written. Choose another --store."
+            )
+
+    @property
+    def _exists(self) -> bool:
+        """Whether there is a database; one on a server always is."""
+        return self.file is None or (self.file.exists() and self.file.stat().st_size > 0)
 
     def _check(self, *, thorough: bool) -> None:
         revision = check_store(self._engine, thorough=thorough)
