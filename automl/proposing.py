@@ -13,7 +13,6 @@ from controllers.base import Controller, Draw, Proposal
 from controllers.keyed import child_seed, stream
 from db.records import NewChild, Origin, Request
 from search_spaces.decisions import Choice
-from search_spaces.recorded import Catalogue, OtherChildError, decode_recorded
 from search_spaces.space import Space
 from search_spaces.walk import canonical_hash, possible_answers, spec_to_json
 
@@ -52,7 +51,6 @@ class Proposer:
 
     Args:
         seen: canonical hashes of the children proposed so far; it grows with every child proposed here.
-        catalogue: the decisions of these children; it grows likewise.
         refused: how many draws were refused so far, by reason; it grows likewise.
     """
 
@@ -66,9 +64,7 @@ class Proposer:
         seed: int,
         seen: set[str],
         refused: Mapping[str, int],
-        catalogue: Catalogue,
     ) -> None:
-        self.catalogue = catalogue
         self._space = space
         self._controller = controller
         self._cost = cost
@@ -106,14 +102,9 @@ class Proposer:
         """The child of a request, with its log-probabilities under the controller, or why it cannot be one."""
         tokens = tuple(request.tokens)
         try:
-            walk = self._space.decode(tokens)
-            if request.spec is not None:
-                decode_recorded(self._space, tokens, request.spec, None)
-        except OtherChildError as error:
-            return f"its tokens no longer make the child that was asked for: {error}"
+            answers = self._space.decode(tokens).answers
         except ValueError as error:
             return str(error)
-        answers = walk.answers
         (proposal,) = self._controller.ask([Draw(number, 0, answers)])
         if proposal.tokens != tokens:
             return "it is outside what --fix, --only or the schedule leaves"
@@ -186,7 +177,6 @@ class Proposer:
     ) -> NewChild:
         tokens = proposal.tokens
         cost = self._cost_of(tokens)
-        walk = self._space.decode(tokens)
         self._seen.add(self._hash_of(tokens))
         return NewChild(
             number=number,
@@ -197,8 +187,7 @@ class Proposer:
             tokens=tokens,
             log_probs=proposal.log_probs,
             canonical_hash=self._hash_of(tokens),
-            spec=spec_to_json(walk.spec),
-            decisions=self.catalogue.numbers_of(walk.decisions),
+            spec=spec_to_json(self._space.decode(tokens).spec),
             seed=child_seed(self._seed, number),
             params=cost.params,
             flops=cost.flops,

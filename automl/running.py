@@ -9,7 +9,9 @@ import math
 import os
 import pkgutil
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,18 +30,19 @@ from child_trainers.devices import (
     gpu_groups,
     memory_share,
     quiet_native_start,
+    start_tensorflow,
     visible_gpus,
+    without_native_lines,
 )
 from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, known, make_experiment
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
 from child_trainers.process import LOG_FOLDERS
-from child_trainers.repeats import checking_repeats
 from child_trainers.task import Goal
 from child_trainers.user_files import UserFile, UserFileError
 from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS, SCALES
-from controllers.base import Controller, Draw
+from controllers.base import Controller
 from db import own_files
 from db.owner import Owner
 from db.records import (
@@ -51,20 +54,20 @@ from db.records import (
     StaleLeaseError,
     State,
     StoreError,
+    UnknownSearchError,
     is_search_name,
 )
 from db.store import Store
-from search_spaces import SPACES
-from search_spaces.recorded import Catalogue, check_options
-from search_spaces.space import Space
-from search_spaces.walk import canonical_hash, spec_to_json
+from search_spaces.walk import canonical_hash
 
 VERSIONED = ("tensorflow", "keras", "numpy", "sqlalchemy")
-FIRST_DRAWS = 8  # children that are drawn once before a search is written
 BATCH_SIZE = 8  # children that a controller step proposes, where nobody says how many
 INLINE_DEVICE = "this process"  # of children that are trained in the coordinator
 ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
 Progress = Callable[[int, int], None]
+Stage = Callable[[str], None]  # is told what is being done now, where that may take seconds
+IMPORTING, READING = "Importing TensorFlow", "Reading the data of {}"
+USES_TENSORFLOW = re.compile(r"^\s*(?:import|from)\s+(?:tensorflow|keras)\b", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +85,20 @@ class Run:
     workers: int
 
 
-def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, progress: Progress | None = None) -> Run:
+def create(
+    store: Store,
+    name: str,
+    asked: Asked,
+    *,
+    own: Own = NOTHING_OWN,
+    progress: Progress | None = None,
+    stage: Stage = lambda text: None,
+) -> Run:
     """Checks everything that was asked, then writes the new search. Returns its first run.
 
     Args:
-        store: may be one that is not made yet; it is made last, so that nothing is left of a start that is refused.
         own: a space or a task that only this process has.
+        stage: told what takes its time now.
 
     Raises:
         NameTakenError: the name exists; nothing was changed.
@@ -108,13 +119,21 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
     prepare_process(asked.threads, run.workers, asked.policy_device)
     for file in _user_files(settings).values():
         file.check_name()
-    experiment = make_experiment(settings, own=own, progress=progress)
+        approve(file)  # the person names it here and now
+    experiment = _prepare_experiment(settings, own, run.workers, progress, stage)
+    if settings["early_stop"] != "none" and experiment.task.objective is None:
+        task, stop = settings["task"]["name"], settings["early_stop"]
+        raise ValueError(
+            f"Children of the task {task} report no epochs that --early-stop {stop} could go by; drop it, or for a "
+            "function of your own say how many there are with --set task.epochs=N."
+        )
     check_asked(asked, settings, experiment)
-    with _checking_space(settings, experiment.space):
-        _check_task(settings, experiment, asked.seed)
-    for file in _user_files(settings).values():
-        approve(file)  # the user names it here and now
-    store.make()
+    stage(READING.format(settings["task"]["name"]))
+    experiment.task.prepare()  # wrong data must leave no search behind
+    settings["task"]["fingerprint"] = experiment.task.fingerprint
+    settings["task"]["constants"] = experiment.task.constants()  # a recipe may be another in a later version
+    _cost_function(experiment, Limits(**settings["limits"]))
+    _make_controller(settings, experiment, asked.seed, stage)
     store.create_search(
         name,
         space=settings["space"]["name"],
@@ -128,45 +147,6 @@ def create(store: Store, name: str, asked: Asked, *, own: Own = NOTHING_OWN, pro
         budget=run.children,
     )
     return run
-
-
-@contextlib.contextmanager
-def _checking_space(settings: Mapping[str, Any], space: Space) -> Iterator[None]:
-    """Checks what the space asks and returns, beside the body of the `with`. Raises ValueError."""
-    check_options([decision for walk in space.survey() for decision in walk.decisions])
-    chosen = settings["space"]
-    if chosen["name"] in SPACES:  # which are the same every time
-        yield
-        return
-    with checking_repeats(Space(space.function), UserFile.from_json(chosen["file"]), chosen["options"]):
-        yield
-
-
-def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int) -> None:
-    """Checks the rest of what a new search would do, up to its first proposals, and completes its settings.
-
-    Raises:
-        ValueError: something of it cannot be.
-    """
-    task = experiment.task
-    if settings["early_stop"] != "none" and task.objective is None:
-        name, stop = settings["task"]["name"], settings["early_stop"]
-        raise ValueError(
-            f"Children of the task {name} report no epochs that --early-stop {stop} could go by; drop it, or for a "
-            "function of your own say how many there are with --set task.epochs=N."
-        )
-    task.check_goal()
-    task.prepare()  # wrong data must leave no search behind
-    settings["task"]["fingerprint"] = task.fingerprint
-    settings["task"]["constants"] = task.constants()  # a recipe may be another in a later version
-    cost = _cost_function(experiment, Limits(**settings["limits"]))
-    controller = _make_controller(settings, experiment, seed)
-    # What the first proposals would stumble over is refused now, before anything is written.
-    for proposal in controller.ask([Draw(number) for number in range(FIRST_DRAWS)]):
-        walk = experiment.space.decode(proposal.tokens)
-        check_options(walk.decisions)
-        spec_to_json(walk.spec)
-        cost(walk.spec)
 
 
 def _scale(asked: Asked) -> Mapping[str, int]:
@@ -185,20 +165,11 @@ def _check_gpus(per_child: int) -> None:
 
 def refuse_taken(store: Store, name: str) -> None:
     """Raises NameTakenError before anything slow is imported."""
-    if store.has_search(name):
-        raise store.name_taken(name)
-
-
-@contextlib.contextmanager
-def dropping_unbegun(store: Store, name: str) -> Iterator[None]:
-    """Deletes a new search whose first run fails in the body of the `with` before it has proposed any child."""
     try:
-        yield
-    except Exception:
-        with contextlib.suppress(StoreError):
-            if store.last_step(store.search(name).id) is None:
-                store.delete(name)
-        raise
+        store.search(name)
+    except UnknownSearchError:
+        return
+    raise store.name_taken(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,6 +293,7 @@ def run_search(
     on_turn: Callable[[Coordinator], None] | None = None,
     on_data: Callable[[DataSummary], None] | None = None,
     progress: Progress | None = None,
+    stage: Stage = lambda text: None,
 ) -> Ending:
     """Runs a search under its lease until it ends, and releases it whatever happens.
 
@@ -330,6 +302,7 @@ def run_search(
         own: a space or a task that only this process has.
         on_turn: called after every turn of the loop.
         on_data: called before the first turn with how the data were read, where the task says so.
+        stage: told what takes its time now.
 
     Raises:
         LeaseHeldError: another process runs it.
@@ -338,7 +311,7 @@ def run_search(
     if resume is None:
         resume = _as_created(store.search(name), run)
     # What may be refused is refused before the lease is taken, which others see.
-    parts = _make_parts(store, resume, own, progress)
+    parts = _make_parts(store, resume, own, progress, stage)
     if on_data is not None and (summary := parts.experiment.task.data_summary()) is not None:
         on_data(summary)
     lease = store.take_lease(name, Owner.this_process())
@@ -348,10 +321,10 @@ def run_search(
             # Another process may have resumed the search since it was read, with changes of its own.
             before, resume = resume, resume.again(store)
             if (before.run, before.settings) != (resume.run, resume.settings):
-                parts = _make_parts(store, resume, own, progress)
+                parts = _make_parts(store, resume, own, progress, stage)
             proposer = _make_proposer(store, resume, parts)
             ending = Ending(SearchState.PAUSED, ERROR)  # nothing is refused any more: the run begins
-            ending = _run_under_lease(store, resume, lease, parts, proposer, stop, on_turn)
+            ending = _run_under_lease(store, resume, lease, parts, proposer, stop, on_turn, stage)
         return with_counts(store, name, ending)
     except StopNow:
         ending = Ending(SearchState.PAUSED, stop.cause)
@@ -414,15 +387,16 @@ def _as_before(lease: Lease) -> Ending:
     return Ending(SearchState(lease.state), lease.cause)
 
 
-def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | None) -> _Parts:
+def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | None, stage: Stage) -> _Parts:
     """Makes the parts of a search. Raises ValueError where what the resume asks for cannot be."""
     search, settings, run = resume.search, resume.settings, resume.run
     prepare_process(search.threads, run.workers, settings["policy_device"])
     _check_gpus(settings["compute"]["devices"])
     _check_session(settings, own, run.workers)
-    experiment = make_experiment(settings, own=own, progress=progress)
-    controller = _make_controller(settings, experiment, search.seed)
+    experiment = _prepare_experiment(settings, own, run.workers, progress, stage)
+    controller = _make_controller(settings, experiment, search.seed, stage)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
+    stage(READING.format(settings["task"]["name"]))
     experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
     return _Parts(experiment, controller)
 
@@ -447,7 +421,6 @@ def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
         seed=search.seed,
         seen=store.hashes(search.id),
         refused=search.refused,
-        catalogue=Catalogue(store.decisions(search.id)),
     )
 
 
@@ -459,6 +432,7 @@ def _run_under_lease(
     proposer: Proposer,
     stop: Stop,
     on_turn: Callable[[Coordinator], None] | None,
+    stage: Stage,
 ) -> Ending:
     search, run, settings, changes = resume.search, resume.run, resume.settings, resume.changes
     experiment, controller = parts.experiment, parts.controller
@@ -469,7 +443,7 @@ def _run_under_lease(
     segment = store.begin_segment(lease, _segment(run, search, settings, changes))
     ending = Ending(SearchState.PAUSED, ERROR)
     try:
-        with contextlib.closing(_make_pool(store, search, lease, experiment, settings, run)) as pool:
+        with contextlib.closing(_make_pool(store, search, lease, experiment, settings, run, stage)) as pool:
             coordinator = Coordinator(
                 store,
                 search,
@@ -481,8 +455,6 @@ def _run_under_lease(
                 floor=experiment.task.floor,
                 keep_going=settings["keep_going"],
                 log=str(log_dir(store, search.name)) if run.workers else "",
-                objective=experiment.task.objective,
-                early_stop=settings["early_stop"],
             )
             ending = coordinator.run(run.children, stop, lambda: on_turn(coordinator) if on_turn else None)
     except StopNow:
@@ -609,7 +581,26 @@ def _renew(store: Store, lease: Lease, stop: Stop) -> bool:
     return True
 
 
-def _make_controller(settings: Mapping[str, Any], experiment: Experiment, seed: int) -> Controller:
+def _prepare_experiment(
+    settings: Mapping[str, Any], own: Own, workers: int, progress: Progress | None, stage: Stage
+) -> Experiment:
+    """The space and the task. What TensorFlow prints as it starts in a file of the user's is kept from the terminal."""
+    files = _user_files(settings).values()
+    for file in files:
+        stage(f"Importing {file.path}")
+    with without_native_lines():
+        experiment = make_experiment(settings, own=own, progress=progress)
+    if workers == 0 and any(USES_TENSORFLOW.search(file.text) for file in files):
+        stage(IMPORTING)
+        start_tensorflow()  # else it would print when the first child uses it
+    return experiment
+
+
+def _make_controller(
+    settings: Mapping[str, Any], experiment: Experiment, seed: int, stage: Stage = lambda text: None
+) -> Controller:
+    if settings["controller"]["name"] != "random" and "tensorflow" not in sys.modules:
+        stage(IMPORTING)
     chosen = settings["controller"]
     with quiet_native_start():
         presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
@@ -639,9 +630,17 @@ def _cost_function(experiment: Experiment, limits: Limits) -> Callable[[Any], Co
 
 
 def _make_pool(
-    store: Store, search: Search, lease: Lease, experiment: Experiment, settings: Mapping[str, Any], run: Run
+    store: Store,
+    search: Search,
+    lease: Lease,
+    experiment: Experiment,
+    settings: Mapping[str, Any],
+    run: Run,
+    stage: Stage,
 ) -> Pool:
     if run.workers == 0:
+        if "tensorflow" not in sys.modules:
+            stage("Preparing to train")
         name = f"{lease.epoch}.inline"
         # No heartbeat: nobody else claims under this lease, which has one of its own.
         worker = Worker(
@@ -671,6 +670,7 @@ def _make_pool(
         "gpu_share": 1.0 / settings["workers_per_gpu"],
         "checkpoints": str(checkpoint_dir(store, search.name)),
     }
+    stage(f"Starting {counted(run.workers, 'worker')}")
     deadlines = Deadlines(
         stall=settings["stall"],
         timeout=settings["child_timeout"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from automl.approval import check_approved
 from automl.settings import completed, with_data_dir
+from child_trainers.devices import without_native_lines
 from child_trainers.experiment import Experiment, make_experiment, make_space
 from child_trainers.user_files import UserFile
 from db.records import Search
@@ -21,12 +22,14 @@ def load_experiment(search: Search, **task_changes: Any) -> Experiment:
     """
     settings = _settings(search, ("space", "task"))
     constants = {"constants": None} if "recipe" in task_changes else {}  # those of the recipe that the search has
-    return make_experiment({**settings, "task": {**settings["task"], **constants, **task_changes}})
+    with without_native_lines():
+        return make_experiment({**settings, "task": {**settings["task"], **constants, **task_changes}})
 
 
 def load_space(search: Search) -> Space:
     """The search's space alone, which needs no data."""
-    return make_space(_settings(search, ("space",)))
+    with without_native_lines():
+        return make_space(_settings(search, ("space",)))
 
 
 def _settings(search: Search, groups: tuple[str, ...]) -> Mapping[str, Any]:

@@ -6,12 +6,19 @@ import contextlib
 import dataclasses
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# How a line of TensorFlow's native log begins: its level, and the source that it comes from.
+NATIVE_LINE = re.compile(
+    rb"(?:(?P<level>[IWEF])\d{4} [\d:.]+ +\d+ |\d{4}-\d\d-\d\d [\d:.]+: (?P<older>[IWEF]) )(?P<source>\S+):\d+\] "
+)
+NATIVE_HEADINGS = (b"WARNING: All log messages before absl::InitializeLog", b"To enable the following instructions: ")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -129,3 +136,48 @@ def quiet_native_start() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(saved, 2)
         os.close(saved)
+
+
+@contextlib.contextmanager
+def without_native_lines() -> Iterator[None]:
+    """As `quiet_native_start`, for code that is not ours and may import TensorFlow: hides only what native code tells
+    of its start, and prints all else that came meanwhile at the end. TF_CPP_MIN_LOG_LEVEL=0 shows everything."""
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:
+        yield
+        return
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            printed.seek(0)
+            for line in printed:
+                if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" or not _tells_of_start(line):
+                    os.write(2, line)
+
+
+def _tells_of_start(line: bytes) -> bool:
+    """Whether a line is one of those that TensorFlow's native code prints on every start: news and warnings, and, where
+    there is no GPU, that it found none."""
+    if line.startswith(NATIVE_HEADINGS):
+        return True
+    native = NATIVE_LINE.match(line)
+    if native is None:
+        return False
+    level = native["level"] or native["older"]
+    return level in (b"I", b"W") or (level == b"E" and b"cuda" in native["source"] and not visible_gpus())
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow and uses it once, without what it tells of its start: for code that is not ours and would do
+    it."""
+    with quiet_native_start():
+        import tensorflow as tf
+
+        tf.constant(0)

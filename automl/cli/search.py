@@ -23,7 +23,6 @@ from automl.running import (
     Run,
     create,
     delete_files,
-    dropping_unbegun,
     make_ready,
     other_surroundings,
     prepare_resume,
@@ -49,15 +48,15 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
     outlive_output()
     address = store_address(store_option)
     _remove_if_interrupted(address)
-    with contextlib.closing(Store(address, create=True, deferred=True)) as store:
+    with contextlib.closing(Store(address, create=True)) as store:
         refuse_taken(store, name)
         view = make_view(store, name)
         view.note(f"Preparing the search {name!r} in {store}")
-        run = create(store, name, asked, progress=view.download)
-        entry.begun()
-        with dropping_unbegun(store, name):
+        with view.preparing():
+            run = create(store, name, asked, progress=view.download, stage=view.stage)
+            entry.begun()
             _describe(store, name, view)
-            _run(store, name, run, view)
+        _run(store, name, run, view)
 
 
 def _remove_if_interrupted(address: str) -> None:
@@ -159,6 +158,7 @@ def _run(
                 on_turn=lambda coordinator: _show(view, coordinator),
                 on_data=lambda summary: say_data(summary, view.note, doubts=resume is None),
                 progress=view.download,
+                stage=view.stage,
             )
     except StopNow:  # before the search had its lease
         ending = with_counts(store, name, Ending(SearchState.PAUSED, stop.cause))
@@ -169,7 +169,7 @@ def _run(
 
 
 def _show(view: View, coordinator: Coordinator) -> None:
-    view.take_notes(coordinator.notes)
+    view.notes = coordinator.notes
     view.turn()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import abc
 import contextlib
 import logging
+import os
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -18,11 +20,13 @@ from db.store import Store
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live
     from rich.progress import Progress
 
 logger = logging.getLogger(__name__)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
+STAGE_REFRESHES = 8  # a second
 
 
 class View(abc.ABC):
@@ -37,8 +41,7 @@ class View(abc.ABC):
         self._clock = clock
         self._clerk = Clerk(store, name)
         self._began = self._last = clock()
-        self.notes: Sequence[str] = ()  # of the pool and the search
-        self._said: set[str] = set()
+        self.notes: Sequence[str] = ()  # of the pool
         self._failure = ""  # why the view could not be drawn, the last time
 
     @contextlib.contextmanager
@@ -48,18 +51,14 @@ class View(abc.ABC):
         self._began = self._clock()
         yield
 
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[None]:
+        """What comes before the run, in which `stage` may be told."""
+        yield
+
     def since(self, seconds: float) -> None:
         """Counts from a run that began so many seconds ago, in another process."""
         self._began = self._clock() - seconds
-
-    def take_notes(self, notes: Sequence[str]) -> None:
-        """Notes of the run as they stand; each is said once, also where the view itself goes away."""
-        for note in notes:
-            if note not in self._said:
-                self._said.add(note)
-                with self._harmless():
-                    self.note(note)
-        self.notes = notes
 
     def turn(self) -> None:
         now = self._clock()
@@ -89,6 +88,10 @@ class View(abc.ABC):
         return self._clerk.standing(self._clock() - self._began)
 
     @abc.abstractmethod
+    def stage(self, text: str) -> None:
+        """What is being done now, before the first turn; it may take seconds."""
+
+    @abc.abstractmethod
     def note(self, text: str) -> None:
         """A sentence for the person who started the search."""
 
@@ -107,6 +110,12 @@ class PlainView(View):
         super().__init__(store, name, interval=PLAIN_SECONDS)
         self._shown = ""
         self._downloaded = -1
+        self._stages: set[str] = set()
+
+    def stage(self, text: str) -> None:
+        if text not in self._stages:
+            self._stages.add(text)
+            self.note(text)
 
     def note(self, text: str) -> None:
         print(text, flush=True)
@@ -134,18 +143,48 @@ class LiveView(View):
         self._console = make_console()
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._progress: Progress | None = None
+        self._stage: Live | None = None
 
     @contextlib.contextmanager
     def live(self, time_limit: float | None) -> Iterator[None]:
-        with super().live(time_limit), self._live:
+        with super().live(time_limit), self.preparing():
             yield
+
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[None]:
+        with _silent_keyboard():
+            try:
+                yield
+            finally:
+                self._clear()
+
+    def stage(self, text: str) -> None:
+        from rich.live import Live
+
+        if self._stage is None:
+            self._stage = Live(console=self._console, transient=True, refresh_per_second=STAGE_REFRESHES)
+            self._stage.start()
+        self._stage.update(_Stage(text, self._clock), refresh=True)
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
 
+    def _clear(self) -> None:
+        """Takes what is drawn off the screen."""
+        if self._stage is not None:
+            self._stage.stop()
+            self._stage = None
+        if self._live.is_started:
+            # What is drawn last is drawn whole, and what is higher than the terminal could not be taken off again.
+            self._live.update("", refresh=True)
+            self._live.stop()
+
     def download(self, done: int, total: int) -> None:
         from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+        if self._stage is not None:
+            self._stage.stop()
+            self._stage = None
         if self._progress is None:
             columns = ("Downloading", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             self._progress = Progress(*columns, console=self._console)
@@ -159,7 +198,52 @@ class LiveView(View):
             self._progress.stop()
 
     def _show(self, standing: Standing) -> None:
+        if not self._live.is_started:
+            self._clear()
+            self._live.start()
         self._live.update(panel(standing, self.notes), refresh=True)
+
+
+class _Stage:
+    """A moving sign of life, what is being done, and for how long."""
+
+    def __init__(self, text: str, clock: Callable[[], float]) -> None:
+        from rich.spinner import Spinner
+
+        self._text = text
+        self._clock = clock
+        self._began = clock()
+        self._spinner = Spinner("dots")
+
+    def __rich__(self) -> RenderableType:
+        from rich.text import Text
+
+        self._spinner.update(text=Text(f"{self._text} ({duration(self._clock() - self._began)})"))
+        return self._spinner
+
+
+@contextlib.contextmanager
+def _silent_keyboard() -> Iterator[None]:
+    """Keeps the terminal from showing keys that are pressed, such as ^C: they would move what is drawn by a line, whose
+    first line then stays behind when the rest is taken off the screen."""
+    before = None
+    with contextlib.suppress(OSError, termios.error):
+        if _in_foreground():
+            before = termios.tcgetattr(sys.stdout)
+            silent = [*before]
+            silent[3] &= ~termios.ECHO
+            termios.tcsetattr(sys.stdout, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, termios.error):
+            if before is not None and _in_foreground():
+                termios.tcsetattr(sys.stdout, termios.TCSADRAIN, before)
+
+
+def _in_foreground() -> bool:
+    """Whether this process may set the terminal: one in the background would be stopped."""
+    return os.tcgetpgrp(sys.stdout.fileno()) == os.getpgrp()
 
 
 def make_view(store: Store, name: str) -> View:
@@ -182,6 +266,8 @@ def panel(standing: Standing, notes: Sequence[str] = ()) -> RenderableType:
     heads.add_row("trained", f"{standing.num_trained}{budget} in {duration(standing.seconds)}{left}")
     others = [f"{standing.counts[state]} {state}" for state in State if state != State.TRAINED]
     heads.add_row("children", ", ".join(others))
+    if standing.waiting and not standing.running:
+        heads.add_row("waiting", standing.waiting)
     if standing.curve:
         heads.add_row("rewards", standing.curve)
     if standing.phases:

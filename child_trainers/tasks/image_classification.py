@@ -39,7 +39,6 @@ class ImageClassification(BuiltInTask[Recipe]):
     recipe_kind = Recipe
     metric = "val_accuracy"
     maximize = True
-    metrics = ("val_accuracy", "loss")
     fixed_options = ("num_validation",)
 
     def __init__(self, name: str, recipe: Recipe, *, last: bool = False, **others: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from search_spaces.convnet.cost import count
 from search_spaces.convnet.layers import ConvLayer, ConvLayers
 from search_spaces.convnet.shapes import Shape
+from search_spaces.script import QUIET_START
 
 LINE_LENGTH = 120
 
@@ -77,7 +78,7 @@ def source(net: ConvLayers, input_shape: Shape, num_classes: int, preprocessing:
         functions.append(POOL)
     if any(len(indices) > 1 for indices in (net.dangling, *(layer.inputs for layer in net.layers))):
         functions.append(JOIN)
-    return "\n\n".join(["\n".join((docstring, IMPORTS)), *functions, "\n".join(body) + "\n", MAIN])
+    return "\n\n".join(["\n".join((docstring, QUIET_START, IMPORTS)), *functions, "\n".join(body) + "\n", MAIN])
 
 
 def _layer(index: int, layer: ConvLayer, image: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search_spaces.script import QUIET_START
 from search_spaces.update_rule.expression import (
     ATOM,
     LEVEL,
@@ -39,6 +40,7 @@ FILE = '''\
 Try several learning rates: rules differ in the size of their steps.
 """
 
+{start}
 {imports}
 
 
@@ -159,6 +161,7 @@ def source(expression: Expression, *, learning_rate: float = 0.01, own_masks: bo
     decays = words.intersection(DECAYS)
     imports, definition = definitions(expression, learning_rate=learning_rate, own_masks=own_masks)
     return FILE.format(
+        start=QUIET_START,
         rule=text_of(expression),
         meanings="\n".join(f"    {meaning}" for meaning in meanings),
         imports=imports,

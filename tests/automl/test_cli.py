@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import math
 import os
@@ -27,13 +28,17 @@ from command_line import (
     wait_until,
     without_colours,
 )
+from screen import screen
 
 import automl as package
 from automl import retry
+from automl.cli import views
+from automl.cli.terminal import make_console
 from db.records import SearchState
 from db.store import Store
 
 INLINE = ("--workers", "0")
+BOX = "╭╮╰╯│─"
 COMMANDS = (
     *("search", "resume", "list", "show", "top", "watch", "logs", "stop", "propose", "train", "export", "delete"),
     *("doctor", "retry"),
@@ -369,9 +374,62 @@ def test_the_live_view_and_ctrl_c(mine, folder):
         assert terminal.read_all() == 130
     finally:
         terminal.close()
+    left = screen(terminal.text, 120, 40)
+    assert left[0].startswith("Preparing the search ") and not any(set(line) & set(BOX) for line in left), left
+    assert "^C" not in "".join(left)
     end = without_colours(terminal.text)
     assert "Paused: stopped by SIGINT" in end and "Go on with: automl resume mine" in end
     assert "Traceback" not in end
+
+
+@pytest.mark.parametrize("height", [5, 40])
+def test_nothing_of_the_panel_is_left_where_it_is_higher_than_the_terminal(automl, mine, monkeypatch, height):
+    assert automl("search", "mine", *OURS, "--children", "6", *INLINE).code == 0
+    drawn = io.StringIO()
+    console = make_console(file=drawn, force_terminal=True, width=60, height=height)
+    monkeypatch.setattr(views, "make_console", lambda: console)
+    monkeypatch.setattr(views, "LIVE_SECONDS", 0.0)
+    with contextlib.closing(Store("automl.db", readonly=True)) as store:
+        view = views.LiveView(store, "mine")
+        view.note("before")
+        with pytest.raises(KeyboardInterrupt), view.live(None):
+            view.stage("Reading the data")
+            view.turn()
+            view.turn()
+            raise KeyboardInterrupt
+    text = drawn.getvalue()
+    assert "Reading the data (0s)" in without_colours(text) and BOX[0] in text
+    assert [line for line in screen(text, 60, height) if line] == ["before"]
+
+
+def test_what_is_prepared_is_told_in_lines_where_there_is_no_terminal(digits):
+    lines = digits[1].out.splitlines()
+    told = [line for line in lines if line.startswith(("Importing", "Reading", "Starting"))]
+    assert told == ["Reading the data of digits", "Importing TensorFlow", "Starting 1 worker"]
+
+
+USES_TENSORFLOW = """
+from automl import Choice
+{at_import}
+
+def space():
+    return (yield Choice("x", (1, 2, 3)))
+
+def evaluate(spec):
+    import sys
+    import tensorflow as tf
+    print("of the user", file=sys.stderr)
+    return float(tf.constant(spec) * 2)
+"""
+
+
+@pytest.mark.parametrize(
+    "at_import", ["", "import tensorflow as tf\nimport sys\nprint('of the file', file=sys.stderr)"]
+)
+def test_what_tensorflow_tells_of_itself_stays_off_the_terminal(folder, at_import):
+    (folder / "mine.py").write_text(USES_TENSORFLOW.format(at_import=at_import))
+    ran = run_automl("search", "mine", *OURS, "--children", "1", *INLINE, folder=folder)
+    assert (ran.code, ran.err) == (0, ("of the file\n" if at_import else "") + "of the user\n")
 
 
 def _is_stopping(store, search):

@@ -6,6 +6,8 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -110,6 +112,8 @@ runpy.run_path("best.py", run_name="__main__")
     assert float(accuracy) == pytest.approx(stored, abs=1e-3)
     assert int(params) == best.params
     assert any("Total params" in line for line in summary)
+    ran = subprocess.run([sys.executable, "best.py"], cwd=folder, capture_output=True, text=True, check=True)
+    assert "Total params" in ran.stdout and ran.stderr == ""
 
 
 def test_an_existing_file_is_kept_unless_forced(export, folder):

@@ -192,3 +192,47 @@ with quiet_native_start():
 """
     ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("closed\n", "after, raised")
+
+
+NATIVE = [
+    b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n",
+    b"I0000 00:00:1795858934.073117   23050 port.cc:153] oneDNN custom operations are on.\n",
+    b"2026-01-02 03:04:05.678901: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on.\n",
+    b"I1128 09:27:00.161491   23822 cpu_feature_guard.cc:227] This TensorFlow binary is optimized\n",
+    b"To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow\n",
+    b"W0000 00:00:1795858934.073117   23050 some.cc:1] Unable to register\n",
+]
+NO_GPU = b"E0000 00:00:1795858949.508463   23050 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error\n"
+OTHERS = [
+    b"E0000 00:00:1795858949.508463   23050 master.cc:52] out of disk\n",
+    b"F0000 00:00:1795858949.508463   23050 tensor.cc:52] Check failed: 1 == 2\n",
+    b"I think that TensorFlow is installed\n",
+    b"the user's own line\n",
+    b"and one without an end",
+]
+
+
+@pytest.mark.parametrize(("chosen", "level", "hidden"), [("-1", "2", 7), ("0", "2", 6), ("-1", "0", 0)])
+def test_native_lines_of_the_start_are_hidden_and_all_others_are_not(chosen, level, hidden):
+    code = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from child_trainers.devices import without_native_lines
+before = set(os.listdir("/proc/self/fd"))
+try:
+    with without_native_lines():
+        os.write(2, sys.stdin.buffer.read())
+        raise KeyError("through")
+except KeyError:
+    os.write(2, b", raised")
+assert set(os.listdir("/proc/self/fd")) == before
+os.close(2)
+with without_native_lines():
+    print("closed")
+"""
+    lines = [*NATIVE, NO_GPU, *OTHERS]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": chosen, "TF_CPP_MIN_LOG_LEVEL": level}
+    command = [sys.executable, "-P", "-c", code, ROOT]
+    ran = subprocess.run(command, input=b"".join(lines), capture_output=True, check=True, env=environment)
+    assert ran.stdout == b"closed\n"
+    assert ran.stderr == b"".join(lines[hidden:]) + b", raised"

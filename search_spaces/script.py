@@ -1,0 +1,21 @@
+"""What exported Python files have in common."""
+
+from __future__ import annotations
+
+# Environment variables alone do not do it: TensorFlow prints its first lines before it reads any.
+QUIET_START = """\
+import os
+
+if __name__ == "__main__":  # as a script: TensorFlow tells much of itself when it is imported; exceptions are shown
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        import keras
+
+        keras.ops.zeros(1)  # its first use prints, too
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nothing)
+"""
