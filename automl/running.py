@@ -131,6 +131,7 @@ def create(
     stage(READING.format(settings["task"]["name"]))
     experiment.task.prepare()  # wrong data must leave no search behind
     settings["task"]["fingerprint"] = experiment.task.fingerprint
+    settings["task"]["brightness"] = experiment.task.brightness
     settings["task"]["constants"] = experiment.task.constants()  # a recipe may be another in a later version
     _cost_function(experiment, Limits(**settings["limits"]))
     _make_controller(settings, experiment, asked.seed, stage)

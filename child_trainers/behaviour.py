@@ -24,9 +24,9 @@ class Behaviour:
     """
 
     cell_identity: int = 1
-    data_split: int = 1
+    data_split: int = 2
     drop_masks: int = 2
-    standardization: int = 1
+    standardization: int = 2
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> Behaviour:
@@ -65,9 +65,9 @@ class Earlier(NamedTuple):
 
 EARLIER: dict[str, tuple[Earlier, ...]] = {  # by behaviour, its versions from 1 to the last but one
     "cell_identity": (),
-    "data_split": (),
+    "data_split": (Earlier("images of a file taken without regard to classes", tasks=frozenset(("npz",))),),
     "drop_masks": (Earlier("one mask for all drops of a rule", spaces=frozenset(("update-rule", "joint", "own"))),),
-    "standardization": (),
+    "standardization": (Earlier("images of a file standardized as if from 0 to 255", tasks=frozenset(("npz",))),),
 }
 
 

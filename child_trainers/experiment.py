@@ -165,6 +165,7 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
         compute=compute,
         behaviour=behaviour,
         fingerprint=chosen.get("fingerprint"),
+        **({} if chosen.get("brightness") is None else {"brightness": chosen["brightness"]}),
     )
     return task
 

@@ -20,7 +20,7 @@ from child_trainers.recipes import Recipe
 from child_trainers.task import DivergedError, Objective, Outcome, Report
 from child_trainers.trainer import Trainer, train_epochs
 from child_trainers.updates import KerasUpdate, Nesterov, Update
-from child_trainers.whitening import whitening
+from child_trainers.whitening import Brightness, whitening
 
 PADDING = 4  # pixels on each side before the random crop
 VALIDATION_BATCH = 128  # not traced, so all of its feature maps are held at once
@@ -41,9 +41,9 @@ def batches(num_images: int, batch_size: int) -> tuple[int, int]:
     return size, num_images // size
 
 
-def to_device(data: ImageData) -> DeviceData:
-    """Whitens the images once, by the layer that an exported model starts with."""
-    layer = whitening(data.input_shape)
+def to_device(data: ImageData, brightness: Brightness | None = None) -> DeviceData:
+    """Whitens the images once, by the layer that an exported model starts with; see `whitening`."""
+    layer = whitening(data.input_shape, brightness)
 
     def whitened(x: np.ndarray) -> tf.Tensor:
         parts = [layer(x[start : start + 4096].astype(np.float32)) for start in range(0, len(x), 4096)]

@@ -136,6 +136,8 @@ class Task(abc.ABC):
         takes_compute: whether it trains in the precision, with XLA and on the devices that a search asks for.
         population: how many children are trained together, in one call of `evaluate_together`.
         fingerprint: of data that a person's file holds, or None where the task's name says which data they are.
+        brightness: the lowest and the highest value of images that a person's file holds, if they are brought to one
+            scale by them.
         objective: what early stopping goes by, or None where children cannot be stopped early.
     """
 
@@ -148,6 +150,7 @@ class Task(abc.ABC):
     population: int = 1
     takes_compute: bool = False
     fingerprint: str | None = None
+    brightness: Sequence[float] | None = None
 
     @abc.abstractmethod
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome: ...

@@ -3,19 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     import keras
 
-# `whitening` as a Keras expression; a test holds the two to the same numbers.
+WHITE = 255.0  # what whitening takes the lightest value to be
+SAMPLE = 4096  # images that say how much one varies
+MOST_DEVIATIONS = 64.0  # of a usual image, that the values of all images may span; a few beyond are errors
+LEAST_RANGE = 1e-30  # of values that float32 can still bring to 255
 WHITENING_SOURCE = "layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False, epsilon=0.01)"
 
 
-def whitening(input_shape: Sequence[int]) -> keras.layers.Layer:
+class Brightness(NamedTuple):
+    """Between which values the images of a data set lie."""
+
+    low: float
+    high: float
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """Factor and offset that bring the values to 0 to 255."""
+        factor = WHITE / (self.high - self.low) if self.high - self.low > LEAST_RANGE else 1.0
+        return factor, -self.low * factor
+
+
+def brightness_of(images: np.ndarray) -> Brightness:
+    """That of these images, (count, height, width, channels): from the lowest value to the highest, or where those are
+    far beyond what a usual image spans, as many standard deviations around the mean of a usual one.
+
+    Images that are multiplied by a factor, or have a number added, have a brightness that is changed in the same way.
+    """
+    low, high = float(images.min()), float(images.max())
+    step = -(-len(images) // SAMPLE)
+    sample = images[::step].astype(np.float64).reshape(len(images[::step]), -1)
+    deviations, means = sample.std(axis=1), sample.mean(axis=1)
+    varied = deviations > 0
+    if not varied.any():
+        return Brightness(low, high)
+    span = MOST_DEVIATIONS * float(np.median(deviations[varied]))
+    if high - low <= span:
+        return Brightness(low, high)
+    middle = float(np.median(means[varied]))
+    return Brightness(middle - span / 2, middle + span / 2)
+
+
+def whitening_source(brightness: Brightness | None) -> str:
+    """`whitening` as a Keras expression; a test holds the two to the same numbers."""
+    if not _is_scaled(brightness):
+        return WHITENING_SOURCE
+    factor, offset = brightness.scaling  # type: ignore[union-attr]
+    return f"keras.Sequential([layers.Rescaling({factor!r}, offset={offset!r}), {WHITENING_SOURCE}])"
+
+
+def whitening(input_shape: Sequence[int], brightness: Brightness | None = None) -> keras.layers.Layer:
     """Subtracts each image's mean and divides by its standard deviation, over all its pixels and channels.
 
-    A plain Keras layer, so that an exported model that starts with it needs nothing of ours.
+    Plain Keras layers, so that an exported model that starts with them needs nothing of ours.
+
+    Args:
+        brightness: of the data set, whose values are brought to 0 to 255 first; None for one whose values count as they
+            are, which are the built-in ones.
+
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.1 ("whitening").
     """
     import keras
@@ -24,5 +75,13 @@ def whitening(input_shape: Sequence[int]) -> keras.layers.Layer:
     layer = keras.layers.LayerNormalization(
         axis=[1, 2, 3], center=False, scale=False, epsilon=0.01, dtype="float32", name="whitening"
     )
+    if _is_scaled(brightness):
+        factor, offset = brightness.scaling  # type: ignore[union-attr]
+        rescaling = keras.layers.Rescaling(factor, offset=offset, dtype="float32", name="brightness")
+        layer = keras.Sequential([rescaling, layer], name="preprocessing")
     layer.build((None, *input_shape))
     return layer
+
+
+def _is_scaled(brightness: Brightness | None) -> bool:
+    return brightness is not None and brightness.scaling != (1.0, 0.0)

@@ -20,7 +20,8 @@ class ImageData:
     Attributes:
         name: what reports call the data set.
         x_train, x_validation, x_test: uint8 or float32 (count, height, width, channels), all of one dtype and image
-            shape. Training images are already shuffled. Without a test set, `x_test` and `y_test` are None.
+            shape. Training and validation images are already shuffled. Without a test set, `x_test` and `y_test` are
+            None.
         y_train, y_validation, y_test: int32 (count,), class indices in [0, num_classes).
         num_classes: number of classes, at least 2.
 
@@ -97,8 +98,8 @@ class ImageData:
     def limit(self, num_train: int, num_validation: int | None = None, *, last: bool = False) -> ImageData:
         """The same data with the first `num_train` training and `num_validation` (None: all) validation images.
 
-        Training images are shuffled already, so the first ones are a fair sample, and so are the `last`. The test set
-        stays whole.
+        Training and validation images are shuffled already, so the first ones are a fair sample, and so are the `last`.
+        The test set stays whole.
 
         Raises:
             DataError: fewer than one image is asked for, or more than there are.
@@ -131,6 +132,40 @@ def shuffled_indices(count: int, seed: int) -> np.ndarray:
     return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
 
 
+def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A permutation in which every beginning holds each class in its share, as nearly as whole images can: one of each
+    class first, then a class's images spread evenly; which of them, and in which order among equals, is drawn.
+
+    Args:
+        labels: int (count,).
+    """
+    shuffled = shuffled_indices(len(labels), seed)
+    drawn = labels[shuffled]
+    by_class = np.argsort(drawn, kind="stable")
+    classes, counts = np.unique(drawn, return_counts=True)
+    rank = np.empty(len(labels), np.int64)  # of each image within its class
+    rank[by_class] = np.concatenate([np.arange(count) for count in counts])
+    places = (rank + 0.5) / counts[np.searchsorted(classes, drawn)]
+    places[rank == 0] = 0.0
+    return shuffled[np.argsort(places, kind="stable")]
+
+
+def stratified_split(
+    x: np.ndarray, y: np.ndarray, num_validation: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """As `split`, with every class in both parts in its share: where a class has one image, that is to train on. Both
+    parts come back in a stratified order."""
+    _check_split(x, y, num_validation)
+    order = stratified_order(y, seed)
+    kept = order[: len(np.unique(y))]  # one of each class
+    rest = order[len(kept) :]
+    rest = rest[stratified_order(y[rest], seed + 1)]
+    pool = np.concatenate([rest, kept])
+    validation, train = pool[:num_validation], pool[num_validation:]
+    train = train[stratified_order(y[train], seed)]
+    return x[train], y[train], x[validation], y[validation]
+
+
 def split(
     x: np.ndarray, y: np.ndarray, num_validation: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -148,12 +183,16 @@ def split(
     Raises:
         DataError: x and y differ in length, or one part would be empty.
     """
+    _check_split(x, y, num_validation)
+    order = shuffled_indices(len(x), seed)
+    validation, train = order[:num_validation], order[num_validation:]
+    return x[train], y[train], x[validation], y[validation]
+
+
+def _check_split(x: np.ndarray, y: np.ndarray, num_validation: int) -> None:
     if len(x) != len(y):
         raise DataError(f"There are {len(x)} images but {len(y)} labels.")
     if not 1 <= num_validation < len(x):
         raise DataError(
             f"Cannot hold out {num_validation} of {len(x)} images for validation: both parts need at least one."
         )
-    order = shuffled_indices(len(x), seed)
-    validation, train = order[:num_validation], order[num_validation:]
-    return x[train], y[train], x[validation], y[validation]

@@ -8,18 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from child_trainers.data.dataset import DataError, ImageData, split
+from child_trainers.data.dataset import DataError, ImageData, split, stratified_order, stratified_split
 
 PARTS = ("train", "validation", "test")
 KEYS = tuple(f"{axis}_{part}" for part in PARTS for axis in "xy")
 
 
-def load_npz(path: Path) -> ImageData:
+def load_npz(path: Path, *, stratified: bool = True) -> ImageData:
     """Reads x_train and y_train, and where they are there x_validation, y_validation, x_test and y_test.
 
     Images are (count, height, width, channels), or (count, height, width) with a single channel. They become uint8
     where all of them are integers between 0 and 255, otherwise float32. Labels are integers from 0, (count,) or
     (count, 1). Without a validation set, a tenth of the training images is held out, always the same ones.
+
+    Args:
+        stratified: training and validation images come in an order that is drawn, always the same, of which every
+            beginning has all classes in their shares; so has what is held out. Otherwise, as in automl 0.1.0, a file
+            with a validation set keeps its order, and what is held out is drawn without regard to classes.
 
     Raises:
         DataError: the file cannot be read, or an array is not of this form.
@@ -32,7 +37,14 @@ def load_npz(path: Path) -> ImageData:
     x = _common_dtype(path, x)
     if "validation" not in x:
         num_validation = max(1, len(x["train"]) // 10)
-        x["train"], y["train"], x["validation"], y["validation"] = split(x["train"], y["train"], num_validation, seed=0)
+        divide = stratified_split if stratified else split
+        x["train"], y["train"], x["validation"], y["validation"] = divide(
+            x["train"], y["train"], num_validation, seed=0
+        )
+    elif stratified:
+        for part in ("train", "validation"):
+            order = stratified_order(y[part], seed=0)
+            x[part], y[part] = x[part][order], y[part][order]
     return ImageData(
         name=path.stem,
         x_train=x["train"],

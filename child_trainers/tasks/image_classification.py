@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from child_trainers.data.summary import DataSummary, describe_images
 from child_trainers.recipes import Recipe
 from child_trainers.task import Outcome, Report, read_outcome
 from child_trainers.tasks.built_in import BuiltInTask
-from child_trainers.whitening import WHITENING_SOURCE, whitening
+from child_trainers.whitening import Brightness, brightness_of, whitening, whitening_source
 
 if TYPE_CHECKING:
     import keras
@@ -33,6 +33,7 @@ class ImageClassification(BuiltInTask[Recipe]):
     Args:
         name: `digits`, `cifar10` or `npz:PATH`.
         last: train on the last images where the recipe limits them, instead of the first.
+        brightness: that of the images, if it was measured before.
         others: see `BuiltInTask`.
     """
 
@@ -41,9 +42,18 @@ class ImageClassification(BuiltInTask[Recipe]):
     maximize = True
     fixed_options = ("num_validation",)
 
-    def __init__(self, name: str, recipe: Recipe, *, last: bool = False, **others: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        *,
+        last: bool = False,
+        brightness: Sequence[float] | None = None,
+        **others: Any,
+    ) -> None:
         super().__init__(name, recipe, **others)
         self._last = last
+        self._measured = None if brightness is None else Brightness(*brightness)
 
     @functools.cached_property
     def data(self) -> ImageData:
@@ -73,14 +83,23 @@ class ImageClassification(BuiltInTask[Recipe]):
         else:
             from child_trainers.data.npz import load_npz
 
-            data = load_npz(Path(self.name.removeprefix("npz:")).expanduser())
+            path = Path(self.name.removeprefix("npz:")).expanduser()
+            data = load_npz(path, stratified=self._behaviour.data_split > 1)
         return data
 
     @functools.cached_property
     def device_data(self) -> DeviceData:
         from child_trainers.image_training import to_device
 
-        return to_device(self.data)
+        return to_device(self.data, self.brightness)
+
+    @functools.cached_property
+    def brightness(self) -> Brightness | None:  # type: ignore[override]
+        """What the values of a file lie between; None where they count as they are. It is measured once, on all
+        training images, and kept with the search."""
+        if not self.name.startswith("npz:") or self._behaviour.standardization == 1:
+            return None
+        return self._measured or brightness_of(self._whole.x_train)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], int]:
@@ -139,11 +158,11 @@ class ImageClassification(BuiltInTask[Recipe]):
         import keras
 
         image = keras.Input(self.shapes[0], name="raw_image")
-        return keras.Model(image, inner(whitening(self.shapes[0])(image)), name="child")
+        return keras.Model(image, inner(whitening(self.shapes[0], self.brightness)(image)), name="child")
 
     def source(self, spec: Any) -> str:
         """A Python file that builds the child's model from raw images, without weights."""
-        return str(spec.source(*self.shapes, preprocessing=WHITENING_SOURCE))
+        return str(spec.source(*self.shapes, preprocessing=whitening_source(self.brightness)))
 
     def validate(self, model: Callable[[np.ndarray], Any], spec: Any = None) -> dict[str, float]:
         """The metrics that `evaluate` stored for the child, of any function from raw images to logits."""

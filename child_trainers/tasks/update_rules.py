@@ -74,6 +74,10 @@ class RuleTask(Task, Generic[Network]):
     def fingerprint(self) -> str | None:  # type: ignore[override]
         return self.network.fingerprint
 
+    @property
+    def brightness(self) -> Sequence[float] | None:  # type: ignore[override]
+        return self.network.brightness
+
     def prepare(self) -> None:
         self.network.prepare()
 
