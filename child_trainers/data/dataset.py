@@ -144,7 +144,7 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     by_class = np.argsort(drawn, kind="stable")
     classes, counts = np.unique(drawn, return_counts=True)
     rank = np.empty(len(labels), np.int64)  # of each image within its class
-    rank[by_class] = np.concatenate([np.arange(count) for count in counts])
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     places = (rank + 0.5) / counts[np.searchsorted(classes, drawn)]
     places[rank == 0] = 0.0
     return shuffled[np.argsort(places, kind="stable")]

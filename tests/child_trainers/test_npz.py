@@ -48,7 +48,7 @@ def test_all_parts_come_back(tmp_path):
         x_test=x_test,
         y_test=LABELS[:5].reshape(5, 1),
     )
-    data = load_npz(path)
+    data = load_npz(path, stratified=False)
     assert (data.name, data.num_classes, data.input_shape) == ("mine", 4, (5, 6, 3))
     for found, expected in ((data.x_train, x), (data.x_validation, x_validation), (data.x_test, x_test)):
         assert found.dtype == np.uint8
@@ -67,6 +67,65 @@ def test_a_tenth_is_held_out_where_there_is_no_validation_set(tmp_path):
         assert [label_of.pop(image.tobytes()) for image in held[0]] == held[1].tolist()
     assert not label_of
     assert load_npz(tmp_path / "mine.npz").fingerprint == data.fingerprint
+
+
+def sorted_by_class(folder, counts, validation=None):
+    """A file whose images, each of which is another, are sorted by class."""
+    made = {}
+    for part, sizes in (("train", counts), ("validation", validation)):
+        if sizes is not None:
+            labels = np.repeat(np.arange(len(sizes)), sizes)
+            made |= {f"y_{part}": labels, f"x_{part}": np.arange(labels.size * 4, dtype=np.float32).reshape(-1, 2, 2)}
+    return save(folder, **({"x_train": None, "y_train": None} | made))
+
+
+def shares(labels, num_classes):
+    return np.bincount(labels, minlength=num_classes)
+
+
+def test_images_sorted_by_class_are_drawn_with_every_class_in_its_share(tmp_path):
+    path = sorted_by_class(tmp_path, [100] * 10, [20] * 10)
+    data = load_npz(path).limit(200, 50)
+    assert shares(data.y_train, 10).tolist() == [20] * 10
+    assert shares(data.y_validation, 10).tolist() == [5] * 10
+    assert load_npz(path).fingerprint == load_npz(path).fingerprint
+    for count in (10, 37, 100, 512):
+        for last in (False, True):
+            found = shares(load_npz(path).limit(count, last=last).y_train, 10)
+            assert found.max() - found.min() <= 1
+    kept = load_npz(path, stratified=False).limit(200)
+    assert shares(kept.y_train, 10).tolist() == [100, 100] + [0] * 8  # as 0.1.0 had it
+
+
+def test_every_image_keeps_its_label_and_stays_in_its_part(tmp_path):
+    path = sorted_by_class(tmp_path, [7, 2, 1, 30], [3, 3])
+    drawn, kept = load_npz(path), load_npz(path, stratified=False)
+    for part in ("train", "validation"):
+        pairs = [
+            sorted(
+                (image.tobytes(), label)
+                for image, label in zip(*(getattr(data, f"{a}_{part}") for a in "xy"), strict=True)
+            )
+            for data in (drawn, kept)
+        ]
+        assert pairs[0] == pairs[1]
+    assert (drawn.y_train != kept.y_train).any()
+
+
+def test_rare_classes_come_first(tmp_path):
+    data = load_npz(sorted_by_class(tmp_path, [500, 3, 1, 496], [5, 1, 1, 5]))
+    assert set(data.limit(4).y_train) == {0, 1, 2, 3}
+    assert shares(data.limit(100).y_train, 4).tolist() == pytest.approx([50, 1, 1, 48], abs=1)
+    assert set(data.limit(4, 4).y_validation) == {0, 1, 2, 3}
+
+
+def test_what_is_held_out_has_every_class_in_its_share(tmp_path):
+    data = load_npz(sorted_by_class(tmp_path, [100, 60, 30, 9, 1]))
+    assert shares(data.y_train, 5).tolist() == pytest.approx([90, 54, 27, 8, 1], abs=1)
+    held_out = shares(data.y_validation, 5)
+    assert held_out.sum() == 20 and (held_out[:4] >= 1).all() and held_out[4] == 0
+    two = load_npz(sorted_by_class(tmp_path, [1, 1]))
+    assert (len(two.y_train), len(two.y_validation)) == (1, 1)
 
 
 def test_compressed_files_are_read(tmp_path):
@@ -88,7 +147,7 @@ def test_compressed_files_are_read(tmp_path):
     ids=["uint8", "int64", "bool", "over 255", "below 0", "float16", "float64"],
 )
 def test_integers_up_to_255_become_uint8_and_all_else_float32(tmp_path, x, dtype):
-    data = load_npz(save(tmp_path, x_train=x, x_validation=x, y_validation=LABELS))
+    data = load_npz(save(tmp_path, x_train=x, x_validation=x, y_validation=LABELS), stratified=False)
     assert data.x_train.dtype == dtype
     np.testing.assert_allclose(data.x_train, x, rtol=1e-6)
 
