@@ -12,10 +12,11 @@ import numpy as np
 
 from automl.proposing import Proposer
 from child_trainers.pool import Pool, PoolError
+from child_trainers.task import Objective
 from controllers.base import Controller, ControllerState, Result
 from db import blobs
 from db.digest import state_hash
-from db.records import Child, Lease, NewChild, Search, SearchState, State, Step
+from db.records import Child, Fault, Lease, NewChild, Search, SearchState, State, Step
 from db.store import Store
 
 GRACE_SECONDS = 10.0
@@ -106,6 +107,11 @@ class Coordinator:
         population: how many children of a batch are trained together.
         keep_going: do not pause when child after child fails.
         log: where a person finds what failed children printed.
+        objective: what early stopping goes by, where children may be stopped.
+        early_stop: by which pruner.
+
+    Attributes:
+        warnings: what is not as it was asked for, a sentence each.
     """
 
     def __init__(
@@ -121,7 +127,12 @@ class Coordinator:
         population: int = 1,
         keep_going: bool = False,
         log: str = "",
+        objective: Objective | None = None,
+        early_stop: str = "none",
     ) -> None:
+        self.warnings: list[str] = []
+        self._objective = objective  # None once it is known to be reported or not
+        self._early_stop = early_stop
         self._store = store
         self._search = search
         self._lease = lease
@@ -140,8 +151,8 @@ class Coordinator:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know of the workers, a sentence each."""
-        return self._pool.notes
+        """What a person should know of the workers, and of the search itself, a sentence each."""
+        return [*self._pool.notes, *self.warnings]
 
     def run(self, budget: int | None, stop: Stop, on_turn: Callable[[], None] = lambda: None) -> Ending:
         """Turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` says so."""
@@ -167,6 +178,7 @@ class Coordinator:
         """Learns from what is complete, lets the pool do what is due, and says whether the search has ended."""
         if self._consume():
             self._pool.wake()
+        self._check_objective()
         ending = self._end(budget)
         if ending is not None:
             # The last children may have failed since the look at failures of the last turn.
@@ -179,6 +191,21 @@ class Coordinator:
             self._pool.wait(WAIT_SECONDS)
             return None
         return None if stopping else self._failing()
+
+    def _check_objective(self) -> None:
+        """Warns, once a child is trained to its end, where it never reported what early stopping goes by."""
+        if self._objective is None or self._early_stop == "none":
+            return
+        found = self._store.top(self._search.id, 1)
+        if not found or found[0].ending is not None:
+            return
+        metric, self._objective = self._objective.metric, None
+        reported = {name: None for point in self._store.measurements(found[0].id) for name in point.metrics}
+        if metric not in reported:
+            self.warnings.append(
+                f"--early-stop {self._early_stop} goes by {metric}, which is never reported, so nothing can be "
+                f"stopped: the epochs of child {found[0].number} reported {' and '.join(reported) or 'nothing'}."
+            )
 
     def _in_populations(self, children: list[NewChild], first: int) -> list[NewChild]:
         """The children of a batch that begins with this number, each with its population; alone where they are 1."""
@@ -254,7 +281,9 @@ class Coordinator:
             blob=blob,
             blob_sha256=blobs.sha256(blob),
         )
-        self._store.commit_step(self._lease, step, rewards, proposals, dict(self._proposer.refused), answered)
+        refused = dict(self._proposer.refused)
+        decisions = self._proposer.catalogue.taken()
+        self._store.commit_step(self._lease, step, rewards, proposals, refused, answered, decisions)
         self._step = step
         return bool(proposals)
 
@@ -297,7 +326,7 @@ class Coordinator:
 
     def _failing(self, ending: Ending | None = None) -> Ending | None:
         """A pause where nothing was trained before this run and the first three children to end failed with one fault,
-        or where ten in a row by number did so in this run.
+        or the first returned nothing that is a reward; or where ten in a row by number did so in this run.
 
         Args:
             ending: how the search is about to end; a budget that is reached is not a failure.
@@ -310,7 +339,10 @@ class Coordinator:
         row = first or self._failures_in_a_row()
         if not row:
             return None
-        many = f"The first {FIRST_FAILURES} children" if first else f"{FAILURES_IN_A_ROW} children in a row"
+        if first:
+            many = "The first child" if len(first) == 1 else f"The first {len(first)} children"
+        else:
+            many = f"{FAILURES_IN_A_ROW} children in a row"
         log = f" Their log is {self._log}." if self._log else ""
         return Ending(
             SearchState.PAUSED,
@@ -323,6 +355,9 @@ class Coordinator:
         if self._began is None:
             return []
         ended = self._store.first_ended(self._search.id, since=self._began, count=FIRST_FAILURES)
+        if ended and ended[0].fault == Fault.INVALID:  # what a task returns is of one form: the second would be as bad
+            self._began = None
+            return ended[:1]
         if len(ended) < FIRST_FAILURES:
             return []
         self._began = None  # others can no longer be the first

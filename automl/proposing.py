@@ -13,6 +13,7 @@ from controllers.base import Controller, Draw, Proposal
 from controllers.keyed import child_seed, stream
 from db.records import NewChild, Origin, Request
 from search_spaces.decisions import Choice
+from search_spaces.recorded import Catalogue, OtherChildError, decode_recorded
 from search_spaces.space import Space
 from search_spaces.walk import canonical_hash, possible_answers, spec_to_json
 
@@ -51,6 +52,7 @@ class Proposer:
 
     Args:
         seen: canonical hashes of the children proposed so far; it grows with every child proposed here.
+        catalogue: the decisions of these children; it grows likewise.
         refused: how many draws were refused so far, by reason; it grows likewise.
     """
 
@@ -64,7 +66,9 @@ class Proposer:
         seed: int,
         seen: set[str],
         refused: Mapping[str, int],
+        catalogue: Catalogue,
     ) -> None:
+        self.catalogue = catalogue
         self._space = space
         self._controller = controller
         self._cost = cost
@@ -102,9 +106,14 @@ class Proposer:
         """The child of a request, with its log-probabilities under the controller, or why it cannot be one."""
         tokens = tuple(request.tokens)
         try:
-            answers = self._space.decode(tokens).answers
+            walk = self._space.decode(tokens)
+            if request.spec is not None:
+                decode_recorded(self._space, tokens, request.spec, None)
+        except OtherChildError as error:
+            return f"its tokens no longer make the child that was asked for: {error}"
         except ValueError as error:
             return str(error)
+        answers = walk.answers
         (proposal,) = self._controller.ask([Draw(number, 0, answers)])
         if proposal.tokens != tokens:
             return "it is outside what --fix, --only or the schedule leaves"
@@ -177,6 +186,7 @@ class Proposer:
     ) -> NewChild:
         tokens = proposal.tokens
         cost = self._cost_of(tokens)
+        walk = self._space.decode(tokens)
         self._seen.add(self._hash_of(tokens))
         return NewChild(
             number=number,
@@ -187,7 +197,8 @@ class Proposer:
             tokens=tokens,
             log_probs=proposal.log_probs,
             canonical_hash=self._hash_of(tokens),
-            spec=spec_to_json(self._space.decode(tokens).spec),
+            spec=spec_to_json(walk.spec),
+            decisions=self.catalogue.numbers_of(walk.decisions),
             seed=child_seed(self._seed, number),
             params=cost.params,
             flops=cost.flops,

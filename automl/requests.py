@@ -38,7 +38,7 @@ def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = N
         what = "this child" if same.tokens == list(tokens) else "a child that counts as the same"
         raise ValueError(f"{name!r} has {what} already: it is child {same.number}.")
     _refuse_if_closed(store, search)
-    return store.request_child(name, tokens)
+    return store.request_child(name, tokens, spec=spec_to_json(walk.spec))
 
 
 def read_spec(path: Path) -> Any:

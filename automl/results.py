@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from automl.export import export_child, model_of
 from automl.loop import GIVEN_TIME_OVER, Coordinator, Ending, Stop
-from automl.running import create, make_ready, prepare_resume, refuse_taken, resumed, run_search
+from automl.running import create, dropping_unbegun, make_ready, prepare_resume, refuse_taken, resumed, run_search
 from automl.settings import Asked, check_name
 from automl.stores import open_store, store_address
 from child_trainers.data.summary import DataSummary
@@ -79,17 +80,19 @@ def search(
         raise ValueError("Arrays are a task of their own; drop the argument task, or x and y.")
     check_name(name)
     settings = Asked(**asked)
-    with contextlib.closing(Store(address, create=True)) as opened:
+    with contextlib.closing(Store(address, create=True, deferred=True)) as opened:
         refuse_taken(opened, name)
-        if given:
-            settings = dataclasses.replace(settings, task=_keep_arrays(opened, name, given))
         try:
+            if given:
+                settings = dataclasses.replace(settings, task=_keep_arrays(opened, name, given))
             run = create(opened, name, settings, own=own)
         except BaseException:
             if given:
                 delete_arrays(opened, name)
+                with contextlib.suppress(OSError):  # others' arrays are in it
+                    arrays_path(opened, name).parent.rmdir()
             raise
-        with _time_limit(run.time) as stop:
+        with _time_limit(run.time) as stop, dropping_unbegun(opened, name):
             ending = run_search(
                 opened,
                 name,
@@ -199,16 +202,19 @@ def _keep_arrays(store: Store, name: str, arrays: Mapping[str, np.ndarray | None
     return f"npz:{path}"
 
 
-def _telling(
-    store: Store, name: str, on_child_end: Callable[[Child], None] | None
-) -> Callable[[Coordinator], None] | None:
-    """What tells of children that have ended since the run began."""
-    if on_child_end is None:
-        return None
+def _telling(store: Store, name: str, on_child_end: Callable[[Child], None] | None) -> Callable[[Coordinator], None]:
+    """What tells of children that have ended since the run began, and warns of what is not as it was asked for."""
     search_id = store.search(name).id
-    told = {child.number for child in store.children(search_id, states=FINAL)}
+    told = {child.number for child in store.children(search_id, states=FINAL)} if on_child_end is not None else set()
+    warned = 0
 
-    def tell(_: Coordinator) -> None:
+    def tell(coordinator: Coordinator) -> None:
+        nonlocal warned
+        while warned < len(coordinator.warnings):
+            warned += 1
+            warnings.warn(coordinator.warnings[warned - 1], stacklevel=2)
+        if on_child_end is None:
+            return
         first = next(number for number in itertools.count() if number not in told)
         for child in store.children(search_id, states=FINAL, first=first):
             if child.number not in told:

@@ -11,7 +11,7 @@ import pkgutil
 import platform
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,12 @@ from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, kno
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
 from child_trainers.process import LOG_FOLDERS
+from child_trainers.repeats import checking_repeats
 from child_trainers.task import Goal
 from child_trainers.user_files import UserFile, UserFileError
 from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS, SCALES
-from controllers.base import Controller
+from controllers.base import Controller, Draw
 from db import own_files
 from db.owner import Owner
 from db.records import (
@@ -54,13 +55,16 @@ from db.records import (
     StaleLeaseError,
     State,
     StoreError,
-    UnknownSearchError,
     is_search_name,
 )
 from db.store import Store
-from search_spaces.walk import canonical_hash
+from search_spaces import SPACES
+from search_spaces.recorded import Catalogue, check_options
+from search_spaces.space import Space
+from search_spaces.walk import canonical_hash, spec_to_json
 
 VERSIONED = ("tensorflow", "keras", "numpy", "sqlalchemy")
+FIRST_DRAWS = 8  # children that are drawn once before a search is written
 BATCH_SIZE = 8  # children that a controller step proposes, where nobody says how many
 INLINE_DEVICE = "this process"  # of children that are trained in the coordinator
 ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
@@ -97,6 +101,7 @@ def create(
     """Checks everything that was asked, then writes the new search. Returns its first run.
 
     Args:
+        store: may be one that is not made yet; it is made last, so that nothing is left of a start that is refused.
         own: a space or a task that only this process has.
         stage: told what takes its time now.
 
@@ -119,22 +124,13 @@ def create(
     prepare_process(asked.threads, run.workers, asked.policy_device)
     for file in _user_files(settings).values():
         file.check_name()
-        approve(file)  # the person names it here and now
     experiment = _prepare_experiment(settings, own, run.workers, progress, stage)
-    if settings["early_stop"] != "none" and experiment.task.objective is None:
-        task, stop = settings["task"]["name"], settings["early_stop"]
-        raise ValueError(
-            f"Children of the task {task} report no epochs that --early-stop {stop} could go by; drop it, or for a "
-            "function of your own say how many there are with --set task.epochs=N."
-        )
     check_asked(asked, settings, experiment)
-    stage(READING.format(settings["task"]["name"]))
-    experiment.task.prepare()  # wrong data must leave no search behind
-    settings["task"]["fingerprint"] = experiment.task.fingerprint
-    settings["task"]["brightness"] = experiment.task.brightness
-    settings["task"]["constants"] = experiment.task.constants()  # a recipe may be another in a later version
-    _cost_function(experiment, Limits(**settings["limits"]))
-    _make_controller(settings, experiment, asked.seed, stage)
+    with _checking_space(settings, experiment.space):
+        _check_task(settings, experiment, asked.seed, stage)
+    for file in _user_files(settings).values():
+        approve(file)  # the user names it here and now
+    store.make()
     store.create_search(
         name,
         space=settings["space"]["name"],
@@ -148,6 +144,47 @@ def create(
         budget=run.children,
     )
     return run
+
+
+@contextlib.contextmanager
+def _checking_space(settings: Mapping[str, Any], space: Space) -> Iterator[None]:
+    """Checks what the space asks and returns, beside the body of the `with`. Raises ValueError."""
+    check_options([decision for walk in space.survey() for decision in walk.decisions])
+    chosen = settings["space"]
+    if chosen["name"] in SPACES:  # which are the same every time
+        yield
+        return
+    with checking_repeats(Space(space.function), UserFile.from_json(chosen["file"]), chosen["options"]):
+        yield
+
+
+def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, stage: Stage) -> None:
+    """Checks the rest of what a new search would do, up to its first proposals, and completes its settings.
+
+    Raises:
+        ValueError: something of it cannot be.
+    """
+    task = experiment.task
+    if settings["early_stop"] != "none" and task.objective is None:
+        name, stop = settings["task"]["name"], settings["early_stop"]
+        raise ValueError(
+            f"Children of the task {name} report no epochs that --early-stop {stop} could go by; drop it, or for a "
+            "function of your own say how many there are with --set task.epochs=N."
+        )
+    task.check_goal()
+    stage(READING.format(settings["task"]["name"]))
+    task.prepare()  # wrong data must leave no search behind
+    settings["task"]["fingerprint"] = task.fingerprint
+    settings["task"]["brightness"] = task.brightness
+    settings["task"]["constants"] = task.constants()  # a recipe may be another in a later version
+    cost = _cost_function(experiment, Limits(**settings["limits"]))
+    controller = _make_controller(settings, experiment, seed, stage)
+    # What the first proposals would stumble over is refused now, before anything is written.
+    for proposal in controller.ask([Draw(number) for number in range(FIRST_DRAWS)]):
+        walk = experiment.space.decode(proposal.tokens)
+        check_options(walk.decisions)
+        spec_to_json(walk.spec)
+        cost(walk.spec)
 
 
 def _scale(asked: Asked) -> Mapping[str, int]:
@@ -166,11 +203,20 @@ def _check_gpus(per_child: int) -> None:
 
 def refuse_taken(store: Store, name: str) -> None:
     """Raises NameTakenError before anything slow is imported."""
+    if store.has_search(name):
+        raise store.name_taken(name)
+
+
+@contextlib.contextmanager
+def dropping_unbegun(store: Store, name: str) -> Iterator[None]:
+    """Deletes a new search whose first run fails in the body of the `with` before it has proposed any child."""
     try:
-        store.search(name)
-    except UnknownSearchError:
-        return
-    raise store.name_taken(name)
+        yield
+    except Exception:
+        with contextlib.suppress(StoreError):
+            if store.last_step(store.search(name).id) is None:
+                store.delete(name)
+        raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -422,6 +468,7 @@ def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
         seed=search.seed,
         seen=store.hashes(search.id),
         refused=search.refused,
+        catalogue=Catalogue(store.decisions(search.id)),
     )
 
 
@@ -456,6 +503,8 @@ def _run_under_lease(
                 floor=experiment.task.floor,
                 keep_going=settings["keep_going"],
                 log=str(log_dir(store, search.name)) if run.workers else "",
+                objective=experiment.task.objective,
+                early_stop=settings["early_stop"],
             )
             ending = coordinator.run(run.children, stop, lambda: on_turn(coordinator) if on_turn else None)
     except StopNow:

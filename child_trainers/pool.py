@@ -17,6 +17,7 @@ from typing import Any
 
 from child_trainers.devices import environment
 from child_trainers.process import WorkerProcess
+from child_trainers.task import SearchFaultError
 from child_trainers.worker import STORE_LOST_EXIT, Worker
 from db.records import Child, Fault, State
 from db.store import Store
@@ -28,7 +29,8 @@ RENEW_SECONDS = 15.0  # between two renewals of all claims
 
 
 class PoolError(Exception):
-    """The pool cannot run workers; the message is one sentence that names the log."""
+    """The pool cannot go on: it cannot run workers, or one found that the search itself is at fault. The message is one
+    sentence."""
 
 
 class Pool(abc.ABC):
@@ -68,7 +70,10 @@ class InlinePool(Pool):
         self._worker = worker
 
     def tend(self) -> bool:
-        return self._worker.work_once() > 0
+        try:
+            return self._worker.work_once() > 0
+        except SearchFaultError as error:
+            raise PoolError(str(error)) from error
 
     def wait(self, seconds: float) -> None:
         pass
@@ -221,13 +226,20 @@ class LocalPool(Pool):
         slot.child, slot.progress, slot.progress_since, slot.ready = None, -1, self._clock(), False
 
     def _drain(self) -> bool:
-        """Reads the workers' news, a line each: `ready NAME` and `delivered NAME`."""
+        """Reads the workers' news, a line each: `ready NAME`, `delivered NAME`, and `fault NAME SENTENCE`.
+
+        Raises:
+            PoolError: the search itself is at fault.
+        """
         try:
             news = os.read(self._news, 65536)
         except BlockingIOError:
             return False
         for line in news.decode().splitlines():
-            word, _, name = line.partition(" ")
+            word, _, rest = line.partition(" ")
+            name, _, sentence = rest.partition(" ")
+            if word == "fault":
+                raise PoolError(sentence)
             for slot in self._slots:
                 if slot.process is not None and slot.process.name == name:
                     slot.ready, slot.progress_since = True, self._clock()

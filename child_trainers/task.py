@@ -29,6 +29,11 @@ class InvalidResultError(Exception):
     """A task returned something that holds no reward."""
 
 
+class SearchFaultError(Exception):
+    """Nothing that a child did: its search must be mended before anything else of it is trained. The message is a
+    sentence."""
+
+
 class Report(Protocol):
     """Handed to `evaluate`; every call proves that the child lives.
 
@@ -173,6 +178,9 @@ class Task(abc.ABC):
 
     def check(self, spec: Any) -> None:  # noqa: B027 - a person's function takes any
         """Raises ValueError where this task cannot train specs like this one; called once, with one of the space."""
+
+    def check_goal(self) -> None:  # noqa: B027 - what a function of the user's own reports is not known before it runs
+        """Raises ValueError where --minimize or --maximize names no metric that this task reports."""
 
     def count(self, spec: Any) -> tuple[int, int] | None:
         """Parameters of a child and FLOPs for one input of it, or None where they cannot be told."""

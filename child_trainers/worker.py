@@ -26,15 +26,17 @@ from child_trainers.early_stop import EarlyStopError, Stopper, make_stopper
 from child_trainers.experiment import Experiment, make_experiment
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.process import child_mark, own_resident_bytes, read_tail, size_of
-from child_trainers.task import Assignment, Outcome, fault_of, reported
+from child_trainers.task import Assignment, Outcome, SearchFaultError, fault_of, reported
 from db import blobs
 from db.records import Claim, Delivery, StoreError
 from db.store import Store
+from search_spaces.recorded import WHY, OtherChildError, Record, decode_recorded, other_child
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 STORE_LOST_EXIT = 75
 LOG_TAIL = 10_000  # characters
+MOST_NEWS = 3_000  # bytes of a sentence for the pool
 
 
 class ClaimLostError(Exception):
@@ -110,6 +112,7 @@ class Worker:
     log: Path | None = None
     beat: bool = True
     clock: Callable[[], float] = time.monotonic
+    _decisions: list[Record] = dataclasses.field(default_factory=list)  # of the search, as far as they were read
 
     def warm_up(self) -> None:
         """Does what is slow once, before the first child.
@@ -170,8 +173,7 @@ class Worker:
             with self._beating(lambda: self.store.renew(claim, report.steps)):
                 if self._stopper is not None:
                     self._stopper.begin(claim.number, passed=self.store.epochs_before(claim))
-                walk = self.experiment.space.decode(claim.tokens)
-                outcome = self.experiment.task.evaluate(walk.spec, seed=claim.seed, report=report)
+                outcome = self.experiment.task.evaluate(self._spec(claim), seed=claim.seed, report=report)
             return self._trained(outcome, self.clock() - started)
         except EarlyStopError as stop:
             assert self._stopper is not None
@@ -181,10 +183,28 @@ class Worker:
         except ClaimLostError:
             self._lost(claim)
             return None
-        except StoreError:
+        except (StoreError, SearchFaultError):
             raise
         except (Exception, SystemExit) as error:  # a task that calls sys.exit ends its child, not this process
             return self._failed(claim, error, self.clock() - started)
+
+    def _spec(self, claim: Claim) -> Any:
+        """What the child's tokens make.
+
+        Raises:
+            SearchFaultError: it is not what was recorded for them, so what would be trained is another child.
+        """
+        if claim.decisions is not None and max(claim.decisions, default=-1) >= len(self._decisions):
+            self._decisions = self.store.decisions(claim.search_id)
+        decisions = None if claim.decisions is None else [self._decisions[number] for number in claim.decisions]
+        try:
+            return decode_recorded(self.experiment.space, claim.tokens, claim.spec, decisions).spec
+        except OtherChildError as error:
+            raise SearchFaultError(other_child(claim.number, error)) from error
+        except Exception as error:
+            raise SearchFaultError(
+                f"The space fails where it made child {claim.number} before ({type(error).__name__}: {error}). {WHY}"
+            ) from error
 
     @staticmethod
     def _lost(claim: Claim) -> None:
@@ -218,7 +238,7 @@ class Worker:
 
         try:
             with self._beating(renew):
-                specs = [self.experiment.space.decode(claim.tokens).spec for claim in claims]
+                specs = [self._spec(claim) for claim in claims]
                 children = [
                     Assignment(spec, claim.seed, report)
                     for spec, claim, report in zip(specs, claims, reports, strict=True)
@@ -231,7 +251,7 @@ class Worker:
                     del left[index]
                 if left:
                     raise RuntimeError("The task did not say what became of every child.")
-        except StoreError:
+        except (StoreError, SearchFaultError):
             raise
         except (Exception, SystemExit) as error:
             logger.info("Children %s were trained together; each goes on alone.", list(left.values()), exc_info=True)
@@ -350,7 +370,13 @@ def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
     os.write(notify, f"ready {worker.name}\n".encode())
     recycling = Recycling(**order["recycling"])
     while not recycling.due():
-        trained = worker.work_once() if store.claimable(worker.search_id) else 0
+        try:
+            trained = worker.work_once() if store.claimable(worker.search_id) else 0
+        except SearchFaultError as error:
+            logger.error("%s", error)
+            os.write(notify, f"fault {worker.name} {_one_line(str(error))}\n".encode())
+            while True:  # until the pool ends this process: the child that it holds is not to blame
+                watch.wait(POLL_SECONDS)
         if not trained:
             watch.wait(POLL_SECONDS)
             continue
@@ -360,6 +386,11 @@ def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
         gc.collect()
     logger.info("Makes room for a fresh worker after %d children.", recycling.children)
     _exit_at_once(0)
+
+
+def _one_line(text: str) -> str:
+    """At most as much as a pipe takes in one piece."""
+    return " ".join(text.split()).encode()[:MOST_NEWS].decode(errors="ignore")
 
 
 class _Watch:

@@ -12,10 +12,22 @@ from typing import Any
 
 from sqlalchemy import Connection, exc, text
 
-from db.engine import WRITE, address_text, check_place, check_store, first_line, open_engine, parse_address, shown
+from db.engine import (
+    BUSY_SECONDS,
+    WRITE,
+    address_text,
+    check_place,
+    check_store,
+    first_line,
+    open_engine,
+    parse_address,
+    shown,
+)
+from db.read_only import ReadOnlyFile, why_not_writable
 from db.records import StoreError
 from db.schema import REVISION
 
+COPY_IT = "To go on with its searches, copy it to a folder of yours and name the copy with --store."
 _NOW = {
     "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
     "postgresql": text("SELECT extract(epoch FROM clock_timestamp())::double precision"),
@@ -29,6 +41,7 @@ class Database:
         address: a database URL or the path of a SQLite file.
         create: make or upgrade the schema; otherwise the store must be there.
         upgrade: upgrade the schema of a store that is there.
+        deferred: with `create`: write nothing before `make` is called; until then only `has_search` may be asked.
         readonly: open for looking; a SQLite file is then not written at all.
         clock: seconds since 1970, in place of the database's own clock.
         artefacts_dir: where weights of more than 64 MB go; default `NAME.artefacts` beside a SQLite file, else the
@@ -44,28 +57,36 @@ class Database:
         *,
         create: bool = False,
         upgrade: bool = False,
+        deferred: bool = False,
         readonly: bool = False,
         clock: Callable[[], float] | None = None,
         artefacts_dir: Path | None = None,
     ) -> None:
         address = self.address = address_text(address)
         self._clock = clock
+        self._deferred = deferred
         url = parse_address(address)
+        self._shown = shown(url)
         self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
         if self.file is not None:
             check_place(Path(url.database or ""), create=create)
         # For commands that we show to people: quoted, and without a password.
         self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
-        self._engine = open_engine(url, readonly=readonly)
+        self._reader = None
+        if self.file is not None:
+            if readonly:
+                self._reader = ReadOnlyFile(self.file, busy_seconds=BUSY_SECONDS)
+            else:
+                self._refuse_unwritable(self.file, create=create)
+        self._engine = open_engine(url, reader=self._reader)
         self._artefacts_dir = artefacts_dir or self._default_artefacts_dir()
-        missing = self.file is not None and not (self.file.exists() and self.file.stat().st_size)
-        if missing and not create:
+        if not self._exists and not create:
             raise StoreError(f"There is no store at {self}. Start one with: automl search NAME {self.option}")
         try:
-            if create or upgrade:
-                from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
-
-                create_or_upgrade(self._engine)
+            if deferred:
+                self._check_place()
+            elif create or upgrade:
+                self._create_or_upgrade()
             else:
                 self._check(thorough=False)
         except exc.DBAPIError as error:
@@ -75,22 +96,80 @@ class Database:
             self.close()
             raise
 
+    def make(self) -> None:
+        """Makes or upgrades the schema of a store that was opened `deferred`. Raises StoreError."""
+        if not self._deferred:
+            return
+        try:
+            self._create_or_upgrade()
+            self._deferred = False
+        except exc.DBAPIError as error:
+            raise StoreError(f"The store {self} cannot be opened: {first_line(error)}") from error
+
+    def _create_or_upgrade(self) -> None:
+        from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
+
+        create_or_upgrade(self._engine)
+
+    def _check_place(self) -> None:
+        """Raises StoreError where no store can be made, without making one."""
+        if self.file is None or self._exists:
+            check_store(self._engine, thorough=False)
+        elif not self.file.parent.is_dir():
+            raise StoreError(
+                f"The folder {self.file.parent} for the store {self.file.name} does not exist; create it first."
+            )
+        elif not os.access(self.file.parent, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"The store {self.file} cannot be created: its folder cannot be written. Choose another --store."
+            )
+
+    @property
+    def _exists(self) -> bool:
+        """Whether there is a database; one on a server always is."""
+        return self.file is None or (self.file.exists() and self.file.stat().st_size > 0)
+
     def _check(self, *, thorough: bool) -> None:
         revision = check_store(self._engine, thorough=thorough)
         if revision is None:
             raise StoreError(f"{self} holds no automl store yet. Start one with: automl search NAME {self.option}")
+        if revision != REVISION and self._reader is not None and (why := why_not_writable(self._reader.path)):
+            raise StoreError(
+                f"{self} has schema {revision} and this program needs {REVISION}; it cannot be upgraded, since {why}. "
+                f"{COPY_IT}"
+            )
         if revision != REVISION:
             raise StoreError(
                 f"{self} has schema {revision} and this program needs {REVISION}; "
                 "any `automl search` or `automl resume` upgrades it (a backup is made first)."
             )
 
+    def _refuse_unwritable(self, file: Path, *, create: bool) -> None:
+        """Raises StoreError before SQLite does, whose own words do not say that it is a matter of writing."""
+        if not file.parent.is_dir() or not (file.exists() or create):
+            return
+        why = why_not_writable(file)
+        if why is not None and file.exists():
+            raise StoreError(f"The store {self} cannot be written: {why}. It can be looked at. {COPY_IT}")
+        if why is not None:
+            raise StoreError(f"The store {self} cannot be made: {why}. Choose another --store.")
+
+    @property
+    def reading_note(self) -> str | None:
+        """What a user should know of how the store is read, or None."""
+        if self._reader is None or not self._reader.is_snapshot:
+            return None
+        return (
+            f"{self} is read without locks, since {why_not_writable(self._reader.path)}: what another process is just "
+            "writing may show late."
+        )
+
     def check(self) -> None:
         """Reads the whole store for damage. Raises StoreError."""
         self._check(thorough=True)
 
     def __str__(self) -> str:
-        return shown(self._engine.url)
+        return self._shown
 
     @property
     def folder_name(self) -> str:
@@ -99,6 +178,8 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+        if self._reader is not None:
+            self._reader.close()
 
     def now(self) -> float:
         """Seconds since 1970 by the database's clock: leases are judged by one clock, whoever asks."""
@@ -125,10 +206,14 @@ class Database:
     @contextlib.contextmanager
     def _transaction(self, **options: Any) -> Iterator[Connection]:
         try:
+            if self._reader is not None and self._reader.has_changed():
+                self._engine.dispose()  # its connections hold what was there before
             with self._engine.connect() as connection:
                 connection.execution_options(**options)
                 with connection.begin():
                     yield connection
+            if self._reader is not None and self._reader.has_changed():
+                raise StoreError(f"The store {self} was written while it was read; look again.")
         except exc.OperationalError as error:
             raise StoreError(f"The store {self} did not answer: {first_line(error)}") from error
         except exc.DBAPIError as error:

@@ -8,12 +8,14 @@ import os
 import re
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import URL, make_url
 
+from db.read_only import ReadOnlyFile
 from db.records import StoreError
 from db.schema import APPLICATION_ID, REVISION
 
@@ -100,8 +102,12 @@ def shown(url: URL) -> str:
     return clean.render_as_string()
 
 
-def open_engine(url: URL, *, readonly: bool = False) -> Engine:
-    """An engine whose SQLite connections wait for locks, check foreign keys and survive a power cut."""
+def open_engine(url: URL, *, reader: ReadOnlyFile | None = None) -> Engine:
+    """An engine whose SQLite connections wait for locks, check foreign keys and survive a power cut.
+
+    Args:
+        reader: what connects to a SQLite file that is only looked at.
+    """
     dumps = functools.partial(json.dumps, allow_nan=False)
     if url.get_backend_name() != "sqlite":
         arguments = {
@@ -119,10 +125,12 @@ def open_engine(url: URL, *, readonly: bool = False) -> Engine:
             ) from error
     path = Path(url.database or "").absolute()
     refuse_network(path)
-    address = f"{path.as_uri()}?mode={'ro' if readonly else 'rwc'}"
-    connect = functools.partial(sqlite3.connect, address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
-    engine = create_engine(url, json_serializer=dumps, creator=connect)
-    event.listen(engine, "connect", functools.partial(_prepare_sqlite, readonly=readonly))
+    address = f"{path.as_uri()}?mode=rwc"
+    connect: Callable[[], sqlite3.Connection] = functools.partial(
+        sqlite3.connect, address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False
+    )
+    engine = create_engine(url, json_serializer=dumps, creator=connect if reader is None else reader.connect)
+    event.listen(engine, "connect", functools.partial(_prepare_sqlite, readonly=reader is not None))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 

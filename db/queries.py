@@ -75,3 +75,4 @@ ADD_MEASUREMENT = insert(MeasurementRow)
 # A controller's step
 
 CONSUME = update(ChildRow).where(_in_search, ChildRow.number == bindparam("of_number"))
+RECORD_DECISIONS = CONSUME.values(decisions=bindparam("decisions"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, func, inspect, select
 
 from db import blobs, own_files, queries
 from db.database import Database
@@ -37,6 +37,7 @@ from db.schema import (
     ArtefactRow,
     AttemptRow,
     ChildRow,
+    DecisionRow,
     MeasurementRow,
     RequestRow,
     SearchRow,
@@ -61,6 +62,15 @@ class Reader(Database):
         with self._read() as connection:
             return self._search(connection, name)
 
+    def has_search(self, name: str) -> bool:
+        """Whether there is a search of this name; also for a store of an earlier schema, or without one."""
+        if not self._exists:
+            return False
+        with self._read() as connection:
+            if not inspect(connection).has_table(SearchRow.__tablename__):
+                return False
+            return connection.scalar(select(SearchRow.id).where(SearchRow.name == name)) is not None
+
     def last_step(self, search_id: int) -> Step | None:
         with self._read() as connection:
             query = select(StepRow).where(StepRow.search_id == search_id).order_by(StepRow.number.desc()).limit(1)
@@ -84,9 +94,7 @@ class Reader(Database):
         running = (ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.worker == worker)
         with self._read() as connection:
             rows = connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number)).all()
-            return [
-                Claim(row.id, search_id, row.number, row.fence, worker, tuple(row.tokens), row.seed) for row in rows
-            ]
+            return [claim_of(row, row.fence, worker) for row in rows]
 
     def children(
         self,
@@ -123,6 +131,12 @@ class Reader(Database):
         """Canonical hashes of all children."""
         with self._read() as connection:
             return set(connection.scalars(select(ChildRow.canonical_hash).where(ChildRow.search_id == search_id)))
+
+    def decisions(self, search_id: int) -> list[dict[str, Any]]:
+        """The decisions that children of a search answered, each once; `Child.decisions` are their places here."""
+        query = select(DecisionRow.decision).where(DecisionRow.search_id == search_id).order_by(DecisionRow.number)
+        with self._read() as connection:
+            return list(connection.scalars(query))
 
     def progress(self, search_id: int) -> Progress:
         """As quick after a million children as after ten."""
@@ -318,6 +332,13 @@ class Reader(Database):
     def _children(self, query: Select[Any]) -> list[Child]:
         with self._read() as connection:
             return [record(Child, row) for row in connection.execute(query)]
+
+
+def claim_of(child: Any, fence: int, worker: str) -> Claim:
+    """The claim of a worker on the child of a row."""
+    decisions = None if child.decisions is None else tuple(child.decisions)
+    tokens = tuple(child.tokens)
+    return Claim(child.id, child.search_id, child.number, fence, worker, tokens, child.seed, child.spec, decisions)
 
 
 def record(kind: type[Record], row: Any) -> Record:

@@ -152,6 +152,7 @@ class Child:
     stopped_at: int | None = None  # the last epoch of a child that was stopped early; its reward is a prediction
     ending: str | None = None  # why a built-in task did not train it to its end, or None
     screened: bool = False  # whether the screen would have ended it, or did
+    decisions: list[int] | None = None  # those that the tokens answered, by their numbers in the search; None: unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,7 @@ class NewChild:
     params: int | None
     flops: int | None
     population: int | None = None
+    decisions: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +259,8 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A person's own child on its way into a search. `child` is its number once it is proposed, `refusal` why not."""
+    """A person's own child on its way into a search. `child` is its number once it is proposed, `refusal` why not;
+    `spec` is what its tokens made when it was asked for, or None where that is not known."""
 
     id: int
     search_id: int
@@ -265,6 +268,7 @@ class Request:
     made: float
     child: int | None
     refusal: str | None
+    spec: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,6 +319,8 @@ class Claim:
     worker: str
     tokens: tuple[int, ...]
     seed: int
+    spec: Any = None  # this and the rest as of `Child`
+    decisions: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

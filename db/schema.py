@@ -117,6 +117,7 @@ class ChildRow(Row):
     origin: Mapped[str]
     tries: Mapped[int]
     tokens: Mapped[list[int]]
+    decisions: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     log_probs: Mapped[list[Any]]
     canonical_hash: Mapped[str]
     spec: Mapped[Any]
@@ -144,6 +145,16 @@ class ChildRow(Row):
     finished: Mapped[float | None]
     seconds: Mapped[float | None]
     phases: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class DecisionRow(Row):
+    """The decisions that the children of a search answer, each once."""
+
+    __tablename__ = "decisions"
+
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    decision: Mapped[dict[str, Any]]
 
 
 class AttemptRow(Row):
@@ -202,6 +213,7 @@ class RequestRow(Row):
     id: Mapped[int] = mapped_column(primary_key=True)
     search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
     tokens: Mapped[list[int]]
+    spec: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     made: Mapped[float]
     child: Mapped[int | None]
     refusal: Mapped[str | None]

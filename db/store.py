@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, exc, func, insert, select, update
 
 from db import blobs, own_files, queries
 from db.owner import Owner
-from db.reader import Reader, record
+from db.reader import Reader, claim_of, record
 from db.records import (
     ATTEMPTS,
     MACHINE_FAULTS,
@@ -38,6 +38,7 @@ from db.schema import (
     ArtefactRow,
     AttemptRow,
     ChildRow,
+    DecisionRow,
     RequestRow,
     SearchRow,
     SegmentRow,
@@ -135,11 +136,12 @@ class Store(Reader):
         with self._read() as connection:
             return self._is_held(connection, self._search(connection, name), gone)
 
-    def request_child(self, name: str, tokens: Sequence[int]) -> Request:
-        """Asks for a child of a person's own making; the coordinator proposes it with its next batch."""
+    def request_child(self, name: str, tokens: Sequence[int], *, spec: Any = None) -> Request:
+        """Asks for a child of a person's own making; the coordinator proposes it with its next batch, if its tokens
+        still make this spec then."""
         with self._write() as connection:
             search = self._search(connection, name)
-            values = {"search_id": search.id, "tokens": list(tokens), "made": self._now(connection)}
+            values = {"search_id": search.id, "tokens": list(tokens), "spec": spec, "made": self._now(connection)}
             row = connection.execute(insert(RequestRow).values(**values).returning(RequestRow)).one()
             return record(Request, row)
 
@@ -317,6 +319,7 @@ class Store(Reader):
         proposals: Sequence[NewChild],
         refused: Mapping[str, int],
         answered: Mapping[int, int | str] | None = None,
+        decisions: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> None:
         """One controller step in one transaction.
 
@@ -326,9 +329,11 @@ class Store(Reader):
             proposals: the children proposed under this state.
             refused: how many draws were refused in all, by reason.
             answered: by id of a person's request, the number of its child, or why it was refused.
+            decisions: those that no child before these answered, by the number that they get.
         """
         with self._write() as connection:
             self._fence(connection, lease, refused=dict(refused))
+            self._add_decisions(connection, lease, decisions or {})
             connection.execute(insert(StepRow).values(search_id=lease.search_id, **_values(step)))
             if consumed:
                 of_children = [
@@ -358,6 +363,25 @@ class Store(Reader):
                 )
                 .values(blob=None, blob_sha256=None)
             )
+
+    def record_decisions(
+        self, lease: Lease, decisions: Mapping[int, Mapping[str, Any]], of_children: Mapping[int, Sequence[int]]
+    ) -> None:
+        """Records for children which decisions their tokens answered.
+
+        Args:
+            decisions: those that are new in the search, by the number that they get.
+            of_children: the numbers of a child's decisions, by its own.
+        """
+        with self._write() as connection:
+            self._fence(connection, lease)
+            self._add_decisions(connection, lease, decisions)
+            if of_children:
+                rows = [
+                    {"of_search": lease.search_id, "of_number": number, "decisions": list(numbers)}
+                    for number, numbers in of_children.items()
+                ]
+                connection.execute(queries.RECORD_DECISIONS, rows)
 
     # Workers
 
@@ -589,6 +613,14 @@ class Store(Reader):
         if changed != 1:
             raise StaleLeaseError("Another process has taken this search over (or deleted it); nothing was written.")
 
+    def _add_decisions(self, connection: Connection, lease: Lease, decisions: Mapping[int, Mapping[str, Any]]) -> None:
+        if decisions:
+            rows = [
+                {"search_id": lease.search_id, "number": number, "decision": dict(decision)}
+                for number, decision in decisions.items()
+            ]
+            connection.execute(insert(DecisionRow), rows)
+
     def _claimed(self, connection: Connection, claim: Claim) -> Any:
         """The row of the claimed child, or None where the claim is another's by now."""
         return connection.execute(queries.CLAIMED_CHILD, _of(claim)).first()
@@ -606,7 +638,7 @@ class Store(Reader):
         connection.execute(queries.CHANGE_CHILD, {"of_child": child.id} | values)
         attempt = {"child_id": child.id, "fence": fence, "worker": worker, "device": device, "started": now}
         connection.execute(queries.BEGIN_ATTEMPT, attempt)
-        return Claim(child.id, child.search_id, child.number, fence, worker, tuple(child.tokens), child.seed)
+        return claim_of(child, fence, worker)
 
     def _room(self, connection: Connection, search_id: int, budget: int | None, num_trained: int) -> int:
         """How many more children the budget lets in beside those that run."""

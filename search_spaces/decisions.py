@@ -6,14 +6,17 @@ import dataclasses
 import re
 from typing import Any
 
+from search_spaces.plain import plain
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """One of several options; its answer is one token, the index into `options`.
 
-    `name` is unique within a child. Choices of one `kind` share an embedding and a softmax in the policy; the default
-    is the name without its digits, with the options. `allowed` is a narrowing: options that it masks are never drawn,
-    and the tokens of the others stay what they were.
+    `name` is unique within a child. Options are plain values: NumPy's numbers become Python's. Choices of one `kind`
+    share an embedding and a softmax in the policy; the default is the name without its digits, with the options as they
+    were given. `allowed` is a narrowing: options that it masks are never drawn, and the tokens of the others stay what
+    they were.
     """
 
     name: str
@@ -22,16 +25,24 @@ class Choice:
     allowed: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
-        if type(self.options) is not tuple:
-            object.__setattr__(self, "options", tuple(self.options))
-        if not self.options:
+        if isinstance(self.options, set | frozenset) and not all(
+            isinstance(option, int | float)
+            for option in self.options  # whose order is the same everywhere
+        ):
+            raise ValueError(
+                f"The options of {self.name!r} are a set, which has another order in every process; give them as a "
+                "tuple, or sorted(...)."
+            )
+        given = tuple(self.options)
+        if not given:
             raise ValueError(f"Choice {self.name!r} has no options; give it at least one.")
+        object.__setattr__(self, "options", plain(given))
         if self.allowed is not None and (len(self.allowed) != len(self.options) or not any(self.allowed)):
             raise ValueError(
                 f"Choice {self.name!r}: the mask {self.allowed} must allow at least one of {self.options}."
             )
         if not self.kind:
-            object.__setattr__(self, "kind", f"{_without_digits(self.name)}{list(self.options)!r}")
+            object.__setattr__(self, "kind", f"{_without_digits(self.name)}{list(given)!r}")
 
     @property
     def num_tokens(self) -> int:

@@ -37,9 +37,13 @@ class Space:
             rules += tuple(Rule(name, (str(value),), fix=True) for name, value in self.schedule(number).items())
         return Walk(self.function(), Narrowing(rules) if rules else None)
 
+    def begin(self) -> Walk:
+        """A fresh walk without narrowing."""
+        return Walk(self.function())
+
     def decode(self, tokens: tuple[int, ...] | list[int]) -> Walk:
         """The finished walk of a stored child. Narrowing plays no part: tokens mean the same with and without it."""
-        return replay(Walk(self.function()), tokens)
+        return replay(self.begin(), tokens)
 
     def encode(self, values: Mapping[str, Any], *, more: bool = False) -> tuple[int, ...]:
         """The tokens of the child whose decisions have these values: an option, or for `Links` the layers' indices.
@@ -50,7 +54,7 @@ class Space:
         Raises:
             ValueError: a decision has no value or one that is not among its options, or a value has no decision.
         """
-        walk = Walk(self.function())
+        walk = self.begin()
         while (decision := walk.decision) is not None:
             if decision.name not in values:
                 raise ValueError(f"No value is given for the decision {decision.name!r}.")
@@ -111,7 +115,7 @@ class Space:
         generator = random.Random(0)
         pickers: list[Callable[[int], int]] = [lambda n: 0, lambda n: n - 1]
         pickers += [generator.randrange] * 64
-        return [self._finish(Walk(self.function()), pick) for pick in pickers]
+        return [self._finish(self.begin(), pick) for pick in pickers]
 
     @staticmethod
     def _finish(walk: Walk, pick: Callable[[int], int]) -> Walk:

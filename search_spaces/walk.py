@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Protocol
 
 from search_spaces.decisions import Choice, Decision, Links
+from search_spaces.plain import plain
 
 Narrow = Mapping[str, Any]
 
@@ -127,14 +128,14 @@ def canonical_json(value: Any) -> str:
 
 
 def spec_to_json(spec: Any) -> Any:
-    """A spec as plain JSON: a dataclass becomes a dict, a JSON value stays itself.
+    """A spec as plain JSON: a dataclass becomes a dict, NumPy's numbers become numbers, a JSON value stays itself.
 
     Raises:
         ValueError: the spec holds something that JSON cannot.
     """
-    plain = dataclasses.asdict(spec) if dataclasses.is_dataclass(spec) and not isinstance(spec, type) else spec
+    is_record = dataclasses.is_dataclass(spec) and not isinstance(spec, type)
     try:
-        return json.loads(json.dumps(plain, allow_nan=False))
+        return json.loads(json.dumps(plain(dataclasses.asdict(spec) if is_record else spec), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"The space returned a {type(spec).__name__} that is neither a frozen dataclass of plain values nor a "

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from automl.stores import store_address
+import contextlib
+import sys
+
+from automl.cli.terminal import print
+from automl.stores import open_store, store_address
 from db.records import Search
 from db.store import Store
+
+
+def look_at(store_option: str | None) -> contextlib.closing[Store]:
+    """Opens a store for looking, and says where what it shows may be behind."""
+    store = open_store(store_option)
+    if store.reading_note is not None:
+        print(f"Note: {store.reading_note}", file=sys.stderr)
+    return contextlib.closing(store)
 
 
 def resume_command(store: Store, name: str) -> str:

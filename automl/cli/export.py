@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 from automl.cli import entry
+from automl.cli.commands import look_at
 from automl.cli.terminal import print
 from automl.export import export_child
 from automl.running import prepare_process
-from automl.stores import open_store
 from child_trainers.devices import quiet_native_start
 
 
@@ -27,7 +26,7 @@ def write(
 ) -> None:
     if data_dir is not None:
         os.environ["AUTOML_DATA"] = data_dir
-    with contextlib.closing(open_store(store_option)) as store:
+    with look_at(store_option) as store:
         search = store.search(name)
         entry.begun()
         prepare_process(os.cpu_count() or 1, 1, "cpu")

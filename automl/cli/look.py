@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from automl.cli.commands import interruption, retry_command
+from automl.cli.commands import interruption, look_at, retry_command
 from automl.cli.tables import print_children, print_table
 from automl.cli.terminal import print, print_json
 from automl.standing import (
@@ -23,7 +23,7 @@ from automl.standing import (
     spec_drawing,
     spec_line,
 )
-from automl.stores import open_store, store_address
+from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
 from db.records import Search
@@ -31,7 +31,7 @@ from db.store import Store
 
 
 def _open(store_option: str | None) -> contextlib.closing[Store]:
-    return contextlib.closing(open_store(store_option))
+    return look_at(store_option)
 
 
 def print_list(store_option: str | None, *, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from automl.running import (
     Run,
     create,
     delete_files,
+    dropping_unbegun,
     make_ready,
     other_surroundings,
     prepare_resume,
@@ -48,15 +49,17 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
     outlive_output()
     address = store_address(store_option)
     _remove_if_interrupted(address)
-    with contextlib.closing(Store(address, create=True)) as store:
+    with contextlib.closing(Store(address, create=True, deferred=True)) as store:
         refuse_taken(store, name)
         view = make_view(store, name)
         view.note(f"Preparing the search {name!r} in {store}")
         with view.preparing():
             run = create(store, name, asked, progress=view.download, stage=view.stage)
             entry.begun()
-            _describe(store, name, view)
-        _run(store, name, run, view)
+        with dropping_unbegun(store, name):
+            with view.preparing():
+                _describe(store, name, view)
+            _run(store, name, run, view)
 
 
 def _remove_if_interrupted(address: str) -> None:
@@ -169,7 +172,7 @@ def _run(
 
 
 def _show(view: View, coordinator: Coordinator) -> None:
-    view.notes = coordinator.notes
+    view.take_notes(coordinator.notes)
     view.turn()
 
 

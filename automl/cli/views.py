@@ -41,7 +41,8 @@ class View(abc.ABC):
         self._clock = clock
         self._clerk = Clerk(store, name)
         self._began = self._last = clock()
-        self.notes: Sequence[str] = ()  # of the pool
+        self.notes: Sequence[str] = ()  # of the pool and the search
+        self._said: set[str] = set()
         self._failure = ""  # why the view could not be drawn, the last time
 
     @contextlib.contextmanager
@@ -59,6 +60,15 @@ class View(abc.ABC):
     def since(self, seconds: float) -> None:
         """Counts from a run that began so many seconds ago, in another process."""
         self._began = self._clock() - seconds
+
+    def take_notes(self, notes: Sequence[str]) -> None:
+        """Notes of the run as they stand; each is said once, also where the view itself goes away."""
+        for note in notes:
+            if note not in self._said:
+                self._said.add(note)
+                with self._harmless():
+                    self.note(note)
+        self.notes = notes
 
     def turn(self) -> None:
         now = self._clock()

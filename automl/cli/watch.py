@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from automl.cli import entry
-from automl.cli.commands import further_command, resume_command
+from automl.cli.commands import further_command, look_at, resume_command
 from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
 from automl.loop import GRACE_SECONDS
 from automl.running import INLINE_DEVICE, log_dir
 from automl.standing import is_interrupted, shown_state
-from automl.stores import open_store, store_address
+from automl.stores import store_address
 from automl.wording import counted
 from db.records import Attempt, Search, is_search_name
 from db.store import Store
@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.5
 def watch(name: str, store_option: str | None, *, pause: Callable[[float], None] = time.sleep) -> None:
     """Shows a search as its own terminal does until it ends. Only reads."""
     entry.begun()  # a live view has the terminal to restore
-    with contextlib.closing(open_store(store_option)) as store:
+    with look_at(store_option) as store:
         search = store.search(name)
         view = make_view(store, name)
         if store.is_held(name):
@@ -50,7 +50,7 @@ def _tell_of_death(store: Store, search: Search) -> None:
 
 def print_logs(name: str, number: int, store_option: str | None) -> None:
     """What every attempt at a child printed, oldest first."""
-    with contextlib.closing(open_store(store_option)) as store:
+    with look_at(store_option) as store:
         search = store.search(name)
         found = store.children(search.id, number=number)
         if not found:

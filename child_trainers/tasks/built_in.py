@@ -79,6 +79,18 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
     def prepare(self) -> None:
         _ = self.data
 
+    @property
+    @abc.abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """What every epoch and every trained child reports, of which one can be the goal; `metric` comes first."""
+
+    def check_goal(self) -> None:
+        if self._goal is not None and self._goal.metric not in self.metrics:
+            raise ValueError(
+                f"{self._goal}: the task {self.name} reports no metric {self._goal.metric!r} that can count; it has "
+                f"{' and '.join(self.metrics)}."
+            )
+
     def _optimizer_of(self, spec: Any, steps_per_epoch: int, seed: int) -> keras.optimizers.Optimizer | None:
         """The optimizer that a child brings itself, if it does."""
         if not hasattr(spec, "optimizer"):

@@ -40,6 +40,7 @@ class ImageClassification(BuiltInTask[Recipe]):
     recipe_kind = Recipe
     metric = "val_accuracy"
     maximize = True
+    metrics = ("val_accuracy", "loss")
     fixed_options = ("num_validation",)
 
     def __init__(

@@ -52,6 +52,11 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
             raise ValueError("A language model is trained on one GPU; drop --gpus-per-child.")
         super().__init__(name, recipe, compute=compute, **others)
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        bits = ("val_bits_per_character",) if self.recipe.level == "character" else ()
+        return (self.metric, *bits, "loss")
+
     @functools.cached_property
     def data(self) -> TextData:
         text, recipe = self._whole, self.recipe

@@ -17,6 +17,7 @@ from controllers.random_search import RandomSearch
 from db.records import Origin, Request
 from search_spaces.decisions import Choice, Links
 from search_spaces.narrowing import Narrowing, parse_rule
+from search_spaces.recorded import Catalogue
 from search_spaces.space import Space
 
 SEED = 5
@@ -92,6 +93,7 @@ def proposer_of(space, controller, *, seen=None, refused=None, limits=None, cost
         seed=SEED,
         seen=set() if seen is None else seen,
         refused=refused or {},
+        catalogue=Catalogue([]),
     )
 
 

@@ -9,6 +9,8 @@ from child_trainers.user_files import UserFile
 from db.owner import Owner
 from db.records import Child, Lease, NewChild, Step
 from db.store import Store
+from search_spaces.space import Space
+from search_spaces.walk import spec_to_json
 
 
 class Clock:
@@ -43,10 +45,13 @@ def clock():
 
 @pytest.fixture
 def new_search(tmp_path):
-    """Makes a running search whose children have the given tokens."""
+    """Makes a running search whose children have the given tokens, and the specs that a space makes of them."""
     stores = []
 
-    def make(tokens, *, settings=None, budget=None, clock=None, population=None):
+    def spec_of(space, tokens):
+        return None if space is None else spec_to_json(Space(space).decode(tokens).spec)
+
+    def make(tokens, *, space=None, settings=None, budget=None, clock=None, population=None):
         store = Store(str(tmp_path / "store.db"), create=True, clock=clock)
         stores.append(store)
         search = store.create_search(
@@ -72,7 +77,7 @@ def new_search(tmp_path):
                 tokens=given,
                 log_probs=(None,) * len(given),
                 canonical_hash=str(number),
-                spec=None,
+                spec=spec_of(space, given),
                 seed=100 + number,
                 params=None,
                 flops=None,

@@ -363,7 +363,7 @@ def space():
 
 @pytest.fixture
 def new_worker(new_search, data, tmp_path):
-    search = new_search([(0,), (1,)])
+    search = new_search([(0,), (1,)], space=space)
 
     def make(name, task=None):
         experiment = Experiment(Space(space), task or TrainingTask(data))

@@ -13,6 +13,7 @@ import pytest
 
 from child_trainers.process import ROOT
 from db.records import State
+from search_spaces.decisions import Choice
 
 SECONDS = 60.0  # how long a test waits for what should take far less than one
 
@@ -196,12 +197,16 @@ while True:
 """
 
 
+def deeds():
+    return (yield Choice("deed", ("wait", "hold")))
+
+
 def test_a_killed_coordinator_leaves_neither_workers_nor_what_their_children_started(
     new_search, settings_of, order_of, tmp_path
 ):
     file = tmp_path / "mine.py"
     file.write_text(TASK)
-    search = new_search([(0,), (1,)], settings=settings_of(space=f"{file}:space", task=f"{file}:task"))
+    search = new_search([(0,), (1,)], space=deeds, settings=settings_of(space=f"{file}:space", task=f"{file}:task"))
     command = [sys.executable, "-P", "-c", COORDINATOR, ROOT, str(tmp_path / "logs")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as coordinator:
         try:

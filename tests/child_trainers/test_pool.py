@@ -17,6 +17,7 @@ from child_trainers.pool import RENEW_SECONDS, Deadlines, InlinePool, LocalPool,
 from child_trainers.process import ROOT, WorkerProcess
 from child_trainers.worker import STORE_LOST_EXIT
 from db.records import FINAL, Fault, State
+from search_spaces.decisions import Choice
 
 SECONDS = 60.0  # how long a test waits for what should take far less than one
 MEBI = 2**20
@@ -118,6 +119,10 @@ def task(spec, report):
 FOR_EVER = Deadlines(stall=1e9)
 
 
+def space():
+    return (yield Choice("deed", DEEDS))
+
+
 @pytest.fixture
 def new_pool(new_search, settings_of, order_of, tmp_path):
     """A search whose children do the given deeds, and a pool that runs it."""
@@ -137,7 +142,7 @@ def new_pool(new_search, settings_of, order_of, tmp_path):
     ):
         file.write_text(text)
         settings = settings_of(space=f"{file}:space", task=f"{file}:task")
-        search = new_search([(DEEDS.index(deed),) for deed in deeds], settings=settings, budget=budget)
+        search = new_search([(DEEDS.index(deed),) for deed in deeds], space=space, settings=settings, budget=budget)
         before()
         changes = {} if recycling is None else {"recycling": recycling}
         pool = LocalPool(

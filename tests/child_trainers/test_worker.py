@@ -14,11 +14,13 @@ from child_trainers import worker as worker_module
 from child_trainers.early_stop import FIRST_CHILDREN, EarlyStopError
 from child_trainers.experiment import Experiment
 from child_trainers.process import ROOT
-from child_trainers.task import Objective, Outcome, Task
+from child_trainers.task import Objective, Outcome, SearchFaultError, Task
 from child_trainers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Recycling, Worker, _read_line
+from db.owner import Owner
 from db.records import Delivery, Fault, SearchState, State, StoreError
 from db.store import CLAIM_SECONDS
 from search_spaces.decisions import Choice
+from search_spaces.recorded import decision_to_json
 from search_spaces.space import Space
 
 
@@ -45,7 +47,7 @@ def task():
 
 @pytest.fixture
 def search(new_search, clock):
-    return new_search([(0,), (1,), (2,), (0,)], clock=clock)
+    return new_search([(0,), (1,), (2,), (0,)], space=space, clock=clock)
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_nothing_is_claimed_under_another_epoch_or_when_stopping(search, new_wor
 
 
 def test_the_budget_gates_claims(new_search, task):
-    search = new_search([(0,), (1,)], budget=1)
+    search = new_search([(0,), (1,)], space=space, budget=1)
     worker = Worker(search.store, search.id, Experiment(Space(space), task), "1.0.1", "cpu", search.lease.epoch, 0)
     assert [worker.work_once(), worker.work_once()] == [True, False]
 
@@ -143,11 +145,72 @@ def test_faults_are_delivered_with_message_and_log(search, task, new_worker, eva
     assert search.child(1).state == State.READY
 
 
-def test_tokens_of_another_space_are_a_fault_of_the_child(new_search, task):
-    search = new_search([(7,)])
-    worker = Worker(search.store, search.id, Experiment(Space(space), task), "1.0.1", "cpu", search.lease.epoch, 0)
-    assert worker.work_once()
-    assert search.child(0).fault == Fault.RAISED and "out of range" in search.child(0).message
+class TogetherTask(FakeTask):
+    population = 2
+
+
+def other_options():
+    return {"size": (yield Choice("size", (20, 10, 30)))}
+
+
+def fewer_options():
+    return {"size": (yield Choice("size", (10,)))}
+
+
+def another_spec():
+    return {"size": 2 * (yield Choice("size", (10, 20, 30)))}
+
+
+def failing():
+    size = yield Choice("size", (10, 20, 30))
+    raise KeyError(size)
+
+
+@pytest.mark.parametrize("kind", [FakeTask, TogetherTask])
+@pytest.mark.parametrize(
+    "changed, sentence",
+    [
+        (other_options, "of its tokens: 'size' in the spec is 10 where 20 is recorded. A space must"),
+        (fewer_options, "of its tokens: Token 1 is out of range for 'size': it has 1 options"),
+        (another_spec, "of its tokens: 'size' in the spec is 40 where 20 is recorded. A space must"),
+        (failing, "The space fails where it made child 0 before (KeyError: 20). A space must"),
+    ],
+)
+def test_a_child_that_is_not_the_recorded_one_is_nobodys_fault(new_search, kind, changed, sentence):
+    """It is not trained, and stays for a worker whose space is the right one."""
+    search = new_search([(1,), (1,)], space=space, population=2)
+    experiment = Experiment(Space(changed), kind())
+    worker = Worker(search.store, search.id, experiment, "1.0.1", "cpu", search.lease.epoch, 0)
+    with pytest.raises(SearchFaultError) as caught:
+        worker.work_once()
+    assert sentence in str(caught.value)
+    assert search.child(0).state == State.RUNNING and search.child(0).attempts == 0
+    search.store.release(search.lease, SearchState.PAUSED, str(caught.value))
+    assert [search.child(number).state for number in (0, 1)] == [State.READY] * 2
+    assert all(attempt.fault == Fault.INTERRUPTED and not attempt.charged for attempt in search.attempts(0))
+
+
+def test_a_child_is_told_by_the_decisions_that_were_recorded(new_search, task):
+    """Here its spec is the same, but the option that it was drawn from stands elsewhere among others."""
+    search = new_search([(1,)], space=space)
+    recorded = decision_to_json(Choice("size", (10, 20, 30)))
+    search.store.record_decisions(search.lease, {0: recorded}, {0: [0]})
+
+    def make(function):
+        return Worker(search.store, search.id, Experiment(Space(function), task), "1.0.1", "cpu", search.lease.epoch, 0)
+
+    def more_options():
+        return {"size": (yield Choice("size", (10, 20, 30, 40)))}
+
+    with pytest.raises(
+        SearchFaultError, match=r"'size' has the options \[10, 20, 30, 40\] where it had \[10, 20, 30\]"
+    ):
+        make(more_options).work_once()
+    search.store.release(search.lease, SearchState.PAUSED, None)
+    lease = search.store.take_lease("tried", Owner.this_process())
+    worker = dataclasses.replace(make(space), epoch=lease.epoch)
+    assert worker.work_once() == 1
+    assert search.child(0).state == State.TRAINED
 
 
 def test_messages_and_logs_are_cut(search, task, new_worker):
@@ -277,7 +340,7 @@ def test_the_claim_is_renewed_while_a_child_trains(search, task, new_worker, clo
 
 @pytest.fixture
 def long_search(new_search, clock):
-    return new_search([(0,)] * (FIRST_CHILDREN + 4), clock=clock)
+    return new_search([(0,)] * (FIRST_CHILDREN + 4), space=space, clock=clock)
 
 
 @pytest.fixture
@@ -503,7 +566,7 @@ class TogetherTask(FakeTask):
 
 @pytest.fixture
 def population(new_search, clock):
-    search = new_search([(0,), (1,), (2,), (0,), (1,)], clock=clock, population=3)
+    search = new_search([(0,), (1,), (2,), (0,), (1,)], space=space, clock=clock, population=3)
     task = TogetherTask()
     worker = Worker(
         search.store, search.id, Experiment(Space(space), task), "1.0.1", "cpu", search.lease.epoch, 2, beat=False

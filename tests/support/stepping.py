@@ -23,6 +23,7 @@ from db.owner import Owner
 from db.records import Claim, Delivery, Search
 from db.store import Store
 from search_spaces.decisions import Choice
+from search_spaces.recorded import Catalogue
 from search_spaces.space import Space
 
 NUM_DIGITS = 4
@@ -215,6 +216,7 @@ class Bench:
             seed=search.seed,
             seen=store.hashes(search.id),
             refused=search.refused,
+            catalogue=Catalogue(store.decisions(search.id)),
         )
         workers = [
             Worker(store, search.id, self._experiment, f"{lease.epoch}.{index}", "test", lease.epoch, 0, beat=False)

@@ -1,4 +1,5 @@
-"""How a child's training ended, apart from the task's own metrics; files of weights by their checksum alone."""
+"""How a child's training ended, apart from the task's own metrics; files of weights by their checksum alone; the
+decisions that a child's tokens answered."""
 
 from __future__ import annotations
 
@@ -49,6 +50,18 @@ def upgrade() -> None:
     op.add_column("children", sa.Column("screened", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("trainings", sa.Column("ending", sa.Text(), nullable=True))
     op.drop_column("artefacts", "path")
+    op.create_table(
+        "decisions",
+        sa.Column("search_id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("decision", JSON, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["search_id"], ["searches.id"], name=op.f("fk_decisions_search_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("search_id", "number", name=op.f("pk_decisions")),
+    )
+    op.add_column("children", sa.Column("decisions", JSON, nullable=True))
+    op.add_column("requests", sa.Column("spec", JSON, nullable=True))
     connection = op.get_bind()
     for search_id, text in connection.execute(sa.select(SEARCHES.c.id, sa.cast(SEARCHES.c.settings, sa.Text))).all():
         settings = _object(text)

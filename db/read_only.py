@@ -1,0 +1,120 @@
+"""Looks at a SQLite file whose folder cannot be written, where SQLite cannot make the files by which it takes turns.
+
+In WAL mode even a reader needs `NAME-wal` and `NAME-shm` beside the file. Where they cannot be made, nobody who could
+write has the store open by them, so the file is read as one that does not change; that it did not is checked before
+and after each transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+
+from db.records import StoreError
+
+TRIES = 3  # to copy a store that is being written
+_Mark = tuple[tuple[int, int, int] | None, ...]
+
+
+def why_not_writable(path: Path) -> str | None:
+    """Why a SQLite file, or its folder, cannot be written; None where both can."""
+    folder = path.parent
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return f"{folder} is on a file system that is mounted read-only"
+    if path.exists() and not os.access(path, os.W_OK):
+        return f"you may not write the file, which belongs to {_owner(path)}"
+    if not os.access(folder, os.W_OK):
+        return f"you may not write in the folder {folder}, which belongs to {_owner(folder)}"
+    return None
+
+
+def _owner(path: Path) -> str:
+    number = path.stat().st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"the user {number}"
+
+
+class ReadOnlyFile:
+    """Connections to a SQLite file for looking.
+
+    Args:
+        busy_seconds: how long a lock of another program is waited for.
+    """
+
+    def __init__(self, path: Path, *, busy_seconds: float) -> None:
+        self.path = path
+        self._busy_seconds = busy_seconds
+        self._mark: _Mark | None = None  # of what is read as if nobody wrote it; None: SQLite's own locks hold
+        self._copies: list[tempfile.TemporaryDirectory[str]] = []
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether the file is read without SQLite's locks."""
+        return self._mark is not None
+
+    def connect(self) -> sqlite3.Connection:
+        """Raises sqlite3.OperationalError, StoreError."""
+        self._mark = None
+        connection = self._open(self.path, "mode=ro")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens the files beside it, too
+            return connection
+        except sqlite3.OperationalError:
+            connection.close()
+            if why_not_writable(self.path) is None or not os.access(self.path, os.R_OK):
+                raise
+        except sqlite3.DatabaseError:
+            return connection  # what is wrong with its content is told by whoever reads it
+        return self._without_locks()
+
+    def has_changed(self) -> bool:
+        """Whether a file that is read as if nobody wrote it was written since."""
+        return self._mark is not None and self._mark != self._marks()
+
+    def close(self) -> None:
+        for folder in self._copies:
+            folder.cleanup()
+        self._copies.clear()
+
+    def _without_locks(self) -> sqlite3.Connection:
+        mark = self._marks()
+        if mark[1] is None or mark[1][1] == 0:
+            self._mark = mark
+            return self._open(self.path, "mode=ro&immutable=1")
+        # The newest transactions are in the other file; to read them SQLite must be able to write beside a copy.
+        for _ in range(TRIES):
+            mark, copy = self._marks(), self._copy()
+            if mark == self._marks():
+                self._mark = mark
+                return self._open(copy, "mode=ro")
+        raise StoreError(f"The store {self.path} is being written; look again in a moment.")
+
+    def _copy(self) -> Path:
+        folder = tempfile.TemporaryDirectory(prefix="automl-")
+        self._copies.append(folder)
+        copy = Path(folder.name) / "store.db"
+        shutil.copyfile(self.path, copy)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(f"{self.path}-wal", f"{copy}-wal")
+        return copy
+
+    def _marks(self) -> _Mark:
+        """What tells whether the file, or the one with its newest transactions, was written."""
+        marks: list[tuple[int, int, int] | None] = []
+        for path in (str(self.path), f"{self.path}-wal"):
+            try:
+                found = os.stat(path)
+                marks.append((found.st_ino, found.st_size, found.st_mtime_ns))
+            except OSError:
+                marks.append(None)
+        return tuple(marks)
+
+    def _open(self, path: Path, how: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=self._busy_seconds, check_same_thread=False)

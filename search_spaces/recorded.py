@@ -1,0 +1,233 @@
+"""What a store records of a child, so that its tokens can be told apart from those of a space that has changed: the
+decisions that they answered, and the spec that they made."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from search_spaces.decisions import Choice, Decision
+from search_spaces.space import Space
+from search_spaces.walk import Walk, canonical_json, spec_to_json
+
+WHY = (
+    "A space must ask and return the same every time: nothing in it may depend on random numbers, the order of a set, "
+    "the time or the environment."
+)
+MOST_SHOWN = 80  # characters of a value in a message
+_ABSENT = object()
+
+Record = dict[str, Any]  # a decision as it is stored
+
+
+class OtherChildError(ValueError):
+    """Tokens no longer make the child that they were recorded for; the message says what differs."""
+
+
+def other_child(number: int, error: OtherChildError) -> str:
+    """The sentence for a child whose tokens make another one."""
+    return f"The space no longer makes child {number} of its tokens: {error}. {WHY}"
+
+
+class TwoAnswersError(ValueError):
+    """A space asks or returns two things for the same answers; the message says what differs."""
+
+
+def decision_to_json(decision: Decision) -> Record:
+    """A decision as it is stored, whatever narrows it.
+
+    Raises:
+        ValueError: an option is no JSON value; the message names the decision.
+    """
+    if not isinstance(decision, Choice):
+        return {"name": decision.name, "kind": decision.kind, "count": decision.count}
+    return {"name": decision.name, "kind": decision.kind, "options": [_stored(decision, o) for o in decision.options]}
+
+
+def check_options(decisions: Sequence[Decision]) -> None:
+    """Checks what a new search will store.
+
+    Raises:
+        ValueError: an option cannot be stored, or is there twice.
+    """
+    for decision in decisions:
+        if not isinstance(decision, Choice):
+            continue
+        written = [canonical_json(option) for option in decision_to_json(decision)["options"]]
+        twice = next((text for index, text in enumerate(written) if text in written[:index]), None)
+        if twice is not None:
+            raise ValueError(f"The decision {decision.name!r} has the option {twice} twice; leave one out.")
+
+
+class Catalogue:
+    """The decisions that the children of a search answered, each once and known by its number.
+
+    Attributes:
+        new: those that are not stored yet, by number.
+    """
+
+    def __init__(self, stored: Sequence[Record]) -> None:
+        self.records = list(stored)
+        self._numbers = {canonical_json(record): number for number, record in enumerate(stored)}
+        self.new: dict[int, Record] = {}
+
+    def numbers_of(self, decisions: Sequence[Decision]) -> tuple[int, ...] | None:
+        """The numbers of these decisions; None where one of them cannot be stored."""
+        try:
+            return tuple(self._number(decision_to_json(decision)) for decision in decisions)
+        except ValueError:  # in a search of 0.1.0, which stored no options
+            return None
+
+    def _number(self, record: Record) -> int:
+        text = canonical_json(record)
+        number = self._numbers.get(text)
+        if number is None:
+            number = self._numbers[text] = len(self.records)
+            self.records.append(record)
+            self.new[number] = record
+        return number
+
+    def taken(self) -> dict[int, Record]:
+        """The new ones, which the caller stores."""
+        new, self.new = self.new, {}
+        return new
+
+
+def decode_recorded(space: Space, tokens: Sequence[int], spec: Any, decisions: Sequence[Record] | None) -> Walk:
+    """The finished walk of a stored child.
+
+    Args:
+        spec: the JSON value that is recorded for it.
+        decisions: those that its tokens answered, or None where they were not recorded.
+
+    Raises:
+        OtherChildError: the space asks for other decisions, or returns another spec.
+    """
+    walk = space.begin()
+    rest = tuple(tokens)
+    place = 0
+    while (decision := walk.decision) is not None:
+        if decisions is not None:
+            recorded = decisions[place] if place < len(decisions) else None
+            asked = decision_to_json(decision)
+            if recorded is None or canonical_json(recorded) != canonical_json(asked):
+                raise OtherChildError(question_difference(recorded, asked))
+        size = decision.num_tokens
+        if len(rest) < size:
+            raise OtherChildError(f"the decision {decision.name!r} has no answer among its tokens")
+        try:
+            walk.answer(rest[:size])
+        except ValueError as error:
+            raise OtherChildError(str(error).rstrip(".")) from error
+        rest = rest[size:]
+        place += 1
+    if decisions is not None and place < len(decisions):
+        raise OtherChildError(question_difference(decisions[place], None))
+    if rest:
+        raise OtherChildError(f"{len(rest)} of its {len(tokens)} tokens are left over after the last decision")
+    made = spec_to_json(walk.spec)
+    if (difference := difference_of(spec, made)) is not None:
+        where, before, now = difference
+        raise OtherChildError(f"{where} is {now} where {before} is recorded")
+    return walk
+
+
+def surveyed(space: Space) -> list[Record]:
+    """The walks of `Space.survey` as JSON, to be compared with those of another time or another process.
+
+    Raises:
+        ValueError: an option or a spec is no JSON value.
+    """
+    return [
+        {"decisions": [decision_to_json(decision) for decision in walk.decisions], "spec": spec_to_json(walk.spec)}
+        for walk in space.survey()
+    ]
+
+
+def check_repeats(first: Sequence[Record], second: Sequence[Record]) -> None:
+    """Compares two surveys of one space (`surveyed`).
+
+    Raises:
+        TwoAnswersError: they differ; the message names the decision, or the place in the spec.
+    """
+    for one, other in zip(first, second, strict=True):
+        for mine, yours in itertools.zip_longest(one["decisions"], other["decisions"]):
+            if canonical_json(mine) != canonical_json(yours):
+                raise TwoAnswersError(
+                    f"The space is not the same every time: {question_difference(mine, yours)}. {WHY}"
+                )
+        if (difference := difference_of(one["spec"], other["spec"])) is not None:
+            where, before, now = difference
+            raise TwoAnswersError(
+                f"The space is not the same every time: for the same answers, {where} is {before} once and {now} the "
+                f"next time. {WHY}"
+            )
+
+
+def question_difference(was: Record | None, now: Record | None) -> str:
+    """How two decisions in one place differ, as they are stored; None is no decision."""
+    if was is None or now is None:
+        asked, words = (now, "is new") if was is None else (was, "is no longer there")
+        return f"the decision {(asked or {}).get('name')!r} {words}"
+    name = was["name"]
+    if name != now["name"]:
+        return f"there is the decision {now['name']!r} where {name!r} was"
+    if ("options" in was) != ("options" in now):
+        return f"the decision {name!r} is a {_word(now)} where it was a {_word(was)}"
+    if "count" in was and was["count"] != now["count"]:
+        return f"the decision {name!r} has {now['count']} layers before it where it had {was['count']}"
+    if "options" in was and canonical_json(was["options"]) != canonical_json(now["options"]):
+        return f"the decision {name!r} has the options {_listed(now)} where it had {_listed(was)}"
+    return f"the decision {name!r} is of the kind {now['kind']!r} where it was of {was['kind']!r}"
+
+
+def difference_of(was: Any, now: Any) -> tuple[str, str, str] | None:
+    """The first place at which two specs differ, with what was there and what is there; None where none does."""
+    found = _differing(was, now, "")
+    if found is None:
+        return None
+    place, before, after = found
+    return (f"{place.lstrip('.')!r} in the spec" if place else "the spec"), _short(before), _short(after)
+
+
+def _differing(was: Any, now: Any, place: str) -> tuple[str, Any, Any] | None:
+    if canonical_json(was) == canonical_json(now):
+        return None
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in [*was, *(key for key in now if key not in was)]:
+            one, other = was.get(key, _ABSENT), now.get(key, _ABSENT)
+            if _ABSENT in (one, other):
+                return f"{place}.{key}", one, other
+            if (found := _differing(one, other, f"{place}.{key}")) is not None:
+                return found
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for index, (one, other) in enumerate(zip(was, now, strict=True)):
+            if (found := _differing(one, other, f"{place}[{index}]")) is not None:
+                return found
+    return place, was, now
+
+
+def _stored(decision: Choice, option: Any) -> Any:
+    try:
+        return json.loads(json.dumps(option, allow_nan=False))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"The decision {decision.name!r} has the option {option!r} ({type(option).__name__}), which cannot be "
+            "stored; options are texts, finite numbers, true, false, None, or lists of them: name what you mean, and "
+            "look it up by its name."
+        ) from None
+
+
+def _word(decision: Record) -> str:
+    return "choice" if "options" in decision else "set of links"
+
+
+def _listed(decision: Record) -> str:
+    return _short(decision["options"])
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
