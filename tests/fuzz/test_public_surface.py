@@ -140,7 +140,7 @@ OPTION_NAMES = ("epochs", "batch_size", "num_train", "level", "depths", "strides
     st.lists(st.tuples(st.sampled_from(["task", "space"]), st.sampled_from(OPTION_NAMES), json_values()), max_size=2),
     st.lists(st.tuples(st.sampled_from(["depth", "layer*/inputs", "*"]) | words, words), max_size=1),
 )
-@fuzzed()
+@fuzzed(0.3)
 def test_options_of_spaces_and_tasks(
     space: str, task: str | None, options: list[tuple[str, str, Any]], rules: list[tuple[str, str]]
 ) -> None:
@@ -148,6 +148,13 @@ def test_options_of_spaces_and_tasks(
     with explained():
         asked = Asked(space=space, task=task, set=texts, only=tuple(f"{name}={value}" for name, value in rules))
         make_experiment(stored_settings(asked))
+
+
+@given(st.sampled_from([*SPACES, "mine.py:space", "nonsense"]), json_values())
+@fuzzed()
+def test_views_of_stored_specs(space: str, spec: Any) -> None:
+    assert isinstance(spec_line(spec, space), str)
+    assert isinstance(spec_drawing(spec, space), list)
 
 
 @given(words, st.booleans())
@@ -194,7 +201,7 @@ def test_spaces_of_users(decisions: list[tuple[Any, Any]], count: Any, spec: Any
 
 
 @given(st.lists(st.tuples(words, options), min_size=1, max_size=2), json_values(odd_objects), json_values(odd_objects))
-@fuzzed(0.2)
+@fuzzed(0.1)
 def test_searches_over_functions(tmp_path: Path, decisions: list[tuple[Any, Any]], spec: Any, result: Any) -> None:
     def space() -> Any:
         answers = []
@@ -209,7 +216,7 @@ def test_searches_over_functions(tmp_path: Path, decisions: list[tuple[Any, Any]
             children=2, batch_size=2,
         )  # fmt: skip
         for child in found.children:
-            assert spec_line(child.spec) and isinstance(spec_drawing(child.spec), list)
+            assert spec_line(child.spec, "session:space")
             assert child.state != "failed" or child.message
 
 
@@ -239,7 +246,9 @@ HEADERS = st.builds(
 
 
 @given(
-    st.dictionaries(st.sampled_from(KEYS) | words, st.tuples(HEADERS | st.binary(max_size=30), st.binary()), max_size=4)
+    st.dictionaries(
+        st.sampled_from(KEYS) | st.just("other"), st.tuples(HEADERS | st.binary(max_size=30), st.binary()), max_size=4
+    )
 )
 @fuzzed()
 def test_headers_of_arrays(tmp_path: Path, members: dict[str, tuple[bytes, bytes]]) -> None:
@@ -248,7 +257,7 @@ def test_headers_of_arrays(tmp_path: Path, members: dict[str, tuple[bytes, bytes
     path = tmp_path / "data.npz"
     with zipfile.ZipFile(path, "w") as archive:
         for name, (header, content) in members.items():
-            archive.writestr(f"{name}.npy" or "a", npy(header, content))
+            archive.writestr(f"{name}.npy", npy(header, content))
     with explained():
         load_npz(path)
 
@@ -277,7 +286,25 @@ def test_texts(tmp_path: Path, content: bytes, level: str, vocabulary_size: int 
         load_text(path, level=level, vocabulary_size=vocabulary_size)
 
 
-RULE_WORDS = ["g", "m", "g^2", "adam", "drop(", "sign(", ")", "+", "*", "-", "/", "0.5", "1e-3", ",", "exp(", "linear_decay", "^"]  # fmt: skip
+RULE_WORDS = [
+    "g",
+    "m",
+    "g^2",
+    "adam",
+    "drop(",
+    "sign(",
+    ")",
+    "+",
+    "*",
+    "-",
+    "/",
+    "0.5",
+    "1e-3",
+    ",",
+    "exp(",
+    "linear_decay",
+    "^",
+]
 
 
 @given(st.lists(st.sampled_from(RULE_WORDS), max_size=10).map(" ".join) | words)
@@ -325,7 +352,7 @@ COMMANDS = st.one_of(
 
 
 @given(COMMANDS)
-@fuzzed(0.5)
+@fuzzed(0.3)
 def test_command_lines(stored: str, tmp_path: Path, arguments: list[str]) -> None:
     out, err = io.StringIO(), io.StringIO()
     # `search` never gets as far as a search: these are names of nothing.
