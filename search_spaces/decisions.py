@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 from search_spaces.plain import plain
@@ -25,6 +27,9 @@ class Choice:
     allowed: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
+        _check_names("Choice", self.name, self.kind)
+        if not isinstance(self.options, Iterable):
+            raise ValueError(f"The options of {self.name!r} are {self.options!r}; give them as a tuple.")
         if isinstance(self.options, set | frozenset) and not all(
             isinstance(option, int | float)
             for option in self.options  # whose order is the same everywhere
@@ -86,8 +91,10 @@ class Links:
     forced_bits: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.count < 0:
-            raise ValueError(f"Links {self.name!r}: count is {self.count}, it must be 0 or more.")
+        _check_names("Links", self.name, self.kind)
+        if isinstance(self.count, bool) or not isinstance(self.count, Integral) or self.count < 0:
+            raise ValueError(f"Links {self.name!r}: count is {self.count!r}; it must be a whole number, 0 or more.")
+        object.__setattr__(self, "count", int(self.count))
         if self.forced_bits is not None and len(self.forced_bits) != self.count:
             raise ValueError(f"Links {self.name!r}: {len(self.forced_bits)} forced bits for {self.count} layers.")
         if not self.kind:
@@ -115,6 +122,14 @@ class Links:
 
 
 Decision = Choice | Links
+
+
+def _check_names(what: str, name: Any, kind: Any) -> None:
+    """Raises ValueError where the name or the kind of a decision is no text."""
+    if not isinstance(name, str):
+        raise ValueError(f"A {what} has the name {name!r}; a decision's name is a text.")
+    if not isinstance(kind, str):
+        raise ValueError(f"{what} {name!r} has the kind {kind!r}; a decision's kind is a text.")
 
 
 def _without_digits(name: str) -> str:

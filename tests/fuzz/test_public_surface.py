@@ -286,25 +286,7 @@ def test_texts(tmp_path: Path, content: bytes, level: str, vocabulary_size: int 
         load_text(path, level=level, vocabulary_size=vocabulary_size)
 
 
-RULE_WORDS = [
-    "g",
-    "m",
-    "g^2",
-    "adam",
-    "drop(",
-    "sign(",
-    ")",
-    "+",
-    "*",
-    "-",
-    "/",
-    "0.5",
-    "1e-3",
-    ",",
-    "exp(",
-    "linear_decay",
-    "^",
-]
+RULE_WORDS = ["g", "m", "g^2", "adam", "drop(", "sign(", "exp(", "linear_decay", "0.5", "1e-3", ",", ")", *"+*-/^"]
 
 
 @given(st.lists(st.sampled_from(RULE_WORDS), max_size=10).map(" ".join) | words)

@@ -80,7 +80,17 @@ def test_a_bit_that_is_none_says_so():
             lambda: Choice("depth", (6, 8), allowed=(True,)),
             "Choice 'depth': the mask (True,) must allow at least one of (6, 8).",
         ),
-        (lambda: Links("layer0/inputs", -1), "Links 'layer0/inputs': count is -1, it must be 0 or more."),
+        (
+            lambda: Links("layer0/inputs", -1),
+            "Links 'layer0/inputs': count is -1; it must be a whole number, 0 or more.",
+        ),
+        (
+            lambda: Links("layer1/inputs", 1.5),
+            "Links 'layer1/inputs': count is 1.5; it must be a whole number, 0 or more.",
+        ),
+        (lambda: Choice(3, (6, 8)), "A Choice has the name 3; a decision's name is a text."),
+        (lambda: Choice("depth", None), "The options of 'depth' are None; give them as a tuple."),
+        (lambda: Choice("depth", (6, 8), kind=3), "Choice 'depth' has the kind 3; a decision's kind is a text."),
         (
             lambda: Links("layer2/inputs", 2, forced_bits=(0,)),
             "Links 'layer2/inputs': 1 forced bits for 2 layers.",
