@@ -19,7 +19,6 @@ import pytest
 from command_line import (
     MINE,
     OURS,
-    SECONDS,
     Watcher,
     lives,
     python,
@@ -29,6 +28,7 @@ from command_line import (
     without_colours,
 )
 from screen import screen
+from waiting import SECONDS
 
 import automl as package
 from automl import retry

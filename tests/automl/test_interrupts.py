@@ -12,6 +12,7 @@ import subprocess
 
 import pytest
 from command_line import MINE, OURS, Watcher, lives, running, script, wait_until
+from waiting import SECONDS
 
 from automl.loop import StopNow
 from child_trainers.heartbeat import Heartbeat
@@ -152,7 +153,7 @@ def test_a_signal_that_is_ignored_stays_ignored(mine, hold, folder, watcher):
             wait_until(lambda: watcher.num("running") == 1, "a child")
             process.send_signal(signal.SIGHUP)
             hold.rmdir()
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=SECONDS)
         finally:
             process.kill()
     assert b"Done: 2 children trained." in out

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import OURS, Ran, files_in
+from waiting import SECONDS
 
 BEGIN = "import sys; sys.argv[0] = 'automl'; from automl.cli.entry import main; main()"
 SEARCH = ("search", "mine", *OURS, "--workers", "0", "--children", "3")
@@ -22,7 +23,7 @@ def command(*arguments, code=BEGIN, prelude="", **options):
     """Runs the command's entry point; `prelude` is shell text before it, such as a redirection."""
     words = ["sh", "-c", f'exec "$0" "$@" {prelude}', sys.executable, "-c", code, *arguments]
     done = subprocess.run(
-        words, text=True, timeout=240, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        words, text=True, timeout=SECONDS, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     )
     return Ran(done.returncode, done.stdout or "", done.stderr or "")
 

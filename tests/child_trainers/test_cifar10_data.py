@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import SECONDS
 
 from child_trainers.data import cifar10
 from child_trainers.data.cifar10 import BINARY_LAYOUT, PYTHON_LAYOUT, Archive, load_cifar10
@@ -253,7 +254,7 @@ def send(handler, content, claimed=None):
 
 
 def archive_of(content, url, **changes):
-    return dataclasses.replace(Archive(url, sha256(content), len(content), PYTHON, timeout=5), **changes)
+    return dataclasses.replace(Archive(url, sha256(content), len(content), PYTHON, timeout=SECONDS), **changes)
 
 
 def failure_of(data_dir, archive):
@@ -295,7 +296,7 @@ def test_without_a_folder_the_download_goes_to_the_cache(tmp_path, serve, monkey
 
 
 def test_two_downloads_at_once_both_succeed(tmp_path, serve):
-    both_asked = threading.Barrier(2, timeout=10)
+    both_asked = threading.Barrier(2, timeout=SECONDS)
 
     def reply(handler):
         both_asked.wait()
@@ -361,7 +362,7 @@ def test_stalled_download(tmp_path, serve, sent):
     def reply(handler):
         if sent is not None:
             send(handler, WHOLE[:sent], claimed=len(WHOLE))
-        given_up.wait(timeout=10)
+        given_up.wait(timeout=SECONDS)
 
     archive = archive_of(WHOLE, serve(reply), timeout=0.1)
     try:

@@ -10,12 +10,11 @@ import sys
 import time
 
 import pytest
+from waiting import SECONDS
 
 from child_trainers.process import ROOT
 from db.records import State
 from search_spaces.decisions import Choice
-
-SECONDS = 60.0  # how long a test waits for what should take far less than one
 
 # A group of three: a worker that tells its pid and its child's, that child, and the guard.
 WORKER = """

@@ -1,10 +1,9 @@
 import threading
 
 import pytest
+from waiting import SECONDS
 
 from child_trainers.heartbeat import Heartbeat
-
-SECONDS = 10.0  # how long a test waits for what should come at once
 
 
 def beating_threads():

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from waiting import SECONDS
 
 from child_trainers import image_training
 from child_trainers.data.dataset import ImageData
@@ -32,8 +33,6 @@ from child_trainers.tasks.image_classification import ImageClassification
 from child_trainers.trainer import weights_of
 from search_spaces.convnet.layers import ConvLayer
 from search_spaces.convnet.spec import ConvNet
-
-SECONDS = 10.0  # how long a test waits for what should come at once
 
 
 class FakeReport:
@@ -226,7 +225,7 @@ def test_steps_and_seconds_of_a_training():
     assert report.steps == [3, 6, 9]  # 32 images in batches of 10, the rest is dropped
     assert outcome.seconds.keys() == {"trace", "train", "validate"}
     assert min(outcome.seconds.values()) > 0
-    assert elapsed / 2 < sum(outcome.seconds.values()) < elapsed
+    assert sum(outcome.seconds.values()) < elapsed
 
 
 def one_pixel_data():
@@ -604,7 +603,7 @@ def test_a_child_trained_third_in_a_worker_equals_the_same_child_alone(compute):
         )
         for order in ("a", "bca")
     ]
-    printed = [process.communicate(timeout=120)[0] for process in processes]
+    printed = [process.communicate(timeout=SECONDS)[0] for process in processes]
     alone, third = map(json.loads, printed)
     assert alone == third
     reward, metrics, rows, _ = alone

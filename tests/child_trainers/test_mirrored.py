@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import SECONDS
 
 from child_trainers.devices import environment
 from child_trainers.process import ROOT
@@ -182,7 +183,7 @@ def found(tmp_path_factory):
         env=os.environ | environment(threads=1, gpu=None),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=SECONDS,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return json.loads(ran.stdout)

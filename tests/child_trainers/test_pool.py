@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from waiting import SECONDS
 
 import child_trainers
 from child_trainers import pool as pool_module
@@ -19,7 +20,6 @@ from child_trainers.worker import STORE_LOST_EXIT
 from db.records import FINAL, Fault, State
 from search_spaces.decisions import Choice
 
-SECONDS = 60.0  # how long a test waits for what should take far less than one
 MEBI = 2**20
 DEEDS = (
     "well",

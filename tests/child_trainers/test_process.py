@@ -9,11 +9,10 @@ import sys
 import time
 
 import pytest
+from waiting import SECONDS
 
 from child_trainers import process
 from child_trainers.process import LOG_TAIL, WorkerProcess, child_mark, own_resident_bytes
-
-SECONDS = 30.0
 
 
 @pytest.fixture

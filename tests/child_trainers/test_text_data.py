@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import SECONDS
 
 from child_trainers.data import ptb
 from child_trainers.data.dataset import DataError
@@ -188,7 +189,9 @@ CONTENTS = {"train": b"a b\nb c\n", "validation": b"a\n", "test": b"c\n"}
 def files_of(url="", **changes):
     names = {"train": "ptb.train.txt", "validation": "ptb.valid.txt", "test": "ptb.test.txt"}
     return {
-        part: PtbFile(names[part], hashlib.sha256(content).hexdigest(), len(content), f"{url}/{names[part]}", timeout=5)
+        part: PtbFile(
+            names[part], hashlib.sha256(content).hexdigest(), len(content), f"{url}/{names[part]}", timeout=SECONDS
+        )
         for part, content in (CONTENTS | changes).items()
     }
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import SECONDS
 
 from child_trainers import user_files
 from child_trainers.user_files import UserFile, UserFileError
@@ -202,7 +203,7 @@ def elsewhere(data):
     """What another process makes of a pickle, where only the path of this one is known."""
     code = "import pickle, sys; sys.path = eval(sys.argv[1]); print(pickle.loads(bytes.fromhex(sys.argv[2])))"
     arguments = [sys.executable, "-c", code, repr(sys.path), data.hex()]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, cwd="/")
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=SECONDS, cwd="/")
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from store_helpers import HERE, claim, make_child, make_search, make_step, start, trained
+from waiting import SECONDS
 
 from db.owner import Owner
 from db.records import Delivery, Fault, LeaseHeldError, NameTakenError, SearchState
@@ -151,5 +152,5 @@ def test_processes_that_create_one_store_all_succeed(request: pytest.FixtureRequ
         process.stdin.write("g")
         process.stdin.flush()
     for process in processes:
-        output, errors = process.communicate(timeout=50)
+        output, errors = process.communicate(timeout=SECONDS)
         assert (process.returncode, output, errors) == (0, "0\n", "")

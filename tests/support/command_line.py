@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from waiting import SECONDS
+
 from db.records import Child
 from db.store import Store
-
-SECONDS = 60.0  # how long anything may take here before a test gives up
 
 # A space of 1,024 children and a task that is done at once, unless a folder `hold` lies beside the file.
 MINE = """
@@ -75,7 +75,7 @@ def script() -> str:
 def run_automl(*arguments: str | Path, folder: Path, **options: Any) -> Ran:
     """Runs the installed command to its end."""
     done = subprocess.run(
-        [script(), *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=4 * SECONDS, **options
+        [script(), *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=SECONDS, **options
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 
@@ -199,7 +199,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 def python(code: str, *, folder: Path, arguments: tuple[str, ...] = ()) -> Ran:
     """Runs Python code with the folder first on the path, as `python -c` does."""
     done = subprocess.run(
-        [sys.executable, *arguments, "-c", code], cwd=folder, capture_output=True, text=True, timeout=2 * SECONDS
+        [sys.executable, *arguments, "-c", code], cwd=folder, capture_output=True, text=True, timeout=SECONDS
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 
@@ -213,6 +213,6 @@ def alone(code: str, folder: Path, *arguments: object) -> str:
     hidden += "    assert importlib.util.find_spec(name) is None, name\n"
     command = [sys.executable, "-I", "-c", hidden + code, *map(str, arguments)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, env=environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
