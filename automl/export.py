@@ -9,15 +9,14 @@ import os
 import shutil
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from automl.model_files import read_tflite, write_onnx, write_saved_model, write_tflite
 from automl.standing import child_json
 from automl.stored import load_experiment, load_space
+from automl.usage import Usage, classes_module, own_classes
 from child_trainers.data.dataset import DataError
 from child_trainers.experiment import known
 from db.records import Child, Search, State, StoreError, Training
@@ -33,11 +32,25 @@ class ExportError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written, and what is known of it (one sentence)."""
+    """What was written, what is known of it (one sentence), and lines on how to use it."""
 
     path: Path
     number: int
     note: str
+    use: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What an exporter wrote.
+
+    Attributes:
+        note: what is known of it (one sentence).
+        usage: what it takes and gives, and how it is loaded.
+    """
+
+    note: str
+    usage: Usage | None = None
 
 
 def export_child(
@@ -76,14 +89,23 @@ def export_child(
     # A folder of its own beside the target: Keras wants the ending `.keras`, and a rename within one disk is atomic.
     with tempfile.TemporaryDirectory(prefix=".automl-", dir=path.parent) as folder:
         partial = Path(folder) / f"export{EXTENSIONS[format]}"
-        note = write(wanted, partial)
-        if partial.is_file():
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-        if path.exists() and not force:
-            raise ExportError(f"{path} is there already; choose another path or add --force.")
-        partial.replace(path)
-    return Exported(path, wanted.child.number, note)
+        written = write(wanted, partial)
+        pairs = [(partial, path)]
+        if written.usage is not None and written.usage.classes:
+            companion = Path(folder) / "companion.py"
+            companion.write_text(written.usage.classes, encoding="utf-8")
+            pairs.insert(0, (companion, path.with_name(f"{classes_module(path)}.py")))
+        for made, target in pairs:
+            if made.is_file():
+                with made.open("rb") as file:
+                    os.fsync(file.fileno())
+            same = made.is_file() and target.is_file() and made.read_bytes() == target.read_bytes()
+            if target.is_symlink() or (target.exists() and not force and not same):
+                raise ExportError(f"{target} is there already; choose another path or add --force.")
+        for made, target in pairs:
+            made.replace(target)
+    use = () if written.usage is None else written.usage.lines(path)
+    return Exported(path, wanted.child.number, written.note, use)
 
 
 def model_of(store: Store, search: Search, child: Child) -> keras.Model:
@@ -151,6 +173,13 @@ class TrainedModel:
     stored: float
     where: str
 
+    def usage(self, format: str) -> Usage:
+        """How to use what was written of it."""
+        own = own_classes(self.model)
+        named = [kind for kind in own if kind.__name__ != "TreeCell"]
+        classes = self.task.source(self.spec) if format == "keras" and len(named) < len(own) else ""
+        return Usage(format, self.model, self.task.columns(), classes, tuple(named))
+
     def check(self, exported: Callable[..., Any]) -> str:
         """Runs what was exported, from raw inputs to logits, on the validation data. Raises ExportError."""
         metric = self.task.metric.replace("val_", "validation ")
@@ -166,7 +195,7 @@ class TrainedModel:
         return f"{metric} {found:.4f}, as in {self.where} ({self.stored:.4f})"
 
 
-def _export_json(wanted: Wanted, path: Path) -> str:
+def _export_json(wanted: Wanted, path: Path) -> Written:
     store, search, child = wanted.store, wanted.search, wanted.child
     measured = [{"epoch": point.epoch, **point.metrics} for point in store.measurements(child.id)]
     document = {
@@ -182,10 +211,10 @@ def _export_json(wanted: Wanted, path: Path) -> str:
         ],
     }
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return "the child as it is stored"
+    return Written("the child as it is stored")
 
 
-def _export_python(wanted: Wanted, path: Path) -> str:
+def _export_python(wanted: Wanted, path: Path) -> Written:
     search = wanted.search
     experiment = load_experiment(search)
     spec = experiment.space.decode(wanted.child.tokens).spec
@@ -193,7 +222,7 @@ def _export_python(wanted: Wanted, path: Path) -> str:
         rate = (wanted.child.metrics or {}).get("learning_rate")  # of a screened rule nobody knows one
         path.write_text(spec.source() if rate is None else spec.source(learning_rate=rate), encoding="utf-8")
         told = "" if rate is None else f"; its learning rate here was {rate:g}"
-        return f"an optimizer for Keras, as readable source{told}"
+        return Written(f"an optimizer for Keras, as readable source{told}")
     if not hasattr(spec, "source") or not hasattr(experiment.task, "source"):
         raise ExportError(
             f"Children of {search.name!r} cannot be written as Python: that takes a space whose specs have a method "
@@ -201,11 +230,13 @@ def _export_python(wanted: Wanted, path: Path) -> str:
         )
     path.write_text(experiment.task.source(spec), encoding="utf-8")
     if experiment.task.reads_words:
-        return "the cell as a Keras layer and a language model of it, without weights, as readable source"
-    return "a Keras model from raw images, without weights, as readable source"
+        return Written(
+            "the cell as a Keras layer and a language model of it, to logits, without weights, as readable source"
+        )
+    return Written("a Keras model from raw images to logits, without weights, as readable source")
 
 
-def _export_svg(wanted: Wanted, path: Path) -> str:
+def _export_svg(wanted: Wanted, path: Path) -> Written:
     spec = load_space(wanted.search).decode(wanted.child.tokens).spec
     if not hasattr(spec, "dot"):
         raise ExportError(f"Children of {wanted.search.name!r} have no drawing; export them as json or python.")
@@ -214,65 +245,55 @@ def _export_svg(wanted: Wanted, path: Path) -> str:
         raise ExportError("A drawing needs Graphviz: install its program dot, or see automl show for one as text.")
     drawn = subprocess.run([command, "-Tsvg"], input=spec.dot(), capture_output=True, text=True, check=True)
     path.write_text(drawn.stdout, encoding="utf-8")
-    return "a drawing of the cell"
+    return Written("a drawing of the cell")
 
 
-def _export_keras(wanted: Wanted, path: Path) -> str:
+def _export_keras(wanted: Wanted, path: Path) -> Written:
     import keras
 
     trained = wanted.trained()
     trained.model.save(path)
-    return trained.check(keras.models.load_model(path))
+    try:
+        loaded = keras.models.load_model(path)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ExportError(
+            f"Keras cannot load the file that it wrote ({reason}): layers of your own need "
+            "@keras.saving.register_keras_serializable() and get_config; or export it as savedmodel."
+        ) from error
+    return Written(trained.check(loaded), trained.usage("keras"))
 
 
-def _export_savedmodel(wanted: Wanted, path: Path) -> str:
+def _export_savedmodel(wanted: Wanted, path: Path) -> Written:
     import tensorflow as tf
 
     trained = wanted.trained()
-    trained.model.export(path, format="tf_saved_model", verbose=False)
+    write_saved_model(trained.model, path)
     loaded = tf.saved_model.load(path)  # its variables live as long as it does
-    return trained.check(loaded.serve)
+    return Written(trained.check(loaded.serve), trained.usage("savedmodel"))
 
 
-def _export_tflite(wanted: Wanted, path: Path) -> str:
-    import tensorflow as tf
-
+def _export_tflite(wanted: Wanted, path: Path) -> Written:
     trained = wanted.trained(numbers_for="tflite")
-    with tempfile.TemporaryDirectory() as folder:
-        trained.model.export(folder, format="tf_saved_model", verbose=False)
-        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow's own word on where its interpreter will move to
-        interpreter = tf.lite.Interpreter(model_path=str(path))
-    place, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(place, images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(place, images)
-        interpreter.invoke()
-        logits: np.ndarray = interpreter.get_tensor(result)
-        return logits
-
-    return trained.check(run)
+    write_tflite(trained.model, path)
+    run = read_tflite(path)
+    (given,), (wanted_output,) = ([tensor.name for tensor in trained.model.inputs], trained.model.output_names)
+    return Written(trained.check(lambda images: run(**{given: images})[wanted_output]), trained.usage("tflite"))
 
 
-def _export_onnx(wanted: Wanted, path: Path) -> str:
+def _export_onnx(wanted: Wanted, path: Path) -> Written:
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("tf2onnx") is None:
         raise ExportError("ONNX needs two packages more: pip install 'automl-reinforce[onnx]'")
     import onnxruntime
 
     trained = wanted.trained(numbers_for="onnx")
-    trained.model(np.zeros((1, *trained.model.input_shape[1:]), np.float32))  # it must have been called once
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its converter, about NumPy
-        trained.model.export(path, format="onnx", verbose=False)
+    write_onnx(trained.model, path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return trained.check(lambda images: session.run(None, {name: images})[0])
+    (given,), outputs = ([tensor.name for tensor in trained.model.inputs], trained.model.output_names)
+    return Written(trained.check(lambda images: session.run(outputs, {given: images})[0]), trained.usage("onnx"))
 
 
-EXPORTERS: dict[str, Callable[[Wanted, Path], str]] = {
+EXPORTERS: dict[str, Callable[[Wanted, Path], Written]] = {
     "json": _export_json,
     "python": _export_python,
     "svg": _export_svg,

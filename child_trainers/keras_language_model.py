@@ -35,15 +35,23 @@ def build(
         x, *after = rnn(x, initial_state=states)
         states_before += states
         states_after += after
-    logits = keras.layers.Dense(types, name="softmax")(x)
-    model = keras.Model([words, *states_before], [logits, *states_after], name="language_model")
+    logits = keras.layers.Dense(types, name="logits")(x)
+    # The name of an output is that of the layer which gives it.
+    named = [
+        keras.layers.Identity(name=f"next_{before.name}")(after)
+        for before, after in zip(states_before, states_after, strict=True)
+    ]
+    model = keras.Model([words, *states_before], [logits, *named], name="language_model")
     arrays = dict(weights)
     embedding = arrays.pop("embedding", np.zeros((0, units), np.float32))
     unknown = text.vocabulary.index(UNKNOWN) if UNKNOWN in text.vocabulary else None
     of_unknown = np.zeros((1, units), np.float32) if unknown is None else embedding[[unknown]]
     arrays["embedding/embeddings"] = np.concatenate([of_unknown, embedding])
-    output = embedding if recipe.shared_embeddings else arrays.get("softmax/kernel", embedding)
-    arrays["softmax/kernel"] = output.T
+    # In training the layer of the logits is called `softmax`.
+    arrays |= {
+        f"logits/{part}": arrays.pop(f"softmax/{part}") for part in ("kernel", "bias") if f"softmax/{part}" in arrays
+    }
+    arrays["logits/kernel"] = (embedding if recipe.shared_embeddings else arrays.get("logits/kernel", embedding)).T
     by_path = {_name(variable.path): variable for variable in model.weights}
     if by_path.keys() != arrays.keys() or any(by_path[name].shape != arrays[name].shape for name in arrays):
         raise ValueError("weights of another cell, size or vocabulary")
@@ -57,18 +65,18 @@ def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str
     numbers of words to logits, and the optimizer `FoundRule` where the cell brings one; it needs only Keras."""
     types = len(text.vocabulary)
     if recipe.shared_embeddings:
-        softmax, embedding = [BIAS], "ReversibleEmbedding"
-        logits = 'Bias(name="softmax")(embedding(x, reverse=True))  # by the weights of the embedding'
+        bias, embedding = [BIAS], "ReversibleEmbedding"
+        logits = 'Bias(name="logits")(embedding(x, reverse=True))  # by the weights of the embedding'
     else:
-        softmax, embedding, logits = [], "Embedding", 'layers.Dense(num_types, name="softmax")(x)'
+        bias, embedding, logits = [], "Embedding", 'layers.Dense(num_types, name="logits")(x)'
     build = BUILD.format(types=types, units=units, layers=recipe.layers, embedding=embedding, logits=logits)
-    body = "\n\n".join([cell.source(), *softmax, build])
+    body = "\n\n".join([cell.source(), *bias, build])
     head = HEAD.format(
         name=text.name,
         types=types,
         parameters=num_parameters(cell, types, units, recipe),
         trained=TRAINED.format(rate=cell.learning_rate, recipe=recipe) if hasattr(cell, "optimizer") else "",
-        imports="import math\n\n" if "math." in body else "",
+        imports="".join(f"import {name}\n" for name in ("json", "math") if f"{name}." in body) + "\n",
     )
     return f"{head}\n\n{body}"
 

@@ -33,3 +33,5 @@ def write(
         with quiet_native_start():
             exported = export_child(store, search.name, format, to, number=child, source=source, force=force)
     print(f"Exported child {exported.number} of {name} to {exported.path}: {exported.note}.")
+    for line in exported.use:
+        print(line)

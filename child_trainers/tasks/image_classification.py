@@ -155,11 +155,20 @@ class ImageClassification(BuiltInTask[Recipe]):
         return self.with_preprocessing(inner)
 
     def with_preprocessing(self, inner: keras.Model) -> keras.Model:
-        """A model from raw images, of one from whitened images."""
+        """A model from raw images, of one from whitened images; its output has the name `logits`."""
         import keras
 
         image = keras.Input(self.shapes[0], name="raw_image")
-        return keras.Model(image, inner(whitening(self.shapes[0], self.brightness)(image)), name="child")
+        logits = keras.layers.Identity(name="logits")(inner(whitening(self.shapes[0], self.brightness)(image)))
+        return keras.Model(image, logits, name="child")
+
+    def columns(self) -> str:
+        """What the columns of the logits stand for."""
+        if self.name == "cifar10":
+            from child_trainers.data.cifar10 import CLASS_NAMES
+
+            return f"the columns are {', '.join(CLASS_NAMES)}"
+        return "column k is the digit k" if self.name == "digits" else "column k is the label k"
 
     def source(self, spec: Any) -> str:
         """A Python file that builds the child's model from raw images, without weights."""

@@ -151,6 +151,10 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
         return build(spec, self.data, self.units(spec), self.recipe, weights)
 
+    def columns(self) -> str:
+        """What the columns of the logits stand for."""
+        return f"the columns are {self.data.level}s"
+
     def source(self, spec: Any) -> str:
         """A Python file with the cell as a Keras layer, and the language model around it, without weights."""
         from child_trainers.keras_language_model import source

@@ -107,6 +107,9 @@ class RuleTask(Task, Generic[Network]):
     def validate(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
         return self.network.validate(model, self._network_spec)
 
+    def columns(self) -> str:
+        return self.network.columns()
+
     def test(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
         return self.network.test(model, self._network_spec)
 

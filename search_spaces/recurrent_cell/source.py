@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import textwrap
+
 from search_spaces.recurrent_cell.tree import CellNode, CellTree
 
 HEAD = '''\
+CELL = (  # what a saved model knows this cell by
+{spec}
+)
+
+
 @keras.saving.register_keras_serializable("automl")
 class TreeCell(keras.layers.Layer):
     """A recurrent cell for keras.layers.RNN: a tree over the input x and the state h, with a memory c.
@@ -17,9 +26,13 @@ class TreeCell(keras.layers.Layer):
 
     def __init__(self, units, initializer="glorot_uniform", cell=None, **options):
         super().__init__(**options)
+        if cell is not None and json.dumps(cell, sort_keys=True) != CELL:
+            raise ValueError(
+                "The model was saved with another cell than that of this file; load it with the file that was exported "
+                "with it, and where both are imported with custom_objects={{'automl>TreeCell': THAT_FILE.TreeCell}}."
+            )
         self.units = units
         self.initializer = keras.initializers.get(initializer)
-        self.cell = cell  # kept for saving; the equations above are this cell's
         self.state_size = [units, units]
         self.output_size = units
 
@@ -41,13 +54,13 @@ class TreeCell(keras.layers.Layer):
 
     def get_config(self):
         initializer = keras.initializers.serialize(self.initializer)
-        return super().get_config() | {{"units": self.units, "initializer": initializer, "cell": self.cell}}
+        return super().get_config() | {{"units": self.units, "initializer": initializer, "cell": json.loads(CELL)}}
 '''
 
 
 def source(cell: CellTree) -> str:
-    """The text of a class `TreeCell` that is this cell, with the weights of `layer.TreeCell`; it uses the names `keras`
-    and `ops` (of `keras`). A model that was saved with the one loads with the other."""
+    """The text of a class `TreeCell` that is this cell, with the weights of `layer.TreeCell`; it uses the names
+    `keras`, `ops` (of `keras`) and `json`. A model that was saved with the one loads with the other."""
     statements = []
     for index, node in enumerate(cell.nodes):
         inputs = cell.inputs(index)
@@ -60,7 +73,9 @@ def source(cell: CellTree) -> str:
         if index == cell.injection_node:
             inside = _combined(cell.injection, f"a{index}", "c")
             statements.append(f"a{index} = {_activated(cell.injection, inside)}")
+    spec = json.dumps(dataclasses.asdict(cell), sort_keys=True)
     return HEAD.format(
+        spec="\n".join(f"    {part!r}" for part in textwrap.wrap(spec, 100, drop_whitespace=False)),
         equations="\n".join(f"        {line}" for line in cell.equations()),
         base=cell.base,
         leaves=repr(cell.leaf_order),

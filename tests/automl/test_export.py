@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from command_line import OURS, alone
 
-from automl.export import EXPORTERS
+from automl.export import EXPORTERS, Written
 from child_trainers.data.digits import load_digits_data
 from db import blobs
 from db.store import Store
@@ -85,11 +85,16 @@ def test_keras_and_python_without_our_packages(export, store, folder):
     assert ran.out == (
         f"Exported child {best.number} of digits to best.keras: validation accuracy {stored:.4f}, as in the search "
         f"({stored:.4f}).\n"
+        "It takes raw_image (batch, 8, 8, 1) and gives logits (batch, 10), not probabilities (those are "
+        "softmax(logits)); column k is the digit k.\n"
+        "Load it with:\n"
+        "    import keras\n"
+        "    model = keras.models.load_model('best.keras')\n"
     )
     ran = export("python", "best.py")
     assert ran.out == (
-        f"Exported child {best.number} of digits to best.py: a Keras model from raw images, without weights, as "
-        "readable source.\n"
+        f"Exported child {best.number} of digits to best.py: a Keras model from raw images to logits, without "
+        "weights, as readable source.\n"
     )
     assert names(folder) == {"best.keras", "best.py"}
     data = load_digits_data()
@@ -114,6 +119,101 @@ runpy.run_path("best.py", run_name="__main__")
     assert any("Total params" in line for line in summary)
     ran = subprocess.run([sys.executable, "best.py"], cwd=folder, capture_output=True, text=True, check=True)
     assert "Total params" in ran.stdout and ran.stderr == ""
+
+
+def printed_code(ran):
+    """The Python that an export prints, as somebody copies it."""
+    assert ran.code == 0, ran.err
+    return "\n".join(line.strip() for line in ran.out.splitlines() if line.startswith("    ")) + "\n"
+
+
+CALLS = {  # names of the outputs, and logits of images in whatever form the format takes
+    "keras": "model.output_names, [model(x) for x in (raw, raw.astype('float64'), raw[..., 0])]",
+    "savedmodel": (
+        "list(model.signatures['serving_default'].structured_outputs), "
+        "[model.signatures['serving_default'](raw_image=tf.constant(raw, 'float32'))['logits'], "
+        "*(model.serve(x) for x in (raw, raw.astype('float64'), raw[..., 0]))]"
+    ),
+    "tflite": "list(model(raw_image=floats)), [model(raw_image=floats)['logits']]",
+}
+
+
+def test_every_format_gives_the_same_numbers_under_the_same_names(export, store, folder):
+    """Each file is alone in a folder, and is loaded by what its export prints."""
+    images = load_digits_data().x_validation[:5]
+    found = {}
+    for format, call in CALLS.items():
+        (folder / format).mkdir()
+        ran = export(format, folder / format / ("best.keras" if format == "keras" else "best"))
+        assert ("as float32" in ran.out) == (format == "tflite")
+        np.save(folder / format / "images.npy", images)  # uint8
+        code = printed_code(ran) + (
+            "import json, numpy as np\n"
+            "raw = np.load('images.npy')\n"
+            "floats = raw.astype('float32')\n"
+            f"names, results = {call}\n"
+            "print(json.dumps([names, [np.asarray(result).tolist() for result in results]]))\n"
+        )
+        names, results = json.loads(alone(code, folder / format).splitlines()[-1])
+        assert names == ["logits"]
+        found[format] = results
+    first = np.array(found["keras"][0])
+    assert first.shape == (5, 10) and not np.allclose(first.sum(axis=1), 1.0)  # no probabilities
+    for results in found.values():
+        for result in results:
+            np.testing.assert_allclose(result, first, rtol=1e-3, atol=1e-3)
+
+
+def test_onnx_by_its_names(export, folder):
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert export("onnx", "best.onnx").code == 0
+    session = onnxruntime.InferenceSession("best.onnx")
+    assert [tensor.name for tensor in session.get_outputs()] == ["logits"]
+    assert [tensor.name for tensor in session.get_inputs()] == ["raw_image"]
+
+
+OWN_LAYER = """
+import dataclasses
+import keras
+from automl import Choice
+
+{register}
+class Scale(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    units: int
+
+    def build(self, input_shape, num_classes):
+        x = image = keras.Input(input_shape)
+        x = Scale()(keras.layers.Flatten()(x))
+        return keras.Model(image, keras.layers.Dense(num_classes)(x))
+
+def space():
+    return Net((yield Choice("units", (4, 8, 16))))
+"""
+
+
+def test_a_layer_of_the_user_s_own(automl, folder):
+    """What Keras needs to load it is named, or why Keras cannot load it."""
+    (folder / "mine.py").write_text(OWN_LAYER.format(register="@keras.saving.register_keras_serializable()"))
+    (folder / "plain.py").write_text(OWN_LAYER.format(register=""))
+    for module in ("mine", "plain"):
+        few = ("--controller", "random", "--children", "1", "--workers", "0", "--set", "task.epochs=1")
+        ran = automl("search", module, "--space", f"{module}.py:space", "--task", "digits", *few)
+        assert ran.code == 0, ran.err
+    ran = automl("export", "mine", "--format", "keras", "--to", "own.keras")
+    assert printed_code(ran) == "import keras, mine\nmodel = keras.models.load_model('own.keras')\n"
+    error = automl("export", "plain", "--format", "keras", "--to", "plain.keras").error
+    assert error.startswith("Keras cannot load the file that it wrote (") and error.endswith(
+        "): layers of your own need @keras.saving.register_keras_serializable() and get_config; or export it as "
+        "savedmodel."
+    )
+    assert not (folder / "plain.keras").exists()
+    assert automl("export", "plain", "--format", "savedmodel", "--to", "plain").code == 0
 
 
 def test_an_existing_file_is_kept_unless_forced(export, folder):
@@ -151,7 +251,7 @@ def test_a_file_that_appears_meanwhile_is_kept(export, folder, monkeypatch):
     def slow(wanted, path):
         path.write_text("ours")
         (folder / "best.json").write_text("precious")
-        return "slowly"
+        return Written("slowly")
 
     monkeypatch.setitem(EXPORTERS, "json", slow)
     assert "is there already" in export("json", "best.json").error
@@ -237,7 +337,7 @@ def test_what_a_persons_own_space_and_task_cannot_be_exported_as(automl, mine, f
 def test_nothing_to_export_yet(automl, mine, folder):
     (folder / "mine.py").write_text(mine.read_text() + "\ndef broken(spec):\n    raise RuntimeError\n")
     flags = ("--space", "mine.py:space", "--task", "mine.py:broken", "--controller", "random", "--workers", "0")
-    assert automl("search", "mine", *flags, "--children", "2").code == 1
+    assert automl("search", "mine", *flags, "--children", "2").code == 3
     assert automl("export", "mine", "--format", "json", "--to", "a.json").error == (
         "No child of 'mine' is trained yet; go on with: automl resume mine"
     )

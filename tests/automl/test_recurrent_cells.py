@@ -92,6 +92,61 @@ def test_a_keras_model_and_its_source_without_our_packages(automl, best, cells):
     assert float(found.splitlines()[-1]) == pytest.approx(perplexity, rel=1e-3)
 
 
+def test_a_keras_file_loads_by_the_lines_that_are_printed(automl, cells):
+    """In a folder that holds nothing but what the export wrote, and where none of our packages can be imported."""
+    elsewhere = cells / "else where"
+    elsewhere.mkdir()
+    before = automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras")
+    assert before.code == 0, before.err
+    assert f"Load it, in the folder {elsewhere}, with:" in before.out
+    assert {path.name for path in elsewhere.iterdir()} == {"best-1.keras", "best_1_cell.py"}
+    lines = [line.strip() for line in before.out.splitlines() if line.startswith("    ")]
+    assert lines == ["import keras, best_1_cell", "model = keras.models.load_model('best-1.keras')"]
+    call = (
+        "import json, numpy as np\n"
+        "outputs = {run}([np.array([['the', 'dog']]), *[np.zeros((1, 8))] * 4])\n"
+        "print(json.dumps([np.asarray(output).tolist() for output in outputs]))\n"
+    )
+    here = "import sys\nsys.path.insert(0, '')\n"  # as an ordinary `python` has it
+    names = "print(model.output_names)\n"
+    out = alone(here + "\n".join(lines) + "\n" + names + call.format(run="model"), elsewhere).splitlines()
+    assert out[-2] == "['logits', 'next_h0', 'next_c0', 'next_h1', 'next_c1']"
+    ran = automl("export", "cells", "--format", "savedmodel", "--to", elsewhere / "saved")
+    assert ran.code == 0 and not (elsewhere / "saved_cell.py").exists()
+    lines = [line.strip() for line in ran.out.splitlines() if line.startswith("    ")]
+    named = "print(sorted(model.signatures['serving_default'].structured_outputs), model.vocabulary()[:2].shape)\n"
+    saved = alone("\n".join(lines) + "\n" + named + call.format(run="model.serve"), elsewhere).splitlines()
+    assert saved[-2] == "['logits', 'next_c0', 'next_c1', 'next_h0', 'next_h1'] (2,)"
+    for one, other in zip(json.loads(out[-1]), json.loads(saved[-1]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    # The classes beside it are never overwritten unasked, and what is equal is no obstacle.
+    (elsewhere / "best-1.keras").unlink()
+    assert automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras").code == 0
+    (elsewhere / "best-1.keras").unlink()
+    (elsewhere / "best_1_cell.py").write_text("precious")
+    assert automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras").error == (
+        f"{elsewhere / 'best_1_cell.py'} is there already; choose another path or add --force."
+    )
+    assert (elsewhere / "best_1_cell.py").read_text() == "precious" and not (elsewhere / "best-1.keras").exists()
+
+
+def test_a_model_refuses_the_classes_of_another_cell(automl, best, cells):
+    others = [child["number"] for child in json.loads(automl("top", "cells", "--json").out)]
+    for number in others[:2]:
+        flags = ("--child", number, "--to", f"n{number}.keras")
+        assert automl("export", "cells", "--format", "keras", *flags).code == 0
+    found = alone(
+        "import sys\nsys.path.insert(0, '')\n"
+        f"import keras, n{others[0]}_cell as right, n{others[1]}_cell\n"
+        f"path = 'n{others[0]}.keras'\n"
+        "try:\n    keras.models.load_model(path)\n"
+        "except Exception as error:\n    print('The model was saved with another cell' in str(error))\n"
+        "keras.models.load_model(path, custom_objects={'automl>TreeCell': right.TreeCell})\n",
+        cells,
+    )
+    assert found.splitlines()[-1] == "True"
+
+
 def test_a_saved_model_runs_without_our_packages(automl, best, cells):
     ran = automl("export", "cells", "--format", "savedmodel", "--to", "model")
     assert ran.code == 0, ran.err

@@ -186,8 +186,8 @@ def test_the_model_of_the_source_is_the_child(child, tmp_path):
     assert model.count_params() == sum(weight.size for weight in weights.values())
     for variable in model.weights:
         layer, *_, name = variable.path.split("/")
-        value = weights["embedding"] if layer == "embedding" else weights[f"{layer}/{name}"]
-        variable.assign(value.T if layer == "softmax" else value)
+        stored = {"embedding": "embedding", "logits": f"softmax/{name}"}.get(layer, f"{layer}/{name}")
+        variable.assign(weights[stored].T if layer == "logits" else weights[stored])
     words = [["the", "cat", "sat"]]
     numbers = np.array([[task.data.vocabulary.index(word) for word in words[0]]])
     zeros = [tf.zeros((1, 12))] * (2 * task.recipe.layers)

@@ -1,0 +1,107 @@
+"""What an exported model takes and gives, and the lines that load it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+INDENT = "    "
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """How to use an exported model.
+
+    Attributes:
+        format: of the file.
+        model: that was exported.
+        columns: what the columns of its logits stand for, a part of a sentence.
+        classes: the text of a Python file with classes that the file needs, to be written beside it; "" for none.
+        own: classes of the user that it needs.
+    """
+
+    format: str
+    model: keras.Model
+    columns: str
+    classes: str = ""
+    own: tuple[type, ...] = ()
+
+    def lines(self, path: Path) -> tuple[str, ...]:
+        """A sentence on inputs and outputs, and the Python that loads it; both for the terminal."""
+        needs_files = self.format == "keras" and (self.classes or self.own)
+        name = path.name if needs_files else str(path)
+        where = f", in the folder {path.parent}," if needs_files and path.parent != Path() else ""
+        return (self._sentence(), f"Load it{where} with:", *(INDENT + line for line in self._code(path, name)))
+
+    def _sentence(self) -> str:
+        first, *others = self.model.inputs
+        shape = _shape(self.model.outputs[0].shape)
+        taken = f"It takes {first.name} {_shape(first.shape)}"
+        if self.format in ("tflite", "onnx"):
+            taken += " as float32"
+        if others:
+            taken += f" and the states {', '.join(tensor.name for tensor in others)}, zeros at first"
+        given = f"gives {self.model.output_names[0]} {shape}"
+        if others:
+            given += f" and the next states {', '.join(self.model.output_names[1:])}"
+        words = ""
+        if others and self.format == "keras":
+            words = ", as in model.get_layer('vocabulary').get_vocabulary()[1:]"
+        elif others:
+            words = ", as in model.vocabulary()"
+        return f"{taken} and {given}, not probabilities (those are softmax(logits)); {self.columns}{words}."
+
+    def _code(self, path: Path, name: str) -> tuple[str, ...]:
+        if self.format == "keras":
+            modules = ["keras"]
+            if self.classes:
+                modules.append(classes_module(path))
+            modules += sorted({_module_of(kind) for kind in self.own})
+            return f"import {', '.join(modules)}", f"model = keras.models.load_model({name!r})"
+        first = self.model.inputs[0].name
+        output = self.model.output_names[0]
+        if self.format == "savedmodel":
+            call = "words, *states" if len(self.model.inputs) > 1 else ""
+            inputs = f"[{call}]" if call else first
+            return (
+                "import tensorflow as tf",
+                f"model = tf.saved_model.load({name!r})  # then model.serve({inputs})",
+            )
+        if self.format == "tflite":
+            return (
+                "import tensorflow as tf",
+                f"model = tf.lite.Interpreter({name!r}).get_signature_runner()  # then model({first}=…)[{output!r}]",
+            )
+        return (
+            "import onnxruntime",
+            f"model = onnxruntime.InferenceSession({name!r})  # then model.run([{output!r}], {{{first!r}: …}})",
+        )
+
+
+def own_classes(model: keras.Model) -> list[type]:
+    """The classes of a model's layers that are not Keras's, each once."""
+    found = {type(layer): None for layer in model._flatten_layers()}
+    return [kind for kind in found if kind.__module__.partition(".")[0] != "keras"]
+
+
+def classes_module(path: Path) -> str:
+    """The name of the module beside an exported file that has the classes which it needs."""
+    stem = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
+    return f"{'_' if stem[:1].isdigit() else ''}{stem}_cell"
+
+
+def _module_of(kind: type) -> str:
+    """The module that the user imports to have a class: the name of its file."""
+    file = inspect.getsourcefile(kind)
+    return kind.__module__ if file is None else Path(file).stem
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    sizes = ["batch" if place == 0 else "tokens" for place in range(2)]
+    return f"({', '.join(sizes[place] if size is None else str(size) for place, size in enumerate(shape))})"
