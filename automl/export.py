@@ -21,6 +21,8 @@ from child_trainers.data.dataset import DataError
 from child_trainers.experiment import known
 from db.records import Child, Search, State, StoreError, Training
 from db.store import Store, training_kind
+from search_spaces.drawing import layers_dot
+from search_spaces.walk import spec_to_json
 
 if TYPE_CHECKING:
     import keras
@@ -236,16 +238,34 @@ def _export_python(wanted: Wanted, path: Path) -> Written:
     return Written("a Keras model from raw images to logits, without weights, as readable source")
 
 
+def _export_dot(wanted: Wanted, path: Path) -> Written:
+    path.write_text(_dot(wanted), encoding="utf-8")
+    return Written("a graph for Graphviz")
+
+
 def _export_svg(wanted: Wanted, path: Path) -> Written:
-    spec = load_space(wanted.search).decode(wanted.child.tokens).spec
-    if not hasattr(spec, "dot"):
-        raise ExportError(f"Children of {wanted.search.name!r} have no drawing; export them as json or python.")
+    graph = _dot(wanted)
     command = shutil.which("dot")
     if command is None:
-        raise ExportError("A drawing needs Graphviz: install its program dot, or see automl show for one as text.")
-    drawn = subprocess.run([command, "-Tsvg"], input=spec.dot(), capture_output=True, text=True, check=True)
+        raise ExportError("A drawing needs Graphviz: install its program dot, or export what it draws as dot.")
+    drawn = subprocess.run([command, "-Tsvg"], input=graph, capture_output=True, encoding="utf-8", check=False)
+    if drawn.returncode != 0:
+        reason = drawn.stderr.strip().partition("\n")[0]
+        raise ExportError(f"Graphviz cannot draw it ({reason}); export what it draws as dot.")
     path.write_text(drawn.stdout, encoding="utf-8")
-    return Written("a drawing of the cell")
+    return Written("a drawing")
+
+
+def _dot(wanted: Wanted) -> str:
+    """The child as a graph. Raises ExportError."""
+    spec = load_space(wanted.search).decode(wanted.child.tokens).spec
+    drawn = spec.dot() if hasattr(spec, "dot") else layers_dot(spec_to_json(spec))
+    if drawn is None:
+        raise ExportError(
+            f"Children of {wanted.search.name!r} cannot be drawn: that takes specs with a method dot(), or with a list "
+            "or dict of layers whose 'inputs' are numbers or names of layers. Export them as json."
+        )
+    return str(drawn)
 
 
 def _export_keras(wanted: Wanted, path: Path) -> Written:
@@ -297,6 +317,7 @@ EXPORTERS: dict[str, Callable[[Wanted, Path], Written]] = {
     "json": _export_json,
     "python": _export_python,
     "svg": _export_svg,
+    "dot": _export_dot,
     "keras": _export_keras,
     "savedmodel": _export_savedmodel,
     "tflite": _export_tflite,
@@ -306,6 +327,7 @@ EXTENSIONS = {
     "json": ".json",
     "python": ".py",
     "svg": ".svg",
+    "dot": ".dot",
     "keras": ".keras",
     "savedmodel": "",
     "tflite": ".tflite",

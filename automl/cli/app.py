@@ -367,7 +367,7 @@ def train(
 @app.command()
 def export(
     name: Name,
-    format: Annotated[str, typer.Option("--format", help="json, python, svg, keras, savedmodel, tflite, onnx.")],
+    format: Annotated[str, typer.Option("--format", help="json, python, svg, dot, keras, savedmodel, tflite, onnx.")],
     to: Annotated[Path, typer.Option("--to", help="The file (for savedmodel the folder) to write.")],
     source: Annotated[
         str | None, typer.Option("--from", help="Whose weights: search, train.", show_default="train, if there")

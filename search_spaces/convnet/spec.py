@@ -64,6 +64,13 @@ class ConvNet(ConvLayers):
 
         return count(self, input_shape, num_classes)
 
+    def dot(self) -> str:
+        """The network as a graph for Graphviz, the image at the top."""
+        from search_spaces.convnet.drawing import statements
+        from search_spaces.drawing import graph
+
+        return graph(statements(self))
+
     def source(self, input_shape: tuple[int, int, int], num_classes: int, preprocessing: str = "") -> str:
         """The text of a Python file that builds the network and needs only Keras; see `source.source`."""
         from search_spaces.convnet.source import source

@@ -37,6 +37,14 @@ class WithRule:
     def _with_values(self, values: dict[str, Any]) -> dict[str, Any]:
         return values | {"rule": self.rule.canonical(), "learning_rate": self.learning_rate}
 
+    def _drawing(self, *, upwards: bool = False) -> str:
+        """The rule as a part of a graph for Graphviz."""
+        from search_spaces.drawing import cluster
+        from search_spaces.update_rule.drawing import statements
+
+        title = f"trained with, at the rate {self.learning_rate:g}"
+        return cluster("rule", title, statements(self.rule.expression()), upwards=upwards)
+
     def _definitions(self) -> tuple[str, str]:
         """The imports that the rule's class `FoundRule` needs, and its text."""
         from search_spaces.update_rule.source import definitions
@@ -75,6 +83,13 @@ class TrainedNet(WithRule):
         """Parameters and FLOPs of the network; see `ConvNet.count`."""
         return self.net.count(input_shape, num_classes)
 
+    def dot(self) -> str:
+        """The network and the rule as a graph for Graphviz."""
+        from search_spaces.convnet.drawing import statements
+        from search_spaces.drawing import cluster, graph
+
+        return graph([cluster("network", "network", statements(self.net)), self._drawing()])
+
     def source(self, input_shape: Shape, num_classes: int, preprocessing: str = "") -> str:
         """A Python file with a function `build()` for the network and the optimizer's class `FoundRule`."""
         imports, definition = self._definitions()
@@ -110,8 +125,12 @@ class TrainedCell(WithRule):
         return self._with_values({"tree": self.tree.canonical()})
 
     def dot(self) -> str:
-        """The cell as a graph for Graphviz."""
-        return self.tree.dot()
+        """The cell and the rule as a graph for Graphviz."""
+        from search_spaces.drawing import cluster, graph
+        from search_spaces.recurrent_cell.drawing import statements
+
+        cell = cluster("cell", "cell", statements(self.tree), upwards=True)
+        return graph([cell, self._drawing(upwards=True)], upwards=True)
 
     def cell(self, units: int, **options: Any) -> TreeCell:
         """The cell as a Keras layer; see `RecurrentCell.cell`."""

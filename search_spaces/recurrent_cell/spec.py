@@ -74,24 +74,10 @@ class RecurrentCell(CellTree):
 
     def dot(self) -> str:
         """The tree as a graph for Graphviz, inputs at the bottom."""
-        lines = ["digraph cell {", "  rankdir=BT;", '  node [shape=box, style=rounded, fontname="Helvetica"];']
-        for name in ("x", "h", "c", "next h", "next c"):
-            lines.append(f'  "{name}" [shape=plaintext];')
-        for index, node in enumerate(self.nodes):
-            lines.append(f'  {index} [label="{node.combination}\\n{node.activation}"];')
-            if (inputs := self.inputs(index)) is None:
-                lines += [f'  "x" -> {index} [label="W{index}"];', f'  "h" -> {index} [label="U{index}"];']
-            else:
-                lines += [f"  {self._output(source)} -> {index};" for source in inputs]
-        lines.append(f'  inject [label="{self.injection.combination}\\n{self.injection.activation}", style=dashed];')
-        lines += [f"  {self.injection_node} -> inject;", '  "c" -> inject;']
-        lines.append(f'  {self._output(len(self.nodes) - 1)} -> "next h";')
-        before = f"before {self.nodes[self.memory_node].activation}"
-        lines.append(f'  {self.memory_node} -> "next c" [style=dashed, label="{before}"];')
-        return "\n".join([*lines, "}"]) + "\n"
+        from search_spaces.drawing import graph
+        from search_spaces.recurrent_cell.drawing import statements
 
-    def _output(self, index: int) -> str:
-        return "inject" if index == self.injection_node else str(index)
+        return graph(statements(self), upwards=True)
 
     def _label(self, index: int) -> str:
         node = self.nodes[index]

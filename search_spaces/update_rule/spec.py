@@ -148,6 +148,13 @@ class UpdateRule:
 
         return RuleOptimizer(str(self), version=VERSION if self.has_own_masks else SHARED_MASKS, **options)
 
+    def dot(self) -> str:
+        """The rule as a graph for Graphviz, operands at the bottom."""
+        from search_spaces.drawing import graph
+        from search_spaces.update_rule.drawing import statements
+
+        return graph(statements(self.expression()), upwards=True)
+
     def source(self, *, learning_rate: float = 0.01) -> str:
         """A Python file with the rule as a Keras optimizer; see `source.source`."""
         from search_spaces.update_rule.source import source

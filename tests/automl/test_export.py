@@ -316,7 +316,7 @@ def test_a_child_whose_weights_were_not_kept(export, store, folder):
 
 def test_unknown_formats(export):
     assert export("kears", "a").error == (
-        "There is no format called 'kears'; there is keras, svg, json, tflite, savedmodel, python, onnx."
+        "There is no format called 'kears'; there is keras, svg, json, tflite, savedmodel, python, dot, onnx."
     )
     assert export("h5", "a").error.startswith("There is no format called 'h5'; there is ")
 
@@ -332,6 +332,44 @@ def test_what_a_persons_own_space_and_task_cannot_be_exported_as(automl, mine, f
         "The task mine.py:evaluate keeps no models; export its children as json."
     )
     assert names(folder) == before
+
+
+LAYERS = """
+from automl import Choice, Links
+
+def space():
+    depth = yield Choice("depth", (3, 4))
+    layers = []
+    for index in range(depth):
+        units = yield Choice(f"layer{index}/units", (16, 32, 64))
+        inputs = yield Links(f"layer{index}/inputs", count=index)
+        layers.append({"units": units, "inputs": inputs})
+    return layers
+
+def evaluate(spec):
+    return 0.5
+"""
+
+
+def test_graphs_of_a_network_and_of_a_user_s_layers(automl, export, mine, folder):
+    ran = export("dot", "best.dot")
+    assert ran.code == 0 and "a graph for Graphviz" in ran.out
+    text = (folder / "best.dot").read_text()
+    assert "convolution" in text and '-> "logits"' in text
+    (folder / "layers.py").write_text(LAYERS)
+    own = ("--space", "layers.py:space", "--task", "layers.py:evaluate", "--controller", "random", "--workers", "0")
+    assert automl("search", "layers", *own, "--children", "1", "--fix", "layer1/inputs=0").code == 0
+    assert automl("export", "layers", "--format", "dot", "--to", "layers.dot").code == 0
+    text = (folder / "layers.dot").read_text()
+    assert '"layer 0" -> "layer 1"' in text and '-> "result"' in text and "units: " in text
+    if shutil.which("dot") is not None:
+        assert automl("export", "layers", "--format", "svg", "--to", "layers.svg").code == 0
+        assert "<svg" in (folder / "layers.svg").read_text()
+    assert automl("search", "mine", *OURS, "--children", "1", "--workers", "0").code == 0
+    assert automl("export", "mine", "--format", "dot", "--to", "mine.dot").error == (
+        "Children of 'mine' cannot be drawn: that takes specs with a method dot(), or with a list or dict of layers "
+        "whose 'inputs' are numbers or names of layers. Export them as json."
+    )
 
 
 def test_nothing_to_export_yet(automl, mine, folder):

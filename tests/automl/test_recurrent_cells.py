@@ -178,7 +178,14 @@ def test_a_drawing(automl, cells, monkeypatch):
     assert (cells / "cell.svg").read_text().startswith("<svg> ")
     monkeypatch.setenv("PATH", str(cells))
     assert automl("export", "cells", "--format", "svg", "--to", "other.svg").error == (
-        "A drawing needs Graphviz: install its program dot, or see automl show for one as text."
+        "A drawing needs Graphviz: install its program dot, or export what it draws as dot."
+    )
+    ran = automl("export", "cells", "--format", "dot", "--to", "cell.dot")
+    assert ran.code == 0 and '"injection" ->' in (cells / "cell.dot").read_text()
+    (fake / "dot").write_text(f"#!{sys.executable}\nimport sys\nsys.exit('a syntax error\\nin line 1')\n")
+    monkeypatch.setenv("PATH", str(fake))
+    assert automl("export", "cells", "--format", "svg", "--to", "other.svg").error == (
+        "Graphviz cannot draw it (a syntax error); export what it draws as dot."
     )
 
 
