@@ -368,5 +368,5 @@ def test_the_graph_names_every_node():
     for edge in (*edges, '"c" -> "injection"', '"node1" -> "active1"', '"node1" -> "next c"', '"active1" -> "node2"'):
         assert sum(line.startswith(edge) for line in lines) == 1, edge
     # Operations by their names, the next c before its activation, and no label on an edge, where it floats.
-    assert '"node1" [label="add"];' in lines and '"active1" [label="relu"];' in lines
+    assert '"node1" [label="multiply"];' in lines and '"active1" [label="relu"];' in lines
     assert not any("->" in line and "label" in line for line in lines)
