@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl.model_files import read_tflite, write_onnx, write_saved_model, write_tflite
 from automl.standing import child_json
-from automl.stored import load_experiment, load_space
+from automl.stored import load_experiment, load_space, recorded_child
 from automl.usage import Usage, classes_module, own_classes
 from child_trainers.data.dataset import DataError
 from child_trainers.experiment import known
@@ -147,7 +147,7 @@ class Wanted:
                 f"best {self.search.settings['keep']} children (--keep). Train it again with: automl train "
                 f"{self.search.name} --child {child.number}"
             )
-        spec = experiment.space.decode(child.tokens).spec
+        spec = recorded_child(self.store, self.search, experiment.space, child).spec
         try:
             model = experiment.task.model(spec, weights)
         except ValueError as error:
@@ -219,7 +219,7 @@ def _export_json(wanted: Wanted, path: Path) -> Written:
 def _export_python(wanted: Wanted, path: Path) -> Written:
     search = wanted.search
     experiment = load_experiment(search)
-    spec = experiment.space.decode(wanted.child.tokens).spec
+    spec = recorded_child(wanted.store, search, experiment.space, wanted.child).spec
     if hasattr(spec, "expression"):
         rate = (wanted.child.metrics or {}).get("learning_rate")  # of a screened rule nobody knows one
         path.write_text(spec.source() if rate is None else spec.source(learning_rate=rate), encoding="utf-8")
@@ -258,7 +258,7 @@ def _export_svg(wanted: Wanted, path: Path) -> Written:
 
 def _dot(wanted: Wanted) -> str:
     """The child as a graph. Raises ExportError."""
-    spec = load_space(wanted.search).decode(wanted.child.tokens).spec
+    spec = recorded_child(wanted.store, wanted.search, load_space(wanted.search), wanted.child).spec
     drawn = spec.dot() if hasattr(spec, "dot") else layers_dot(spec_to_json(spec))
     if drawn is None:
         raise ExportError(

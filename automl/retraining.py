@@ -12,7 +12,7 @@ import numpy as np
 
 from automl.options import check_task_options
 from automl.settings import completed, task_options
-from automl.stored import load_experiment
+from automl.stored import load_experiment, recorded_child
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.data.summary import DataSummary
 from child_trainers.task import DivergedError, Record
@@ -76,7 +76,7 @@ def retrain(
     chosen = asked | {"options": _reading(search) | base | changes}
     experiment = load_experiment(search, **chosen)
     task = experiment.task
-    spec = experiment.space.decode(child.tokens).spec
+    spec = recorded_child(store, search, experiment.space, child).spec
     settings = completed(search.settings)
     settings["task"] = {**settings["task"], **chosen}
     settings["early_stop"] = "none"

@@ -20,6 +20,7 @@ from automl.approval import approve, check_approved
 from automl.loop import Coordinator, Ending, Stop, StopNow, unpack_state
 from automl.options import check_asked, check_data_dir, check_task_options
 from automl.proposing import Cost, Limits, Proposer
+from automl.recording import accepted_order, newly_recorded
 from automl.settings import Asked, changeable_options, check_name, completed, goal_of, stored_settings, with_data_dir
 from automl.wording import counted
 from child_trainers.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS
@@ -34,7 +35,7 @@ from child_trainers.devices import (
     visible_gpus,
     without_native_lines,
 )
-from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, known, make_experiment
+from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, known, make_experiment, make_space
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
 from child_trainers.process import LOG_FOLDERS
@@ -61,7 +62,7 @@ from db.store import Store
 from search_spaces import SPACES
 from search_spaces.recorded import Catalogue, check_options
 from search_spaces.space import Space
-from search_spaces.walk import canonical_hash, spec_to_json
+from search_spaces.walk import spec_to_json
 
 VERSIONED = ("tensorflow", "keras", "numpy", "sqlalchemy")
 FIRST_DRAWS = 8  # children that are drawn once before a search is written
@@ -419,6 +420,7 @@ class _Parts:
 
     experiment: Experiment
     controller: Controller
+    of_children: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)  # decisions to be recorded
 
 
 def _as_created(search: Search, run: Run) -> Resume:
@@ -440,6 +442,11 @@ def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | Non
     prepare_process(search.threads, run.workers, settings["policy_device"])
     _check_gpus(settings["compute"]["devices"])
     _check_session(settings, own, run.workers)
+    if "space.file" in resume.changes:
+        settings["space"] = {**settings["space"], "order": []}
+        changed = make_space(settings)
+        with _checking_space(settings, changed):
+            settings["space"]["order"] = accepted_order(store, search, changed)
     experiment = _prepare_experiment(settings, own, run.workers, progress, stage)
     controller = _make_controller(settings, experiment, search.seed, stage)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
@@ -453,8 +460,17 @@ def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
     no longer what they were."""
     search, settings = resume.search, resume.settings
     experiment, controller = parts.experiment, parts.controller
-    if any(name.endswith(".file") for name in resume.changes):
-        _check_decodes(store, search, experiment)
+    catalogue = Catalogue(store.decisions(search.id))
+    parts.of_children.update(
+        newly_recorded(
+            store,
+            search,
+            experiment.space,
+            catalogue,
+            all_children=settings["space"]["name"] not in SPACES,
+            changed="space.file" in resume.changes,
+        )
+    )
     step = store.last_step(search.id)
     if step is not None and step.blob is not None:
         controller.restore(unpack_state(step.blob, step.blob_sha256))
@@ -468,7 +484,7 @@ def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
         seed=search.seed,
         seen=store.hashes(search.id),
         refused=search.refused,
-        catalogue=Catalogue(store.decisions(search.id)),
+        catalogue=catalogue,
     )
 
 
@@ -484,7 +500,8 @@ def _run_under_lease(
 ) -> Ending:
     search, run, settings, changes = resume.search, resume.run, resume.settings, resume.changes
     experiment, controller = parts.experiment, parts.controller
-    store.change_settings(lease, settings)
+    decisions = proposer.catalogue.taken()
+    store.change_settings(lease, settings, decisions=decisions, of_children=parts.of_children)
     if "task.goal" in changes:
         store.retry(search.name, faults=[Fault.INVALID], lease=lease)
     store.set_budget(lease, run.children)
@@ -823,18 +840,3 @@ def _approved(
         )
     approve(file)
     return file
-
-
-def _check_decodes(store: Store, search: Search, experiment: Experiment) -> None:
-    """Raises UserFileError where a changed space no longer decodes a stored child to what it was."""
-    for child in store.children(search.id):
-        tokens = tuple(child.tokens)
-        try:
-            same = canonical_hash(experiment.space.decode(tokens).spec, tokens) == child.canonical_hash
-        except ValueError:
-            same = False
-        if not same:
-            raise UserFileError(
-                f"The changed file makes another child of the tokens of child {child.number}; the change cannot be "
-                "accepted. Start a new search with it."
-            )

@@ -10,8 +10,11 @@ from automl.settings import completed, with_data_dir
 from child_trainers.devices import without_native_lines
 from child_trainers.experiment import Experiment, make_experiment, make_space
 from child_trainers.user_files import UserFile
-from db.records import Search
+from db.records import Child, Search
+from db.store import Store
+from search_spaces.recorded import OtherChildError, decode_recorded, other_child
 from search_spaces.space import Space
+from search_spaces.walk import Walk
 
 
 def load_experiment(search: Search, **task_changes: Any) -> Experiment:
@@ -30,6 +33,16 @@ def load_space(search: Search) -> Space:
     """The search's space alone, which needs no data."""
     with without_native_lines():
         return make_space(_settings(search, ("space",)))
+
+
+def recorded_child(store: Store, search: Search, space: Space, child: Child) -> Walk:
+    """A stored child's finished walk. Raises ValueError where the space makes another child of its tokens."""
+    catalogue = store.decisions(search.id) if child.decisions is not None else []
+    decisions = None if child.decisions is None else [catalogue[number] for number in child.decisions]
+    try:
+        return decode_recorded(space, child.tokens, child.spec, decisions)
+    except OtherChildError as error:
+        raise ValueError(other_child(child.number, error)) from None
 
 
 def _settings(search: Search, groups: tuple[str, ...]) -> Mapping[str, Any]:

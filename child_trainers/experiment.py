@@ -17,6 +17,7 @@ from child_trainers.tasks import kind_of, recipes_of, tasks_of
 from child_trainers.user_files import UserFile
 from search_spaces import PRESETS, SCHEDULES, SPACES
 from search_spaces.narrowing import Narrowing, nearest_first, parse_rule
+from search_spaces.ordering import Ordering, ordered
 from search_spaces.space import Space
 
 SESSION = "session:"  # begins the name of a function that only one process has
@@ -69,7 +70,9 @@ def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
     if (schedule_name := settings["schedule"]) is not None:
         schedules = pkgutil.resolve_name(SCHEDULES[chosen["name"]]) if chosen["name"] in SCHEDULES else {}
         schedule = schedules[known("schedule", schedule_name, schedules)]
-    made = functools.partial(function, **options)
+    made: Callable[[], Any] = functools.partial(function, **options)
+    if chosen.get("order"):  # of the options, where the user's file was changed
+        made = ordered(made, Ordering.from_json(chosen["order"]))
     space = Space(_keeping(made, Behaviour.of_settings(settings)), Narrowing(tuple(rules)), schedule)
     space.check()
     return space

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, func, inspect, select
+from sqlalchemy import Connection, Select, func, inspect, null, select
 
 from db import blobs, own_files, queries
 from db.database import Database
@@ -131,6 +131,14 @@ class Reader(Database):
         """Canonical hashes of all children."""
         with self._read() as connection:
             return set(connection.scalars(select(ChildRow.canonical_hash).where(ChildRow.search_id == search_id)))
+
+    def unrecorded(self, search_id: int) -> list[Child]:
+        """Children of an earlier version, of which nobody knows what decisions their tokens answered."""
+        return self._children(
+            select(ChildRow)
+            .where(ChildRow.search_id == search_id, ChildRow.decisions.is_(null()))
+            .order_by(ChildRow.number)
+        )
 
     def decisions(self, search_id: int) -> list[dict[str, Any]]:
         """The decisions that children of a search answered, each once; `Child.decisions` are their places here."""

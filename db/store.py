@@ -285,9 +285,29 @@ class Store(Reader):
         with self._write() as connection:
             self._fence(connection, lease, budget=budget)
 
-    def change_settings(self, lease: Lease, settings: Mapping[str, Any]) -> None:
+    def change_settings(
+        self,
+        lease: Lease,
+        settings: Mapping[str, Any],
+        *,
+        decisions: Mapping[int, Mapping[str, Any]] | None = None,
+        of_children: Mapping[int, Sequence[int]] | None = None,
+    ) -> None:
+        """Writes the settings, and which decisions the tokens of children answer under them.
+
+        Args:
+            decisions: those that are new in the search, by the number that they get.
+            of_children: the numbers of a child's decisions, by its own.
+        """
         with self._write() as connection:
             self._fence(connection, lease, settings=dict(settings))
+            self._add_decisions(connection, lease, decisions or {})
+            if of_children:
+                rows = [
+                    {"of_search": lease.search_id, "of_number": number, "decisions": list(numbers)}
+                    for number, numbers in of_children.items()
+                ]
+                connection.execute(queries.RECORD_DECISIONS, rows)
 
     def begin_segment(self, lease: Lease, segment: Mapping[str, Any]) -> int:
         """Records a start or resume; `segment` has the fields of `Segment` from `children` on. Returns its number."""
@@ -363,25 +383,6 @@ class Store(Reader):
                 )
                 .values(blob=None, blob_sha256=None)
             )
-
-    def record_decisions(
-        self, lease: Lease, decisions: Mapping[int, Mapping[str, Any]], of_children: Mapping[int, Sequence[int]]
-    ) -> None:
-        """Records for children which decisions their tokens answered.
-
-        Args:
-            decisions: those that are new in the search, by the number that they get.
-            of_children: the numbers of a child's decisions, by its own.
-        """
-        with self._write() as connection:
-            self._fence(connection, lease)
-            self._add_decisions(connection, lease, decisions)
-            if of_children:
-                rows = [
-                    {"of_search": lease.search_id, "of_number": number, "decisions": list(numbers)}
-                    for number, numbers in of_children.items()
-                ]
-                connection.execute(queries.RECORD_DECISIONS, rows)
 
     # Workers
 

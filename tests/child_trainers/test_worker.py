@@ -194,7 +194,7 @@ def test_a_child_is_told_by_the_decisions_that_were_recorded(new_search, task):
     """Here its spec is the same, but the option that it was drawn from stands elsewhere among others."""
     search = new_search([(1,)], space=space)
     recorded = decision_to_json(Choice("size", (10, 20, 30)))
-    search.store.record_decisions(search.lease, {0: recorded}, {0: [0]})
+    search.store.change_settings(search.lease, {}, decisions={0: recorded}, of_children={0: [0]})
 
     def make(function):
         return Worker(search.store, search.id, Experiment(Space(function), task), "1.0.1", "cpu", search.lease.epoch, 0)

@@ -1,0 +1,101 @@
+"""Holds the space of a search against what its store recorded, before the search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from child_trainers.user_files import UserFileError
+from db.records import Child, Search
+from db.store import Store
+from search_spaces.ordering import ChangedError, Ordering
+from search_spaces.recorded import (
+    Catalogue,
+    OtherChildError,
+    Record,
+    decision_to_json,
+    decode_recorded,
+    difference_of,
+    other_child,
+)
+from search_spaces.space import Space
+from search_spaces.walk import canonical_json, spec_to_json
+
+
+def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str, Any]]:
+    """The order of a changed space's options under which every stored child stays what it is.
+
+    Args:
+        space: as the changed text makes it.
+
+    Raises:
+        UserFileError: there is none.
+    """
+    catalogue = store.decisions(search.id)
+    ordering = Ordering()
+    for child in store.children(search.id):
+        try:
+            if child.decisions is None:
+                decode_recorded(space, child.tokens, child.spec, None)
+            else:
+                _meet(space, child, [catalogue[number] for number in child.decisions], ordering)
+        except ValueError as error:
+            way_out = "Start a new search with it."
+            if child.decisions is None:
+                way_out = (
+                    "An earlier version did not record the options: put the old text back and resume once, which "
+                    "does, and then accept the change; or start a new search with it."
+                )
+            raise UserFileError(
+                f"The changed file makes another child of the tokens of child {child.number}: "
+                f"{str(error).rstrip('.')}; the change cannot be accepted. {way_out}"
+            ) from None
+    return ordering.to_json()
+
+
+def _meet(space: Space, child: Child, recorded: Sequence[Record], ordering: Ordering) -> None:
+    """Walks the changed space by the values that a child's decisions had. Raises ValueError."""
+    walk = space.begin()
+    rest = tuple(child.tokens)
+    for was in recorded:
+        decision = walk.decision
+        ordering.meet(was, decision)
+        assert decision is not None
+        if "count" in was:
+            answer, rest = rest[: was["count"]], rest[was["count"] :]
+        else:
+            token, rest = rest[0], rest[1:]
+            options = [canonical_json(option) for option in decision_to_json(decision)["options"]]
+            answer = (options.index(canonical_json(was["options"][token])),)
+        walk.answer(answer)
+    if walk.decision is not None:
+        ordering.meet(None, walk.decision)
+    if (difference := difference_of(child.spec, spec_to_json(walk.spec))) is not None:
+        where, before, now = difference
+        raise ChangedError(f"{where} is {now} where {before} is recorded")
+
+
+def newly_recorded(
+    store: Store, search: Search, space: Space, catalogue: Catalogue, *, all_children: bool, changed: bool
+) -> dict[int, tuple[int, ...]]:
+    """The decisions of the children for which the store has none, or other ones, by the child's number.
+
+    Args:
+        catalogue: it takes the decisions that are new.
+        all_children: look also at those whose decisions are recorded.
+        changed: the space was changed and accepted: its decisions take the place of those recorded.
+
+    Raises:
+        ValueError: the space makes another child of a child's tokens.
+    """
+    found = {}
+    for child in store.children(search.id) if all_children else store.unrecorded(search.id):
+        known = None if changed or child.decisions is None else [catalogue.records[n] for n in child.decisions]
+        try:
+            walk = decode_recorded(space, child.tokens, child.spec, known)
+        except OtherChildError as error:
+            raise ValueError(other_child(child.number, error)) from None
+        numbers = catalogue.numbers_of(walk.decisions) if known is None else None
+        if numbers is not None and list(numbers) != child.decisions:
+            found[child.number] = numbers
+    return found
