@@ -83,6 +83,15 @@ class Standing:
         return ", ".join(parts)
 
     @property
+    def ignoring(self) -> str:
+        """How many of the latest children predict the same whatever they read; empty where none does."""
+        count = sum(ignores_input(child) for child in self.latest)
+        if not count:
+            return ""
+        of = f"{count} of the latest {counted(len(self.latest), 'child', 'children')}"
+        return f"{of} ignore what they read, as their state dies out: all are worth the frequencies of words alone"
+
+    @property
     def curve(self) -> str:
         """Rewards of the latest children in number order, as a line of blocks from the lowest to the highest."""
         rewards = [child.reward for child in reversed(self.latest) if child.reward is not None]
@@ -185,6 +194,11 @@ def _slot(child: Child) -> str:
     """The place of a worker among its pool's, out of its name `EPOCH.SLOT.GENERATION`."""
     parts = (child.worker or "?").split(".")
     return parts[1] if len(parts) == 3 else parts[-1]
+
+
+def ignores_input(child: Child) -> bool:
+    """Whether a child's predictions were found to be the same whatever it reads."""
+    return (child.metrics or {}).get("ignores_input") is True
 
 
 def early_endings(counts: Sequence[EndingCount]) -> str:

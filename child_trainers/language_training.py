@@ -20,6 +20,8 @@ from child_trainers.updates import GradientDescent, KerasUpdate, Update
 REWARD_SCALE = 80.0  # c of the reward c / perplexity^2
 VALIDATION_CHUNK = 500  # tokens whose products with the input are taken at once
 METRIC = "val_perplexity"
+IGNORES_INPUT = "ignores_input"  # a metric, true of a child whose predictions are the same whatever it reads
+LEAST_GAIN = 1e-5  # nats a token, by which reading must change the loss to count
 
 
 class Rows(NamedTuple):
@@ -41,6 +43,13 @@ def to_device(text: TextData, batch_size: int) -> DeviceText:
     length = len(text.train) // batch_size
     streams = text.train[: batch_size * length].reshape(batch_size, length)
     return DeviceText(tf.constant(np.ascontiguousarray(streams.T)), tf.constant(text.validation))
+
+
+def frequency_loss(bias: np.ndarray, tokens: np.ndarray) -> float:
+    """The mean loss in nats of predictions that are the softmax of a bias alone, whatever was read."""
+    logits = bias.astype(np.float64)
+    highest = logits.max()
+    return float(highest + np.log(np.exp(logits - highest).sum()) - logits[tokens].mean())
 
 
 def reward_of(perplexity: float) -> float:
@@ -118,6 +127,11 @@ class LanguageTrainer(Trainer):
     def metrics(self) -> dict[str, float]:
         """The perplexity of the validation text, every token but the first predicted from all before it.
 
+        Where it is that of the bias of the softmax alone, the network has learned no more than how frequent words are,
+        and so have all others of which that is true: the metric IGNORES_INPUT says so. It is so of cells whose state is
+        made of products of small values, as it is of zeros at first: from step to step and from layer to layer it
+        becomes smaller, until adding it to the bias changes no bit.
+
         Raises:
             DivergedError: see `perplexity_of`.
         """
@@ -126,7 +140,9 @@ class LanguageTrainer(Trainer):
             loss = float(validation_loss())
         perplexity = perplexity_of(loss, "validation")
         bits = {"val_bits_per_character": loss / math.log(2.0)} if self._recipe.level == "character" else {}
-        return {METRIC: perplexity} | bits
+        bias = self._model.trainable["softmax/bias"].numpy()
+        ignoring = abs(loss - frequency_loss(bias, self._data.validation.numpy()[1:])) < LEAST_GAIN
+        return {METRIC: perplexity} | bits | ({IGNORES_INPUT: True} if ignoring else {})
 
     def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Steps that were trained, and the sum of their losses."""

@@ -135,6 +135,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         print(f"  {standing.waiting}")
     if standing.phases:
         print(f"  time of the latest children: {standing.phases}")
+    if standing.ignoring:
+        print(f"  {standing.ignoring}")
     if told := early_endings(endings):
         print(f"  {told}")
     if failures:

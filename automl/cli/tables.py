@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from automl.cli.terminal import escaped, print
-from automl.standing import figure, quantity, spec_line
+from automl.standing import figure, ignores_input, quantity, spec_line
 from db.records import Child
+
+IGNORES = " (ignores what it reads)"
 
 
 def print_children(children: Sequence[Child], space: str) -> None:
@@ -17,6 +19,7 @@ def print_children(children: Sequence[Child], space: str) -> None:
     for child in children:
         metrics = {key: value for key, value in (child.metrics or {}).items() if isinstance(value, float)}
         shown = ", ".join(f"{key} {figure(value)}" for key, value in list(metrics.items())[:2]) or "-"
+        shown += IGNORES if ignores_input(child) else ""
         seconds = "-" if child.seconds is None else f"{child.seconds:.1f}"
         cells = [
             str(child.number),

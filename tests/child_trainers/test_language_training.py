@@ -30,6 +30,7 @@ from child_trainers.recipes import LanguageRecipe
 from child_trainers.task import DivergedError
 from search_spaces.recurrent_cell.lstm import LSTM
 from search_spaces.recurrent_cell.named import NASCELL
+from search_spaces.recurrent_cell.spec import RecurrentCell
 
 RECIPE = LanguageRecipe(
     epochs=2, batch_size=3, unroll=4, units=5, parameters=None, learning_rate=0.5, clip_norm=0.3, init_scale=0.4
@@ -325,6 +326,34 @@ def test_learning_lowers_the_perplexity(text):
     model = LanguageModel(LSTM(), 2, 8, recipe, seed=0)
     outcome = train_language_model(model, to_device(alternating, 3), recipe, seed=0, report=Report())
     assert outcome.metrics["val_perplexity"] < 1.2
+
+
+def product_cell(root):
+    """A cell of two leaves, x W + h U each, whose product has this activation: of a state near 0 it makes a square."""
+    leaf, none = {"combination": "add", "activation": "tanh"}, {"combination": "add", "activation": "identity"}
+    nodes = (leaf, leaf, {"combination": "multiply", "activation": root})
+    return RecurrentCell(nodes, none, memory_node=0, injection_node=0)
+
+
+def test_a_state_that_dies_out_leaves_the_frequencies_of_words(text):
+    """Different functions, and each a child of its own: but adding what they give to the bias changes no bit."""
+    assert product_cell("tanh").canonical() != product_cell("relu").canonical()
+    recipe = dataclasses.replace(RECIPE, init_scale=0.001, layers=2)
+    found = []
+    for cell in (product_cell("tanh"), product_cell("relu")):
+        model = LanguageModel(cell, TYPES, recipe.units, recipe, seed=3)
+        found.append(train_language_model(model, to_device(text, 3), recipe, seed=3, report=Report()).metrics)
+    assert found[0]["val_perplexity"] == found[1]["val_perplexity"]
+    assert [metrics.get("ignores_input") for metrics in found] == [True, True]
+    frequencies = np.bincount(text.train[:78], minlength=TYPES) / 78
+    assert found[0]["val_perplexity"] == pytest.approx(
+        math.exp(-np.log(frequencies)[text.validation[1:]].mean()), rel=0.2
+    )
+
+
+def test_a_cell_that_reads_is_not_said_to_ignore_its_input(text):
+    outcome = train_language_model(made(), to_device(text, 3), RECIPE, seed=3, report=Report())
+    assert "ignores_input" not in outcome.metrics
 
 
 def test_a_loss_that_is_not_finite_ends_the_child_at_its_step(text):
