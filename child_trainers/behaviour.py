@@ -23,7 +23,7 @@ class Behaviour:
         standardization: how images are brought to one scale.
     """
 
-    cell_identity: int = 1
+    cell_identity: int = 2
     data_split: int = 2
     drop_masks: int = 2
     standardization: int = 2
@@ -64,9 +64,13 @@ class Earlier(NamedTuple):
 
 
 EARLIER: dict[str, tuple[Earlier, ...]] = {  # by behaviour, its versions from 1 to the last but one
-    "cell_identity": (),
+    "cell_identity": (
+        Earlier(
+            "cells that differ in a relu without effect count as two", spaces=frozenset(("recurrent-cell", "joint"))
+        ),
+    ),
     "data_split": (Earlier("images of a file taken without regard to classes", tasks=frozenset(("npz",))),),
-    "drop_masks": (Earlier("one mask for all drops of a rule", spaces=frozenset(("update-rule", "joint", "own"))),),
+    "drop_masks": (Earlier("one mask for all drops of a rule", spaces=frozenset(("update-rule", "joint"))),),
     "standardization": (Earlier("images of a file standardized as if from 0 to 255", tasks=frozenset(("npz",))),),
 }
 

@@ -109,6 +109,9 @@ class TrainedCell(WithRule):
 
     biased = RecurrentCell.biased
 
+    def keeping(self, versions: Mapping[str, int]) -> TrainedCell:
+        return dataclasses.replace(self, tree=self.tree.keeping(versions), rule=self.rule.keeping(versions))
+
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
         """The values of the space's decisions that make the child of this JSON value, as far as it is one."""

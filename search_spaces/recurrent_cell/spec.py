@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.recurrent_cell.tree import CellTree, activated, combined
@@ -24,7 +25,8 @@ class RecurrentCell(CellTree):
         return values | {name: spec[name] for name in ("memory_node", "injection_node")}
 
     def canonical(self) -> Any:
-        """The tree as a nested JSON value: equal for cells that become each other by swapping inputs of inner nodes.
+        """The tree as a nested JSON value: equal for cells that become each other by swapping inputs of inner nodes, or
+        by leaving out a relu of what is never negative.
 
         Combinations commute and the leaves' weights are drawn alike, so such cells are the same. So are, as children,
         all cells whose state, of zeros at first, does not depend on the input: all that they can learn is how frequent
@@ -32,14 +34,25 @@ class RecurrentCell(CellTree):
         """
         if not self.reads_input:
             return "reads no input"
+        activations, injected = self._activations()
 
         def subtree(index: int) -> list[Any]:
             node, inputs = self.nodes[index], self.inputs(index)
             marks = [int(index == self.memory_node), int(index == self.injection_node)]
             below = sorted((subtree(source) for source in inputs or ()), key=json.dumps)
-            return [node.combination, node.activation, marks, below]
+            return [node.combination, activations[index], marks, below]
 
-        return [subtree(len(self.nodes) - 1), dataclasses.astuple(self.injection)]
+        return [subtree(len(self.nodes) - 1), (self.injection.combination, injected)]
+
+    def _activations(self) -> tuple[list[str], str]:
+        """Those of the nodes and of the injection by which cells are told from each other."""
+        return self.without_idle_relus()
+
+    def keeping(self, versions: Mapping[str, int]) -> RecurrentCell:
+        """The same cell as a search of these versions of behaviours takes it."""
+        if versions["cell_identity"] > 1:
+            return self
+        return EveryReluCell(self.nodes, self.injection, self.memory_node, self.injection_node)
 
     def line(self) -> str:
         """The next h as one expression; a leaf's two matrices are not written, and the node of the next c is marked
@@ -109,3 +122,10 @@ class RecurrentCell(CellTree):
         from search_spaces.recurrent_cell.source import source
 
         return source(self)
+
+
+class EveryReluCell(RecurrentCell):
+    """A recurrent cell as automl 0.1.0 took it: two that differ in any relu are two."""
+
+    def _activations(self) -> tuple[list[str], str]:
+        return [node.activation for node in self.nodes], self.injection.activation

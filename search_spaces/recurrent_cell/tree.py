@@ -114,6 +114,35 @@ class CellTree:
                 return state is Value.VARYING
             state, memory = max(state, next_state), max(memory, next_memory)
 
+    def without_idle_relus(self) -> tuple[list[str], str]:
+        """The activations of the nodes and of the injection, `identity` in place of each relu that reads nothing below
+        0: there it changes neither what is computed nor any gradient."""
+        memory = self._signs(memory_not_negative=True)
+        found = memory if memory[2] else self._signs(memory_not_negative=False)
+        return found[0], found[1]
+
+    def _signs(self, *, memory_not_negative: bool) -> tuple[list[str], str, bool]:
+        """As `without_idle_relus`, given whether c is never negative; and whether the next c then never is.
+
+        Of a maximum nothing is said: where both of its inputs are 0, a relu of it stops gradients.
+        """
+        activations: list[str] = []
+        injected, next_memory = self.injection.activation, False
+        values: list[bool] = []  # whether a node's value is never negative
+        for index, node in enumerate(self.nodes):
+            sources = self.inputs(index)
+            inside = sources is not None and node.combination != "max" and values[sources[0]] and values[sources[1]]
+            if index == self.memory_node:
+                next_memory = inside
+            activations.append(_if_it_acts(node.activation, inside))
+            value = _never_negative(node.activation, inside)
+            if index == self.injection_node:
+                inside = self.injection.combination != "max" and value and memory_not_negative
+                injected = _if_it_acts(self.injection.activation, inside)
+                value = _never_negative(self.injection.activation, inside)
+            values.append(value)
+        return activations, injected, next_memory
+
     def _next(self, state: Value, memory: Value) -> tuple[Value, Value]:
         values: list[Value] = []
         next_memory = memory
@@ -146,6 +175,15 @@ class CellTree:
                 lines.append(f"a{index} = {activated(self.injection.activation, inside)}")
         lines.append(f"next h = a{len(self.nodes) - 1}")
         return lines
+
+
+def _never_negative(activation: str, inside: bool) -> bool:
+    """Whether an activation's value never is, given whether what it reads never is."""
+    return activation in ("relu", "sigmoid") or (inside and activation in ("identity", "tanh"))
+
+
+def _if_it_acts(activation: str, inside: bool) -> str:
+    return "identity" if activation == "relu" and inside else activation
 
 
 def levels(base: int) -> Iterator[range]:

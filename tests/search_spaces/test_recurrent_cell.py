@@ -9,13 +9,14 @@ import runpy
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sampling import sample
 
 from search_spaces.recurrent_cell.layer import TreeCell
 from search_spaces.recurrent_cell.lstm import LSTM
 from search_spaces.recurrent_cell.named import NASCELL
 from search_spaces.recurrent_cell.space import PRESETS, recurrent_cell
-from search_spaces.recurrent_cell.spec import RecurrentCell
+from search_spaces.recurrent_cell.spec import EveryReluCell, RecurrentCell
 from search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode, CellTree, levels
 from search_spaces.space import Space
 from search_spaces.walk import canonical_json, spec_to_json
@@ -370,3 +371,85 @@ def test_the_graph_names_every_node():
     # Operations by their names, the next c before its activation, and no label on an edge, where it floats.
     assert '"node1" [label="multiply"];' in lines and '"active1" [label="relu"];' in lines
     assert not any("->" in line and "label" in line for line in lines)
+
+
+# Relus without effect
+
+
+def simplified(cell):
+    """The same cell without its relus that change nothing."""
+    activations, injected = cell.without_idle_relus()
+    nodes = [CellNode(node.combination, found) for node, found in zip(cell.nodes, activations, strict=True)]
+    injection = CellNode(cell.injection.combination, injected)
+    return RecurrentCell(tuple(nodes), injection, cell.memory_node, cell.injection_node)
+
+
+def trained_alike(cell, steps=5):
+    """What a cell gives step after step, and the gradients of its weights."""
+    generator = np.random.default_rng(3)
+    base, units = cell.base, 4
+    x = tf.constant(generator.normal(0, 1, (steps, 2, 3)).astype(np.float32))
+    kernel = tf.Variable(generator.normal(0, 0.7, (3, base * units)).astype(np.float32))
+    recurrent = tf.Variable(generator.normal(0, 0.7, (units, base * units)).astype(np.float32))
+    order = tf.constant([index * units + unit for index in cell.leaf_order for unit in range(units)])
+    with tf.GradientTape() as tape:
+        h = c = tf.zeros((2, units))
+        outputs = []
+        for step in range(steps):
+            products = (tf.gather(matrix, order, axis=1) for matrix in (x[step] @ kernel, h @ recurrent))
+            h, c = cell.step(*products, c)
+            outputs.append(h)
+        total = tf.reduce_sum(tf.stack(outputs) * generator.normal(0, 1, (steps, 2, units)).astype(np.float32))
+    return [tf.stack(outputs), *tape.gradient(total, [kernel, recurrent])]
+
+
+def test_cells_of_one_canonical_form_are_trained_alike():
+    changed = 0
+    for seed in range(60):
+        for preset in ("small", "extended"):
+            cell = drawn(seed, **PRESETS[preset])
+            other = simplified(cell)
+            assert other.canonical() == cell.canonical()
+            if other == cell:
+                continue
+            changed += 1
+            for found, expected in zip(trained_alike(other), trained_alike(cell), strict=True):
+                np.testing.assert_array_equal(found, expected, err_msg=cell.line())
+    assert changed > 20
+
+
+SIGMOID, RELU, TANH = (CellNode("add", name) for name in ("sigmoid", "relu", "tanh"))
+
+
+def of_two(left, right, root, injection=CellNode("add", "tanh"), memory_node=0, injection_node=0):  # noqa: B008
+    return RecurrentCell((left, right, root), injection, memory_node, injection_node)
+
+
+@pytest.mark.parametrize(
+    ("cell", "same"),
+    [
+        (of_two(RELU, SIGMOID, RELU, SIGMOID), True),
+        (of_two(RELU, SIGMOID, CellNode("multiply", "relu"), SIGMOID), True),
+        (of_two(RELU, TANH, RELU, SIGMOID), False),  # a tanh may be negative
+        (of_two(RELU, SIGMOID, RELU), False),  # so may what is injected into the first
+        (of_two(RELU, SIGMOID, CellNode("max", "relu"), SIGMOID), False),  # a maximum of zeros has gradients
+        (of_two(TANH, SIGMOID, RELU, RELU), True),  # the relu of the injection acts, and then none is left to do
+    ],
+)
+def test_a_relu_of_what_is_never_negative_makes_no_other_cell(cell, same):
+    root = dataclasses.replace(cell.nodes[-1], activation="identity")
+    other = RecurrentCell((*cell.nodes[:-1], root), cell.injection, cell.memory_node, cell.injection_node)
+    assert (cell.canonical() == other.canonical()) == same
+    first = [kept.keeping({"cell_identity": 1}) for kept in (cell, other)]
+    assert isinstance(first[0], EveryReluCell) and first[0].canonical() != first[1].canonical()
+    assert spec_to_json(first[0]) == spec_to_json(cell)
+
+
+def test_a_memory_that_is_never_negative_leaves_the_relu_of_its_injection_idle():
+    inner = CellNode("multiply", "identity")
+    for memory_node, same in ((2, True), (0, False)):  # the sum of what is never negative; of a leaf
+        cells = [
+            of_two(SIGMOID, RELU, inner, CellNode("add", name), memory_node, injection_node=2)
+            for name in ("relu", "identity")
+        ]
+        assert (cells[0].canonical() == cells[1].canonical()) == same
