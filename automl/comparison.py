@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from automl.wording import counted
 from child_trainers.data.summary import DataSummary
 from child_trainers.devices import environment, quiet_native_start
 from child_trainers.experiment import known
@@ -94,6 +95,14 @@ class Comparison:
         return self._judge.data_summary()
 
     @property
+    def title(self) -> str:
+        """What is trained, on what, and for how long."""
+        epochs, swept = counted(self._recipe["epochs"], "epoch"), counted(self.sweep_epochs, "epoch")
+        part = " (its last images)" if self.unseen else ""
+        trained = f"{epochs} at the best of {counted(len(self.rates), 'rate')} (each tried for {swept})"
+        return f"Network {self._network} on {self.task}{part}: {trained}, {counted(self.seeds, 'seed')}"
+
+    @property
     def metric(self) -> str:
         return kind_of_task(self.task).metric
 
@@ -126,11 +135,10 @@ class Comparison:
 
     def _trial(self, optimizer: str, rate: float, seed: int, epochs: int | None) -> Trial:
         recipe = self._recipe if epochs is None else self._recipe | {"epochs": epochs}
-        network = self.network or ("small" if self._of_images else LSTM_NETWORK)
         return Trial(
             self.task,
             recipe,
-            network,
+            self._network,
             optimizer,
             rate,
             seed,
@@ -139,6 +147,10 @@ class Comparison:
             tested=recipe == self._recipe,  # what a sweep finds only chooses a rate
             fingerprints=self._fingerprints + meaning_of(optimizer),
         )
+
+    @property
+    def _network(self) -> str:
+        return self.network or ("small" if self._of_images else LSTM_NETWORK)
 
     @functools.cached_property
     def _recipe(self) -> dict[str, Any]:
@@ -258,7 +270,7 @@ def plot(comparison: Comparison, rows: Sequence[Row], path: Path) -> None:
         axes.fill_between(epochs, whole.min(axis=0), whole.max(axis=0), color=line.get_color(), alpha=0.15)
     if not comparison.maximize:
         axes.set_yscale("log")
-    axes.set(xlabel="epoch", ylabel=comparison.metric.replace("val_", "validation "), title=f"{comparison.task}")
+    axes.set(xlabel="epoch", ylabel=comparison.metric.replace("val_", "validation "), title=comparison.title)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

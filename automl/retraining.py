@@ -22,7 +22,7 @@ from db.records import Child, Search, Training
 from db.store import Store
 from search_spaces.walk import canonical_json
 
-Progress = Callable[[int, int, Mapping[str, float]], None]  # seed, epoch, its metrics
+Progress = Callable[[int, int, Mapping[str, float], float], None]  # seed, epoch, its metrics, the seconds it took
 
 
 class TrainReport(Record):
@@ -32,10 +32,13 @@ class TrainReport(Record):
         super().__init__(checkpoint)
         self._seed = seed
         self._progress = progress
+        self._last = time.perf_counter()
 
     def __call__(self, epoch: int, **metrics: float) -> None:
         super().__call__(epoch, **metrics)
-        self._progress(self._seed, epoch, self.epochs[-1])
+        now = time.perf_counter()
+        self._progress(self._seed, epoch, self.epochs[-1], now - self._last)
+        self._last = now
 
 
 def full_recipe(space: str, task: str) -> str | None:
@@ -137,9 +140,3 @@ def _reading(search: Search) -> dict[str, Any]:
     task = load_experiment(search).task
     constants = task.constants() or {}
     return {name: constants[name] for name in task.reading_options}
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation, or the only value."""
-    mean = float(np.mean(values))
-    return f"{mean:.4f}" if len(values) < 2 else f"{mean:.4f} ± {float(np.std(values, ddof=1)):.4f}"

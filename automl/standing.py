@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from automl.wording import counted
-from db.records import Child, EndingCount, FailureCount, Search, SearchState, State
+from db.records import Child, EndingCount, FailureCount, Search, SearchState, State, Training
 from db.store import Store
 from search_spaces.recurrent_cell.spec import RecurrentCell
 from search_spaces.update_rule.spec import UpdateRule
@@ -132,7 +133,7 @@ class Standing:
         words = {"running": INTERRUPTED if self.interrupted else "running", "failed": "failed", "lost": "lost"}
         parts += [f"{self.counts[state]} {word}" for state, word in words.items() if self.counts[state]]
         if self.best:
-            parts.append(f"best {figure(self.best[0].reward or 0.0)} (child {self.best[0].number})")
+            parts.append(f"best {best_told(self.best[0], self.search)} (child {self.best[0].number})")
         if self.seconds_left is not None:
             parts.append(f"{duration(self.seconds_left)} left")
         return ", ".join(parts)
@@ -268,6 +269,31 @@ def figure(value: float) -> str:
     return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
+def goal_metric(search: Search) -> str | None:
+    """The metric that --minimize or --maximize names."""
+    goal = (search.settings.get("task") or {}).get("goal")
+    return None if goal is None else str(goal["metric"])
+
+
+def metrics_told(metrics: Mapping[str, Any] | None, search: Search) -> list[str]:
+    """A child's metrics that are numbers, each with its name; the one that was asked for comes first."""
+    goal = goal_metric(search)
+    numbers = {
+        name: float(value)
+        for name, value in (metrics or {}).items()
+        if isinstance(value, float) or (name == goal and type(value) is int)
+    }
+    names = sorted(numbers, key=lambda name: name != goal)
+    return [f"{name} {figure(numbers[name])}" for name in names]
+
+
+def best_told(child: Child, search: Search) -> str:
+    """What the best child came to: the metric that was asked for, else the reward."""
+    goal = goal_metric(search)
+    told = metrics_told(child.metrics, search)
+    return told[0] if goal in (child.metrics or {}) and told else figure(child.reward or 0.0)
+
+
 def child_json(child: Child) -> dict[str, Any]:
     """A child as scripts read it."""
     fields = (
@@ -294,6 +320,43 @@ def child_json(child: Child) -> dict[str, Any]:
         "canonical_hash",
     )
     return {name: getattr(child, name) for name in fields}
+
+
+def training_json(training: Training) -> dict[str, Any]:
+    """A child's training again, as scripts read it."""
+    fields = ("recipe_hash", "seed", "recipe", "reward", "metrics", "seconds", "ending")
+    return {name: getattr(training, name) for name in fields}
+
+
+def trainings_told(trainings: Sequence[Training]) -> list[str]:
+    """What came of training a child again, a line for each recipe: mean and spread over the seeds."""
+    by_recipe: dict[str, list[Training]] = {}
+    for training in trainings:
+        by_recipe.setdefault(training.recipe_hash, []).append(training)
+    lines = []
+    for alike in by_recipe.values():
+        recipe = alike[0].recipe
+        options = recipe.get("options") or {}
+        how = [recipe.get("recipe") or "", *(f"{name} {value}" for name, value in options.items())]
+        how.append(counted(len(alike), "seed"))
+        names = dict.fromkeys(name for one in alike for name in one.metrics)
+        # Those of a task of one's own may have any name; of ours, the two that compare.
+        shown = [name for name in names if name.startswith(("val_", "test_"))] or list(names)
+        told = []
+        for name in shown:
+            values = [one.metrics[name] for one in alike if isinstance(one.metrics.get(name), float)]
+            if values:
+                told.append(f"{name} {spread(values)}")
+        if not told:
+            told.append(f"reward {spread([one.reward for one in alike])}")
+        lines.append(f"({', '.join(part for part in how if part)}): {', '.join(told)}")
+    return lines
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation, or the only value."""
+    mean = figure(statistics.fmean(values))
+    return mean if len(values) < 2 else f"{mean} ± {figure(statistics.stdev(values))}"
 
 
 def spec_line(spec: object, space: str) -> str:

@@ -173,6 +173,18 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
     return task
 
 
+def reward_definition(settings: Mapping[str, Any]) -> str:
+    """What a search's rewards are, in words. Runs no file of the user's."""
+    chosen = settings["task"]
+    if chosen["goal"] is not None:
+        return Goal(**chosen["goal"]).words
+    if chosen["file"] is not None or chosen["name"].startswith(SESSION):
+        return FunctionTask.reward_words
+    tasks = tasks_of(settings["space"]["name"])
+    kind: type[Task] = pkgutil.resolve_name(tasks[known("task", kind_of(chosen["name"]), tasks)])
+    return kind.reward_words
+
+
 def known(what: str, name: str, names: Mapping[str, Any] | list[str]) -> str:
     """The name itself. Raises ValueError with the known names, nearest first."""
     if name not in names:

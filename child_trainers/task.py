@@ -9,7 +9,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -115,6 +115,11 @@ class Goal:
     def __str__(self) -> str:
         return f"--{'minimize' if self.minimize else 'maximize'} {self.metric}"
 
+    @property
+    def words(self) -> str:
+        """What the reward is."""
+        return f"minus {self.metric}" if self.minimize else self.metric
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -135,6 +140,7 @@ class Task(abc.ABC):
     Attributes:
         floor: the reward of a failed child, or None where the task has no natural lowest reward.
         metric: what tells a trained child's quality, among its metrics.
+        reward_words: what the reward is, where no metric is asked for.
         fixed_options: constants of the recipe without which rewards would no longer compare.
         reading_options: those that say how the data are read, which a child that is trained again keeps.
         reads_words: whether an exported model takes texts instead of numbers.
@@ -148,6 +154,7 @@ class Task(abc.ABC):
 
     floor: float | None = None
     metric: str = "reward"
+    reward_words: ClassVar[str] = "what the task returns"
     fixed_options: tuple[str, ...] = ()
     reading_options: tuple[str, ...] = ()
     reads_words: bool = False

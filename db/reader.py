@@ -118,8 +118,9 @@ class Reader(Database):
         return self._children(query.order_by(ChildRow.number))
 
     def top(self, search_id: int, count: int) -> list[Child]:
-        """The best trained children, best first; of equals the older first."""
-        query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
+        """The best of the children that a task did not end early, best first; of equals the older first."""
+        trained = (ChildRow.state == State.TRAINED, ChildRow.ending.is_(None))
+        query = select(ChildRow).where(ChildRow.search_id == search_id, *trained)
         return self._children(query.order_by(ChildRow.reward.desc(), ChildRow.number).limit(min(count, LARGEST)))
 
     def latest(self, search_id: int, count: int) -> list[Child]:
@@ -228,6 +229,20 @@ class Reader(Database):
         )
         with self._read() as connection:
             return [record(Training, row) for row in connection.execute(query)]
+
+    def trained_again(self, search_id: int) -> dict[int, list[Training]]:
+        """What came of training children again, by the child's number, oldest first."""
+        query = (
+            select(ChildRow.number, TrainingRow)
+            .join(TrainingRow, TrainingRow.child_id == ChildRow.id)
+            .where(ChildRow.search_id == search_id)
+            .order_by(ChildRow.number, TrainingRow.finished, TrainingRow.recipe_hash, TrainingRow.seed)
+        )
+        found: dict[int, list[Training]] = {}
+        with self._read() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.number, []).append(record(Training, row))
+        return found
 
     def curves(self, search_id: int, metric: str, *, finished_since: float = 0.0) -> list[Curve]:
         """A metric by epoch of the children that were trained since a time, in number order."""

@@ -15,9 +15,8 @@ from automl.cli.streams import outlive_output
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
-from automl.retraining import spread
 from automl.settings import task_options
-from automl.standing import figure
+from automl.standing import figure, spread
 from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.behaviour import Behaviour
@@ -84,6 +83,8 @@ def compare_optimizers(
         print(f"{done}/{count} {about}: {told} ({found['seconds']:.0f} s)", flush=True)
 
     entry.begun()
+    if not as_json:
+        print(comparison.title)
     rows = compare(comparison, to, workers=workers or len(os.sched_getaffinity(0)), progress=progress)
     if picture is not None:
         plot(comparison, rows, picture)
@@ -91,7 +92,7 @@ def compare_optimizers(
         print_json([vars(row) for row in rows])
         return
     test = f"test_{comparison.metric.removeprefix('val_')}"
-    print_table(["optimizer", "rate", comparison.metric, test], [_cells(row) for row in rows])
+    print_table(["optimizer", "rate", comparison.metric, test], [_cells(row) for row in rows], below="optimizer")
 
 
 def _cells(row: Row) -> list[str]:

@@ -5,29 +5,37 @@ from __future__ import annotations
 import contextlib
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from automl.cli.commands import interruption, look_at, retry_command
-from automl.cli.tables import print_children, print_table
+from automl.cli.tables import fits, print_children, print_paragraph, print_table
 from automl.cli.terminal import print, print_json
+from automl.settings import completed
 from automl.standing import (
     INTERRUPTED,
     Clerk,
+    best_told,
     child_json,
     duration,
     early_endings,
     failures_told,
-    figure,
     is_interrupted,
     shown_state,
     spec_drawing,
     spec_line,
+    training_json,
+    trainings_told,
 )
 from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
+from child_trainers.experiment import reward_definition
+from child_trainers.user_files import UserFile
 from db.records import Search
 from db.store import Store
+from search_spaces import SPACES
+from search_spaces.decisions import Choice
 
 
 def _open(store_option: str | None) -> contextlib.closing[Store]:
@@ -56,20 +64,25 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
     if not searches:
         print("No searches yet. Start one with: automl search NAME")
         return
-    rows = [
-        [
-            search.name,
-            states[search.name],
-            f"{search.num_trained}{'' if search.budget is None else f'/{search.budget}'}",
-            figure(best[search.name][0].reward or 0.0) if best[search.name] else "-",
-            search.space,
-            search.task,
-            search.controller,
-            _date(search.created),
+    headings = ["name", "state", "trained", "best", "space", "task", "controller", "started"]
+    for date, longest in ((16, 100), (10, 100), (10, 16), (10, 10)):  # with the hour and in full, where that fits
+        rows = [
+            [
+                search.name,
+                states[search.name],
+                f"{search.num_trained}{'' if search.budget is None else f'/{search.budget}'}",
+                best_told(best[search.name][0], search) if best[search.name] else "-",
+                _short(search.space, longest),
+                _short(search.task, longest),
+                search.controller,
+                _date(search.created)[:date],
+            ]
+            for search in searches
         ]
-        for search in searches
-    ]
-    print_table(["name", "state", "trained", "best", "space", "task", "controller", "started"], rows)
+        if fits(headings, rows):
+            break
+    # A name and a state are never cut: a command needs the one, and what to do next hangs on the other.
+    print_table(headings, rows, drop=("controller", "started", "space", "task", "best", "trained"))
     for name, state in states.items():
         if state == INTERRUPTED:
             print(interruption(store, name))
@@ -80,15 +93,26 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
         search = store.search(name)
         children = store.top(search.id, count)
         interrupted = is_interrupted(store, search)
+        again = store.trained_again(search.id)
+        endings = store.endings(search.id)
     if as_json:
-        print_json([child_json(child) for child in children])
+        print_json(
+            [
+                {**child_json(child), "trained_again": [training_json(one) for one in again.get(child.number, [])]}
+                for child in children
+            ]
+        )
         return
     if interrupted:
         print(interruption(store, name))
     if not children:
-        print(f"No child of {name} is trained yet.")
+        told = early_endings(endings)
+        print(f"No child of {name} is trained to its end yet{f': {told}' if told else ''}.")
         return
-    print_children(children, search.space)
+    print_children(children, search)
+    for child in children:
+        for line in trainings_told(again.get(child.number, [])):
+            print_paragraph(f"child {child.number} trained again {line}")
 
 
 def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
@@ -101,6 +125,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         requests = store.requests(search.id, answered=True)
         endings = store.endings(search.id)
         failures = store.failures(search.id)
+        again = store.trained_again(search.id)
+    reward = reward_definition(completed(search.settings))
     try:
         keeps = earlier_behaviours(search.settings)
         kept = f"keeps the behaviour of {FIRST_VERSION}: {'; '.join(keeps)}" if keeps else ""
@@ -123,52 +149,99 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
                 "endings": [_fields(count) for count in endings],
                 "failures": [_fields(count) for count in failures],
                 "keeps": keeps,
+                "reward": reward,
+                "trained_again": [
+                    {"number": number, **training_json(training)} for number in again for training in again[number]
+                ],
             }
         )
         return
     if standing.interrupted:
-        print(interruption(store, name))
+        print_paragraph(interruption(store, name))
     else:
-        print(f"{search.name}: {search.state}{f' ({search.cause})' if search.cause else ''}")
-    print(f"  {standing.summary}")
+        print_paragraph(f"{search.name}: {search.state}{f' ({search.cause})' if search.cause else ''}")
+    print_paragraph(f"  {standing.summary}")
     if standing.waiting:
-        print(f"  {standing.waiting}")
+        print_paragraph(f"  {standing.waiting}")
     if standing.phases:
-        print(f"  time of the latest children: {standing.phases}")
+        print_paragraph(f"  time of the latest children: {standing.phases}")
     if standing.ignoring:
-        print(f"  {standing.ignoring}")
+        print_paragraph(f"  {standing.ignoring}")
     if told := early_endings(endings):
-        print(f"  {told}")
+        print_paragraph(f"  {told}")
     if failures:
-        print(f"  {failures_told(failures)}; {retry_command(store, name)} makes them ready again")
+        print_paragraph(f"  {failures_told(failures)}; {retry_command(store, name)} makes them ready again")
     for request in requests:
         answer = f"refused, {request.refusal}" if request.refusal else "waits for the next batch"
-        print(f"  request {request.id}: {answer if request.child is None else f'is child {request.child}'}")
-    print(f"  space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
-    print(
+        print_paragraph(f"  request {request.id}: {answer if request.child is None else f'is child {request.child}'}")
+    print_paragraph(f"  space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
+    print_paragraph(f"  reward: {reward}")
+    print_paragraph(
         f"  {counted(search.replicas, 'batch', 'batches')} of {search.batch_size} in flight, "
         f"{counted(search.threads, 'thread')} a worker"
     )
     if kept:
-        print(f"  {kept}")
+        print_paragraph(f"  {kept}")
     if search.refused:
-        print("  draws refused: " + ", ".join(f"{count} {reason}" for reason, count in search.refused.items()))
+        print_paragraph(
+            "  draws refused: " + ", ".join(f"{count} {reason}" for reason, count in search.refused.items())
+        )
     for segment in segments:
         length = "" if segment.ended is None else f", {duration(segment.ended - segment.started)}"
         changes = f", changed {', '.join(segment.changes)}" if segment.changes else ""
         workers = counted(segment.workers, "worker")
         ending = f"{segment.ending or 'not ended'}{changes}"
-        print(f"  run {segment.number} on {_date(segment.started)}{length}: {workers}, {ending}")
+        print_paragraph(f"  run {segment.number} on {_date(segment.started)}{length}: {workers}, {ending}")
     learned = [step for step in steps if step.figures.get("probabilities")]
     if learned:
         last = learned[-1]
-        print(f"  after {last.number} controller steps (entropy {last.figures['entropy']:.3f} nats a token), mostly:")
+        print_paragraph(
+            f"  after {last.number} controller steps (entropy {last.figures['entropy']:.3f} nats a token), mostly:"
+        )
+        options = _options_by_kind(search)
         for kind, chances in last.figures["probabilities"].items():
-            print(f"    {kind}: {'  '.join(f'{chance:.0%}' for chance in chances)}")
+            names = options.get(kind, ())
+            names = names if len(names) == len(chances) else ("",) * len(chances)
+            pairs = (f"{name} {chance:.0%}".strip() for name, chance in zip(names, chances, strict=True))
+            print_paragraph(f"    {kind}: {'  '.join(pairs)}")
     if standing.best:
-        print(f"  best: child {standing.best[0].number}, {spec_line(standing.best[0].spec, search.space)}")
+        print_paragraph(f"  best: child {standing.best[0].number}, {spec_line(standing.best[0].spec, search.space)}")
         for line in spec_drawing(standing.best[0].spec, search.space):
             print(f"    {line}")
+    for number, trainings in again.items():
+        for line in trainings_told(trainings):
+            print_paragraph(f"  child {number} trained again {line}")
+
+
+def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
+    """The options of each kind of choice in a space that comes with the project. A user's file is not run for a look,
+    and kinds whose options differ from one decision to another have none."""
+    settings = completed(search.settings)
+    if settings["space"]["name"] not in SPACES:
+        return {}
+    from child_trainers.experiment import make_space
+
+    try:
+        walks = make_space(settings).survey()
+    except ValueError:  # of another version
+        return {}
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for walk in walks:
+        for decision in walk.decisions:
+            if isinstance(decision, Choice):
+                found.setdefault(decision.kind, set()).add(tuple(map(str, decision.options)))
+    return {kind: next(iter(options)) for kind, options in found.items() if len(options) == 1}
+
+
+def _short(reference: str, longest: int) -> str:
+    """A space's or a task's name, with the last part of a path; its end where that is too long."""
+    if UserFile.is_reference(reference):
+        path, _, function = reference.rpartition(":")
+        reference = f"{Path(path).name}:{function}"
+    elif ":" in reference:
+        kind, _, path = reference.partition(":")
+        reference = f"{kind}:{Path(path).name}"
+    return reference if len(reference) <= longest else f"…{reference[1 - longest :]}"
 
 
 def print_doctor(store_option: str | None, data_dir: str | None, *, as_json: bool) -> None:

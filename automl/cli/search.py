@@ -129,7 +129,7 @@ def retry(name: str, store_option: str | None, *, fault: str | None, child: int 
 
 def _describe(store: Store, name: str, view: View) -> None:
     """Says how children will be trained, so that nobody takes a quick search for a full one."""
-    from child_trainers.experiment import make_space, make_task
+    from child_trainers.experiment import make_space, make_task, reward_definition
 
     search = store.search(name)
     settings = completed(search.settings)
@@ -137,6 +137,7 @@ def _describe(store: Store, name: str, view: View) -> None:
     unused = OF_UPDATES if hasattr(make_space(settings).survey()[0].spec, "optimizer") else ()
     told = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None and key not in unused)
     view.note(f"Space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
+    view.note(f"Reward: {reward_definition(settings)}")
     if told:
         view.note(f"Each child: {told}")
 

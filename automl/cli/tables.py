@@ -2,46 +2,155 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from automl.cli.terminal import escaped, print
-from automl.standing import figure, ignores_input, quantity, spec_line
-from db.records import Child
+from automl.standing import figure, ignores_input, metrics_told, quantity, spec_line
+from db.records import Child, Search
 
+GAP = 2  # spaces between two columns
 IGNORES = " (ignores what it reads)"
+READABLE = 40  # columns that a spec needs beside the figures; with fewer it stands below them
 
 
-def print_children(children: Sequence[Child], space: str) -> None:
-    """Trained children of a space, one a line."""
-    rows = []
-    for child in children:
-        metrics = {key: value for key, value in (child.metrics or {}).items() if isinstance(value, float)}
-        shown = ", ".join(f"{key} {figure(value)}" for key, value in list(metrics.items())[:2]) or "-"
-        shown += IGNORES if ignores_input(child) else ""
-        seconds = "-" if child.seconds is None else f"{child.seconds:.1f}"
-        cells = [
-            str(child.number),
-            figure(child.reward or 0.0),
-            shown,
-            quantity(child.params),
-            quantity(child.flops),
-            seconds,
+def terminal_width() -> int | None:
+    """The columns that lines have to fit into: the terminal's, or those of COLUMNS. None for a pipe or a file."""
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdecimal():
+        return None
+    return max(20, shutil.get_terminal_size((80, 24)).columns)
+
+
+def print_children(children: Sequence[Child], search: Search) -> None:
+    """Trained children, each with its figures and its spec."""
+    for line in children_lines(children, search, terminal_width()):
+        print(line)
+
+
+def children_lines(
+    children: Sequence[Child], search: Search, width: int | None, *, most_lines: int | None = None
+) -> list[str]:
+    """Trained children as lines of a table; where a spec does not fit beside the figures, it stands below them.
+
+    Args:
+        most_lines: of one spec; the rest is cut.
+    """
+    for heading, num_metrics in (("metrics", 2), ("metric", 1)):  # one where two leave no room for the spec
+        headings = ["child", "reward", heading, "params", "FLOPs", "seconds", "spec"]
+        rows = [
+            [
+                str(child.number),
+                figure(child.reward or 0.0),
+                ", ".join(metrics_told(child.metrics, search)[:num_metrics]) or "-",
+                quantity(child.params),
+                quantity(child.flops),
+                "-" if child.seconds is None else f"{child.seconds:.1f}",
+                spec_line(child.spec, search.space) + (IGNORES if ignores_input(child) else ""),
+            ]
+            for child in children
         ]
-        rows.append([*cells, spec_line(child.spec, space)])
-    print_table(["child", "reward", "metrics", "params", "FLOPs", "seconds", "spec"], rows, left=("metrics", "spec"))
+        widths = _widths(headings, rows)
+        if width is None or _needed(widths, range(len(headings) - 1)) + GAP + min(widths[-1], READABLE) <= width:
+            break
+    left = ("metrics", "metric", "spec")
+    drop = ("seconds", "FLOPs", "params", "metric")
+    return table_lines(headings, rows, left, width=width, drop=drop, below="spec", most_lines=most_lines)
 
 
-def print_table(headings: list[str], rows: list[list[str]], left: tuple[str, ...] | None = None) -> None:
-    """Columns as wide as their content; on a terminal, a line is cut at its edge."""
-    rows = [list(map(escaped, row)) for row in rows]
-    widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
-    width = shutil.get_terminal_size((120, 24)).columns
+def print_table(
+    headings: list[str], rows: list[list[str]], *, drop: Sequence[str] = (), below: str | None = None
+) -> None:
+    """Columns as wide as their content, all to the left; `drop` and `below` as of `table_lines`."""
+    for line in table_lines(headings, rows, width=terminal_width(), drop=drop, below=below):
+        print(line)
+
+
+def fits(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a table's lines are no longer than the terminal's."""
+    width = terminal_width()
+    return width is None or _needed(_widths(headings, rows), range(len(headings))) <= width
+
+
+def table_lines(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Sequence[str] | None = None,
+    *,
+    width: int | None = None,
+    drop: Sequence[str] = (),
+    below: str | None = None,
+    most_lines: int | None = None,
+) -> list[str]:
+    """The lines of a table, with columns as wide as their content.
+
+    Args:
+        left: the columns that stand to the left; None: all.
+        width: what lines have to fit into, or None.
+        drop: columns that may be left out for that, in this order.
+        below: the column whose cells are wrapped for that, or stand below the others'.
+        most_lines: of a cell that is wrapped or stands below; the rest is cut.
+    """
+    rows = [[escaped(cell) for cell in row] for row in rows]
+    widths = _widths(headings, rows)
+    kept = list(range(len(headings)))
+    long = None  # the column that stands below, or is wrapped
+    room = 0
+    if width is not None and _needed(widths, kept) > width and below is not None:
+        long = headings.index(below)
+        kept.remove(long)
+        room = width - _needed(widths, kept) - GAP
+    for name in drop:
+        if width is None or _needed(widths, kept) <= width:
+            break
+        kept.remove(headings.index(name))
+    if long is not None and room >= READABLE:
+        offset = width - room if width is not None else 0
+    elif long is not None:
+        offset = GAP
+    lines = []
     for row in [headings, *rows]:
         cells = [
-            cell.ljust(widths[index]) if left is None or headings[index] in left else cell.rjust(widths[index])
-            for index, cell in enumerate(row)
+            row[index].ljust(widths[index])
+            if left is None or headings[index] in left
+            else row[index].rjust(widths[index])
+            for index in kept
         ]
-        line = "  ".join(cells).rstrip()
-        print(line if len(line) <= width or not sys.stdout.isatty() else line[: width - 1] + "…")
+        line = (" " * GAP).join(cells)
+        if long is None or width is None:
+            lines.append(line.rstrip())
+            continue
+        parts = _wrapped(row[long], width - offset, most_lines)
+        if room >= READABLE:
+            lines += [f"{line}{' ' * GAP}{parts[0]}".rstrip(), *(" " * offset + part for part in parts[1:])]
+        else:
+            lines.append(line.rstrip())
+            lines += [" " * offset + part for part in parts] if row is not headings else []
+    return lines
+
+
+def print_paragraph(text: str) -> None:
+    """Prints a text, its further lines indented by four more than its first where it does not fit into one."""
+    text = escaped(text)
+    width = terminal_width()
+    indent = len(text) - len(text.lstrip())
+    if width is None or len(text) <= width:
+        print(text)
+        return
+    for number, part in enumerate(_wrapped(text.lstrip(), width - indent - 4)):
+        print(" " * (indent + (4 if number else 0)) + part)
+
+
+def _wrapped(text: str, width: int, most_lines: int | None = None) -> list[str]:
+    width = max(1, width)
+    return textwrap.wrap(text, width, break_on_hyphens=False, max_lines=most_lines, placeholder="…") or [""]
+
+
+def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
+
+
+def _needed(widths: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(widths[index] for index in kept) + GAP * max(0, len(kept) - 1)

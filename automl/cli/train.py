@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,9 @@ from automl.cli.data import say_data
 from automl.cli.streams import outlive_output
 from automl.cli.terminal import print, print_json
 from automl.export import find_child
-from automl.retraining import full_recipe, retrain, spread
+from automl.retraining import full_recipe, retrain
 from automl.running import checkpoint_dir, prepare_process
-from automl.standing import figure, spec_line
+from automl.standing import figure, spec_line, spread
 from automl.stores import store_address
 from child_trainers.devices import quiet_native_start
 from db.store import Store
@@ -43,15 +42,14 @@ def train(
         search = store.search(name)
         chosen = find_child(store, search, child)
         prepare_process(threads or os.cpu_count() or 1, 0, "cpu")
-        began = time.monotonic()
 
-        def progress(seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        def progress(seed: int, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
             told = ", ".join(
                 f"{key} {value}" if isinstance(value, str) else f"{key} {figure(value)}"
                 for key, value in metrics.items()
             )
             if not as_json:
-                print(f"seed {seed}, epoch {epoch}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
+                print(f"seed {seed}, epoch {epoch}: {told} ({seconds:.1f} s)", flush=True)
 
         def diverged(seed: int, how: str) -> None:
             print(f"seed {seed} diverged: {how}", file=sys.stderr)

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from automl.cli.tables import print_children
+from automl.cli.tables import children_lines, print_children
 from automl.cli.terminal import make_console, print
-from automl.standing import Clerk, Standing, duration, figure, quantity, spec_line
+from automl.standing import Clerk, Standing, duration
 from db.records import State
 from db.store import Store
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.live import Live
     from rich.progress import Progress
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
 STAGE_REFRESHES = 8  # a second
+SPEC_LINES = 3  # of each of the best children: a live view has to fit on the screen
 
 
 class View(abc.ABC):
@@ -82,7 +83,7 @@ class View(abc.ABC):
         with self._harmless():
             standing = self._standing()
             if standing.best:
-                print_children(standing.best, standing.search.space)
+                print_children(standing.best, standing.search)
 
     @contextlib.contextmanager
     def _harmless(self) -> Iterator[None]:
@@ -294,39 +295,20 @@ def panel(standing: Standing, notes: Sequence[str] = ()) -> RenderableType:
     if standing.workers:
         parts += [Text(), *(Text(line, overflow="ellipsis", no_wrap=True) for line in standing.workers)]
     if standing.best:
-        parts += [Text(), best_table(standing)]
+        parts += [Text(), BestTable(standing)]
     title = f"{search.name}: {search.space} on {search.task} by {search.controller}"
     return Panel(Group(*parts), title=Text(title), title_align="left", border_style="blue")
 
 
-def best_table(standing: Standing) -> RenderableType:
-    """The best children; a spec that is too long for the terminal is cut, the figures are not."""
-    from rich.table import Table
-    from rich.text import Text
+class BestTable:
+    """The best children: whatever the terminal's width, the figures and enough of the spec to tell it."""
 
-    headings = ("child", "reward", "metric", "params", "FLOPs", "seconds")
-    rows = [
-        (
-            str(child.number),
-            figure(child.reward or 0.0),
-            first_metric(child.metrics),
-            quantity(child.params),
-            quantity(child.flops),
-            "-" if child.seconds is None else f"{child.seconds:.1f}",
-        )
-        for child in standing.best
-    ]
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for heading, *cells in zip(headings, *rows, strict=True):
-        table.add_column(heading, justify="right", no_wrap=True, width=max(map(len, (heading, *cells))))
-    table.add_column("spec", overflow="ellipsis", no_wrap=True, ratio=1)
-    for child, row in zip(standing.best, rows, strict=True):
-        table.add_row(*row, Text(spec_line(child.spec, standing.search.space)))
-    return table
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
 
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
 
-def first_metric(metrics: dict[str, object] | None) -> str:
-    for name, value in (metrics or {}).items():
-        if isinstance(value, float):
-            return f"{name} {figure(value)}"
-    return "-"
+        lines = children_lines(self._standing.best, self._standing.search, options.max_width, most_lines=SPEC_LINES)
+        for number, line in enumerate(lines):
+            yield Text(line, style="" if number else "bold", no_wrap=True, overflow="ellipsis")

@@ -39,6 +39,7 @@ class ImageClassification(BuiltInTask[Recipe]):
 
     recipe_kind = Recipe
     metric = "val_accuracy"
+    reward_words = "cube of the validation accuracy"
     maximize = True
     metrics = ("val_accuracy", "loss")
     fixed_options = ("num_validation",)

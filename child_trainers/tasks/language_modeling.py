@@ -40,6 +40,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
     recipe_kind = LanguageRecipe
     metric = "val_perplexity"
+    reward_words = "80 / (validation perplexity)²"
     maximize = False
     reading_options = ("vocabulary_size", "level")
     fixed_options = ("num_validation", *reading_options)

@@ -144,6 +144,7 @@ class ImageRules(RuleTask[ImageClassification]):
     """Update rules judged by a convolutional network's accuracy; see `update_rules.networks.ConvChild`."""
 
     recipe_kind = RuleRecipe
+    reward_words = "validation accuracy after the training at the best rate"
 
     def _network(self, name: str, recipe: RuleRecipe, **data: Any) -> ImageClassification:
         limits = Recipe(num_train=recipe.num_train, num_validation=recipe.num_validation)
@@ -174,6 +175,7 @@ class TextRules(RuleTask[LanguageModeling]):
     """Update rules judged by the perplexity of an LSTM of one layer; the reward is 80 / perplexity^2."""
 
     recipe_kind = RuleTextRecipe
+    reward_words = "80 / (validation perplexity)² after the training at the best rate"
 
     def _network(self, name: str, recipe: RuleTextRecipe, **data: Any) -> LanguageModeling:
         return LanguageModeling(name, recipe.of_language(), **data)

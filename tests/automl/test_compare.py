@@ -52,7 +52,9 @@ def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folde
     before = (folder / "comparison.json").read_text()
     again = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK)
     assert again.code == 0 and (folder / "comparison.json").read_text() == before
-    data, headings, *_ = again.out.splitlines()
+    data, title, headings, *_ = again.out.splitlines()
+    told = "Network small on digits: 2 epochs at the best of 2 rates (each tried for 1 epoch), 2 seeds"
+    assert title == told and f"<!-- {told} -->" in (folder / "curves.SVG").read_text()
     assert data.startswith("Data: ") and headings.split() == ["optimizer", "rate", "val_accuracy", "test_accuracy"]
 
 

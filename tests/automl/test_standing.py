@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from sampling import sample
 
+from automl.cli.tables import children_lines
 from automl.cli.views import LiveView, PlainView, panel
 from automl.standing import Standing, duration, early_endings, figure, quantity, spec_drawing, spec_line
 from db.records import Child, EndingCount, Search, State
@@ -263,7 +264,7 @@ def test_the_panel():
     assert "worker 0: child 8 for 1m05s, 40 steps, [0]" in text
     heading = next(index for index, line in enumerate(lines) if line.startswith("child  reward"))
     assert lines[heading + 1].split()[:7] == ["2", "0.5000", "val_accuracy", "0.7500", "1.5M", "950", "4.0"]
-    assert lines[heading + 1].endswith("…") and lines[heading + 2].endswith("[0]")
+    assert lines[heading + 3].endswith("…") and lines[heading + 4].endswith("[0]")
 
 
 def test_the_panel_of_a_search_that_has_just_begun():
@@ -302,3 +303,45 @@ def test_a_view_that_cannot_be_drawn_is_one_line_of_log(caplog, kind):
     (record,) = caplog.records
     assert record.message.startswith("The view could not be drawn: AttributeError: 'object' object has no attribute")
     assert record.exc_info is None or not record.exc_info
+
+
+NET = {
+    "layers": [
+        {
+            "filter_height": 3,
+            "filter_width": 5,
+            "num_filters": 24,
+            "inputs": list(range(index)),
+            "stride_height": 1,
+            "stride_width": 1,
+            "pool": index == 1,
+        }
+        for index in range(9)
+    ]
+}
+WORDS = [f"3x5x24{'p' if i == 1 else ''}({','.join(map(str, range(i))) or 'image'})" for i in range(9)]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 120, 200, 1000, None])
+def test_every_layer_of_a_network_can_be_read_at_any_width(width):
+    children = [child(number, spec=NET, metrics={"val_accuracy": 0.5, "loss": 1.25}) for number in range(3)]
+    lines = children_lines(children, SEARCH, width)
+    assert width is None or all(len(line) <= width for line in lines), lines
+    assert " ".join(lines).split().count(WORDS[-1]) == 3 or width == 20
+    assert all("".join(lines).replace(" ", "").count(word) >= 3 for word in WORDS)
+    assert lines[0].split()[:2] == ["child", "reward"] and "…" not in "".join(lines)
+    if width in (200, 1000, None):
+        assert "loss 1.2500" in lines[1] and "950" in lines[1]
+    if width == 40:
+        assert lines[1].split() == ["0", "0.5000", "val_accuracy", "0.5000"]
+
+
+def test_the_live_view_of_a_narrow_terminal():
+    console = Console(record=True, width=40, file=io.StringIO())
+    console.print(panel(standing(best=[child(1, spec=NET), child(2, spec=NET)], trained=2)))
+    lines = [line.strip("│ ") for line in console.export_text().splitlines()]
+    (heading,) = (number for number, line in enumerate(lines) if line.startswith("child  reward"))
+    assert lines[heading + 1].split()[:2] == ["1", "0.5000"]
+    assert lines[heading + 2].startswith("3x5x24(image) 3x5x24p(0)")
+    assert lines[heading + 4].endswith("…")  # three lines of a spec, for the view to stay on the screen
+    assert lines[heading + 5].split()[:2] == ["2", "0.5000"]

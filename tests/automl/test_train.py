@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from command_line import OURS, alone, clean_environment, run_automl
 
-from automl.retraining import full_recipe, spread
+from automl.retraining import full_recipe
+from automl.standing import spread
 from child_trainers.data.digits import load_digits_data
 from child_trainers.task import DivergedError
 from child_trainers.tasks.image_classification import ImageClassification
@@ -55,12 +56,30 @@ def test_what_training_says(trained):
     assert lines[0] == f"Training child {best.number} of digits with the recipe {full_recipe('convnet', 'digits')}"
     assert [line.split(":")[0] for line in lines if ", epoch " in line] == ["seed 0, epoch 1", "seed 1, epoch 1"]
     assert [training.seed for training in trainings] == [0, 1]
+    told = [float(line.rpartition("(")[2].removesuffix(" s)")) for line in lines if ", epoch " in line]
+    assert sum(told) <= sum(training.seconds for training in trainings) + 0.2  # of an epoch, not since the start
     for metric in ("val_accuracy", "test_accuracy"):
         values = [training.metrics[metric] for training in trainings]
         assert f"{metric} over 2 seeds: {spread(values)}" in lines
     assert lines[-1] == (
         f"Export the best of them with: automl export digits --child {best.number} --format keras --to FILE"
     )
+
+
+def test_it_is_told_wherever_the_child_is(automl, store):
+    best, trainings, _ = stored(store)
+    told = ", ".join(
+        f"{metric} {spread([one.metrics[metric] for one in trainings])}" for metric in ("val_accuracy", "test_accuracy")
+    )
+    for command in ("top", "show"):
+        lines = automl(command, "digits").out.splitlines()
+        (line,) = (line.strip() for line in lines if " trained again " in line)
+        assert line.startswith(f"child {best.number} trained again (full, ") and line.endswith(f", 2 seeds): {told}")
+    shown = automl("show", "digits", "--json").json["trained_again"]
+    assert [(one["number"], one["seed"], one["metrics"]) for one in shown] == [
+        (best.number, one.seed, one.metrics) for one in trainings
+    ]
+    assert [len(found["trained_again"]) for found in automl("top", "digits", "--json").json][:2] == [2, 0]
 
 
 def test_trained_again_it_trains_only_what_is_new(automl, store):
