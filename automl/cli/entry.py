@@ -6,8 +6,10 @@ import contextlib
 import os
 import signal
 import sys
+import termios
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from automl.cli import streams
 from automl.cli.terminal import print
@@ -16,6 +18,7 @@ STARTING = ("search", "resume", "train", "compare-optimizers")  # commands that 
 
 _undo: list[Callable[[], None]] = []
 _terminal = 2  # a copy of standard error, which TensorFlow's import is kept from
+_attributes: list[Any] | None = None  # of the terminal, which a view may have changed
 
 
 def main() -> None:
@@ -55,17 +58,23 @@ def undo_unless_begun(undo: Callable[[], None]) -> None:
 
 def _end_at_once() -> None:
     """Ctrl-C ends the process. An exception would not do: code that is being imported swallows it, or shows it."""
-    global _terminal
+    global _terminal, _attributes
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
         _terminal = os.dup(2)
+        with contextlib.suppress(OSError, termios.error):
+            _attributes = termios.tcgetattr(_terminal)
         signal.signal(signal.SIGINT, _on_interrupt)
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
     for undo in reversed(_undo):
         undo()
-    show_cursor = b"\x1b[?25h" if os.isatty(_terminal) else b""  # a progress bar hides it
+    restored = b""
+    if _attributes is not None:
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(_terminal, termios.TCSANOW, _attributes)
+        restored = b"\r\x1b[2K\x1b[?25h"  # the line that a view was drawing is cleared, and the cursor shown
     starts = any(argument in STARTING for argument in sys.argv[1:2])
     with contextlib.suppress(OSError):
-        os.write(_terminal, show_cursor + (b"Nothing was started.\n" if starts else b""))
+        os.write(_terminal, restored + (b"Nothing was started.\n" if starts else b""))
     os._exit(130)

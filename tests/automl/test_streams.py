@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import subprocess
 import sys
+import termios
 import tomllib
 from pathlib import Path
 
@@ -115,6 +118,26 @@ def test_ctrl_c_before_a_search_begins_leaves_nothing(mine, folder, module):
     assert (ran.code, ran.err) == (130, "Nothing was started.\n")
     assert files_in(folder) == before
     assert not (folder / "automl.db").exists()
+
+
+def test_ctrl_c_before_a_search_begins_leaves_the_terminal_as_it_was(mine, folder):
+    leader, follower = pty.openpty()
+    before = termios.tcgetattr(follower)
+    try:
+        search = ("search", "mine", "--workers", "0", "--children", "1")
+        code = INTERRUPTED.format(module="tensorflow") + BEGIN
+        words = [sys.executable, "-c", code, *search]
+        process = subprocess.Popen(words, stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
+                                   preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))  # fmt: skip
+        text = b""
+        while b"Nothing was started." not in text:
+            text += os.read(leader, 4096)
+        assert process.wait(240) == 130
+        assert termios.tcgetattr(follower) == before
+        assert text.rpartition(b"\x1b[?25")[2].startswith(b"h")
+    finally:
+        os.close(leader)
+        os.close(follower)
 
 
 def test_ctrl_c_before_a_search_begins_keeps_the_store_that_is_there(searched, automl):
