@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl.model_files import read_tflite, write_onnx, write_saved_model, write_tflite
 from automl.standing import child_json
-from automl.stored import load_experiment, load_space, recorded_child
+from automl.stored import in_workdir, load_experiment, load_space, recorded_child
 from automl.usage import Usage, classes_module, own_classes
 from child_trainers.data.dataset import DataError
 from child_trainers.experiment import known
@@ -64,11 +64,15 @@ def export_child(
     number: int | None = None,
     source: str | None = None,
     force: bool = False,
+    data: str | None = None,
+    workdir: str | None = None,
 ) -> Exported:
     """Exports the best child, or the one of this number.
 
     Args:
         source: whose weights: `search`, `train` (the best training after it), or None for that if there is one.
+        data: where the search's data lie now, as `npz:PATH` or `text:PATH`.
+        workdir: the folder that code of the user's runs in.
 
     Raises:
         ExportError: there is no such child, it has no weights or no such form, or the file exists (without `force`).
@@ -87,11 +91,12 @@ def export_child(
     if not path.parent.is_dir():
         raise ExportError(f"The folder {path.parent} does not exist; create it first.")
     search = store.search(name)
-    wanted = Wanted(store, search, find_child(store, search, number), source)
+    wanted = Wanted(store, search, find_child(store, search, number), source, data)
     # A folder of its own beside the target: Keras wants the ending `.keras`, and a rename within one disk is atomic.
     with tempfile.TemporaryDirectory(prefix=".automl-", dir=path.parent) as folder:
-        partial = Path(folder) / f"export{EXTENSIONS[format]}"
-        written = write(wanted, partial)
+        partial = (Path(folder) / f"export{EXTENSIONS[format]}").absolute()
+        with in_workdir(search, workdir):
+            written = write(wanted, partial)
         pairs = [(partial, path)]
         if written.usage is not None and written.usage.classes:
             companion = Path(folder) / "companion.py"
@@ -112,17 +117,20 @@ def export_child(
 
 def model_of(store: Store, search: Search, child: Child) -> keras.Model:
     """The child's Keras model with its best stored weights, from raw input to logits. Raises ExportError."""
-    return Wanted(store, search, child, None).trained().model
+    with in_workdir(search):
+        return Wanted(store, search, child, None).trained().model
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """A child to export, and whose weights: `search`, `train`, or None for those of `train` where there are any."""
+    """A child to export, and whose weights: `search`, `train`, or None for those of `train` where there are any; `data`
+    says where the search's data lie now, where they are no longer where they were."""
 
     store: Store
     search: Search
     child: Child
     source: str | None
+    data: str | None = None
 
     def trained(self, *, numbers_for: str | None = None) -> TrainedModel:
         """The model with its weights; `numbers_for` is a format that knows no texts. Raises ExportError, StoreError."""
@@ -133,7 +141,9 @@ class Wanted:
         else:
             kind = training_kind(training.recipe_hash, training.seed)
             metrics, changes = training.metrics, training.recipe
-        experiment = load_experiment(self.search, **changes)
+        experiment = load_experiment(self.search, store=self.store, data=self.data, **changes)
+        if self.data is not None:
+            experiment.task.prepare()  # others than the search's are refused
         if not hasattr(experiment.task, "model"):
             raise ExportError(f"The task {self.search.task} keeps no models; export its children as json.")
         if numbers_for is not None and experiment.task.reads_words:
@@ -150,6 +160,10 @@ class Wanted:
         spec = recorded_child(self.store, self.search, experiment.space, child).spec
         try:
             model = experiment.task.model(spec, weights)
+        except DataError as error:
+            raise ExportError(
+                f"The model of child {child.number} cannot be built without the data of the search: {error}"
+            ) from error
         except ValueError as error:
             raise StoreError(f"The stored weights do not fit child {child.number}: {error}") from error
         where = "the search" if training is None else f"training again with seed {training.seed}"
@@ -188,7 +202,7 @@ class TrainedModel:
         try:
             found = self.task.validate(exported, self.spec)[self.task.metric]
         except DataError as error:
-            return f"its {metric} should be {self.stored:.4f}; it was not checked ({error})"
+            return f"its {metric} should be {self.stored:.4f}; it was not checked ({str(error).rstrip('.')})"
         if not self.task.same(found, self.stored):
             raise ExportError(
                 f"The exported model has {metric} {found:.4f} where {self.stored:.4f} is stored; nothing "
@@ -218,7 +232,7 @@ def _export_json(wanted: Wanted, path: Path) -> Written:
 
 def _export_python(wanted: Wanted, path: Path) -> Written:
     search = wanted.search
-    experiment = load_experiment(search)
+    experiment = load_experiment(search, store=wanted.store, data=wanted.data)
     spec = recorded_child(wanted.store, search, experiment.space, wanted.child).spec
     if hasattr(spec, "expression"):
         rate = (wanted.child.metrics or {}).get("learning_rate")  # of a screened rule nobody knows one

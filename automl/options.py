@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from automl.settings import Asked
+from automl.surroundings import check_runs_code
 from child_trainers.experiment import Experiment
 from child_trainers.recipes import OF_UPDATES
 from child_trainers.task import FunctionTask, Task
@@ -20,6 +21,8 @@ def check_asked(asked: Asked, settings: Mapping[str, Any], experiment: Experimen
     check_task_options(settings["task"]["options"], settings, task, spec)
     check_epochs_given(task, settings)
     check_data_dir(asked.data_dir, settings)
+    if asked.workdir is not None:
+        check_runs_code(settings)
     wanted = {
         "--precision": asked.precision not in (None, "float32"),
         "--xla": asked.xla,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automl.stored import load_space
+from automl.stored import in_workdir, load_space
 from db.records import Request, Search
 from db.store import Store
 from search_spaces.space import Space
@@ -27,9 +27,10 @@ def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = N
         ValueError: it is no child of the search's space, or one that the search has already.
     """
     search = store.search(name)
-    space = load_space(search)
-    tokens = _tokens(space, spec) if tokens is None else tokens
-    walk = space.decode(tokens)
+    with in_workdir(search, missing_ok=True):
+        space = load_space(search)
+        tokens = _tokens(space, spec) if tokens is None else tokens
+        walk = space.decode(tokens)
     fingerprint = canonical_hash(walk.spec, tokens)
     same = next((child for child in store.children(search.id) if child.canonical_hash == fingerprint), None)
     if list(tokens) in [request.tokens for request in store.requests(search.id)]:

@@ -22,6 +22,7 @@ from automl.loop import GIVEN_TIME_OVER, Coordinator, Ending, Stop
 from automl.running import create, dropping_unbegun, make_ready, prepare_resume, refuse_taken, resumed, run_search
 from automl.settings import Asked, check_name
 from automl.stores import open_store, store_address
+from automl.surroundings import arrays_path, current_folder, working_in
 from child_trainers.data.summary import DataSummary
 from child_trainers.experiment import SESSION, known
 from child_trainers.user_files import UserFile
@@ -176,12 +177,6 @@ def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
     return f"{SESSION}{title}"
 
 
-def arrays_path(store: Store, name: str) -> Path:
-    """Where the arrays of a search lie that was given some: beside a SQLite store, else in the current folder."""
-    folder = Path("automl.data").absolute() if store.file is None else store.file.with_name(f"{store.file.name}.data")
-    return folder / f"{name}.npz"
-
-
 def delete_arrays(store: Store, name: str) -> None:
     """Deletes the arrays of a search that was given some, and nothing for a name that would lead elsewhere."""
     if is_search_name(name):
@@ -204,7 +199,7 @@ def _keep_arrays(store: Store, name: str, arrays: Mapping[str, np.ndarray | None
 
 def _telling(store: Store, name: str, on_child_end: Callable[[Child], None] | None) -> Callable[[Coordinator], None]:
     """What tells of children that have ended since the run began, and warns of what is not as it was asked for."""
-    search_id = store.search(name).id
+    search_id, here = store.search(name).id, current_folder()
     told = {child.number for child in store.children(search_id, states=FINAL)} if on_child_end is not None else set()
     warned = 0
 
@@ -219,7 +214,8 @@ def _telling(store: Store, name: str, on_child_end: Callable[[Child], None] | No
         for child in store.children(search_id, states=FINAL, first=first):
             if child.number not in told:
                 told.add(child.number)
-                on_child_end(child)
+                with working_in(here):  # the search may run in another folder
+                    on_child_end(child)
 
     return tell
 
@@ -276,10 +272,16 @@ class Result:
         rows: Sequence[dict[str, Any]] = [dataclasses.asdict(child) for child in self.children]
         return pandas.DataFrame(rows).set_index("number") if rows else pandas.DataFrame()
 
-    def export(self, format: str, to: str | Path, *, child: int | None = None, force: bool = False) -> Path:
-        """Writes a child (the best) in a format of `automl.export.EXPORTERS`; returns the path."""
+    def export(
+        self, format: str, to: str | Path, *, child: int | None = None, force: bool = False, data: str | None = None
+    ) -> Path:
+        """Writes a child (the best) in a format of `automl.export.EXPORTERS`; returns the path.
+
+        Args:
+            data: where the search's data lie now, as `npz:PATH` or `text:PATH`.
+        """
         with contextlib.closing(open_store(self.store)) as store:
-            return export_child(store, self.name, format, Path(to), number=child, force=force).path
+            return export_child(store, self.name, format, Path(to), number=child, force=force, data=data).path
 
 
 @dataclasses.dataclass(frozen=True)

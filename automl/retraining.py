@@ -16,7 +16,7 @@ from automl.stored import load_experiment, recorded_child
 from child_trainers.checkpoints import Checkpoint
 from child_trainers.data.summary import DataSummary
 from child_trainers.task import DivergedError, Record
-from child_trainers.tasks import recipes_of
+from child_trainers.tasks import kind_of, recipes_of
 from db import blobs
 from db.records import Child, Search, Training
 from db.store import Store
@@ -57,6 +57,7 @@ def retrain(
     folder: Path,
     progress: Progress,
     diverged: Callable[[int, str], None],
+    data: str | None = None,
     on_data: Callable[[DataSummary], None] | None = None,
 ) -> list[Training]:
     """Trains a child once for every seed; those that are in the store already are not trained again.
@@ -67,6 +68,7 @@ def retrain(
         recipe: by name; None is the longest one.
         options: single constants of it, `epochs=30`.
         folder: for checkpoints.
+        data: where the search's data lie now, as `npz:PATH` or `text:PATH`.
         diverged: told of each seed whose training diverges, and how; there is nothing to be stored of it.
         on_data: called before the first training with how the data were read, where the task says so.
 
@@ -77,7 +79,7 @@ def retrain(
     base = _constants_of_own(search)
     asked = {"recipe": recipe or full_recipe(search.space, search.task), "options": base | changes}
     chosen = asked | {"options": _reading(search) | base | changes}
-    experiment = load_experiment(search, **chosen)
+    experiment = load_experiment(search, store=store, data=data, **chosen)
     task = experiment.task
     spec = recorded_child(store, search, experiment.space, child).spec
     settings = completed(search.settings)
@@ -85,9 +87,14 @@ def retrain(
     settings["early_stop"] = "none"
     check_task_options(changes, settings, task, spec)
     files = [(settings[group]["file"] or {}).get("sha256") for group in ("space", "task")]
-    described = [asked, task.describe(), settings["compute"], files, settings["task"].get("fingerprint")]
-    recipe_hash = hashlib.sha256(canonical_json(described).encode()).hexdigest()[:16]
-    done = {training.seed: training for training in store.trainings(child.id) if training.recipe_hash == recipe_hash}
+    fingerprint = settings["task"].get("fingerprint")
+    described = [asked, task.describe(), settings["compute"], files, fingerprint]
+    hashes = {_recipe_hash(described)}  # as version 0.1.0 wrote it: with the place of the data
+    if fingerprint is not None:
+        described[1] = {**task.describe(), "data": kind_of(search.task)}
+    recipe_hash = _recipe_hash(described)
+    hashes.add(recipe_hash)
+    done = {training.seed: training for training in store.trainings(child.id) if training.recipe_hash in hashes}
     if on_data is not None and not done.keys() >= set(seeds) and (summary := task.data_summary()) is not None:
         on_data(summary)
     for seed in seeds:
@@ -127,6 +134,10 @@ def retrain(
             "in --set learning_rate=0.01."
         )
     return trained
+
+
+def _recipe_hash(described: Sequence[Any]) -> str:
+    return hashlib.sha256(canonical_json(described).encode()).hexdigest()[:16]
 
 
 def _constants_of_own(search: Search) -> dict[str, Any]:

@@ -22,6 +22,15 @@ from automl.options import check_asked, check_data_dir, check_task_options
 from automl.proposing import Cost, Limits, Proposer
 from automl.recording import accepted_order, newly_recorded
 from automl.settings import Asked, changeable_options, check_name, completed, goal_of, stored_settings, with_data_dir
+from automl.surroundings import (
+    current_folder,
+    enter,
+    with_data,
+    with_kept_arrays,
+    with_workdir,
+    workdir_of,
+    working_in,
+)
 from automl.wording import counted
 from child_trainers.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS
 from child_trainers.data.summary import DataSummary
@@ -41,6 +50,7 @@ from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
 from child_trainers.process import LOG_FOLDERS
 from child_trainers.repeats import checking_repeats
 from child_trainers.task import Goal
+from child_trainers.tasks import kind_of
 from child_trainers.user_files import UserFile, UserFileError
 from child_trainers.worker import Worker
 from controllers import CONTROLLERS, PRESETS, SCALES
@@ -113,6 +123,28 @@ def create(
     check_name(name)
     refuse_taken(store, name)
     settings = stored_settings(asked)
+    with working_in(workdir_of(settings)):
+        run, replicas, batch_size = _checked(asked, settings, own, progress, stage)
+    store.make()
+    store.create_search(
+        name,
+        space=settings["space"]["name"],
+        task=settings["task"]["name"],
+        controller=settings["controller"]["name"],
+        seed=asked.seed,
+        replicas=replicas,
+        batch_size=batch_size,
+        threads=asked.threads,
+        settings=settings,
+        budget=run.children,
+    )
+    return run
+
+
+def _checked(
+    asked: Asked, settings: dict[str, Any], own: Own, progress: Progress | None, stage: Stage
+) -> tuple[Run, int, int]:
+    """The first run, batches in flight and their size. Checks what was asked, and completes the settings."""
     _check_gpus(asked.gpus_per_child)
     workers = asked.workers
     if workers is None:
@@ -131,20 +163,7 @@ def create(
         _check_task(settings, experiment, asked.seed, stage)
     for file in _user_files(settings).values():
         approve(file)  # the user names it here and now
-    store.make()
-    store.create_search(
-        name,
-        space=settings["space"]["name"],
-        task=settings["task"]["name"],
-        controller=settings["controller"]["name"],
-        seed=asked.seed,
-        replicas=replicas,
-        batch_size=batch_size,
-        threads=asked.threads,
-        settings=settings,
-        budget=run.children,
-    )
-    return run
+    return run, replicas, batch_size
 
 
 @contextlib.contextmanager
@@ -177,6 +196,7 @@ def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, sta
     task.prepare()  # wrong data must leave no search behind
     settings["task"]["fingerprint"] = task.fingerprint
     settings["task"]["brightness"] = task.brightness
+    settings["task"]["reading"] = task.reading()
     settings["task"]["constants"] = task.constants()  # a recipe may be another in a later version
     cost = _cost_function(experiment, Limits(**settings["limits"]))
     controller = _make_controller(settings, experiment, seed, stage)
@@ -231,6 +251,7 @@ class Resume:
         changes: what it changes in them, for the segment.
         asked: the arguments of `resumed`, to ask the same of the search as it stands later; None for a search that was
             made a moment ago.
+        folder: the current one when it was asked for, which relative paths among them mean.
     """
 
     search: Search
@@ -238,12 +259,14 @@ class Resume:
     settings: dict[str, Any]
     changes: dict[str, Any]
     asked: Mapping[str, Any] | None
+    folder: str | None = None
 
     def again(self, store: Store) -> Resume:
         """The same for the search as it stands by now. Raises as `prepare_resume` does."""
         if self.asked is None:
             return _as_created(store.search(self.search.name), self.run)
-        return prepare_resume(store, self.search.name, **self.asked)
+        with working_in(self.folder):
+            return prepare_resume(store, self.search.name, **self.asked)
 
 
 def prepare_resume(store: Store, name: str, **asked: Any) -> Resume:
@@ -254,7 +277,7 @@ def prepare_resume(store: Store, name: str, **asked: Any) -> Resume:
     """
     search = store.search(name)
     check_stored_name(search.name)
-    return Resume(search, *resumed(store, search, **asked), asked)
+    return Resume(search, *resumed(store, search, **asked), asked, current_folder())
 
 
 def resumed(
@@ -272,12 +295,15 @@ def resumed(
     accept_change: bool = False,
     minimize: str | None = None,
     maximize: str | None = None,
+    data: str | None = None,
+    workdir: str | None = None,
 ) -> tuple[Run, dict[str, Any], dict[str, Any]]:
     """What a resume does: the run, the settings, and what it changes in them.
 
     A bare resume repeats the last budgets. `set` changes options of the task and the controller. `space` and `task`
     approve a person's files on this machine. `minimize` and `maximize` say which metric counts, as long as no child is
-    trained; children that failed because nobody had said so are trained again.
+    trained; children that failed because nobody had said so are trained again. `data`, or `task` as `npz:PATH` or
+    `text:PATH`, says where the search's data lie now, and `workdir` in which folder tasks run.
 
     Raises:
         UserFileError, ValueError.
@@ -292,6 +318,15 @@ def resumed(
         workers if workers is not None else last.workers,
     )
     changes: dict[str, Any] = {}
+    flag, place = "--data", settings["task"]["name"]
+    if task is not None and kind_of(task) != task:
+        data, task, flag = task, None, "--task"
+    settings = with_kept_arrays(store, name, settings) if data is None else with_data(settings, data, flag=flag)
+    if settings["task"]["name"] != place:
+        changes["task.data"] = settings["task"]["name"]
+    settings = with_workdir(settings, workdir)
+    if workdir is not None:
+        changes["workdir"] = settings["workdir"]
     check_data_dir(data_dir, settings)
     if accept_change and not _user_files(settings):
         raise ValueError(f"The search {name!r} uses no file of yours; drop --accept-change.")
@@ -358,6 +393,21 @@ def run_search(
     """
     if resume is None:
         resume = _as_created(store.search(name), run)
+    with working_in(workdir_of(resume.settings)):
+        return _run_search(store, name, resume, stop, own, on_turn, on_data, progress, stage)
+
+
+def _run_search(
+    store: Store,
+    name: str,
+    resume: Resume,
+    stop: Stop,
+    own: Own,
+    on_turn: Callable[[Coordinator], None] | None,
+    on_data: Callable[[DataSummary], None] | None,
+    progress: Progress | None,
+    stage: Stage,
+) -> Ending:
     # What may be refused is refused before the lease is taken, which others see.
     parts = _make_parts(store, resume, own, progress, stage)
     if on_data is not None and (summary := parts.experiment.task.data_summary()) is not None:
@@ -369,6 +419,7 @@ def run_search(
             # Another process may have resumed the search since it was read, with changes of its own.
             before, resume = resume, resume.again(store)
             if (before.run, before.settings) != (resume.run, resume.settings):
+                enter(workdir_of(resume.settings))
                 parts = _make_parts(store, resume, own, progress, stage)
             proposer = _make_proposer(store, resume, parts)
             ending = Ending(SearchState.PAUSED, ERROR)  # nothing is refused any more: the run begins
@@ -726,7 +777,7 @@ def _make_pool(
             worker.warm_up()
         return InlinePool(worker)
     order = {
-        "store": store.address,
+        "store": store.address if store.file is None else str(store.file),
         "search_id": search.id,
         "settings": dict(settings),
         "epoch": lease.epoch,

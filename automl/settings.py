@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from automl.surroundings import check_workdir, current_folder
 from child_trainers.behaviour import Behaviour
 from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
 from child_trainers.experiment import SESSION, known
@@ -51,6 +52,7 @@ ADDED_LATER: dict[str, Any] = {
     "early_stop": "none",
     "worker_memory": None,
     "recycling": {"after": 1000, "growth": 2 * 10**9},
+    "workdir": None,
 }
 
 
@@ -92,6 +94,7 @@ class Asked:
         xla: compile training steps with XLA.
         gpus_per_child: GPUs that train one child together.
         workers_per_gpu: workers that share one GPU, each with its part of the memory.
+        workdir: the folder that tasks of one's own run in; by default the current one.
     """
 
     space: str = "convnet"
@@ -129,6 +132,7 @@ class Asked:
     xla: bool = False
     gpus_per_child: int = 1
     workers_per_gpu: int = 1
+    workdir: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -259,6 +263,7 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
             "devices": asked.gpus_per_child,
         },
         "workers_per_gpu": asked.workers_per_gpu,
+        "workdir": current_folder() if asked.workdir is None else check_workdir(asked.workdir),
     }
 
 

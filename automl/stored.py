@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from automl.approval import check_approved
 from automl.settings import completed, with_data_dir
+from automl.surroundings import with_data, with_kept_arrays, with_workdir, workdir_of, working_in
 from child_trainers.devices import without_native_lines
 from child_trainers.experiment import Experiment, make_experiment, make_space
 from child_trainers.user_files import UserFile
@@ -17,13 +20,23 @@ from search_spaces.space import Space
 from search_spaces.walk import Walk
 
 
-def load_experiment(search: Search, **task_changes: Any) -> Experiment:
+def load_experiment(
+    search: Search,
+    *,
+    store: Store | None = None,
+    data: str | None = None,
+    **task_changes: Any,
+) -> Experiment:
     """The search's space and task. A person's file runs only if they approved it on this machine.
 
     Args:
+        store: that of the search, beside which arrays are looked for that have moved together with it.
+        data: where the search's data lie now; see `with_data`.
         task_changes: settings of the task that take the place of the stored ones: `recipe`, `options`.
     """
-    settings = _settings(search, ("space", "task"))
+    settings = with_data(_settings(search, ("space", "task")), data)
+    if store is not None:
+        settings = with_kept_arrays(store, search.name, settings)
     constants = {"constants": None} if "recipe" in task_changes else {}  # those of the recipe that the search has
     with without_native_lines():
         return make_experiment({**settings, "task": {**settings["task"], **constants, **task_changes}})
@@ -43,6 +56,18 @@ def recorded_child(store: Store, search: Search, space: Space, child: Child) -> 
         return decode_recorded(space, child.tokens, child.spec, decisions)
     except OtherChildError as error:
         raise ValueError(other_child(child.number, error)) from None
+
+
+def in_workdir(
+    search: Search, given: str | None = None, *, missing_ok: bool = False
+) -> contextlib.AbstractContextManager[None]:
+    """Within it, the current folder is that in which the search's code runs: the given one, or that of the search.
+
+    Args:
+        missing_ok: stay where we are if that folder is not there.
+    """
+    folder = workdir_of(with_workdir(completed(search.settings), given))
+    return working_in(None if missing_ok and folder is not None and not os.path.isdir(folder) else folder)
 
 
 def _settings(search: Search, groups: tuple[str, ...]) -> Mapping[str, Any]:

@@ -169,6 +169,7 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
         behaviour=behaviour,
         fingerprint=chosen.get("fingerprint"),
         **({} if chosen.get("brightness") is None else {"brightness": chosen["brightness"]}),
+        reading=chosen.get("reading"),
     )
     return task
 

@@ -179,6 +179,10 @@ class Task(abc.ABC):
     def prepare(self) -> None:  # noqa: B027 - most tasks need nothing
         """Loads and checks what children need; the coordinator calls it before workers start. May raise ValueError."""
 
+    def reading(self) -> dict[str, Any] | None:
+        """What stored weights need to become a model without the data, as JSON values; None where that is nothing."""
+        return None
+
     def warm_up(self) -> None:
         """Imports and loads what is slow; a worker calls it before its first child."""
         self.prepare()
@@ -266,7 +270,8 @@ class FunctionTask(Task):
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
         offered = {"spec": spec, "seed": seed, "epochs": self._epochs, "report": report}
-        with self._importing(), self._seeder.begin(seed):
+        # A child may change the folder for itself, but not for those after it.
+        with contextlib.chdir("."), self._importing(), self._seeder.begin(seed):
             returned = self._function(**{name: offered[name] for name in self._passed})
         return read_outcome(returned, self._goal)
 

@@ -300,7 +300,8 @@ class Store(Reader):
             of_children: the numbers of a child's decisions, by its own.
         """
         with self._write() as connection:
-            self._fence(connection, lease, settings=dict(settings))
+            named = {"task": settings["task"]["name"]} if "task" in settings else {}
+            self._fence(connection, lease, settings=dict(settings), **named)
             self._add_decisions(connection, lease, decisions or {})
             if of_children:
                 rows = [

@@ -61,6 +61,13 @@ Workers = Annotated[
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets lie (or AUTOML_DATA).")]
 Minimize = Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is minus this metric.")]
 Maximize = Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is this metric.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="PATH", help="Where the search's npz: or text: data lie now.")
+]
+Workdir = Annotated[
+    str | None,
+    typer.Option("--workdir", metavar="DIR", help="Folder your own code runs in.", show_default="as the search began"),
+]
 KeepGoing = Annotated[bool | None, typer.Option("--keep-going", help="Do not pause when child after child fails.")]
 
 
@@ -162,6 +169,10 @@ def search(
     workers_per_gpu: Annotated[
         int | None, typer.Option(help="Workers that share one GPU and its memory.", show_default="1")
     ] = None,
+    workdir: Annotated[
+        str | None,
+        typer.Option("--workdir", metavar="DIR", help="Folder your own code runs in.", show_default="this one"),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these; flags win.")] = None,
     store: StoreOption = None,
 ) -> None:
@@ -205,6 +216,7 @@ def search(
         "xla": xla,
         "gpus_per_child": gpus_per_child,
         "workers_per_gpu": workers_per_gpu,
+        "workdir": workdir,
     }
     start(name, store, config, {key: value for key, value in given.items() if value is not None})
 
@@ -221,10 +233,14 @@ def resume(
     ] = None,
     keep_going: KeepGoing = None,
     space: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own space here.")] = None,
-    task: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own task here.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="FILE.py:FUNCTION: approve your own task here; npz:PATH, text:PATH: as --data.")
+    ] = None,
     accept_change: Annotated[bool, typer.Option("--accept-change", help="Accept a changed file of yours.")] = False,
     minimize: Minimize = None,
     maximize: Maximize = None,
+    data: Data = None,
+    workdir: Workdir = None,
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
@@ -245,6 +261,8 @@ def resume(
         accept_change=accept_change,
         minimize=minimize,
         maximize=maximize,
+        data=data,
+        workdir=workdir,
         data_dir=data_dir,
     )
 
@@ -345,6 +363,8 @@ def train(
     seeds: Annotated[int, typer.Option(help="How often, each time from other weights.")] = 3,
     threads: Annotated[int | None, typer.Option(help="Of the processor.", show_default="all")] = None,
     json: JsonOption = False,
+    data: Data = None,
+    workdir: Workdir = None,
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
@@ -360,6 +380,8 @@ def train(
         seeds=seeds,
         threads=threads,
         data_dir=data_dir,
+        data=data,
+        workdir=workdir,
         as_json=json,
     )
 
@@ -374,13 +396,17 @@ def export(
     ] = None,
     child: Annotated[int | None, typer.Option("--child", help="Its number.", show_default="the best")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    data: Data = None,
+    workdir: Workdir = None,
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
     """Export a child: its record, readable Keras source, or a model that gives the stored metric."""
     from automl.cli.export import write
 
-    write(name, store, format, to, child=child, source=source, force=force, data_dir=data_dir)
+    write(
+        name, store, format, to, child=child, source=source, force=force, data_dir=data_dir, data=data, workdir=workdir
+    )
 
 
 @app.command("compare-optimizers")

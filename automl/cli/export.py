@@ -23,6 +23,8 @@ def write(
     source: str | None,
     force: bool,
     data_dir: str | None,
+    data: str | None,
+    workdir: str | None,
 ) -> None:
     if data_dir is not None:
         os.environ["AUTOML_DATA"] = data_dir
@@ -31,7 +33,17 @@ def write(
         entry.begun()
         prepare_process(os.cpu_count() or 1, 1, "cpu")
         with quiet_native_start():
-            exported = export_child(store, search.name, format, to, number=child, source=source, force=force)
+            exported = export_child(
+                store,
+                search.name,
+                format,
+                to,
+                number=child,
+                source=source,
+                force=force,
+                data=data,
+                workdir=workdir,
+            )
     print(f"Exported child {exported.number} of {name} to {exported.path}: {exported.note}.")
     for line in exported.use:
         print(line)

@@ -271,11 +271,14 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
-    """A person's files by path and checksum; their texts would drown the rest."""
+    """A person's files by path and checksum, a vocabulary by its size; their texts would drown the rest."""
     shown = dict(settings)
     for group in ("space", "task"):
         if (file := settings[group]["file"]) is not None:
             shown[group] = {**settings[group], "file": {key: file[key] for key in ("path", "attribute", "sha256")}}
+    if (reading := shown["task"].get("reading")) is not None and "vocabulary" in reading:
+        told = {"options": reading["options"], "types": len(reading["vocabulary"])}
+        shown["task"] = {**shown["task"], "reading": told}
     return shown
 
 

@@ -34,6 +34,7 @@ from automl.running import (
 from automl.settings import Asked, completed, from_toml
 from automl.standing import failures_told, is_interrupted
 from automl.stores import store_address
+from automl.surroundings import told_workdir, workdir_of, working_in
 from automl.wording import counted
 from child_trainers.recipes import OF_UPDATES
 from db.engine import parse_address
@@ -85,6 +86,8 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
             )
             return
         view.note(f"Resuming the search {name!r} in {store}")
+        if (told := told_workdir(prepared.settings)) is not None:
+            view.note(told)
         if interrupted:
             again = store.counts(search.id)[State.RUNNING]
             ran = f"; {counted(again, 'child', 'children')} that ran then {'is' if again == 1 else 'are'} trained again"
@@ -133,8 +136,9 @@ def _describe(store: Store, name: str, view: View) -> None:
 
     search = store.search(name)
     settings = completed(search.settings)
-    constants = make_task(settings).describe()
-    unused = OF_UPDATES if hasattr(make_space(settings).survey()[0].spec, "optimizer") else ()
+    with working_in(workdir_of(settings)):
+        constants = make_task(settings).describe()
+        unused = OF_UPDATES if hasattr(make_space(settings).survey()[0].spec, "optimizer") else ()
     told = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None and key not in unused)
     view.note(f"Space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     view.note(f"Reward: {reward_definition(settings)}")

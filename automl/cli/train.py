@@ -16,6 +16,7 @@ from automl.export import find_child
 from automl.retraining import full_recipe, retrain
 from automl.running import checkpoint_dir, prepare_process
 from automl.standing import figure, spec_line, spread
+from automl.stored import in_workdir
 from automl.stores import store_address
 from child_trainers.devices import quiet_native_start
 from db.store import Store
@@ -31,6 +32,8 @@ def train(
     seeds: int,
     threads: int | None,
     data_dir: str | None,
+    data: str | None,
+    workdir: str | None,
     as_json: bool,
 ) -> None:
     if seeds < 1:
@@ -63,18 +66,20 @@ def train(
 
             tf.constant(0)  # its first use prints too
         entry.begun()
-        trainings = retrain(
-            store,
-            search,
-            chosen,
-            recipe=recipe,
-            options=options,
-            seeds=range(seeds),
-            folder=checkpoint_dir(store, name),
-            progress=progress,
-            diverged=diverged,
-            on_data=None if as_json else lambda summary: say_data(summary, print, doubts=False),
-        )
+        with in_workdir(search, workdir):
+            trainings = retrain(
+                store,
+                search,
+                chosen,
+                recipe=recipe,
+                options=options,
+                seeds=range(seeds),
+                folder=checkpoint_dir(store, name),
+                progress=progress,
+                diverged=diverged,
+                data=data,
+                on_data=None if as_json else lambda summary: say_data(summary, print, doubts=False),
+            )
     if as_json:
         print_json([_shown(training.__dict__) for training in trainings])
         return

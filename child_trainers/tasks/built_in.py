@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from child_trainers.behaviour import Behaviour
+from child_trainers.data.dataset import DataError
 from child_trainers.devices import FLOAT32, Compute
 from child_trainers.recipes import LanguageRecipe, Recipe
 from child_trainers.task import DivergedError, Goal, Objective, Outcome, Task
@@ -31,6 +33,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         progress: called with bytes done and bytes in all while data are downloaded.
         fingerprint: of the data that the search began with; other data are refused.
         compute: in which precision children are trained, whether under XLA, and on how many devices each.
+        reading: of the data that the search began with; see `Task.reading`.
         behaviour: which versions of what training computes; by default those of a new search.
 
     Attributes:
@@ -52,6 +55,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         fingerprint: str | None = None,
         compute: Compute = FLOAT32,
         behaviour: Behaviour = NEWEST,
+        reading: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.recipe: AnyRecipe = recipe
@@ -59,6 +63,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         self._goal = goal
         self._progress = progress
         self._expected = fingerprint
+        self._reading = reading
         self._compute = compute
         self._behaviour = behaviour
         metric, maximize = (self.metric, self.maximize) if goal is None else (goal.metric, not goal.minimize)
@@ -111,6 +116,12 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
             if not by_own_rule or (self._goal is not None and self._goal.metric != self.metric):
                 raise
             return Outcome(0.0, {self.metric: worst}, ending="diverged")
+
+    def _refuse_missing(self, path: Path) -> None:
+        """Raises DataError where the data that a search began with are no longer where they were."""
+        if self._expected is not None and not os.path.isfile(path):
+            kind = self.name.partition(":")[0]
+            raise DataError(f"{path} is not there any more; say where these data lie now with --data {kind}:PATH.")
 
     def warm_up(self) -> None:
         _ = self.device_data

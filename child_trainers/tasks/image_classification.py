@@ -62,8 +62,8 @@ class ImageClassification(BuiltInTask[Recipe]):
         data = self._whole
         if self._expected is not None and self._expected != data.fingerprint:
             raise DataError(
-                f"{self.name.removeprefix('npz:')} has changed since the search began; put the old file back, or start "
-                "a new search with this one."
+                f"{self.name.removeprefix('npz:')} does not hold the data that the search began with; put these back, "
+                "say where they lie with --data npz:PATH, or start a new search with this file."
             )
         return data.limit(self.recipe.num_train or len(data.x_train), self.recipe.num_validation, last=self._last)
 
@@ -86,6 +86,7 @@ class ImageClassification(BuiltInTask[Recipe]):
             from child_trainers.data.npz import load_npz
 
             path = Path(self.name.removeprefix("npz:")).expanduser()
+            self._refuse_missing(path)
             data = load_npz(path, stratified=self._behaviour.data_split > 1)
         return data
 
@@ -108,7 +109,15 @@ class ImageClassification(BuiltInTask[Recipe]):
         """The shape of an image and the number of classes."""
         if self.name in SHAPES:
             return SHAPES[self.name]  # known without loading anything
+        if self._reading is not None:
+            return tuple(self._reading["input_shape"]), self._reading["num_classes"]
         return self.data.input_shape, self.data.num_classes
+
+    def reading(self) -> dict[str, Any] | None:
+        if self.name in SHAPES:
+            return None
+        input_shape, num_classes = self.shapes
+        return {"input_shape": list(input_shape), "num_classes": num_classes}
 
     def data_summary(self) -> DataSummary:
         return describe_images(self._whole, self.data)

@@ -62,9 +62,10 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
     def data(self) -> TextData:
         text, recipe = self._whole, self.recipe
         if self._expected is not None and self._expected != text.fingerprint:
+            there = ", say where it lies with --data text:PATH" if self.name.startswith("text:") else ""
             raise DataError(
                 f"{self.name.removeprefix('text:')} is not the text that the search began with, or is read with "
-                "another vocabulary; put the old one back, or start a new search with this one."
+                f"another vocabulary; put the old one back{there}, or start a new search with this one."
             )
         text = text.limit(recipe.num_train, recipe.num_validation)
         needed = recipe.batch_size * (recipe.unroll + 1)
@@ -94,6 +95,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
             return load_pydoc(level=level, vocabulary_size=size)
         from child_trainers.data.text import load_text
 
+        self._refuse_missing(Path(self.name.removeprefix("text:")).expanduser())
         return load_text(Path(self.name.removeprefix("text:")).expanduser(), level=level, vocabulary_size=size)
 
     @functools.cached_property
@@ -101,6 +103,28 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         from child_trainers.language_training import to_device
 
         return to_device(self.data, self.recipe.batch_size)
+
+    def reading(self) -> dict[str, Any] | None:
+        if self.name == "ptb":
+            return None
+        options = {name: getattr(self.recipe, name) for name in self.reading_options}
+        return {"options": options, "vocabulary": list(self.data.vocabulary)}
+
+    @functools.cached_property
+    def _known(self) -> TextData:
+        """The vocabulary, and of the text what is needed to build a model: nothing, where the search has stored it."""
+        options = {name: getattr(self.recipe, name) for name in self.reading_options}
+        if self._reading is None or self._reading["options"] != options:
+            return self.data
+        nothing = np.empty(0, np.int32)
+        return TextData(
+            name=self.name,
+            train=nothing,
+            validation=nothing,
+            test=nothing,
+            vocabulary=tuple(self._reading["vocabulary"]),
+            level=self.recipe.level,
+        )
 
     def data_summary(self) -> DataSummary:
         return describe_text(self._whole, self.data)
@@ -150,17 +174,17 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         """The child as a Keras model that reads words; see `keras_language_model.build`."""
         from child_trainers.keras_language_model import build
 
-        return build(spec, self.data, self.units(spec), self.recipe, weights)
+        return build(spec, self._known, self.units(spec), self.recipe, weights)
 
     def columns(self) -> str:
         """What the columns of the logits stand for."""
-        return f"the columns are {self.data.level}s"
+        return f"the columns are {self.recipe.level}s"
 
     def source(self, spec: Any) -> str:
         """A Python file with the cell as a Keras layer, and the language model around it, without weights."""
         from child_trainers.keras_language_model import source
 
-        return source(spec, self.data, self.units(spec), self.recipe)
+        return source(spec, self._known, self.units(spec), self.recipe)
 
     def validate(self, model: TextModel, spec: Any) -> dict[str, float]:
         """The metrics that `evaluate` stored for the child of this spec, of any function like its model.
@@ -179,7 +203,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
     def units(self, spec: Any) -> int:
         """Of every layer, for a cell within the recipe's parameters."""
-        return units_within(spec, len(self.data.vocabulary), self.recipe)
+        return units_within(spec, len(self._known.vocabulary), self.recipe)
 
     def _perplexity(self, model: TextModel, spec: Any, part: str) -> float:
         import tensorflow as tf

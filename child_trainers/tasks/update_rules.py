@@ -78,6 +78,9 @@ class RuleTask(Task, Generic[Network]):
     def brightness(self) -> Sequence[float] | None:  # type: ignore[override]
         return self.network.brightness
 
+    def reading(self) -> dict[str, Any] | None:
+        return self.network.reading()
+
     def prepare(self) -> None:
         self.network.prepare()
 

@@ -229,7 +229,7 @@ def test_going_on_with_another_text_or_vocabulary(automl, cells):
         write_text(stored, seed=1)
         assert automl("resume", "cells", "--children", "6").error == (
             f"{stored} is not the text that the search began with, or is read with another vocabulary; put the old one "
-            "back, or start a new search with this one."
+            "back, say where it lies with --data text:PATH, or start a new search with this one."
         )
     finally:
         stored.write_text(before)

@@ -237,7 +237,7 @@ def test_early_stopping_is_the_recipes_unless_it_is_asked_for():
 
 def test_settings_of_an_earlier_version_mean_what_they_meant_then():
     """Before there was a choice, children were trained to their end, in float32 and without XLA."""
-    late = ("compute", "workers_per_gpu", "early_stop", "worker_memory", "recycling", "behaviour")
+    late = ("compute", "workers_per_gpu", "early_stop", "worker_memory", "recycling", "behaviour", "workdir")
     settings = stored_settings(Asked(precision="bfloat16", xla=True, early_stop="median"))
     assert completed(settings) == settings
     old = {name: value for name, value in settings.items() if name not in late}
@@ -247,6 +247,7 @@ def test_settings_of_an_earlier_version_mean_what_they_meant_then():
         "early_stop": "none",
         "worker_memory": None,
         "recycling": {"after": 1000, "growth": 2 * 10**9},
+        "workdir": None,
         "behaviour": {"cell_identity": 1, "data_split": 1, "drop_masks": 1, "standardization": 1},
     }
 
@@ -314,6 +315,7 @@ recycle-after = 50
 recycle-growth = "500M"
 gpus-per-child = 1
 workers-per-gpu = 2
+workdir = "work"
 
 [set.task]
 epochs = 8
@@ -322,6 +324,7 @@ schedule = "cosine"
 [set.space]
 depths = [6, 8]
 """
+    (folder / "work").mkdir()
     values = from_toml(write(folder, text))
     assert {*values, "maximize"} == {field.name for field in dataclasses.fields(Asked)}
     assert (values["max_params"], values["max_flops"]) == (300_000, 5_000_000)
@@ -386,6 +389,7 @@ def test_a_file_that_is_no_text(folder):
 
 
 def test_flags_win_and_single_options_add_up(automl, mine, folder):
+    mine.write_text(mine.read_text().replace("(spec, report)", "(spec, report, epochs)"))
     write(
         folder,
         'task = "mine.py:evaluate"\nspace = "mine.py:space"\ncontroller = "random"\nseed = 3\nchildren = 9\n'

@@ -157,7 +157,7 @@ def test_what_a_person_s_own_file_does_not_take(settings_of, mine):
     assert message(make_space, settings_of(space=f"{path}:space", space__options={"size": 1})) == (
         "There is no space option called 'size'; there is sizes, name."
     )
-    with pytest.raises(UserFileError, match="has no function 'spaces'; it has Choice, space, task"):
+    with pytest.raises(UserFileError, match="has no function 'spaces'; it has space, task"):
         make_space(settings_of(space=f"{path}:spaces"))
 
 

@@ -1,4 +1,5 @@
 import math
+import os
 import random
 import sys
 
@@ -237,6 +238,22 @@ def test_a_function_starts_from_its_seed_whatever_ran_before():
     first = task.evaluate(None, seed=5, report=no_report).metrics
     other = task.evaluate(None, seed=6, report=no_report).metrics
     assert first == task.evaluate(None, seed=5, report=no_report).metrics != other
+
+
+def test_a_child_that_changes_the_folder_changes_it_for_itself(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def task(spec):
+        before = os.getcwd()
+        os.chdir("sub")
+        return {"reward": 0, "before": before}
+
+    made = FunctionTask(task)
+    assert [made.evaluate(None, seed=seed, report=no_report).metrics for seed in (1, 2)] == 2 * [
+        {"before": str(tmp_path)}
+    ]
+    assert os.getcwd() == str(tmp_path)
 
 
 def test_fresh_start_takes_every_seed_of_a_child():

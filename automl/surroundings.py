@@ -1,0 +1,154 @@
+"""Where a search finds what lies outside its store: the folder that its tasks run in, and its data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from child_trainers.experiment import SESSION
+from child_trainers.tasks import OF_FILES, kind_of
+from db.store import Store
+
+
+class SurroundingsError(ValueError):
+    """A folder or data of a search are not where they were; the message is one sentence with the way out."""
+
+
+def check_workdir(given: str) -> str:
+    """A folder for tasks to run in, as an absolute path. Raises SurroundingsError where it is none."""
+    path = Path(given).expanduser().absolute()
+    if not path.is_dir():
+        raise SurroundingsError(f"--workdir is {given!r}, which is not a folder; name one that is there.")
+    return str(path)
+
+
+def runs_code_of_user(settings: Mapping[str, Any]) -> bool:
+    """Whether a search runs code of the user's, to which the current folder matters."""
+    parts = [settings[group] for group in ("space", "task")]
+    return any(part["file"] is not None or part["name"].startswith(SESSION) for part in parts)
+
+
+def workdir_of(settings: Mapping[str, Any]) -> str | None:
+    """The folder that a search's tasks run in; None where that is the current one, whatever it is.
+
+    Version 0.1.0 stored none: its tasks run in the folder of the user's file, which is where most were started.
+    """
+    if not runs_code_of_user(settings):
+        return None
+    stored: str | None = settings.get("workdir")
+    if stored is not None:
+        return stored
+    files = [settings[group]["file"] for group in ("task", "space") if settings[group]["file"] is not None]
+    return str(Path(files[0]["path"]).parent) if files else None
+
+
+def told_workdir(settings: Mapping[str, Any]) -> str | None:
+    """What to say of a folder that is not the current one, in one line; None where it is."""
+    folder = workdir_of(settings)
+    if folder is None or _is_here(folder):
+        return None
+    why = "where the search began" if settings.get("workdir") is not None else "the folder of your file"
+    return f"Tasks run in {folder}, {why}; --workdir names another"
+
+
+def current_folder() -> str | None:
+    """None where it was deleted."""
+    with contextlib.suppress(OSError):
+        return os.getcwd()
+    return None
+
+
+def enter(folder: str | None) -> None:
+    """Makes a folder the current one. None leaves everything as it is.
+
+    Raises:
+        SurroundingsError: it is not there, or cannot be entered.
+    """
+    if folder is None or _is_here(folder):
+        return
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise SurroundingsError(
+            f"{folder}, the folder that the tasks of this search run in, cannot be entered ({error.strerror}); name "
+            "another with --workdir DIR."
+        ) from None
+
+
+@contextlib.contextmanager
+def working_in(folder: str | None) -> Iterator[None]:
+    """Makes a folder the current one for a while; see `enter`."""
+    try:
+        before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # by what it is: its name may change meanwhile
+    except OSError:
+        before = None
+    try:
+        enter(folder)
+        yield
+    finally:
+        if before is not None:
+            os.fchdir(before)
+            os.close(before)
+
+
+def check_runs_code(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError where it makes no difference in which folder a search runs."""
+    if not runs_code_of_user(settings):
+        raise ValueError("--workdir has no effect on a search that runs no code of yours; drop it.")
+
+
+def with_workdir(settings: Mapping[str, Any], given: str | None) -> dict[str, Any]:
+    """Stored settings with the folder that was named for this command. Raises ValueError where it has no effect."""
+    if given is None:
+        return dict(settings)
+    check_runs_code(settings)
+    return {**settings, "workdir": check_workdir(given)}
+
+
+def with_data(settings: Mapping[str, Any], given: str | None, *, flag: str = "--data") -> dict[str, Any]:
+    """Stored settings with the place where their data lie now, `npz:PATH`, `text:PATH` or the path alone.
+
+    What lies there is compared with the stored fingerprint when it is read.
+
+    Raises:
+        ValueError: the search has no data of the user's, or of another kind.
+    """
+    if given is None:
+        return dict(settings)
+    task = settings["task"]
+    kind = kind_of(task["name"])
+    if kind not in OF_FILES:
+        raise ValueError(f"The task {task['name']} reads no data of yours; drop {flag}.")
+    other = next((other for other in OF_FILES if given.startswith(f"{other}:") and other != kind), None)
+    if other is not None:
+        raise ValueError(f"The data of this search are {kind}: and not {other}:; name them with {flag} {kind}:PATH.")
+    path = Path(given.removeprefix(f"{kind}:")).expanduser().absolute()
+    if not os.path.isfile(path):
+        raise SurroundingsError(f"{flag} names {path}, which is not a file; say where the data of this search lie now.")
+    return {**settings, "task": {**task, "name": f"{kind}:{path}"}}
+
+
+def arrays_path(store: Store, name: str) -> Path:
+    """Where the arrays of a search lie that was given some: beside a SQLite store, else in the current folder."""
+    folder = Path("automl.data").absolute() if store.file is None else store.file.with_name(f"{store.file.name}.data")
+    return folder / f"{name}.npz"
+
+
+def with_kept_arrays(store: Store, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings with the arrays that moved together with the store, where they are no longer where they were."""
+    task = settings["task"]
+    path = arrays_path(store, name)
+    recorded = Path(task["name"].removeprefix("npz:"))
+    kept = kind_of(task["name"]) == "npz" and (recorded.parent.name, recorded.name) == (path.parent.name, path.name)
+    if not kept or os.path.isfile(recorded) or not os.path.isfile(path):
+        return dict(settings)
+    return {**settings, "task": {**task, "name": f"npz:{path}"}}
+
+
+def _is_here(folder: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samefile(folder, ".")
+    return False
