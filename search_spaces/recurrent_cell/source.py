@@ -28,8 +28,8 @@ class TreeCell(keras.layers.Layer):
         super().__init__(**options)
         if cell is not None and json.dumps(cell, sort_keys=True) != CELL:
             raise ValueError(
-                "The model was saved with another cell than that of this file; load it with the file that was exported "
-                "with it, and where both are imported with custom_objects={{'automl>TreeCell': THAT_FILE.TreeCell}}."
+                "The model was saved with another cell than that of this file; import the file that was exported with "
+                "it, and of several such files that one last."
             )
         self.units = units
         self.initializer = keras.initializers.get(initializer)

@@ -137,11 +137,12 @@ def test_a_model_refuses_the_classes_of_another_cell(automl, best, cells):
         assert automl("export", "cells", "--format", "keras", *flags).code == 0
     found = alone(
         "import sys\nsys.path.insert(0, '')\n"
-        f"import keras, n{others[0]}_cell as right, n{others[1]}_cell\n"
+        f"import importlib, keras, n{others[0]}_cell as right, n{others[1]}_cell\n"
         f"path = 'n{others[0]}.keras'\n"
         "try:\n    keras.models.load_model(path)\n"
         "except Exception as error:\n    print('The model was saved with another cell' in str(error))\n"
-        "keras.models.load_model(path, custom_objects={'automl>TreeCell': right.TreeCell})\n",
+        "importlib.reload(right)\n"
+        "keras.models.load_model(path)\n",
         cells,
     )
     assert found.splitlines()[-1] == "True"
