@@ -80,7 +80,7 @@ def _search(store: Store, name: str) -> Finding:
     counts = store.counts(search.id)
     standing = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no children"
     subject = f"search {name}"
-    owner = None if search.owner is None else Owner(**search.owner)
+    owner = None if search.owner is None else Owner.from_json(search.owner)
     if owner is not None and not is_interrupted(store, search):
         return Finding(subject, True, f"running in {owner}: {standing}")
     if owner is not None:

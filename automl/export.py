@@ -213,7 +213,7 @@ class TrainedModel:
 
 def _export_json(wanted: Wanted, path: Path) -> Written:
     store, search, child = wanted.store, wanted.search, wanted.child
-    measured = [{"epoch": point.epoch, **point.metrics} for point in store.measurements(child.id)]
+    measured = [{**point.metrics, "epoch": point.epoch} for point in store.measurements(child.id)]
     document = {
         "search": search.name,
         "space": search.space,
@@ -236,6 +236,8 @@ def _export_python(wanted: Wanted, path: Path) -> Written:
     spec = recorded_child(wanted.store, search, experiment.space, wanted.child).spec
     if hasattr(spec, "expression"):
         rate = (wanted.child.metrics or {}).get("learning_rate")  # of a screened rule nobody knows one
+        if not isinstance(rate, float):
+            rate = None  # a task of one's own may mean anything by it, and only a number may stand in a program
         path.write_text(spec.source() if rate is None else spec.source(learning_rate=rate), encoding="utf-8")
         told = "" if rate is None else f"; its learning rate here was {rate:g}"
         return Written(f"an optimizer for Keras, as readable source{told}")

@@ -21,7 +21,17 @@ from automl.loop import Coordinator, Ending, Stop, StopNow, unpack_state
 from automl.options import check_asked, check_data_dir, check_task_options
 from automl.proposing import Cost, Limits, Proposer
 from automl.recording import accepted_order, newly_recorded
-from automl.settings import Asked, changeable_options, check_name, completed, goal_of, stored_settings, with_data_dir
+from automl.settings import (
+    Asked,
+    changeable_options,
+    check_name,
+    completed,
+    goal_of,
+    may_download,
+    stored_settings,
+    with_data_dir,
+)
+from automl.settings_shape import check_settings
 from automl.surroundings import (
     current_folder,
     enter,
@@ -310,6 +320,7 @@ def resumed(
     """
     name = search.name
     Asked(children=children, time=time, workers=workers)  # which checks them
+    check_settings(search.settings, started=True)
     settings = completed(search.settings)
     last = Run(**settings["run"])
     run = Run(
@@ -498,7 +509,8 @@ def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | Non
         changed = make_space(settings)
         with _checking_space(settings, changed):
             settings["space"]["order"] = accepted_order(store, search, changed)
-    experiment = _prepare_experiment(settings, own, run.workers, progress, stage)
+    download = resume.asked is None or may_download(settings, resume.asked.get("data_dir"))
+    experiment = _prepare_experiment(settings, own, run.workers, progress, stage, download=download)
     controller = _make_controller(settings, experiment, search.seed, stage)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
     stage(READING.format(settings["task"]["name"]))
@@ -700,14 +712,20 @@ def _renew(store: Store, lease: Lease, stop: Stop) -> bool:
 
 
 def _prepare_experiment(
-    settings: Mapping[str, Any], own: Own, workers: int, progress: Progress | None, stage: Stage
+    settings: Mapping[str, Any],
+    own: Own,
+    workers: int,
+    progress: Progress | None,
+    stage: Stage,
+    *,
+    download: bool = True,
 ) -> Experiment:
     """The space and the task. What TensorFlow prints as it starts in a file of the user's is kept from the terminal."""
     files = _user_files(settings).values()
     for file in files:
         stage(f"Importing {file.path}")
     with without_native_lines():
-        experiment = make_experiment(settings, own=own, progress=progress)
+        experiment = make_experiment(settings, own=own, progress=progress, download=download)
     if workers == 0 and any(USES_TENSORFLOW.search(file.text) for file in files):
         stage(IMPORTING)
         start_tensorflow()  # else it would print when the first child uses it

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from automl.settings_shape import check_settings
 from automl.surroundings import check_workdir, current_folder
 from child_trainers.behaviour import Behaviour
 from child_trainers.devices import PRECISIONS, default_precision, visible_gpus
@@ -276,7 +277,12 @@ def goal_of(minimize: str | None, maximize: str | None) -> dict[str, Any] | None
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version stored, with what it did not know yet as it was then."""
+    """Settings that an earlier version stored, with what it did not know yet as it was then.
+
+    Raises:
+        StoreError: they are not of the form that automl writes.
+    """
+    check_settings(settings)
     return {**ADDED_LATER, **settings}
 
 
@@ -302,6 +308,11 @@ def with_data_dir(settings: dict[str, Any], given: str | None) -> dict[str, Any]
     """Stored settings with the data folder of this start: the argument, else AUTOML_DATA, else the stored one."""
     folder = _data_dir(given) or settings["task"]["data_dir"]
     return {**settings, "task": {**settings["task"], "data_dir": folder}}
+
+
+def may_download(settings: Mapping[str, Any], given: str | None) -> bool:
+    """Whether missing data may be fetched to the data folder of this start: not to one that only the store names."""
+    return _data_dir(given) is not None or settings["task"]["data_dir"] is None
 
 
 def check_name(name: str) -> str:

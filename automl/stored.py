@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from automl.approval import check_approved
-from automl.settings import completed, with_data_dir
+from automl.settings import completed, may_download, with_data_dir
 from automl.surroundings import with_data, with_kept_arrays, with_workdir, workdir_of, working_in
 from child_trainers.devices import without_native_lines
 from child_trainers.experiment import Experiment, make_experiment, make_space
@@ -39,7 +39,10 @@ def load_experiment(
         settings = with_kept_arrays(store, search.name, settings)
     constants = {"constants": None} if "recipe" in task_changes else {}  # those of the recipe that the search has
     with without_native_lines():
-        return make_experiment({**settings, "task": {**settings["task"], **constants, **task_changes}})
+        return make_experiment(
+            {**settings, "task": {**settings["task"], **constants, **task_changes}},
+            download=may_download(search.settings, None),
+        )
 
 
 def load_space(search: Search) -> Space:

@@ -33,17 +33,20 @@ class Experiment:
     task: Task
 
 
-def make_experiment(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None) -> Experiment:
+def make_experiment(
+    settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None, download: bool = True
+) -> Experiment:
     """The space and the task of a search's settings.
 
     Args:
         own: functions that are the `space` or the `task` themselves, where only this process has them.
+        download: whether missing data may be fetched to the folder for data.
 
     Raises:
         ValueError: a name, preset, option or value is unknown or wrong; the message has the known ones, nearest first.
         UserFileError: a person's file is missing, changed, or has no such attribute.
     """
-    return Experiment(make_space(settings, own=own), make_task(settings, own=own, progress=progress))
+    return Experiment(make_space(settings, own=own), make_task(settings, own=own, progress=progress, download=download))
 
 
 def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
@@ -131,7 +134,9 @@ def _of_session(group: str, name: str, own: Own) -> Callable[..., Any] | None:
     return own[group]
 
 
-def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None) -> Task:
+def make_task(
+    settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None, download: bool = True
+) -> Task:
     behaviour = Behaviour.of_settings(settings)
     chosen = settings["task"]
     goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
@@ -156,6 +161,8 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
     fields = [field.name for field in dataclasses.fields(make.recipe_kind)]
     for option in chosen["options"]:
         known("task option", option, fields)
+    for constant in constants:
+        known("constant of training", constant, fields)  # a store may name any
     recipe = make.recipe_kind(**(constants | chosen["options"]))
     data_dir = None if chosen["data_dir"] is None else Path(chosen["data_dir"])
     compute = Compute(**settings["compute"])
@@ -170,6 +177,7 @@ def make_task(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: 
         fingerprint=chosen.get("fingerprint"),
         **({} if chosen.get("brightness") is None else {"brightness": chosen["brightness"]}),
         reading=chosen.get("reading"),
+        download=download,
     )
     return task
 

@@ -354,7 +354,7 @@ def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
     worker = Worker(
         store,
         order["search_id"],
-        make_experiment(order["settings"]),
+        make_experiment(order["settings"], download=False),
         order["name"],
         order["device"],
         order["epoch"],

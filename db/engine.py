@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import re
 import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -102,13 +103,36 @@ def shown(url: URL) -> str:
     return clean.render_as_string()
 
 
+def parse_json(text: Any) -> Any:
+    """A JSON value out of a store. Raises StoreError where it is none, or holds a number that is not finite."""
+    try:
+        return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"The store holds a value that is no JSON ({str(error).rstrip('.')}); it is damaged, or another program "
+            "has changed it. Restore it from a backup."
+        ) from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _not_finite(text)
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not finite")
+
+
 def open_engine(url: URL, *, reader: ReadOnlyFile | None = None) -> Engine:
     """An engine whose SQLite connections wait for locks, check foreign keys and survive a power cut.
 
     Args:
         reader: what connects to a SQLite file that is only looked at.
     """
-    dumps = functools.partial(json.dumps, allow_nan=False)
+    codec: dict[str, Any] = {
+        "json_serializer": functools.partial(json.dumps, allow_nan=False),
+        "json_deserializer": parse_json,
+    }
     if url.get_backend_name() != "sqlite":
         arguments = {
             "connect_timeout": 5,
@@ -118,7 +142,7 @@ def open_engine(url: URL, *, reader: ReadOnlyFile | None = None) -> Engine:
             "tcp_user_timeout": 5000,
         }
         try:
-            return create_engine(url, json_serializer=dumps, connect_args=arguments, pool_pre_ping=True)
+            return create_engine(url, **codec, connect_args=arguments, pool_pre_ping=True)
         except ModuleNotFoundError as error:
             raise StoreError(
                 f"PostgreSQL needs the package {error.name}: pip install 'automl-reinforce[postgres]'."
@@ -129,7 +153,7 @@ def open_engine(url: URL, *, reader: ReadOnlyFile | None = None) -> Engine:
     connect: Callable[[], sqlite3.Connection] = functools.partial(
         sqlite3.connect, address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False
     )
-    engine = create_engine(url, json_serializer=dumps, creator=connect if reader is None else reader.connect)
+    engine = create_engine(url, **codec, creator=connect if reader is None else reader.connect)
     event.listen(engine, "connect", functools.partial(_prepare_sqlite, readonly=reader is not None))
     event.listen(engine, "begin", _begin_sqlite)
     return engine

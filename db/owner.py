@@ -22,6 +22,15 @@ class Owner:
     def this_process(cls) -> Owner:
         return cls(platform.node(), _boot_id(), os.getpid(), _start_time(os.getpid()) or 0)
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Owner:
+        """The process that a store names; one that cannot be, and so is nowhere known to be gone, where the store names
+        none. No signal is ever sent to it: a number in a store says nothing of the processes here."""
+        fields = {name: value.get(name) for name in ("host", "boot", "pid", "started")}
+        texts = all(isinstance(fields[name], str) for name in ("host", "boot"))
+        numbers = all(type(fields[name]) is int for name in ("pid", "started"))
+        return cls(**fields) if texts and numbers else cls("an unknown host", "", 0, 0)  # type: ignore[arg-type]
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sqlalchemy import Connection, Select, func, inspect, null, select
 
@@ -346,7 +348,7 @@ class Reader(Database):
         if search is None:
             from difflib import SequenceMatcher
 
-            names = connection.scalars(select(SearchRow.name)).all()
+            names = [found for found in connection.scalars(select(SearchRow.name)) if isinstance(found, str)]
             names = sorted(names, key=lambda other: -SequenceMatcher(None, name, other).ratio())[:8]
             known = f"it has {', '.join(names)}" if names else "it has none yet"
             raise UnknownSearchError(f"There is no search called {name!r} in {self}; {known}.")
@@ -365,5 +367,40 @@ def claim_of(child: Any, fence: int, worker: str) -> Claim:
 
 
 def record(kind: type[Record], row: Any) -> Record:
+    """The record of a row. Raises StoreError where a value is of another type than automl writes."""
     mapping = row._mapping
-    return kind(**{field.name: mapping[field.name] for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    values = {}
+    for name, fits in _types_of(kind):  # type: ignore[arg-type]
+        value = values[name] = mapping[name]
+        if not fits(value):
+            shown = repr(value)
+            raise StoreError(
+                f"The store holds a {kind.__name__.lower()} whose {name} is "
+                f"{shown if len(shown) <= 60 else f'{shown[:60]}…'}, which automl never writes; it is damaged, or "
+                "another program has changed it. Restore it from a backup."
+            )
+    return kind(**values)
+
+
+@functools.cache
+def _types_of(kind: type) -> list[tuple[str, Callable[[Any], bool]]]:
+    """The names of a record's fields, and whether a value is of a field's type."""
+    hints = get_type_hints(kind)
+    return [(field.name, _type_test(hints[field.name])) for field in dataclasses.fields(kind)]
+
+
+def _type_test(hint: Any) -> Callable[[Any], bool]:
+    if hint is Any:
+        return lambda value: True
+    if hint is float:  # whole numbers are stored as such
+        return lambda value: type(value) in (int, float) and math.isfinite(value)
+    if isinstance(hint, type):
+        return lambda value: type(value) is hint
+    of = [_type_test(inner) for inner in get_args(hint)]
+    if get_origin(hint) is list:
+        (item,) = of
+        return lambda value: type(value) is list and all(map(item, value))
+    if get_origin(hint) is dict:
+        _, item = of
+        return lambda value: type(value) is dict and all(map(item, value.values()))
+    return lambda value: any(test(value) for test in of)

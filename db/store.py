@@ -595,11 +595,11 @@ class Store(Reader):
         if search.owner is None:
             return False
         expired = search.lease_until is None or search.lease_until < self._now(connection)
-        return not (expired or gone(Owner(**search.owner)))
+        return not (expired or gone(Owner.from_json(search.owner)))
 
     def _refuse_if_held(self, connection: Connection, search: Search, gone: Callable[[Owner], bool]) -> None:
         if self._is_held(connection, search, gone):
-            holder = Owner(**search.owner or {})
+            holder = Owner.from_json(search.owner or {})
             raise LeaseHeldError(
                 f"The search {search.name!r} is running in {holder}; stop it there with Ctrl-C or with: automl stop "
                 f"{search.name} {self.option}"

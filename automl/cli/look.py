@@ -32,7 +32,7 @@ from automl.wording import counted
 from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
 from child_trainers.experiment import reward_definition
 from child_trainers.user_files import UserFile
-from db.records import Search
+from db.records import Search, StoreError
 from db.store import Store
 from search_spaces import SPACES
 from search_spaces.decisions import Choice
@@ -126,11 +126,13 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         endings = store.endings(search.id)
         failures = store.failures(search.id)
         again = store.trained_again(search.id)
-    reward = reward_definition(completed(search.settings))
+    reward: str | None = None
     try:
-        keeps = earlier_behaviours(search.settings)
+        settings = completed(search.settings)
+        reward = reward_definition(settings)
+        keeps = earlier_behaviours(settings)
         kept = f"keeps the behaviour of {FIRST_VERSION}: {'; '.join(keeps)}" if keeps else ""
-    except ValueError as error:  # a look is possible all the same
+    except (ValueError, StoreError) as error:  # a look is possible all the same
         keeps, kept = [str(error)], str(error)
     if as_json:
         print_json(
@@ -175,7 +177,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         answer = f"refused, {request.refusal}" if request.refusal else "waits for the next batch"
         print_paragraph(f"  request {request.id}: {answer if request.child is None else f'is child {request.child}'}")
     print_paragraph(f"  space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
-    print_paragraph(f"  reward: {reward}")
+    if reward is not None:
+        print_paragraph(f"  reward: {reward}")
     print_paragraph(
         f"  {counted(search.replicas, 'batch', 'batches')} of {search.batch_size} in flight, "
         f"{counted(search.threads, 'thread')} a worker"
@@ -274,13 +277,18 @@ def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
     """A person's files by path and checksum, a vocabulary by its size; their texts would drown the rest."""
     shown = dict(settings)
     for group in ("space", "task"):
-        if (file := settings[group]["file"]) is not None:
-            shown[group] = {**settings[group], "file": {key: file[key] for key in ("path", "attribute", "sha256")}}
-    if (reading := shown["task"].get("reading")) is not None and "vocabulary" in reading:
-        told = {"options": reading["options"], "types": len(reading["vocabulary"])}
+        part = settings.get(group)
+        if isinstance(part, dict) and isinstance(file := part.get("file"), dict):
+            shown[group] = {**part, "file": {key: value for key, value in file.items() if key != "text"}}
+    reading = shown["task"].get("reading") if isinstance(shown.get("task"), dict) else None
+    if isinstance(reading, dict) and isinstance(reading.get("vocabulary"), list):
+        told = {"options": reading.get("options"), "types": len(reading["vocabulary"])}
         shown["task"] = {**shown["task"], "reading": told}
     return shown
 
 
 def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):  # no clock gives this
+        return "-"

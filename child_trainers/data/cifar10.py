@@ -19,7 +19,7 @@ import numpy as np
 import platformdirs
 
 from child_trainers.data.dataset import DataError, ImageData, split
-from child_trainers.data.download import Progress, fetch, what_failed
+from child_trainers.data.download import NO_DOWNLOAD, Progress, fetch, what_failed
 from child_trainers.data.numpy_unpickler import unpickle_arrays
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -165,7 +165,7 @@ def load_cifar10(
     found = _find(home, layouts)
     if found is None:
         if not download:
-            raise DataError(_what_to_do(home, archive, "downloading is switched off"))
+            raise DataError(_what_to_do(home, archive, NO_DOWNLOAD))
         _download(home, archive, progress)
         found = archive.layout, _unpacked_folder(home, archive.layout)
     layout, folder = found

@@ -12,6 +12,8 @@ from typing import Protocol
 from child_trainers.data.dataset import DataError
 
 CHUNK_BYTES = 1 << 18
+# A folder that only a store names may be any of the user's: it is read, and nothing is written to it.
+NO_DOWNLOAD = "they are downloaded only to a folder that --data-dir or AUTOML_DATA names"
 
 Progress = Callable[[int, int], None]
 

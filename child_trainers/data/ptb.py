@@ -17,7 +17,7 @@ from pathlib import Path
 import platformdirs
 
 from child_trainers.data.dataset import DataError
-from child_trainers.data.download import Progress, fetch, what_failed
+from child_trainers.data.download import NO_DOWNLOAD, Progress, fetch, what_failed
 from child_trainers.data.text import TextData, make_text, tokens_of
 
 
@@ -57,6 +57,7 @@ def load_ptb(
     level: str = "word",
     vocabulary_size: int | None = None,
     progress: Progress | None = None,
+    download: bool = True,
     files: Mapping[str, PtbFile] = FILES,
 ) -> TextData:
     """Every file is compared with its sha256; those that are nowhere are downloaded.
@@ -64,6 +65,7 @@ def load_ptb(
     Args:
         data_dir: the folder that holds the files, or a folder `ptb` of them; None is this user's cache folder.
         progress: called as `progress(done_bytes, total_bytes)` during a download.
+        download: whether missing files may be fetched.
 
     Raises:
         DataError: a file is damaged or not the published one, or its download failed.
@@ -75,6 +77,11 @@ def load_ptb(
         folder = home / FOLDERS[0]
     parts: dict[str, Sequence[str]] = {}
     for part, file in files.items():
+        if not download and not (folder / file.name).is_file():
+            raise DataError(
+                f"The Penn Treebank is not in {folder} ({NO_DOWNLOAD}): put {file.name} there, for example from "
+                f"{file.url}"
+            )
         parts[part] = tokens_of(_content(folder / file.name, file, progress).decode(), level)
     return make_text("ptb", parts, level=level, vocabulary_size=vocabulary_size)
 

@@ -35,6 +35,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         compute: in which precision children are trained, whether under XLA, and on how many devices each.
         reading: of the data that the search began with; see `Task.reading`.
         behaviour: which versions of what training computes; by default those of a new search.
+        download: whether missing data may be fetched to `data_dir`.
 
     Attributes:
         maximize: whether more is better of the task's metric.
@@ -56,12 +57,14 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         compute: Compute = FLOAT32,
         behaviour: Behaviour = NEWEST,
         reading: Mapping[str, Any] | None = None,
+        download: bool = True,
     ) -> None:
         self.name = name
         self.recipe: AnyRecipe = recipe
         self._data_dir = data_dir
         self._goal = goal
         self._progress = progress
+        self._download = download
         self._expected = fingerprint
         self._reading = reading
         self._compute = compute

@@ -81,7 +81,7 @@ class ImageClassification(BuiltInTask[Recipe]):
         elif self.name == "cifar10":
             from child_trainers.data.cifar10 import load_cifar10
 
-            data = load_cifar10(self._data_dir, progress=self._progress)
+            data = load_cifar10(self._data_dir, download=self._download, progress=self._progress)
         else:
             from child_trainers.data.npz import load_npz
 

@@ -88,7 +88,13 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         if self.name == "ptb":
             from child_trainers.data.ptb import load_ptb
 
-            return load_ptb(self._data_dir, level=level, vocabulary_size=size, progress=self._progress)
+            return load_ptb(
+                self._data_dir,
+                level=level,
+                vocabulary_size=size,
+                progress=self._progress,
+                download=self._download,
+            )
         if self.name == "pydoc":
             from child_trainers.data.pydoc_topics import load_pydoc
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import platform
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +187,38 @@ def test_nothing_stored_steers_the_terminal(automl, searched):
         assert ran.code == 0, (command, ran)
         assert "\\x1b]0;owned\\x07\\x9b2J\\u202e" in ran.out, command
         assert not set(STEERING[0] + "\x07\x9b\u202e") & set(ran.out + ran.err), command
+
+
+@pytest.mark.parametrize(("task", "data"), [("cifar10", "CIFAR-10"), ("ptb", "The Penn Treebank")])
+def test_nothing_is_downloaded_to_a_folder_that_only_a_store_names(automl, searched, victim, task, data):
+    with contextlib.closing(sqlite3.connect(searched)) as connection:
+        (text,) = connection.execute("SELECT settings FROM searches").fetchone()
+    settings = json.loads(text)
+    settings["task"] |= {"name": task, "file": None, "data_dir": str(victim), "constants": None}
+    settings["space"] |= {"name": "recurrent-cell" if task == "ptb" else "convnet", "preset": None, "file": None}
+    change(searched, "UPDATE searches SET settings = ?", values=(json.dumps(settings),))
+    before = files_in(victim)
+    refused = automl("resume", "mine", "--children", "4", *INLINE).error
+    assert refused.startswith(f"{data} is not in {victim}") and "only to a folder that --data-dir" in refused
+    assert files_in(victim) == before
+    assert automl("show", "mine", "--json").json["state"] == "finished"
+
+
+def test_no_signal_goes_to_a_process_that_a_store_names(automl, searched):
+    """Nor does a process of this number, whatever it is, hold the search of somebody else's."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        for owner in (
+            {"pid": other.pid},
+            {"pid": f"{other.pid}/../..", "host": platform.node(), "boot": "", "started": 1},
+        ):
+            change(
+                searched,
+                "UPDATE searches SET state = 'running', lease_until = 1, owner = ?",
+                values=(json.dumps(owner),),
+            )
+            for command in (("stop", "mine"), ("list",), ("doctor",), ("show", "mine")):
+                ran = automl(*command)
+                assert ran.code in (0, 1) and "--debug" not in ran.err, (command, ran)
+            assert automl("resume", "mine", "--children", "4", *INLINE).code == 0
+        assert other.poll() is None
+        other.communicate(b"\n")

@@ -312,7 +312,7 @@ def test_two_downloads_at_once_both_succeed(tmp_path, serve):
 
 def test_a_download_that_may_not_be_is_not_tried(tmp_path):
     assert message_of(tmp_path, layouts=cifar10.LAYOUTS) == (
-        f"CIFAR-10 is not in {tmp_path} (downloading is switched off): "
+        f"CIFAR-10 is not in {tmp_path} (they are downloaded only to a folder that --data-dir or AUTOML_DATA names): "
         "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz so that "
         f"{tmp_path / 'cifar-10-batches-py'} holds data_batch_1, data_batch_2, data_batch_3, data_batch_4, "
         "data_batch_5, test_batch."
