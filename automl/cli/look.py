@@ -32,7 +32,7 @@ from automl.wording import counted
 from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
 from child_trainers.experiment import reward_definition
 from child_trainers.user_files import UserFile
-from db.records import Search, StoreError
+from db.records import Search, Step, StoreError
 from db.store import Store
 from search_spaces import SPACES
 from search_spaces.decisions import Choice
@@ -195,7 +195,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         workers = counted(segment.workers, "worker")
         ending = f"{segment.ending or 'not ended'}{changes}"
         print_paragraph(f"  run {segment.number} on {_date(segment.started)}{length}: {workers}, {ending}")
-    learned = [step for step in steps if step.figures.get("probabilities")]
+    learned = [step for step in steps if _is_learned(step)]
     if learned:
         last = learned[-1]
         print_paragraph(
@@ -214,6 +214,16 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     for number, trainings in again.items():
         for line in trainings_told(trainings):
             print_paragraph(f"  child {number} trained again {line}")
+
+
+def _is_learned(step: Step) -> bool:
+    """Whether a step has the probabilities of a policy, in the form that a controller writes them."""
+    chances, entropy = step.figures.get("probabilities"), step.figures.get("entropy")
+    if not (isinstance(chances, dict) and chances and isinstance(entropy, float)):
+        return False
+    lists = [of_kind for of_kind in chances.values() if isinstance(of_kind, list)]
+    numbers = (isinstance(chance, float | int) for of_kind in lists for chance in of_kind)
+    return len(lists) == len(chances) and all(numbers)
 
 
 def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:

@@ -99,7 +99,7 @@ KNOWN = {
     "children.spec": "[1,",
     "children.reward": "text",
     "segments.changes": "[]",
-    "steps.figures": '{"probabilities": 3, "entropy": "x"}',
+    "steps.figures": '{"probabilities": {"digit": 3}, "entropy": 0.5, "proposed": 3}',
     "measurements.metrics": "[" * 100_000,
     "attempts.log": b"\xff\x00",
 }
