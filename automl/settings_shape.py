@@ -69,6 +69,19 @@ _versions = _kind(
 _file = _optional(_table({"path": _path, "attribute": _text, "sha256": _text, "text": _text}, exact=True))
 _goal = _optional(_table({"metric": _text, "minimize": _switch}, exact=True))
 _named = {"name": _text, "preset": _optional(_text), "options": _object}
+_pair = _kind(
+    "a pair of numbers", lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+)
+_wholes = _kind("a list of whole numbers", lambda value: isinstance(value, list) and all(map(_is_whole, value)))
+_list = _kind("a list", lambda value: isinstance(value, list))
+# How the data were read. It comes to stand in exported programs, too.
+_reading = _table({}, {"options": _object, "vocabulary": _texts, "input_shape": _wholes, "num_classes": _positive})
+_read = {
+    "fingerprint": _optional(_text),
+    "constants": _optional(_object),
+    "brightness": _optional(_pair),
+    "reading": _optional(_reading),
+}
 _task = {
     "name": _path,
     "recipe": _optional(_text),
@@ -79,11 +92,11 @@ _task = {
 }
 _settings = _table(
     {
-        "space": _table({**_named, "file": _file}),
+        "space": _table({**_named, "file": _file}, {"order": _list}),
         "narrowing": _table({"fix": _texts, "only": _texts}),
         "schedule": _optional(_text),
         "limits": _table({"params": _optional(_positive), "flops": _optional(_positive)}, exact=True),
-        "task": _table(_task, {"fingerprint": _optional(_text), "constants": _optional(_object)}),
+        "task": _table(_task, _read),
         "controller": _table(_named),
         "keep": _natural,
         "stall": _seconds,
