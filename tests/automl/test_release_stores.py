@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from command_line import run_automl
 
+from automl.settings import completed
+from child_trainers.data.dataset import ImageData
+from child_trainers.experiment import make_task
+from child_trainers.tasks.image_classification import ImageClassification
 from db.records import Child
 from db.store import Store
 
@@ -96,3 +100,31 @@ def test_a_search_over_a_file_of_the_users_goes_on(folder: Path) -> None:
     assert sum(child.state == "trained" for child in after) == 20
     ready = [child for child in before if child.state == "ready"]
     assert [(child.number, child.tokens) for child in after][19:20] == [(child.number, child.tokens) for child in ready]
+
+
+def data_of(folder: Path, name: str) -> ImageData:
+    """The images that a search's children are trained on."""
+    store = Store(str(folder / "automl.db"), readonly=True)
+    task = make_task(completed(store.search(name).settings))
+    store.close()
+    assert isinstance(task, ImageClassification)
+    return task.data
+
+
+def test_arrays_are_read_as_the_release_read_them(folder: Path) -> None:
+    """The first forty images are those of two classes; a new search draws forty of all four."""
+    place = ("--task", "npz:data.npz")
+    resumed = run_automl("resume", "arrays", "--children", "3", *place, folder=folder)
+    assert resumed.code == 0, resumed.err
+    assert set(data_of(folder, "arrays").y_train) == {0, 1}
+    options = ("--set", "task.num_train=40", "--set", "task.epochs=1", "--children", "1", "--workers", "0")
+    new = run_automl("search", "new", "--controller", "random", *place, *options, folder=folder)
+    assert new.code == 0, new.err
+    assert set(data_of(folder, "new").y_train) == {0, 1, 2, 3}
+
+
+def test_rules_go_on_under_the_program_of_the_release(folder: Path) -> None:
+    ran = run_automl("resume", "rules", "--children", "9", folder=folder)
+    assert ran.code == 0, ran.err
+    assert sum(child.state == "trained" for child in children(folder, "rules")) == 9
+    assert "one mask for all drops of a rule" in run_automl("show", "rules", folder=folder).out
