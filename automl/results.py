@@ -89,20 +89,23 @@ def search(
             run = create(opened, name, settings, own=own)
         except BaseException:
             if given:
-                delete_arrays(opened, name)
-                with contextlib.suppress(OSError):  # others' arrays are in it
-                    arrays_path(opened, name).parent.rmdir()
+                _drop_arrays(opened, name)
             raise
-        with _time_limit(run.time) as stop, dropping_unbegun(opened, name):
-            ending = run_search(
-                opened,
-                name,
-                run,
-                stop,
-                own=own,
-                on_turn=_telling(opened, name, on_child_end),
-                on_data=functools.partial(_log_data, doubts=True),
-            )
+        try:
+            with _time_limit(run.time) as stop, dropping_unbegun(opened, name):
+                ending = run_search(
+                    opened,
+                    name,
+                    run,
+                    stop,
+                    own=own,
+                    on_turn=_telling(opened, name, on_child_end),
+                    on_data=functools.partial(_log_data, doubts=True),
+                )
+        except Exception:
+            if given and not opened.has_search(name):
+                _drop_arrays(opened, name)
+            raise
     return Result(name, address, ending)
 
 
@@ -182,6 +185,13 @@ def delete_arrays(store: Store, name: str) -> None:
     if is_search_name(name):
         with contextlib.suppress(OSError):
             own_files.remove(arrays_path(store, name), own=1)
+
+
+def _drop_arrays(store: Store, name: str) -> None:
+    """Deletes the arrays of a search that did not begin, with their folder where there are no others in it."""
+    delete_arrays(store, name)
+    with contextlib.suppress(OSError):
+        arrays_path(store, name).parent.rmdir()
 
 
 def _keep_arrays(store: Store, name: str, arrays: Mapping[str, np.ndarray | None]) -> str:

@@ -247,6 +247,7 @@ def dropping_unbegun(store: Store, name: str) -> Iterator[None]:
         with contextlib.suppress(StoreError):
             if store.last_step(store.search(name).id) is None:
                 store.delete(name)
+                delete_files(store, name)
         raise
 
 

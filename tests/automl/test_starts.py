@@ -191,6 +191,10 @@ def test_a_search_that_fails_before_its_first_proposals_is_removed(automl, folde
     write('yield Choice("a", (1, 2))')
     assert automl("search", "kept", *OURS, "--children", "1").code == 0
     monkeypatch.setattr("automl.running.InlinePool", fail)
+    before = files_in(folder)
+    with pytest.raises(OSError, match="no more processes"):
+        face.search("a", x=np.zeros((8, 4, 4)), y=np.arange(8) % 2, controller="random", workers=0)
+    assert set(files_in(folder)) == set(before)
     assert "no more processes" in automl("search", "s", *OURS).error
     assert "no more processes" in automl("resume", "kept", "--children", "2").error
     assert [search["name"] for search in automl("list", "--json").json] == ["kept"]
