@@ -116,9 +116,8 @@ class Database:
         if self.file is None or self._exists:
             check_store(self._engine, thorough=False)
         elif not self.file.parent.is_dir():
-            raise StoreError(
-                f"The folder {self.file.parent} for the store {self.file.name} does not exist; create it first."
-            )
+            folder = Path(self._engine.url.database or "").parent
+            raise StoreError(f"The folder {folder} for the store {self.file.name} does not exist; create it first.")
         elif not os.access(self.file.parent, os.W_OK | os.X_OK):
             raise StoreError(
                 f"The store {self.file} cannot be created: its folder cannot be written. Choose another --store."
