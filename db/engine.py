@@ -105,6 +105,8 @@ def shown(url: URL) -> str:
 
 def parse_json(text: Any) -> Any:
     """A JSON value out of a store. Raises StoreError where it is none, or holds a number that is not finite."""
+    if isinstance(text, int | float) and math.isfinite(text):
+        return text  # SQLite keeps the text of a number alone as that number
     try:
         return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
     except (ValueError, TypeError, RecursionError) as error:

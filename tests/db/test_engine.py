@@ -15,7 +15,7 @@ import pytest
 from store_helpers import files_under, make_search, start
 
 from db import engine as engine_module
-from db.engine import NETWORK_FILESYSTEMS, open_engine, parse_address, refuse_network, shown
+from db.engine import NETWORK_FILESYSTEMS, open_engine, parse_address, parse_json, refuse_network, shown
 from db.records import StoreError
 from db.schema import APPLICATION_ID, REVISION
 from db.store import Store
@@ -411,3 +411,11 @@ def test_a_copy_of_a_store_is_a_store(sqlite_path: Path, tmp_path: Path) -> None
     copy = str(shutil.copy(sqlite_path, tmp_path / "copy.db"))
     with contextlib.closing(Store(copy, create=True)) as store:
         assert store.search("tiny").name == "tiny"
+
+
+def test_a_json_value_may_be_a_number_alone():
+    """A spec can be one, and SQLite gives it back as a number."""
+    assert [parse_json(value) for value in (44, 0.5, "44", '"44"', "null")] == [44, 0.5, 44, "44", None]
+    for wrong in (float("nan"), float("-inf"), "NaN", None, b"\xff"):
+        with pytest.raises(StoreError):
+            parse_json(wrong)
