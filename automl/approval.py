@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 from pathlib import Path
 
 from child_trainers.user_files import UserFile, UserFileError
@@ -36,9 +37,10 @@ def approve(file: UserFile) -> None:
 def check_approved(file: UserFile, *, name: str, flag: str) -> None:
     """Raises UserFileError where this person has not run this text from this path on this machine."""
     if [file.path, file.sha256] not in _entries():
+        reference = shlex.quote(f"{file.path}:{file.attribute}")  # a path in a store may hold anything
         raise UserFileError(
             f"The search {name!r} runs your file {file.path}, which was not started or approved by you on this "
-            f"machine; read it, then approve it with: automl resume {name} {flag} {file.path}:{file.attribute}"
+            f"machine; read it, then approve it with: automl resume {shlex.quote(name)} {flag} {reference}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def _search(store: Store, name: str) -> Finding:
     counts = store.counts(search.id)
     standing = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no children"
     subject = f"search {name}"
+    resume = f"automl resume {shlex.quote(name)}"
     owner = None if search.owner is None else Owner.from_json(search.owner)
     if owner is not None and not is_interrupted(store, search):
         return Finding(subject, True, f"running in {owner}: {standing}")
@@ -90,10 +92,10 @@ def _search(store: Store, name: str) -> Finding:
             subject,
             False,
             f"interrupted, its coordinator ({owner}) {ended}: {standing}",
-            f"automl resume {name} takes it over at once and readies {waiting}",
+            f"{resume} takes it over at once and readies {waiting}",
         )
     if search.state == SearchState.PAUSED:
         cause = f" ({search.cause})" if search.cause else ""
         goal = "" if search.budget is None else f" to {counted(search.budget, 'child', 'children')}"
-        return Finding(subject, True, f"paused{cause}: {standing}; automl resume {name} goes on{goal}")
-    return Finding(subject, True, f"{search.state}: {standing}; automl resume {name} --children N goes further")
+        return Finding(subject, True, f"paused{cause}: {standing}; {resume} goes on{goal}")
+    return Finding(subject, True, f"{search.state}: {standing}; {resume} --children N goes further")

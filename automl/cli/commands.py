@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 
 from automl.cli.terminal import print
@@ -21,7 +22,7 @@ def look_at(store_option: str | None) -> contextlib.closing[Store]:
 
 def resume_command(store: Store, name: str) -> str:
     """What to type to go on; the store is named only where it is not the one a bare command finds."""
-    command = f"automl resume {name}"
+    command = f"automl resume {shlex.quote(name)}"  # a name in a store may hold anything
     return command if store.address == store_address(None) else f"{command} {store.option}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.cli import entry
+from automl.cli.commands import look_at
 from automl.cli.data import say_data
 from automl.cli.streams import outlive_output
 from automl.cli.tables import print_table
@@ -17,13 +17,11 @@ from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
 from automl.settings import task_options
 from automl.standing import figure, spread
-from automl.stores import store_address
 from automl.wording import counted
 from child_trainers.behaviour import Behaviour
 from child_trainers.devices import quiet_native_start
 from child_trainers.optimizer_trial import Trial, make_optimizer, rule_name
 from child_trainers.recipes import RATES
-from db.store import Store
 from search_spaces.update_rule.spec import UpdateRule
 
 
@@ -107,7 +105,7 @@ def _cells(row: Row) -> list[str]:
 
 def _best_rules(name: str, count: int, store_option: str | None) -> list[str]:
     """The texts of the best rules of a search. Raises ValueError where it has none."""
-    with contextlib.closing(Store(store_address(store_option))) as store:
+    with look_at(store_option) as store:
         search = store.search(name)
         children = store.top(search.id, count)
     if search.space != "update-rule" or not children:

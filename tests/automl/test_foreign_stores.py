@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import platform
+import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from command_line import OURS, files_in
 
+from automl.cli.commands import resume_command
 from db import blobs
 from db.store import Store
 
@@ -222,3 +225,13 @@ def test_no_signal_goes_to_a_process_that_a_store_names(automl, searched):
             assert automl("resume", "mine", "--children", "4", *INLINE).code == 0
         assert other.poll() is None
         other.communicate(b"\n")
+
+
+@pytest.mark.parametrize("name", ["x; touch owned", "$(touch owned)", "a b", "--yes"])
+def test_a_command_that_is_told_can_be_typed_whatever_the_name(automl, searched, folder, name):
+    change(searched, "UPDATE searches SET name = ?, state = 'paused'", values=(name,))
+    (line,) = [line for line in automl("doctor").out.splitlines() if "search " in line and name in line]
+    command = re.search(r"automl resume (.*) goes on", line)[1]
+    assert shlex.split(command) == [name]
+    with contextlib.closing(Store(str(searched), readonly=True)) as store:
+        assert shlex.split(resume_command(store, name))[:3] == ["automl", "resume", name]
