@@ -76,12 +76,18 @@ class Stop:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._made = clock()
         self.cause: str | None = None
         self._since = 0.0
 
     def request(self, cause: str) -> None:
         if self.cause is None:
             self.cause, self._since = cause, self._clock()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the run that it may end was begun, with all that is prepared for it."""
+        return self._clock() - self._made
 
     @property
     def overdue(self) -> bool:
@@ -157,6 +163,9 @@ class Coordinator:
     def run(self, budget: int | None, stop: Stop, on_turn: Callable[[], None] = lambda: None) -> Ending:
         """Turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` says so."""
         stopping = False
+        if self._step is None and self._consume():
+            self._pool.wake()
+            on_turn()  # with the first proposals, which a pool in this process would train before the turn ends
         while True:
             ending = self.turn(budget, stopping=stopping)
             on_turn()

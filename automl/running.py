@@ -32,6 +32,7 @@ from automl.settings import (
     with_data_dir,
 )
 from automl.settings_shape import check_settings
+from automl.standing import PREPARED
 from automl.surroundings import (
     current_folder,
     enter,
@@ -202,7 +203,8 @@ def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, sta
             "function of your own say how many there are with --set task.epochs=N."
         )
     task.check_goal()
-    stage(READING.format(settings["task"]["name"]))
+    if settings["task"]["file"] is None:
+        stage(READING.format(settings["task"]["name"]))
     task.prepare()  # wrong data must leave no search behind
     settings["task"]["fingerprint"] = task.fingerprint
     settings["task"]["brightness"] = task.brightness
@@ -514,7 +516,8 @@ def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | Non
     experiment = _prepare_experiment(settings, own, run.workers, progress, stage, download=download)
     controller = _make_controller(settings, experiment, search.seed, stage)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
-    stage(READING.format(settings["task"]["name"]))
+    if settings["task"]["file"] is None:
+        stage(READING.format(settings["task"]["name"]))
     experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
     return _Parts(experiment, controller)
 
@@ -569,7 +572,7 @@ def _run_under_lease(
     if "task.goal" in changes:
         store.retry(search.name, faults=[Fault.INVALID], lease=lease)
     store.set_budget(lease, run.children)
-    segment = store.begin_segment(lease, _segment(run, search, settings, changes))
+    segment = store.begin_segment(lease, _segment(run, search, settings, changes, stop.age))
     ending = Ending(SearchState.PAUSED, ERROR)
     try:
         with contextlib.closing(_make_pool(store, search, lease, experiment, settings, run, stage)) as pool:
@@ -823,14 +826,16 @@ def _make_pool(
     )
 
 
-def _segment(run: Run, search: Search, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _segment(
+    run: Run, search: Search, settings: Mapping[str, Any], changes: Mapping[str, Any], prepared: float
+) -> dict[str, Any]:
     files = {group: {"path": file.path, "sha256": file.sha256} for group, file in _user_files(settings).items()}
     return {
         "children": run.children,
         "time": None if run.time is None or math.isinf(run.time) else run.time,
         "workers": run.workers,
         "versions": versions(),
-        "machine": machine() | {"threads_per_worker": search.threads},
+        "machine": machine() | {"threads_per_worker": search.threads, PREPARED: round(prepared, 3)},
         "user_files": files,
         "changes": dict(changes),
     }

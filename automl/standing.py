@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from automl.estimate import Busy, Plan, Spent, Waiting, seconds_left
 from automl.wording import counted
-from db.records import Child, EndingCount, FailureCount, Search, SearchState, State, Training
+from db.records import Child, EndingCount, FailureCount, Search, SearchState, Segment, State, Training
 from db.store import Store
 from search_spaces.recurrent_cell.spec import RecurrentCell
 from search_spaces.update_rule.spec import UpdateRule
@@ -31,6 +32,7 @@ CAUSES = {  # of children that failed or were lost; an exception is told by its 
     "store_lost": "store lost",
 }
 INTERRUPTED = "interrupted"  # the word for a search that runs by its row alone
+PREPARED = "prepared_seconds"  # in a segment's machine: from the start of the command to that of the segment
 LONGEST_CAUSE = 160  # characters
 LATEST = 50  # children that shares of time and the reward curve are taken from
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -140,42 +142,66 @@ class Standing:
 
 
 class Clerk:
-    """Reads a search's standing again and again.
+    """Reads a search's standing again and again, all of it from the store: whoever looks is told the same."""
 
-    Args:
-        time_limit: seconds that this run may take, or None.
-    """
-
-    def __init__(self, store: Store, name: str, *, time_limit: float | None = None) -> None:
+    def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
-        self._time_limit = time_limit
-        self._before: int | None = None
 
-    def standing(self, seconds: float, best: int = 5) -> Standing:
-        """The standing now, `seconds` after the run began."""
-        search = self._store.search(self._name)
-        counts = self._store.counts(search.id)
-        trained = counts[State.TRAINED]
-        if self._before is None:
-            self._before = trained
-        done = trained - self._before
-        left = []
-        if search.budget is not None and done > 0:
-            left.append(max(0, search.budget - trained) * seconds / done)
-        if self._time_limit is not None:
-            left.append(max(0.0, self._time_limit - seconds))
+    def standing(self, best: int = 5) -> Standing:
+        store = self._store
+        search = store.search(self._name)
+        interrupted = is_interrupted(store, search)
+        counts = store.counts(search.id)
+        running = store.children(search.id, states=[State.RUNNING])
+        latest = store.latest(search.id, LATEST)
+        now = store.now()
+        seconds, left = 0.0, None
+        segment = store.last_segment(search.id)
+        if segment is not None and segment.ended is None and not interrupted:
+            began = segment.started - segment.machine.get(PREPARED, 0.0)
+            seconds = max(0.0, now - began)
+            upcoming = store.upcoming(search.id, LATEST) if search.budget is not None else []
+            left = _seconds_left(search, segment, counts, running, latest, upcoming, now, began)
         return Standing(
-            search,
-            counts,
-            self._store.top(search.id, best),
-            self._store.children(search.id, states=[State.RUNNING]),
-            self._store.latest(search.id, LATEST),
-            self._store.now(),
-            seconds,
-            min(left, default=None),
-            is_interrupted(self._store, search),
+            search, counts, store.top(search.id, best), running, latest, now, seconds, left, interrupted=interrupted
         )
+
+
+def _seconds_left(
+    search: Search,
+    segment: Segment,
+    counts: dict[str, int],
+    running: Sequence[Child],
+    latest: Sequence[Child],
+    upcoming: Sequence[tuple[int, int, int | None]],
+    now: float,
+    began: float,
+) -> float | None:
+    """Seconds until the budget is trained or the time is over, whichever comes first; None where it cannot be told."""
+    left = []
+    if search.budget is not None:
+        failed = counts[State.FAILED] + counts[State.LOST]
+        together = Counter(child.population for child in [*running, *latest] if child.population is not None)
+        needed = seconds_left(
+            [
+                Spent(child.seconds, child.flops, child.worker, child.finished)
+                for child in latest
+                if child.seconds is not None and child.finished is not None
+            ],
+            [Busy(child.number, child.batch, child.flops, child.worker, child.started or now) for child in running],
+            [Waiting(*child) for child in upcoming],
+            wanted=search.budget - counts[State.TRAINED],
+            proposed=sum(counts.values()),
+            failures=failed / max(1, failed + counts[State.TRAINED]),
+            plan=Plan(max(1, segment.workers), search.batch_size, search.replicas, max(together.values(), default=1)),
+            now=now,
+            since=segment.started,
+        )
+        left += [] if needed is None else [needed]
+    if segment.time is not None:
+        left.append(max(0.0, began + segment.time - now))
+    return min(left, default=None)
 
 
 def is_interrupted(store: Store, search: Search) -> bool:

@@ -130,6 +130,23 @@ class Reader(Database):
         query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
         return self._children(query.order_by(ChildRow.number.desc()).limit(count))
 
+    def upcoming(self, search_id: int, count: int) -> list[tuple[int, int, int | None]]:
+        """Number, batch and FLOPs of the ready children of the lowest numbers."""
+        query = (
+            select(ChildRow.number, ChildRow.batch, ChildRow.flops)
+            .where(ChildRow.search_id == search_id, ChildRow.state == State.READY)
+            .order_by(ChildRow.number)
+            .limit(count)
+        )
+        with self._read() as connection:
+            return [(number, batch, flops) for number, batch, flops in connection.execute(query)]
+
+    def last_segment(self, search_id: int) -> Segment | None:
+        query = select(SegmentRow).where(SegmentRow.search_id == search_id).order_by(SegmentRow.number.desc()).limit(1)
+        with self._read() as connection:
+            row = connection.execute(query).first()
+            return None if row is None else record(Segment, row)
+
     def hashes(self, search_id: int) -> set[str]:
         """Canonical hashes of all children."""
         with self._read() as connection:

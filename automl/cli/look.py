@@ -118,7 +118,7 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
 def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     with _open(store_option) as store:
         search = store.search(name)
-        standing = Clerk(store, name).standing(0.0)
+        standing = Clerk(store, name).standing()
         segments = store.segments(search.id)
         steps = store.steps(search.id)
         digest = store.digest(search.id) if as_json else None  # for scripts; it reads every child

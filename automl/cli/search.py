@@ -15,6 +15,7 @@ from automl.cli.data import say_data
 from automl.cli.interrupts import Interrupts
 from automl.cli.streams import outlive_output
 from automl.cli.terminal import escaped, print
+from automl.cli.time_check import TimeCheck
 from automl.cli.views import View, make_view
 from automl.loop import Coordinator, Ending, Stop, StopNow
 from automl.results import delete_arrays
@@ -36,6 +37,7 @@ from automl.standing import failures_told, is_interrupted
 from automl.stores import store_address
 from automl.surroundings import told_workdir, workdir_of, working_in
 from automl.wording import counted
+from child_trainers.devices import visible_gpus
 from child_trainers.recipes import OF_UPDATES
 from db.engine import parse_address
 from db.records import SearchState, State
@@ -155,15 +157,22 @@ def _run(
     resume: Resume | None = None,
 ) -> None:
     stop = Stop()
+    check = functools.cache(lambda: _time_check(store, name, run, view, stop))
+
+    def on_turn(coordinator: Coordinator) -> None:
+        if (time_check := check()) is not None:
+            time_check.turn()
+        _show(view, coordinator)
+
     try:
-        with Interrupts(stop, run.time, inline=run.workers == 0), view.live(run.time):
+        with Interrupts(stop, run.time, inline=run.workers == 0), view.live():
             ending = run_search(
                 store,
                 name,
                 run,
                 stop,
                 resume=resume,
-                on_turn=lambda coordinator: _show(view, coordinator),
+                on_turn=on_turn,
                 on_data=lambda summary: say_data(summary, view.note, doubts=resume is None),
                 progress=view.download,
                 stage=view.stage,
@@ -174,6 +183,16 @@ def _run(
         print(f"Stopped at once. Go on with: {resume_command(store, name)}")
         raise
     _conclude(store, name, ending, view)
+
+
+def _time_check(store: Store, name: str, run: Run, view: View, stop: Stop) -> TimeCheck | None:
+    from child_trainers.experiment import make_task
+
+    limit = run.time
+    if limit is None or visible_gpus():  # how fast a GPU is, nothing tells before the first child
+        return None
+    constants = make_task(completed(store.search(name).settings)).describe()
+    return TimeCheck(store, name, constants, lambda: limit - stop.age, view.note, workers=run.workers)
 
 
 def _show(view: View, coordinator: Coordinator) -> None:

@@ -41,26 +41,21 @@ class View(abc.ABC):
         self._interval = interval
         self._clock = clock
         self._clerk = Clerk(store, name)
-        self._began = self._last = clock()
+        self._last = clock()
         self.notes: Sequence[str] = ()  # of the pool and the search
         self._said: set[str] = set()
         self._failure = ""  # why the view could not be drawn, the last time
 
     @contextlib.contextmanager
-    def live(self, time_limit: float | None) -> Iterator[None]:
+    def live(self) -> Iterator[None]:
         """The run itself, from the first turn to the last."""
-        self._clerk = Clerk(self._store, self._name, time_limit=time_limit)
-        self._began = self._clock()
-        yield
+        with self.preparing():
+            yield
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
         """What comes before the run, in which `stage` may be told."""
         yield
-
-    def since(self, seconds: float) -> None:
-        """Counts from a run that began so many seconds ago, in another process."""
-        self._began = self._clock() - seconds
 
     def take_notes(self, notes: Sequence[str]) -> None:
         """Notes of the run as they stand; each is said once, also where the view itself goes away."""
@@ -96,7 +91,7 @@ class View(abc.ABC):
                 logger.warning("The view could not be drawn: %s", failure, exc_info=logger.isEnabledFor(logging.DEBUG))
 
     def _standing(self) -> Standing:
-        return self._clerk.standing(self._clock() - self._began)
+        return self._clerk.standing()
 
     @abc.abstractmethod
     def stage(self, text: str) -> None:
@@ -155,11 +150,6 @@ class LiveView(View):
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._progress: Progress | None = None
         self._stage: Live | None = None
-
-    @contextlib.contextmanager
-    def live(self, time_limit: float | None) -> Iterator[None]:
-        with super().live(time_limit), self.preparing():
-            yield
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:

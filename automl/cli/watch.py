@@ -29,9 +29,7 @@ def watch(name: str, store_option: str | None, *, pause: Callable[[float], None]
         search = store.search(name)
         view = make_view(store, name)
         if store.is_held(name):
-            segments = store.segments(search.id)
-            with view.live(segments[-1].time if segments else None):
-                view.since(store.now() - segments[-1].started if segments and segments[-1].ended is None else 0.0)
+            with view.live():
                 while store.is_held(name):
                     view.turn()
                     pause(LOOK_SECONDS)

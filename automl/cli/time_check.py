@@ -1,0 +1,106 @@
+"""Warns where `--time` will be over before the first child is trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from automl.estimate import expected_seconds, matrix_rate
+from automl.standing import duration
+from db.records import Child, State
+from db.store import Store
+
+LOOK_SECONDS = 1.0
+WAY_OUT = "give more time, fewer epochs (--set task.epochs=N), less data (--set task.num_train=N) or smaller networks"
+
+
+class TimeCheck:
+    """Looks at a run's first children until one is trained, and warns once.
+
+    At the start, a child's time is expected roughly: from its FLOPs, the data and the epochs, and from how fast this
+    machine is now, with all else that it does. Once a child has trained for an epoch, that tells what it will take.
+
+    Args:
+        constants: how children are trained, as their task describes it.
+        time_left: seconds until `--time` is over.
+        note: shows a sentence to the user.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        constants: Mapping[str, Any],
+        time_left: Callable[[], float],
+        note: Callable[[str], None],
+        *,
+        workers: int,
+        rate: Callable[[], float] = matrix_rate,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._search = store.search(name)
+        self._constants = constants
+        self._time_left = time_left
+        self._note = note
+        self._workers = max(1, workers)
+        self._rate = rate
+        self._clock = clock
+        self._looked: float | None = None
+        self._over = self._search.num_trained > 0
+
+    def turn(self) -> None:
+        if self._over:
+            return
+        if self._looked is None:
+            self._looked = self._clock()
+            expected = self._expected()
+            left = self._time_left()
+            if expected is not None and expected > left:
+                self._warn(f"A child takes roughly {duration(expected)} here, and --time leaves {duration(left)}")
+        elif self._clock() - self._looked >= LOOK_SECONDS:
+            self._looked = self._clock()
+            if self._store.progress(self._search.id).trained:
+                self._over = True
+                return
+            needed = self._needed()
+            left = self._time_left()
+            if needed is not None and needed > left:
+                self._warn(f"The first child needs about {duration(needed)} more, and --time leaves {duration(left)}")
+
+    def _warn(self, what: str) -> None:
+        self._over = True
+        self._note(f"{what}, so that perhaps none will be trained: {WAY_OUT}.")
+
+    def _expected(self) -> float | None:
+        """Of the children that begin first, those with most FLOPs, what the smallest takes; None where it cannot be
+        told."""
+        epochs, examples = self._constants.get("epochs"), self._constants.get("num_train")
+        known = [flops for _, _, flops in self._store.upcoming(self._search.id, self._search.batch_size) if flops]
+        if not known or not epochs or not examples:
+            return None
+        flops = sorted(known, reverse=True)[: self._workers][-1]
+        fast = self._constants.get("precision", "float32") != "float32"
+        return expected_seconds(
+            flops, examples, epochs, threads=self._search.threads, rate=self._rate(), half_precision=fast
+        )
+
+    def _needed(self) -> float | None:
+        """Seconds until the first of the running children is trained, by the epochs that they have done."""
+        epochs = self._constants.get("epochs")
+        if not epochs:
+            return None
+        now = self._store.now()
+        left = [
+            (epochs - done) * (at - (child.started or at)) / done - (now - at)
+            for child in self._store.children(self._search.id, states=[State.RUNNING])
+            for done, at in [self._done(child)]
+            if done
+        ]
+        return max(0.0, min(left)) if left else None
+
+    def _done(self, child: Child) -> tuple[int, float]:
+        """Epochs that a child has done, and when it had."""
+        measured = self._store.measurements(child.id)
+        return (measured[-1].epoch, measured[-1].at) if measured else (0, 0.0)

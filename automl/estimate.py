@@ -1,0 +1,270 @@
+"""How long a search will still take, from what its children have cost and which are still to come."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+ENOUGH = 4  # children of the present run, from which on those of earlier runs, perhaps of another machine, do not count
+MOST_SIMULATED = 512  # children; what comes after them takes as long as their later half
+LONGER = 1.25  # times what a child has run for that has run for longer than expected: what it will take
+STILL = 0.1  # of the time that a child has run for, where no other took so long
+TRAINING_TO_FORWARD = 3  # FLOPs of a training step, in those of a forward pass
+EFFICIENCY = 0.1  # what the training of small networks comes to, as a share of a large product of matrices
+EFFICIENCY_OF_HALF = 0.3  # in 16 bits, of that of 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """A child that is trained: what it took, and when and where it ended."""
+
+    seconds: float
+    flops: int | None
+    worker: str | None
+    finished: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Busy:
+    """A child that is being trained, since `started`."""
+
+    number: int
+    batch: int
+    flops: int | None
+    worker: str | None
+    started: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """A child that is ready, or one that is still to be proposed."""
+
+    number: int
+    batch: int
+    flops: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How children are handed out.
+
+    Attributes:
+        workers: how many there are; children that train in the command itself have one.
+        batch_size: children of a batch.
+        replicas: a batch is proposed once the one so many before it is learned from.
+        together: how many children of a batch are trained together.
+    """
+
+    workers: int
+    batch_size: int
+    replicas: int
+    together: int = 1
+
+
+def seconds_left(
+    trained: Sequence[Spent],
+    running: Sequence[Busy],
+    ready: Sequence[Waiting],
+    *,
+    wanted: int,
+    proposed: int,
+    failures: float,
+    plan: Plan,
+    now: float,
+    since: float,
+) -> float | None:
+    """Seconds until so many more children are trained; None while nothing tells what a child costs.
+
+    The rest of the search is played through: each worker takes the next child, as the store hands them out, and waits
+    where its batch is not proposed yet.
+
+    Args:
+        trained: the latest trained children.
+        ready: the first of those that are ready, in number order.
+        wanted: children to be trained, beside those that are trained already.
+        proposed: children that the search has in all.
+        failures: the share of children that fail; they do not count as trained.
+        since: when the present run began, as `finished` and `now` by the database's clock.
+    """
+    if wanted <= 0:
+        return 0.0
+    here = [child for child in trained if child.finished >= since]
+    told = here if len(here) >= ENOUGH else trained
+    if not told:
+        return None
+    costs = Costs([(child.seconds, child.flops) for child in told])
+    if plan.together == 1:  # the short ones end first: what runs for longer than that must count, too
+        begun = [(LONGER * max(0.0, now - child.started), child.flops) for child in running]
+        late = [(seconds, flops) for seconds, flops in begun if seconds > costs.expected(flops)]
+        costs = Costs([*((child.seconds, child.flops) for child in told), *late])
+    between = _between(here)
+    free, ends = _of_running(running, costs, here, now, plan)
+    to_start = max(0, round(wanted / max(0.1, 1.0 - failures)) - len(running))
+    played = min(to_start, MOST_SIMULATED)
+    sizes = [child.flops for child in told] + [child.flops for child in running] + [child.flops for child in ready]
+    likely = sorted(flops for flops in sizes if flops is not None)
+    makespans = _play(free, ends, _to_come(ready, played, proposed, likely, plan), costs, between, plan)
+    if to_start > played:  # at the rate of the later half
+        half = makespans[len(makespans) // 2]
+        children_later = sum(1 for end in makespans if end > half) or 1
+        return makespans[-1] + (to_start - played) * (makespans[-1] - half) / children_later
+    return makespans[-1] if makespans else max(ends.values(), default=0.0)
+
+
+class Costs:
+    """Seconds of a child by its FLOPs, from (seconds, FLOPs) of measured ones, with how they scatter."""
+
+    def __init__(self, measured: Sequence[tuple[float, int | None]]) -> None:
+        self.expected = fitted_cost(measured)
+        self._ratios = sorted(seconds / max(self.expected(flops), 1e-9) for seconds, flops in measured)
+
+    def drawn(self, flops: int | None, index: int) -> float:
+        """As long as one of the measured children took for its FLOPs, each of them in turn: the same for one index."""
+        place = int(_spread(index) * len(self._ratios))
+        return self.expected(flops) * self._ratios[place]
+
+    def left(self, flops: int | None, elapsed: float) -> float:
+        """What is expected of a child that runs for so long already."""
+        expected = self.expected(flops)
+        longer = [ratio * expected - elapsed for ratio in self._ratios if ratio * expected > elapsed]
+        return statistics.fmean(longer) if longer else STILL * elapsed
+
+
+def _spread(index: int) -> float:
+    """The index-th of numbers from 0 to 1 of which any that follow each other lie far apart: its bits, turned round."""
+    return int(f"{index % 2**16:016b}"[::-1], 2) / 2**16
+
+
+def fitted_cost(measured: Sequence[tuple[float, int | None]]) -> Callable[[int | None], float]:
+    """Seconds of a child by its FLOPs: the line of least squares through what was measured, nowhere falling; the mean
+    where FLOPs are not known."""
+    mean = statistics.fmean(seconds for seconds, _ in measured)
+    known = [(flops, seconds) for seconds, flops in measured if flops is not None]
+    if len(known) < 2 or len({flops for flops, _ in known}) < 2:
+        return lambda flops: mean
+    mean_flops = statistics.fmean(flops for flops, _ in known)
+    mean_known = statistics.fmean(seconds for _, seconds in known)
+    variance = sum((flops - mean_flops) ** 2 for flops, _ in known)
+    slope = sum((flops - mean_flops) * (seconds - mean_known) for flops, seconds in known) / variance
+    slope = min(max(slope, 0.0), mean_known / mean_flops)  # no child takes less than nothing
+
+    def cost(flops: int | None) -> float:
+        return mean if flops is None else mean_known + slope * (flops - mean_flops)
+
+    return cost
+
+
+def _between(trained: Iterable[Spent]) -> float:
+    """Seconds from a child's end to the beginning of the next one of the same worker, where neither had to wait."""
+    of_worker: dict[str | None, list[Spent]] = defaultdict(list)
+    for child in sorted(trained, key=lambda child: child.finished):
+        of_worker[child.worker].append(child)
+    gaps = [
+        max(0.0, later.finished - earlier.finished - later.seconds)
+        for children in of_worker.values()
+        for earlier, later in itertools.pairwise(children)
+    ]
+    return sorted(gaps)[len(gaps) // 20] if gaps else 0.0
+
+
+def _of_running(
+    running: Sequence[Busy], costs: Costs, here: Sequence[Spent], now: float, plan: Plan
+) -> tuple[list[float], dict[int, float]]:
+    """When each worker will be free, and by batch when its running children will have ended; seconds from now."""
+    latest: dict[str | None, float] = {}
+    for child in here:
+        latest[child.worker] = max(latest.get(child.worker, 0.0), child.finished)
+    of_worker: dict[str | None, list[Busy]] = defaultdict(list)
+    for busy in running:
+        of_worker[busy.worker].append(busy)
+    free, ends = [], dict[int, float]()
+    for worker, children in of_worker.items():
+        if len(children) == 1:
+            left = costs.left(children[0].flops, max(0.0, now - children[0].started))
+        else:  # of children that are trained together, those that have ended have had their time
+            begun = max(min(child.started for child in children), latest.get(worker, 0.0))
+            whole = sum(costs.expected(child.flops) for child in children)
+            left = max(whole - max(0.0, now - begun), STILL * whole)
+        free.append(left)
+        for busy in children:
+            ends[busy.batch] = max(ends.get(busy.batch, 0.0), left)
+    free += [0.0] * max(0, plan.workers - len(free))
+    heapq.heapify(free)
+    return free, ends
+
+
+def _to_come(
+    ready: Sequence[Waiting], count: int, proposed: int, likely: Sequence[int], plan: Plan
+) -> list[list[Waiting]]:
+    """The next children in the order in which workers take them, those that are trained together in one list. What is
+    still to be proposed is as large as one of `likely`, each in turn."""
+    coming = [*ready[:count]]
+    for number in range(proposed, proposed + count - len(coming)):
+        flops = likely[int(_spread(number) * len(likely))] if likely else None
+        coming.append(Waiting(number, number // plan.batch_size, flops))
+    if plan.together == 1:
+        coming.sort(key=lambda child: (child.batch, -(child.flops or 0), child.number))
+        return [[child] for child in coming]
+    groups: dict[tuple[int, int], list[Waiting]] = defaultdict(list)
+    for child in coming:
+        groups[child.batch, child.number % plan.batch_size // plan.together].append(child)
+    return list(groups.values())
+
+
+def _play(
+    free: list[float],
+    ends: dict[int, float],
+    coming: Iterable[Sequence[Waiting]],
+    costs: Costs,
+    between: float,
+    plan: Plan,
+) -> list[float]:
+    """When the children to come will all have ended, after each of them."""
+    makespans: list[float] = []
+    latest = max(ends.values(), default=0.0)
+    ends = dict(ends)
+    for index, together in enumerate(coming):
+        batch = together[0].batch
+        # A batch is learned from after all before it.
+        learned = max((end for other, end in ends.items() if other <= batch - plan.replicas), default=0.0)
+        start = max(heapq.heappop(free), learned) + between
+        end = start + sum(costs.drawn(child.flops, index + place) for place, child in enumerate(together))
+        heapq.heappush(free, end)
+        ends[batch] = max(ends.get(batch, 0.0), end)
+        latest = max(latest, end)
+        makespans += [latest] * len(together)
+    return makespans
+
+
+# Before anything is measured
+
+
+def matrix_rate(seconds: float = 0.05) -> float:
+    """Floating-point operations a second of one thread here and now, by products of matrices."""
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    matrix = np.ones((256, 256), np.float32)
+    done, rounds = 0.0, 0
+    with threadpool_limits(limits=1):
+        matrix @ matrix
+        began = time.perf_counter()
+        while done < seconds:
+            matrix @ matrix
+            rounds += 1
+            done = time.perf_counter() - began
+    return rounds * 2 * 256**3 / done
+
+
+def expected_seconds(
+    flops: int, examples: int, epochs: int, *, threads: int, rate: float, half_precision: bool = False
+) -> float:
+    """Roughly what a child takes, from the FLOPs of an example and the operations a second of a thread. It is seldom
+    right within a factor of two."""
+    efficiency = EFFICIENCY_OF_HALF if half_precision else EFFICIENCY
+    return flops * TRAINING_TO_FORWARD * examples * epochs / (rate * efficiency * threads)
