@@ -17,8 +17,8 @@ def approve(file: UserFile) -> None:
     entry = [file.path, file.sha256]
     if entry in _entries():
         return
-    path = _path()
     try:
+        path = _path()
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -55,4 +55,7 @@ def _entries() -> list[list[str]]:
 def _path() -> Path:
     import platformdirs
 
-    return Path(platformdirs.user_config_dir("automl")) / "approved.json"
+    folder = Path(platformdirs.user_config_dir("automl"))
+    if not folder.is_absolute():  # of a user without a home, it would be a folder called ~ here
+        raise FileNotFoundError("there is no home folder")
+    return folder / "approved.json"

@@ -198,7 +198,7 @@ def from_toml(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}.") from None
+        raise ValueError(f"{path} cannot be read: {error.strerror}; name another file with --config.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}.") from None
     names = [field.name for field in dataclasses.fields(Asked)]
@@ -398,7 +398,7 @@ def _task_name(reference: str) -> str:
     if reference in OF_FILES:
         raise ValueError(f"The task {reference} needs a file: write {reference}:PATH.")
     if (kind := kind_of(reference)) != reference:
-        path = Path(reference.removeprefix(f"{kind}:")).expanduser().absolute()
+        path = Path(os.path.expanduser(reference.removeprefix(f"{kind}:"))).absolute()
         return f"{kind}:{path}"
     return _name("task", reference, TASKS)
 
@@ -414,7 +414,7 @@ def _file(reference: str) -> dict[str, str] | None:
 
 def _data_dir(given: str | None) -> str | None:
     chosen = given or os.environ.get("AUTOML_DATA")
-    return str(Path(chosen).expanduser().absolute()) if chosen else None
+    return str(Path(os.path.expanduser(chosen)).absolute()) if chosen else None
 
 
 def _flag(name: str) -> str:

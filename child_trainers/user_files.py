@@ -52,7 +52,7 @@ class UserFile:
     def read(cls, reference: str) -> UserFile:
         """Reads `PATH:ATTRIBUTE`. Raises UserFileError."""
         path_text, _, attribute = reference.partition(":")
-        path = Path(path_text).expanduser().absolute()
+        path = Path(os.path.expanduser(path_text)).absolute()
         if not attribute:
             raise UserFileError(f"{reference} names no function; write {_with_function(path_text, path)}.")
         try:
@@ -75,7 +75,11 @@ class UserFile:
         self._unchanged_text()
 
     def _unchanged_text(self) -> str:
-        found = UserFile.read(f"{self.path}:{self.attribute}")
+        try:
+            found = UserFile.read(f"{self.path}:{self.attribute}")
+        except UserFileError as error:
+            where = f"FILE.py:{self.attribute} after --space or --task of automl resume"
+            raise UserFileError(f"{str(error).rstrip('.')}; put it back, or say where it is now: {where}.") from None
         if found.sha256 != self.sha256:
             raise UserFileError(
                 f"{self.path} has changed since the search began (sha256 {self.sha256[:12]}, now {found.sha256[:12]}); "
@@ -400,7 +404,7 @@ def meant_file(reference: str) -> str | None:
     candidates = [(module, attribute)] if colon else [(module, ""), *([(dotted, last)] if dot else [])]
     for name, function in candidates:
         for path_text in dict.fromkeys((f"{name}.py", f"{name.replace('.', '/')}.py")):
-            path = Path(path_text).expanduser()
+            path = Path(os.path.expanduser(path_text))
             if name and "\0" not in name and os.path.isfile(path):
                 return f"{path_text}:{function}" if function else _with_function(path_text, path)
     return None

@@ -345,7 +345,10 @@ class Reader(Database):
             try:
                 blob = own_files.read(path, own=1)
             except OSError as error:
-                raise StoreError(f"The weights file {path} cannot be read: {error.strerror}.") from error
+                raise StoreError(
+                    f"The weights file {path} cannot be read: {error.strerror}; put it back, or train the child again "
+                    "with automl train."
+                ) from error
         return blobs.unpack(blob, artefact.sha256)
 
     def _artefact_path(self, child_id: int, kind: str, checksum: str) -> Path | None:

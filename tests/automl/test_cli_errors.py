@@ -78,7 +78,8 @@ def searched(automl, mine, folder):
         (["--children", "0"], "--children is 0; it must be 1 or more."),
         (["--time", "soon"], "'soon' is not a time; write for example 45s, 10m or 1.5h."),
         (["--max-params", "few"], "'few' is not a number; write for example 300000, 300k or 1.5M."),
-        (["--config", "none.toml"], "none.toml cannot be read: No such file or directory."),
+        (["--config", "none.toml"], "none.toml cannot be read: No such file or directory; name another file with "
+         "--config."),
         (["--minimize", "a", "--maximize", "b"], "--minimize and --maximize exclude each other; name the one metric "
          "that counts."),
     ],
@@ -363,8 +364,15 @@ def test_errors_in_a_persons_file_are_not_disguised(automl, folder, mine):
 
 
 def test_resume_without_the_file(automl, searched, mine):
-    mine.unlink()
-    assert automl("resume", "mine", "--children", "5").error == f"{mine} cannot be read: No such file or directory."
+    moved = mine.with_name("moved.py")
+    mine.rename(moved)
+    gone = f"{mine} cannot be read: No such file or directory; put it back, or say where it is now: FILE.py:"
+    after = "after --space or --task of automl resume."
+    assert automl("resume", "mine", "--children", "5").error == f"{gone}space {after}"
+    only_space = automl("resume", "mine", "--children", "5", "--space", "moved.py:space")
+    assert only_space.error == f"{gone}evaluate {after}"
+    moved_now = ("--space", "moved.py:space", "--task", "moved.py:evaluate")
+    assert automl("resume", "mine", "--children", "5", *moved_now).code == 0
 
 
 def test_resume_with_a_changed_file(automl, searched, mine):
