@@ -56,7 +56,7 @@ def read_spec(path: Path) -> Any:
         raise ValueError(f"{path} is not UTF-8 text.") from None
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if text.lstrip().startswith(("{", "[")):
             raise ValueError(f"{path} is not JSON: {error}.") from None
         return text.strip()

@@ -15,7 +15,7 @@ from automl.cli.streams import outlive_output
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
-from automl.settings import task_options
+from automl.settings import LARGEST, task_options
 from automl.standing import figure, spread
 from automl.wording import counted
 from child_trainers.behaviour import Behaviour
@@ -44,6 +44,8 @@ def compare_optimizers(
     picture: Path | None,
     as_json: bool,
 ) -> None:
+    if workers is not None and not 1 <= workers <= LARGEST["workers"]:
+        raise ValueError(f"--workers is {workers}; it must be 1 to {LARGEST['workers']}.")
     outlive_output()
     names = list(optimizers)
     if search is not None:

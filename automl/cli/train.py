@@ -15,6 +15,7 @@ from automl.cli.terminal import print, print_json
 from automl.export import find_child
 from automl.retraining import full_recipe, retrain
 from automl.running import checkpoint_dir, prepare_process
+from automl.settings import LARGEST
 from automl.standing import figure, spec_line, spread
 from automl.stored import in_workdir
 from automl.stores import store_address
@@ -38,6 +39,8 @@ def train(
 ) -> None:
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}; it must be 1 or more.")
+    if threads is not None and not 1 <= threads <= LARGEST["threads"]:
+        raise ValueError(f"--threads is {threads}; it must be 1 to {LARGEST['threads']}.")
     outlive_output()
     if data_dir is not None:
         os.environ["AUTOML_DATA"] = data_dir

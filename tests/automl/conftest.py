@@ -37,7 +37,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield work
     gc.unfreeze()  # a command that trains in its own process freezes what is there
     for name in set(sys.modules) - modules:
-        if name.startswith("automl_user_"):
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if name.startswith("automl_user_") or file.startswith(str(tmp_path)):
             del sys.modules[name]
     os.environ.clear()
     os.environ.update(before)

@@ -176,6 +176,15 @@ def test_numbers_of_a_resume_and_of_children(automl, searched):
     assert automl(*export, "--child", -1).error == "'mine' has no child -1; see automl top mine."
 
 
+def test_numbers_of_other_commands(automl, searched, folder):
+    assert automl("train", "mine", "--threads", -1).error == "--threads is -1; it must be 1 to 1024."
+    assert automl("train", "mine", "--seeds", 0).error == "--seeds is 0; it must be 1 or more."
+    assert automl("compare-optimizers", "sgd", "--workers", 0).error == "--workers is 0; it must be 1 to 1024."
+    (folder / "deep.json").write_text("[" * 99999)
+    error = automl("propose", "mine", "--spec", "deep.json").error
+    assert error.startswith("deep.json is not JSON: maximum recursion depth exceeded")
+
+
 def test_the_largest_seed(automl, mine):
     for controller in ("random", "reinforce"):
         ran = automl("search", controller, *OURS, "--controller", controller, *INLINE, "--seed", 2**63 - 1)
