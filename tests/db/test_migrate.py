@@ -207,7 +207,7 @@ def flags_after_upgrade(path: Path, metrics: dict[str, object]) -> tuple[object,
     with contextlib.closing(Store(str(path), upgrade=True)) as store:
         search = store.search("old")
         assert store.digest(search.id) == hasher.hexdigest()
-        (child,) = store.top(search.id, 1)
+        (child,) = store.children(search.id, states=[State.TRAINED])
         (training,) = store.trainings(child.id)
         assert training.metrics | ({"ended": training.ending} if training.ending else {}) == metrics
         assert training.ending == child.ending
