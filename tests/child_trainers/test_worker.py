@@ -407,8 +407,9 @@ def test_a_stopped_child_is_told_no_more_than_half_of_the_others_reached(early, 
 
     task.function = evaluate
     claim = early.claim()
-    assert early.train(claim).reward == pytest.approx(6.34)
-    early.store.fail_attempt(claim, Fault.NODE_LOST)
+    delivery = early.train(claim)
+    assert delivery.reward == pytest.approx(6.34)
+    early.deliver(claim, delivery)
     task.function = lambda spec, seed, report: report(2, val_accuracy=-5.0)
     assert early.train(early.claim()).reward == pytest.approx(6.0)  # nor less than any
 
