@@ -1140,6 +1140,7 @@ def test_delete_takes_all_that_belongs_to_the_search(store: Store) -> None:
     empty = dump(store)
     search, lease = start(store)
     store.begin_segment(lease, segment())
+    store.change_settings(lease, {"rate": 0.5}, decisions={0: {"name": "depth", "options": [1, 2]}})
     claimed = claim(store, search)
     assert store.measure(claimed, 0, {"accuracy": 0.5})
     assert store.deliver(claimed, trained(0.5, weights=b"w"), keep=1)
