@@ -159,7 +159,8 @@ class Clerk:
         seconds, left = 0.0, None
         segment = store.last_segment(search.id)
         if segment is not None and segment.ended is None and not interrupted:
-            began = segment.started - segment.machine.get(PREPARED, 0.0)
+            prepared = segment.machine.get(PREPARED)
+            began = segment.started - (prepared if isinstance(prepared, float) else 0.0)
             seconds = max(0.0, now - began)
             upcoming = store.upcoming(search.id, LATEST) if search.budget is not None else []
             left = _seconds_left(search, segment, counts, running, latest, upcoming, now, began)

@@ -11,6 +11,7 @@ import numpy as np
 from child_trainers.data.text import UNKNOWN, TextData
 from child_trainers.language_size import num_parameters
 from child_trainers.recipes import LanguageRecipe
+from search_spaces.script import QUIET_START
 
 
 def build(
@@ -76,6 +77,7 @@ def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str
         types=types,
         parameters=num_parameters(cell, types, units, recipe),
         trained=TRAINED.format(rate=cell.learning_rate, recipe=recipe) if hasattr(cell, "optimizer") else "",
+        start=f"{QUIET_START}\n",
         imports="".join(f"import {name}\n" for name in ("json", "math") if f"{name}." in body) + "\n",
     )
     return f"{head}\n\n{body}"
@@ -93,7 +95,7 @@ HEAD = '''\
 It was trained on {name}, with a vocabulary of {types:,} types and {parameters:,} parameters.
 {trained}"""
 
-{imports}import keras
+{start}{imports}import keras
 from keras import layers, ops
 '''
 

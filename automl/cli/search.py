@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,7 @@ def _run(
     resume: Resume | None = None,
 ) -> None:
     stop = Stop()
-    check = functools.cache(lambda: _time_check(store, name, run, view, stop))
-
-    def on_turn(coordinator: Coordinator) -> None:
-        if (time_check := check()) is not None:
-            time_check.turn()
-        _show(view, coordinator)
-
+    view.check = _time_check(store, name, run, view, stop)
     try:
         with Interrupts(stop, run.time, inline=run.workers == 0), view.live():
             ending = run_search(
@@ -172,7 +167,7 @@ def _run(
                 run,
                 stop,
                 resume=resume,
-                on_turn=on_turn,
+                on_turn=lambda coordinator: _show(view, coordinator),
                 on_data=lambda summary: say_data(summary, view.note, doubts=resume is None),
                 progress=view.download,
                 stage=view.stage,
@@ -185,14 +180,20 @@ def _run(
     _conclude(store, name, ending, view)
 
 
-def _time_check(store: Store, name: str, run: Run, view: View, stop: Stop) -> TimeCheck | None:
-    from child_trainers.experiment import make_task
-
+def _time_check(store: Store, name: str, run: Run, view: View, stop: Stop) -> Callable[[], None] | None:
+    """What looks at the first children of a run with a time limit."""
     limit = run.time
     if limit is None or visible_gpus():  # how fast a GPU is, nothing tells before the first child
         return None
-    constants = make_task(completed(store.search(name).settings)).describe()
-    return TimeCheck(store, name, constants, lambda: limit - stop.age, view.note, workers=run.workers)
+
+    @functools.cache
+    def check() -> TimeCheck:
+        from child_trainers.experiment import make_task
+
+        constants = make_task(completed(store.search(name).settings)).describe()
+        return TimeCheck(store, name, constants, lambda: limit - stop.age, view.note, workers=run.workers)
+
+    return lambda: check().turn()
 
 
 def _show(view: View, coordinator: Coordinator) -> None:

@@ -43,6 +43,7 @@ class View(abc.ABC):
         self._clerk = Clerk(store, name)
         self._last = clock()
         self.notes: Sequence[str] = ()  # of the pool and the search
+        self.check: Callable[[], None] | None = None  # looks at the run with every turn, and may note something
         self._said: set[str] = set()
         self._failure = ""  # why the view could not be drawn, the last time
 
@@ -67,6 +68,9 @@ class View(abc.ABC):
         self.notes = notes
 
     def turn(self) -> None:
+        if self.check is not None:
+            with self._harmless():
+                self.check()
         now = self._clock()
         if now - self._last >= self._interval:
             self._last = now

@@ -125,7 +125,7 @@ def test_killed_again_and_again_it_still_ends_as_the_same_search(tmp_path):
     bench.run(reference, BUDGET)
     store = bench.new_store()
     for _ in range(200):
-        killing = KillingStore(store, 29)  # a life in which a child can be delivered
+        killing = KillingStore(store, 32)  # a life in which a child can be delivered
         try:
             bench.run(killing, BUDGET)
             break
