@@ -128,7 +128,7 @@ def test_a_cell_and_its_rule_are_searched_together(automl):
     ran = automl("search", "both", *flags, "--children", "2", "--workers", "0")
     assert ran.code == 0, ran.err
     assert "decay" not in ran.out and "units 4" in ran.out  # what the rule decides is not told
-    (best, _) = json.loads(automl("top", "both", "--json").out)
+    best, *_ = json.loads(automl("top", "both", "--json").out)
     assert best["spec"].keys() == {"tree", "rule", "learning_rate"}
     assert " by " in automl("top", "both", "-n", "1").out and "next h" in automl("show", "both").out
     exported = automl("export", "both", "--format", "keras", "--to", "both.keras")
