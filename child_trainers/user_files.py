@@ -119,11 +119,15 @@ class UserFile:
     @property
     def uses(self) -> set[str]:
         """Libraries of `seeding.LIBRARIES` that the file is known to use."""
-        return self._loaded().uses | {name for name in LIBRARIES if name in self.text}
+        return self._in_use().uses | {name for name in LIBRARIES if name in self.text}
 
     def importing(self) -> contextlib.AbstractContextManager[None]:
         """Within it, imports find the file and what lies beside it, whatever else this process has loaded."""
-        return self._loaded().importing()
+        return self._in_use().importing()
+
+    def _in_use(self) -> _UserModule:
+        """What `load` has run, also where the user edits the file meanwhile: children of a search that runs go on."""
+        return _modules.get((self.path, self.sha256)) or self._loaded()
 
     def _loaded(self) -> _UserModule:
         text = self._unchanged_text()

@@ -282,6 +282,18 @@ def test_two_files_of_one_name_each_with_its_own_helper(tmp_path):
                 assert sys.path.index(str(tmp_path / folder)) < len(sys.path) - 1
 
 
+def test_a_file_that_is_edited_while_its_search_runs_is_used_as_it_was_loaded(write):
+    path = write("def f(): return 1\n", "edited_meanwhile.py")
+    file = UserFile.read(f"{path}:f")
+    f = file.load()
+    path.write_text("def f(): return 2\n")
+    with file.importing():
+        assert f() == 1
+    assert file.uses == set()
+    with pytest.raises(UserFileError, match="has changed"):
+        file.load()
+
+
 def test_a_module_that_a_session_has_imported_stays_the_session_s(write, tmp_path, monkeypatch):
     path = write("import sys\nseen = []\ndef f(): return sys.modules[__name__].f\n", "mine_of_session.py")
     monkeypatch.syspath_prepend(str(tmp_path))
