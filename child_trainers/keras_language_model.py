@@ -73,7 +73,7 @@ def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str
     build = BUILD.format(types=types, units=units, layers=recipe.layers, embedding=embedding, logits=logits)
     body = "\n\n".join([cell.source(), *bias, build])
     head = HEAD.format(
-        name=text.name,
+        name=_in_docstring(text.name),
         types=types,
         parameters=num_parameters(cell, types, units, recipe),
         trained=TRAINED.format(rate=cell.learning_rate, recipe=recipe) if hasattr(cell, "optimizer") else "",
@@ -81,6 +81,11 @@ def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str
         imports="".join(f"import {name}\n" for name in ("json", "math") if f"{name}." in body) + "\n",
     )
     return f"{head}\n\n{body}"
+
+
+def _in_docstring(name: str) -> str:
+    """A data set's name, which a store may hold from anybody, as text that cannot end a docstring."""
+    return "".join(letter if letter.isprintable() and letter not in '"\\' else "_" for letter in name)
 
 
 def _name(path: str) -> str:

@@ -124,7 +124,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
             return self.data
         nothing = np.empty(0, np.int32)
         return TextData(
-            name=self.name,
+            name=Path(self.name).name,  # as it is called where it is read
             train=nothing,
             validation=nothing,
             test=nothing,

@@ -1,5 +1,6 @@
 """The tasks ptb, pydoc and text: from a file to a reward, and to a Keras model that gives the stored perplexity."""
 
+import ast
 import dataclasses
 import json
 import math
@@ -150,6 +151,15 @@ def test_the_source_needs_only_keras(child, tmp_path):
     assert "automl" not in path.read_text().replace('register_keras_serializable("automl")', "").replace(
         "that automl found", ""
     )
+
+
+def test_a_name_in_a_store_does_not_become_part_of_the_source():
+    name = 'text:/tmp/x"""\nraise SystemExit("ran")\n"""\\'
+    reading = {"options": {"vocabulary_size": None, "level": "word"}, "vocabulary": ["<unk>", "the", "cat", "dog"]}
+    task = LanguageModeling(name, LanguageRecipe(**TINY), reading=reading)
+    text = task.source(SMALL_CELL)
+    (first, *_) = ast.parse(text).body
+    assert first.value.value.startswith("A recurrent cell that automl found") and "SystemExit" in first.value.value
 
 
 def test_a_saved_model_loads_with_the_source_alone(child, tmp_path):
