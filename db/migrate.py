@@ -24,6 +24,8 @@ def create_or_upgrade(engine: Engine) -> None:
     path = Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
     if path is not None and not path.parent.is_dir():
         raise StoreError(f"The folder {path.parent} for the store {path.name} does not exist; create it first.")
+    if path is not None and not path.exists():
+        import alembic.command  # noqa: F401 - takes its time before there is a file, which Ctrl-C would leave
     revision = check_store(engine, thorough=True)
     if revision == REVISION:
         return

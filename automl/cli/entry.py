@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import termios
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -16,7 +15,6 @@ from automl.cli.terminal import print
 
 STARTING = ("search", "resume", "train", "compare-optimizers")  # commands that start something
 
-_undo: list[Callable[[], None]] = []
 _terminal = 2  # a copy of standard error, which TensorFlow's import is kept from
 _attributes: list[Any] | None = None  # of the terminal, which a view may have changed
 
@@ -46,14 +44,8 @@ def main() -> None:
 
 def begun() -> None:
     """From here on Ctrl-C raises KeyboardInterrupt, so that what has begun is brought to an end."""
-    _undo.clear()
     if signal.getsignal(signal.SIGINT) is _on_interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def undo_unless_begun(undo: Callable[[], None]) -> None:
-    """What Ctrl-C is to take back before `begun`."""
-    _undo.append(undo)
 
 
 def _end_at_once() -> None:
@@ -67,8 +59,6 @@ def _end_at_once() -> None:
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    for undo in reversed(_undo):
-        undo()
     restored = b""
     if _attributes is not None:
         with contextlib.suppress(OSError, termios.error):

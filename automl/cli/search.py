@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +39,6 @@ from automl.surroundings import told_workdir, workdir_of, working_in
 from automl.wording import counted
 from child_trainers.devices import visible_gpus
 from child_trainers.recipes import OF_UPDATES
-from db.engine import parse_address
 from db.records import SearchState, State
 from db.store import Store
 
@@ -51,9 +49,7 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
         given["set"] = configured["set"] + given["set"]  # single options: of one named twice, the last holds
     asked = Asked(**configured | given)
     outlive_output()
-    address = store_address(store_option)
-    _remove_if_interrupted(address)
-    with contextlib.closing(Store(address, create=True, deferred=True)) as store:
+    with contextlib.closing(Store(store_address(store_option), create=True, deferred=True)) as store:
         refuse_taken(store, name)
         view = make_view(store, name)
         view.note(f"Preparing the search {name!r} in {store}")
@@ -64,14 +60,6 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
             with view.preparing():
                 _describe(store, name, view)
             _run(store, name, run, view)
-
-
-def _remove_if_interrupted(address: str) -> None:
-    """Has a SQLite file that is not there yet removed, should Ctrl-C come before a search is in it."""
-    path = parse_address(address).database
-    if path and not os.path.lexists(path):
-        for file in (path, f"{path}-wal", f"{path}-shm"):
-            entry.undo_unless_begun(functools.partial(Path(file).unlink, missing_ok=True))
 
 
 def go_on(name: str, store_option: str | None, **changes: Any) -> None:

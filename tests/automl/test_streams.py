@@ -146,5 +146,14 @@ def test_ctrl_c_before_a_search_begins_keeps_the_store_that_is_there(searched, a
     assert [search["name"] for search in automl("list", "--json").json] == ["mine"]
 
 
+def test_ctrl_c_before_a_search_begins_keeps_the_store_that_another_search_has_made_meanwhile(mine, folder):
+    code = INTERRUPTED.replace(
+        "os.kill(", "__import__('db.store').store.Store('automl.db', create=True).close(); os.kill("
+    )
+    ran = command("search", "other", "--children", "1", code=code.format(module="tensorflow") + BEGIN)
+    assert (ran.code, ran.err) == (130, "Nothing was started.\n")
+    assert (folder / "automl.db").stat().st_size
+
+
 def test_ctrl_c_while_a_command_that_only_looks_is_imported(searched):
     assert command("list", code=INTERRUPTED.format(module="sqlalchemy") + BEGIN) == Ran(130, "", "")
