@@ -334,8 +334,8 @@ class Coordinator:
         return max(0, consumed - 2 * FAILURES_IN_A_ROW)
 
     def _failing(self, ending: Ending | None = None) -> Ending | None:
-        """A pause where nothing was trained before this run and the first three children to end failed with one fault,
-        or the first returned nothing that is a reward; or where ten in a row by number did so in this run.
+        """A pause where nothing was trained before this run and the first three children to end failed, or the first
+        returned nothing that is a reward; or where ten in a row by number failed with one fault in this run.
 
         Args:
             ending: how the search is about to end; a budget that is reached is not a failure.
@@ -353,10 +353,11 @@ class Coordinator:
         else:
             many = f"{FAILURES_IN_A_ROW} children in a row"
         log = f" Their log is {self._log}." if self._log else ""
+        causes = {child.fault: f"{child.fault}: {child.message}" for child in row}  # the latest message of each fault
         return Ending(
             SearchState.PAUSED,
-            f"{many} failed ({row[-1].fault}: {row[-1].message}).{log} Mend "
-            "the cause and resume, or resume with --keep-going.",
+            f"{many} failed ({'; '.join(causes.values())}).{log} Mend the cause and resume, or resume with "
+            "--keep-going.",
             failed=True,
         )
 
@@ -370,8 +371,7 @@ class Coordinator:
         if len(ended) < FIRST_FAILURES:
             return []
         self._began = None  # others can no longer be the first
-        alike = len({child.fault for child in ended}) == 1
-        return ended if alike and all(child.state != State.TRAINED for child in ended) else []
+        return ended if all(child.state != State.TRAINED for child in ended) else []
 
     def _failures_in_a_row(self) -> list[Child]:
         row: list[Child] = []

@@ -210,6 +210,20 @@ def test_the_first_three_children_to_end_pause_the_search_whatever_their_numbers
     assert len(failed) == 3 and [child.number for child in failed] != [0, 1, 2]
 
 
+def test_the_first_three_children_pause_the_search_whatever_each_failed_of(tmp_path):
+    errors = iter([RuntimeError("no data"), MemoryError("too large"), RuntimeError("no data")])
+
+    def fails_otherwise(spec):
+        raise next(errors)
+
+    bench = Bench(tmp_path, evaluate=fails_otherwise, batch_size=8)
+    store = bench.new_store()
+    ending = bench.run(store, 10)
+    assert (ending.state, ending.failed, ending.exit_code) == (SearchState.PAUSED, True, 3)
+    told = "The first 3 children failed (raised: RuntimeError: no data; oom: MemoryError: too large)."
+    assert told in (ending.cause or "")
+
+
 class Quiet(SteppedPool):
     """Workers whose children end between two looks of the pool, which so has no news of them."""
 
@@ -324,12 +338,12 @@ def test_ten_failures_in_a_row_pause_the_search_and_resume_goes_on_past_them(tmp
     assert bench.run(store, 20).state == SearchState.FINISHED
 
 
-def test_failures_of_several_faults_do_not_pause(tmp_path):
+def test_ten_failures_of_several_faults_do_not_pause(tmp_path):
     numbers = iter(range(1000))
 
     def evaluate(spec, report):
         number = next(numbers)
-        if number < 12:
+        if 1 <= number < 13:
             raise (DivergedError("a") if number % 2 else ValueError("b"))
         return worth(spec, report)
 
