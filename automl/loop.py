@@ -206,7 +206,7 @@ class Coordinator:
         if self._objective is None or self._early_stop == "none":
             return
         found = self._store.top(self._search.id, 1)
-        if not found or found[0].ending is not None:
+        if not found:
             return
         metric, self._objective = self._objective.metric, None
         reported = {name: None for point in self._store.measurements(found[0].id) for name in point.metrics}

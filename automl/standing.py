@@ -298,8 +298,9 @@ def figure(value: float) -> str:
 
 def goal_metric(search: Search) -> str | None:
     """The metric that --minimize or --maximize names."""
-    goal = (search.settings.get("task") or {}).get("goal")
-    return None if goal is None else str(goal["metric"])
+    task = search.settings.get("task")
+    goal = task.get("goal") if isinstance(task, dict) else None
+    return str(goal["metric"]) if isinstance(goal, dict) and "metric" in goal else None
 
 
 def metrics_told(metrics: Mapping[str, Any] | None, search: Search) -> list[str]:
@@ -410,7 +411,8 @@ def _as_made(write: Callable[[Any], str] | None, spec: object, space: str) -> st
     try:
         return write(spec)
     except Exception as error:
-        logger.warning("A spec of the space %s cannot be read: %s: %s", space, type(error).__name__, error)
+        # The text of an exception may quote the spec, which must not steer the terminal.
+        logger.warning("A spec of the space %s cannot be read: %s: %r", space, type(error).__name__, str(error))
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,14 @@ def enter(folder: str | None) -> None:
 
 @contextlib.contextmanager
 def working_in(folder: str | None) -> Iterator[None]:
-    """Makes a folder the current one for a while; see `enter`."""
+    """Makes a folder the current one for a while; see `enter`.
+
+    An interactive session finds modules in the current folder. It keeps to the one that it began in: which folder that
+    of a search is, a store says, and nothing may be imported from there by accident.
+    """
+    here = current_folder()
+    if here is not None:
+        sys.path[:] = [here if entry == "" else entry for entry in sys.path]
     try:
         before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # by what it is: its name may change meanwhile
     except OSError:
@@ -92,6 +100,7 @@ def working_in(folder: str | None) -> Iterator[None]:
         if before is not None:
             os.fchdir(before)
             os.close(before)
+        sys.path[:] = ["" if entry is here else entry for entry in sys.path]
 
 
 def check_runs_code(settings: Mapping[str, Any]) -> None:

@@ -149,7 +149,7 @@ def _frozen(value: Any) -> Any:
 def _differing(lists: Sequence[Sequence[Any]], seed: int) -> set[int]:
     """Which of these lists a set under a hash seed would order otherwise."""
     done = subprocess.run(
-        [sys.executable, "-S", "-c", PROBE],
+        [sys.executable, "-P", "-S", "-c", PROBE],
         input=json.dumps(lists),
         capture_output=True,
         text=True,

@@ -73,11 +73,11 @@ class Database:
         # For commands that we show to people: quoted, and without a password.
         self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
         self._reader = None
-        if self.file is not None:
+        if self.file is not None:  # what SQLite keeps beside it lies where a link leads to
             if readonly:
-                self._reader = ReadOnlyFile(self.file, busy_seconds=BUSY_SECONDS)
+                self._reader = ReadOnlyFile(self.file.resolve(), busy_seconds=BUSY_SECONDS)
             else:
-                self._refuse_unwritable(self.file, create=create)
+                self._refuse_unwritable(self.file.resolve(), create=create)
         self._engine = open_engine(url, reader=self._reader)
         self._artefacts_dir = artefacts_dir or self._default_artefacts_dir()
         if not self._exists and not create:

@@ -108,7 +108,7 @@ def parse_json(text: Any) -> Any:
     if isinstance(text, int | float) and math.isfinite(text):
         return text  # SQLite keeps the text of a number alone as that number
     try:
-        return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+        return _DECODER.decode(text if isinstance(text, str) else bytes(text).decode())
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(
             f"The store holds a value that is no JSON ({str(error).rstrip('.')}); it is damaged, or another program "
@@ -123,6 +123,9 @@ def _finite(text: str) -> float:
 
 def _not_finite(text: str) -> NoReturn:
     raise ValueError(f"{text} is not finite")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_not_finite, parse_float=_finite)
 
 
 def open_engine(url: URL, *, reader: ReadOnlyFile | None = None) -> Engine:

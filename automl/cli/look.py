@@ -229,14 +229,14 @@ def _is_learned(step: Step) -> bool:
 def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
     """The options of each kind of choice in a space that comes with the project. A user's file is not run for a look,
     and kinds whose options differ from one decision to another have none."""
-    settings = completed(search.settings)
-    if settings["space"]["name"] not in SPACES:
-        return {}
     from child_trainers.experiment import make_space
 
     try:
+        settings = completed(search.settings)
+        if settings["space"]["name"] not in SPACES:
+            return {}
         walks = make_space(settings).survey()
-    except ValueError:  # of another version
+    except (ValueError, StoreError):  # of another version, or damaged
         return {}
     found: dict[str, set[tuple[str, ...]]] = {}
     for walk in walks:

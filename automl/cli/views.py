@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from automl.cli.tables import children_lines, print_children
-from automl.cli.terminal import make_console, print
+from automl.cli.terminal import escaped, make_console, print
 from automl.standing import Clerk, Standing, duration
 from db.records import State
 from db.store import Store
@@ -90,7 +90,7 @@ class View(abc.ABC):
         try:
             yield
         except Exception as error:
-            if (failure := f"{type(error).__name__}: {error}") != self._failure:  # once, not twice a second
+            if (failure := escaped(f"{type(error).__name__}: {error}")) != self._failure:  # once, not twice a second
                 self._failure = failure
                 logger.warning("The view could not be drawn: %s", failure, exc_info=logger.isEnabledFor(logging.DEBUG))
 

@@ -162,10 +162,12 @@ def test_settings_of_another_form_are_refused_by_name(store, stored):
     assert every - refused <= versions, every - refused
 
 
-@pytest.mark.parametrize("path", ["run", "task.file", "task.name", "space.file.path", "limits", "controller.preset"])
+@pytest.mark.parametrize(
+    "path", ["run", "task", "task.goal", "task.file", "task.name", "space.file.path", "limits", "controller.preset"]
+)
 def test_commands_answer_whatever_the_settings_are(automl, store, stored, path):
     with contextlib.closing(sqlite3.connect(stored)) as connection:
         (text,) = connection.execute("SELECT settings FROM searches").fetchone()
-    for value in ("../x", {"x": 1}):
+    for value in ("../x", {"x": 1}, 3):
         other = changed(json.loads(text), tuple(path.split(".")), value)
         answers(automl, store, stored, "UPDATE searches SET settings = ?", (json.dumps(other),))

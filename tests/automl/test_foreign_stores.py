@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import platform
 import re
@@ -19,6 +20,7 @@ import pytest
 from command_line import OURS, files_in
 
 from automl.cli.commands import resume_command
+from automl.surroundings import working_in
 from db import blobs
 from db.store import Store
 
@@ -170,6 +172,21 @@ def test_links_among_the_weights_are_not_followed(automl, folder, victim):
             opened.weights(best.id)
     assert automl("delete", "old", "--yes").code == 0
     assert (victim / "file").read_text() == "mine" and not (folder / "automl.db.artefacts" / name).is_symlink()
+
+
+def test_nothing_is_imported_from_the_folder_that_a_store_names(tmp_path, monkeypatch):
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    for folder in (mine, theirs):
+        folder.mkdir()
+        (folder / "imported_late.py").write_text(f"where = {folder.name!r}\n")
+    monkeypatch.chdir(mine)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in an interactive session
+    before = list(sys.path)
+    with working_in(str(theirs)):
+        assert Path.cwd() == theirs
+        assert importlib.import_module("imported_late").where == "mine"
+    del sys.modules["imported_late"]
+    assert sys.path == before and Path.cwd() == mine
 
 
 STEERING = "\x1b]0;owned\x07\x9b2J\u202e"

@@ -177,6 +177,16 @@ def test_a_file_with_transactions_beside_it_is_read_from_a_copy(file, searched):
     assert len(copies) == 2 and not any(copy.exists() for copy in copies)
 
 
+def test_transactions_beside_the_file_that_a_link_leads_to_are_read(searched, tmp_path, monkeypatch):
+    monkeypatch.setattr("db.database.ReadOnlyFile", Unwritable)
+    (tmp_path / "link.db").symlink_to(searched)
+    with contextlib.closing(sqlite3.connect(searched)) as writer:
+        writer.execute("UPDATE searches SET name = 'renamed'")
+        writer.commit()
+        with contextlib.closing(Store(tmp_path / "link.db", readonly=True)) as store:
+            assert [search.name for search in store.searches()] == ["renamed"]
+
+
 def test_what_is_written_while_it_is_read_is_never_shown_torn(searched, monkeypatch):
     monkeypatch.setattr("db.database.ReadOnlyFile", Unwritable)
 

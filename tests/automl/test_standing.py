@@ -13,7 +13,7 @@ from sampling import sample
 from automl.cli.tables import children_lines
 from automl.cli.views import LiveView, PlainView, panel
 from automl.standing import Standing, duration, early_endings, figure, quantity, spec_drawing, spec_line
-from db.records import Child, EndingCount, Search, State
+from db.records import Child, EndingCount, Search, State, StoreError
 from search_spaces.recurrent_cell.space import recurrent_cell
 from search_spaces.space import Space
 from search_spaces.update_rule.spec import UpdateRule
@@ -234,6 +234,12 @@ def test_a_spec_cannot_steer_the_terminal():
     assert spec_line("\x1b[2J\u202e\ud800 für\n", "mine.py:space") == '"\\u001b[2J\\u202e\\ud800 für\\n"'
 
 
+def test_a_spec_that_its_space_cannot_read_does_not_steer_the_terminal_by_the_log(caplog):
+    spec_line({"\x1b]0;owned\x07": 1}, "recurrent-cell")
+    (record,) = caplog.records
+    assert "owned" in record.getMessage() and record.getMessage().isprintable()
+
+
 def shown(standing, notes=()):
     console = Console(record=True, width=110, file=io.StringIO())
     console.print(panel(standing, notes))
@@ -303,6 +309,17 @@ def test_a_view_that_cannot_be_drawn_is_one_line_of_log(caplog, kind):
     (record,) = caplog.records
     assert record.message.startswith("The view could not be drawn: AttributeError: 'object' object has no attribute")
     assert record.exc_info is None or not record.exc_info
+
+
+def test_a_view_that_cannot_be_drawn_does_not_steer_the_terminal(caplog):
+    class Damaged:
+        def search(self, name):
+            raise StoreError("\x1b]0;owned\x07")
+
+    view = PlainView(Damaged(), "tiny")  # type: ignore[arg-type]
+    view.result()
+    (record,) = caplog.records
+    assert "owned" in record.getMessage() and record.getMessage().isprintable()
 
 
 NET = {
