@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automl.cli import entry
+from automl.cli import startup
 from automl.cli.commands import look_at
 from automl.cli.data import say_data
 from automl.cli.streams import outlive_output
@@ -82,7 +82,7 @@ def compare_optimizers(
         about = f"{trial.optimizer} at {trial.rate:g}, seed {trial.seed}, {epochs}"
         print(f"{done}/{count} {about}: {told} ({found['seconds']:.0f} s)", flush=True)
 
-    entry.begun()
+    startup.finish()
     if not as_json:
         print(comparison.title)
     rows = compare(comparison, to, workers=workers or len(os.sched_getaffinity(0)), progress=progress)

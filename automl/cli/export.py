@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from automl.cli import entry
+from automl.cli import startup
 from automl.cli.commands import look_at
 from automl.cli.terminal import print
 from automl.export import export_child
@@ -30,7 +30,7 @@ def write(
         os.environ["AUTOML_DATA"] = data_dir
     with look_at(store_option) as store:
         search = store.search(name)
-        entry.begun()
+        startup.finish()
         prepare_process(os.cpu_count() or 1, 1, "cpu")
         with quiet_native_start():
             exported = export_child(

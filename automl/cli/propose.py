@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from automl.cli import entry
+from automl.cli import startup
 from automl.cli.commands import further_command
 from automl.cli.terminal import print
 from automl.standing import shown_state
@@ -19,7 +19,7 @@ def propose_child(name: str, store_option: str | None, *, spec: Path | None, tok
 
     if (spec is None) == (tokens is None):
         raise ValueError("Name the child with either --spec FILE or --tokens 0,2,1,…")
-    entry.begun()
+    startup.finish()
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
         if spec is not None:
             request_child(store, name, spec=read_spec(spec))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from automl.cli import entry
+from automl.cli import startup
 from automl.cli.commands import further_command, resume_command, retry_command
 from automl.cli.data import say_data
 from automl.cli.interrupts import Interrupts
@@ -55,7 +55,7 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
         view.note(f"Preparing the search {name!r} in {store}")
         with view.preparing():
             run = create(store, name, asked, progress=view.download, stage=view.stage)
-            entry.begun()
+            startup.finish()
         with dropping_unbegun(store, name):
             with view.preparing():
                 _describe(store, name, view)
@@ -85,7 +85,7 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
             view.note(f"It was interrupted: its process is gone{ran if again else ''}")
         for difference in other_surroundings(store, search):
             view.note(f"Children may differ in their last bits from those trained before: {difference}")
-        entry.begun()
+        startup.finish()
         _run(store, name, run, view, resume=prepared)
 
 
@@ -101,7 +101,7 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
             if input(f"Delete {escaped(repr(name))} with its {children}? [y/N] ").strip().lower() not in ("y", "yes"):
                 print("Nothing was deleted.")
                 return
-        entry.begun()
+        startup.finish()
         store.delete(name)
         delete_arrays(store, name)
         delete_files(store, name)

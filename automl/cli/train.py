@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from automl.cli import entry
+from automl.cli import startup
 from automl.cli.data import say_data
 from automl.cli.streams import outlive_output
 from automl.cli.terminal import print, print_json
@@ -68,7 +68,7 @@ def train(
             import tensorflow as tf
 
             tf.constant(0)  # its first use prints too
-        entry.begun()
+        startup.finish()
         with in_workdir(search, workdir):
             trainings = retrain(
                 store,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from automl.cli import entry
+from automl.cli import startup
 from automl.cli.commands import further_command, look_at, resume_command
 from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.5
 
 def watch(name: str, store_option: str | None, *, pause: Callable[[float], None] = time.sleep) -> None:
     """Shows a search as its own terminal does until it ends. Only reads."""
-    entry.begun()  # a live view has the terminal to restore
+    startup.finish()  # a live view has the terminal to restore
     with look_at(store_option) as store:
         search = store.search(name)
         view = make_view(store, name)
@@ -77,7 +77,7 @@ def _printed(attempt: Attempt, folder: Path | None) -> str:
 
 def stop(name: str, store_option: str | None) -> None:
     """Asks the process that runs a search to stop it."""
-    entry.begun()
+    startup.finish()
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
         search = store.request_stop(name)
         if store.is_held(name):
