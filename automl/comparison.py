@@ -19,7 +19,7 @@ import numpy as np
 
 from automl.wording import counted
 from child_trainers.data.summary import DataSummary
-from child_trainers.devices import environment, quiet_native_start
+from child_trainers.devices import environment, start_tensorflow
 from child_trainers.experiment import known
 from child_trainers.optimizer_trial import (
     LSTM_NETWORK,
@@ -291,10 +291,7 @@ def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
 
 def _begin_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with quiet_native_start():
-        import tensorflow as tf
-
-        tf.constant(0)  # its first use prints too
+    start_tensorflow()
 
 
 def _end_with_parent() -> None:

@@ -20,7 +20,7 @@ EFFICIENCY_OF_HALF = 0.3  # in 16 bits, of that of 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Spent:
+class TrainedChild:
     """A child that is trained: what it took, and when and where it ended."""
 
     seconds: float
@@ -30,7 +30,7 @@ class Spent:
 
 
 @dataclasses.dataclass(frozen=True)
-class Busy:
+class RunningChild:
     """A child that is being trained, since `started`."""
 
     number: int
@@ -41,7 +41,7 @@ class Busy:
 
 
 @dataclasses.dataclass(frozen=True)
-class Waiting:
+class ReadyChild:
     """A child that is ready, or one that is still to be proposed."""
 
     number: int
@@ -67,9 +67,9 @@ class Plan:
 
 
 def seconds_left(
-    trained: Sequence[Spent],
-    running: Sequence[Busy],
-    ready: Sequence[Waiting],
+    trained: Sequence[TrainedChild],
+    running: Sequence[RunningChild],
+    ready: Sequence[ReadyChild],
     *,
     wanted: int,
     proposed: int,
@@ -103,12 +103,12 @@ def seconds_left(
         late = [(seconds, flops) for seconds, flops in begun if seconds > costs.expected(flops)]
         costs = Costs([*((child.seconds, child.flops) for child in told), *late])
     between = _between(here)
-    free, ends = _of_running(running, costs, here, now, plan)
+    free, ends = _running_workers(running, costs, here, now, plan)
     to_start = max(0, round(wanted / max(0.1, 1.0 - failures)) - len(running))
     played = min(to_start, MOST_SIMULATED)
     sizes = [child.flops for child in told] + [child.flops for child in running] + [child.flops for child in ready]
     likely = sorted(flops for flops in sizes if flops is not None)
-    makespans = _play(free, ends, _to_come(ready, played, proposed, likely, plan), costs, between, plan)
+    makespans = _simulate(free, ends, _upcoming(ready, played, proposed, likely, plan), costs, between, plan)
     if to_start > played:  # at the rate of the later half
         half = makespans[len(makespans) // 2]
         children_later = sum(1 for end in makespans if end > half) or 1
@@ -159,9 +159,9 @@ def fitted_cost(measured: Sequence[tuple[float, int | None]]) -> Callable[[int |
     return cost
 
 
-def _between(trained: Iterable[Spent]) -> float:
+def _between(trained: Iterable[TrainedChild]) -> float:
     """Seconds from a child's end to the beginning of the next one of the same worker, where neither had to wait."""
-    of_worker: dict[str | None, list[Spent]] = defaultdict(list)
+    of_worker: dict[str | None, list[TrainedChild]] = defaultdict(list)
     for child in sorted(trained, key=lambda child: child.finished):
         of_worker[child.worker].append(child)
     gaps = [
@@ -172,14 +172,14 @@ def _between(trained: Iterable[Spent]) -> float:
     return sorted(gaps)[len(gaps) // 20] if gaps else 0.0
 
 
-def _of_running(
-    running: Sequence[Busy], costs: Costs, here: Sequence[Spent], now: float, plan: Plan
+def _running_workers(
+    running: Sequence[RunningChild], costs: Costs, here: Sequence[TrainedChild], now: float, plan: Plan
 ) -> tuple[list[float], dict[int, float]]:
     """When each worker will be free, and by batch when its running children will have ended; seconds from now."""
     latest: dict[str | None, float] = {}
     for child in here:
         latest[child.worker] = max(latest.get(child.worker, 0.0), child.finished)
-    of_worker: dict[str | None, list[Busy]] = defaultdict(list)
+    of_worker: dict[str | None, list[RunningChild]] = defaultdict(list)
     for busy in running:
         of_worker[busy.worker].append(busy)
     free, ends = [], dict[int, float]()
@@ -198,28 +198,28 @@ def _of_running(
     return free, ends
 
 
-def _to_come(
-    ready: Sequence[Waiting], count: int, proposed: int, likely: Sequence[int], plan: Plan
-) -> list[list[Waiting]]:
+def _upcoming(
+    ready: Sequence[ReadyChild], count: int, proposed: int, likely: Sequence[int], plan: Plan
+) -> list[list[ReadyChild]]:
     """The next children in the order in which workers take them, those that are trained together in one list. What is
     still to be proposed is as large as one of `likely`, each in turn."""
     coming = [*ready[:count]]
     for number in range(proposed, proposed + count - len(coming)):
         flops = likely[int(_spread(number) * len(likely))] if likely else None
-        coming.append(Waiting(number, number // plan.batch_size, flops))
+        coming.append(ReadyChild(number, number // plan.batch_size, flops))
     if plan.together == 1:
         coming.sort(key=lambda child: (child.batch, -(child.flops or 0), child.number))
         return [[child] for child in coming]
-    groups: dict[tuple[int, int], list[Waiting]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[ReadyChild]] = defaultdict(list)
     for child in coming:
         groups[child.batch, child.number % plan.batch_size // plan.together].append(child)
     return list(groups.values())
 
 
-def _play(
+def _simulate(
     free: list[float],
     ends: dict[int, float],
-    coming: Iterable[Sequence[Waiting]],
+    coming: Iterable[Sequence[ReadyChild]],
     costs: Costs,
     between: float,
     plan: Plan,

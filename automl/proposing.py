@@ -13,7 +13,7 @@ from controllers.base import Controller, Draw, Proposal
 from controllers.keyed import child_seed, stream
 from db.records import NewChild, Origin, Request
 from search_spaces.decisions import Choice
-from search_spaces.recorded import Catalogue, OtherChildError, decode_recorded
+from search_spaces.recorded import Catalogue, ChildMismatchError, decode_recorded
 from search_spaces.space import Space
 from search_spaces.walk import canonical_hash, possible_answers, spec_to_json
 
@@ -109,7 +109,7 @@ class Proposer:
             walk = self._space.decode(tokens)
             if request.spec is not None:
                 decode_recorded(self._space, tokens, request.spec, None)
-        except OtherChildError as error:
+        except ChildMismatchError as error:
             return f"its tokens no longer make the child that was asked for: {error}"
         except ValueError as error:
             return str(error)

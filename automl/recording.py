@@ -11,12 +11,12 @@ from db.store import Store
 from search_spaces.ordering import ChangedError, Ordering
 from search_spaces.recorded import (
     Catalogue,
-    OtherChildError,
+    ChildMismatchError,
     Record,
+    child_mismatch,
     decision_to_json,
     decode_recorded,
     difference_of,
-    other_child,
 )
 from search_spaces.space import Space
 from search_spaces.walk import canonical_json, spec_to_json
@@ -38,7 +38,7 @@ def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str,
             if child.decisions is None:
                 decode_recorded(space, child.tokens, child.spec, None)
             else:
-                _meet(space, child, [catalogue[number] for number in child.decisions], ordering)
+                _match_child(space, child, [catalogue[number] for number in child.decisions], ordering)
         except ValueError as error:
             way_out = "Start a new search with it."
             if child.decisions is None:
@@ -53,13 +53,13 @@ def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str,
     return ordering.to_json()
 
 
-def _meet(space: Space, child: Child, recorded: Sequence[Record], ordering: Ordering) -> None:
+def _match_child(space: Space, child: Child, recorded: Sequence[Record], ordering: Ordering) -> None:
     """Walks the changed space by the values that a child's decisions had. Raises ValueError."""
     walk = space.begin()
     rest = tuple(child.tokens)
     for was in recorded:
         decision = walk.decision
-        ordering.meet(was, decision)
+        ordering.match(was, decision)
         assert decision is not None
         if "count" in was:
             answer, rest = rest[: was["count"]], rest[was["count"] :]
@@ -69,7 +69,7 @@ def _meet(space: Space, child: Child, recorded: Sequence[Record], ordering: Orde
             answer = (options.index(canonical_json(was["options"][token])),)
         walk.answer(answer)
     if walk.decision is not None:
-        ordering.meet(None, walk.decision)
+        ordering.match(None, walk.decision)
     if (difference := difference_of(child.spec, spec_to_json(walk.spec))) is not None:
         where, before, now = difference
         raise ChangedError(f"{where} is {now} where {before} is recorded")
@@ -93,8 +93,8 @@ def newly_recorded(
         known = None if changed or child.decisions is None else [catalogue.records[n] for n in child.decisions]
         try:
             walk = decode_recorded(space, child.tokens, child.spec, known)
-        except OtherChildError as error:
-            raise ValueError(other_child(child.number, error)) from None
+        except ChildMismatchError as error:
+            raise ValueError(child_mismatch(child.number, error)) from None
         numbers = catalogue.numbers_of(walk.decisions) if known is None else None
         if numbers is not None and list(numbers) != child.decisions:
             found[child.number] = numbers

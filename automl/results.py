@@ -19,7 +19,15 @@ import numpy as np
 
 from automl.export import export_child, model_of
 from automl.loop import GIVEN_TIME_OVER, Coordinator, Ending, Stop
-from automl.running import create, dropping_unbegun, make_ready, prepare_resume, refuse_taken, resumed, run_search
+from automl.running import (
+    create,
+    deleting_unless_started,
+    make_ready,
+    prepare_resume,
+    refuse_taken,
+    resumed,
+    run_search,
+)
 from automl.settings import Asked, check_name
 from automl.stores import open_store, store_address
 from automl.surroundings import arrays_path, current_folder, working_in
@@ -92,7 +100,7 @@ def search(
                 _drop_arrays(opened, name)
             raise
         try:
-            with _time_limit(run.time) as stop, dropping_unbegun(opened, name):
+            with _time_limit(run.time) as stop, deleting_unless_started(opened, name):
                 ending = run_search(
                     opened,
                     name,

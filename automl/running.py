@@ -45,6 +45,7 @@ from automl.surroundings import (
 from automl.wording import counted
 from child_trainers.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS
 from child_trainers.data.summary import DataSummary
+from child_trainers.determinism import checking_determinism
 from child_trainers.devices import (
     default_workers,
     environment,
@@ -59,7 +60,6 @@ from child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, kno
 from child_trainers.heartbeat import Heartbeat
 from child_trainers.pool import Deadlines, InlinePool, LocalPool, Pool
 from child_trainers.process import LOG_FOLDERS
-from child_trainers.repeats import checking_repeats
 from child_trainers.task import Goal
 from child_trainers.tasks import kind_of
 from child_trainers.user_files import UserFile, UserFileError
@@ -185,7 +185,7 @@ def _checking_space(settings: Mapping[str, Any], space: Space) -> Iterator[None]
     if chosen["name"] in SPACES:  # which are the same every time
         yield
         return
-    with checking_repeats(Space(space.function), UserFile.from_json(chosen["file"]), chosen["options"]):
+    with checking_determinism(Space(space.function), UserFile.from_json(chosen["file"]), chosen["options"]):
         yield
 
 
@@ -241,7 +241,7 @@ def refuse_taken(store: Store, name: str) -> None:
 
 
 @contextlib.contextmanager
-def dropping_unbegun(store: Store, name: str) -> Iterator[None]:
+def deleting_unless_started(store: Store, name: str) -> Iterator[None]:
     """Deletes a new search whose first run fails in the body of the `with` before it has proposed any child."""
     try:
         yield

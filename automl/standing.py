@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from automl.estimate import Busy, Plan, Spent, Waiting, seconds_left
+from automl.estimate import Plan, ReadyChild, RunningChild, TrainedChild, seconds_left
 from automl.wording import counted
 from db.records import Child, EndingCount, FailureCount, Search, SearchState, Segment, State, Training
 from db.store import Store
@@ -135,7 +135,7 @@ class Standing:
         words = {"running": INTERRUPTED if self.interrupted else "running", "failed": "failed", "lost": "lost"}
         parts += [f"{self.counts[state]} {word}" for state, word in words.items() if self.counts[state]]
         if self.best:
-            parts.append(f"best {best_told(self.best[0], self.search)} (child {self.best[0].number})")
+            parts.append(f"best {best_text(self.best[0], self.search)} (child {self.best[0].number})")
         if self.seconds_left is not None:
             parts.append(f"{duration(self.seconds_left)} left")
         return ", ".join(parts)
@@ -186,12 +186,15 @@ def _seconds_left(
         together = Counter(child.population for child in [*running, *latest] if child.population is not None)
         needed = seconds_left(
             [
-                Spent(child.seconds, child.flops, child.worker, child.finished)
+                TrainedChild(child.seconds, child.flops, child.worker, child.finished)
                 for child in latest
                 if child.seconds is not None and child.finished is not None
             ],
-            [Busy(child.number, child.batch, child.flops, child.worker, child.started or now) for child in running],
-            [Waiting(*child) for child in upcoming],
+            [
+                RunningChild(child.number, child.batch, child.flops, child.worker, child.started or now)
+                for child in running
+            ],
+            [ReadyChild(*child) for child in upcoming],
             wanted=search.budget - counts[State.TRAINED],
             proposed=sum(counts.values()),
             failures=failed / max(1, failed + counts[State.TRAINED]),
@@ -247,7 +250,7 @@ def early_endings(counts: Sequence[EndingCount]) -> str:
     return f"of {total} trained: " + ", ".join(told)
 
 
-def failures_told(failures: Sequence[FailureCount]) -> str:
+def failures_text(failures: Sequence[FailureCount]) -> str:
     """How many children failed or were lost, by cause; empty where none did."""
     by_cause = Counter[str]()
     messages: dict[str, set[str]] = {}
@@ -303,7 +306,7 @@ def goal_metric(search: Search) -> str | None:
     return str(goal["metric"]) if isinstance(goal, dict) and "metric" in goal else None
 
 
-def metrics_told(metrics: Mapping[str, Any] | None, search: Search) -> list[str]:
+def metrics_text(metrics: Mapping[str, Any] | None, search: Search) -> list[str]:
     """A child's metrics that are numbers, each with its name; the one that was asked for comes first."""
     goal = goal_metric(search)
     numbers = {
@@ -315,10 +318,10 @@ def metrics_told(metrics: Mapping[str, Any] | None, search: Search) -> list[str]
     return [f"{name} {figure(numbers[name])}" for name in names]
 
 
-def best_told(child: Child, search: Search) -> str:
+def best_text(child: Child, search: Search) -> str:
     """What the best child came to: the metric that was asked for, else the reward."""
     goal = goal_metric(search)
-    told = metrics_told(child.metrics, search)
+    told = metrics_text(child.metrics, search)
     return told[0] if goal in (child.metrics or {}) and told else figure(child.reward or 0.0)
 
 
@@ -356,7 +359,7 @@ def training_json(training: Training) -> dict[str, Any]:
     return {name: getattr(training, name) for name in fields}
 
 
-def trainings_told(trainings: Sequence[Training]) -> list[str]:
+def training_lines(trainings: Sequence[Training]) -> list[str]:
     """What came of training a child again, a line for each recipe: mean and spread over the seeds."""
     by_recipe: dict[str, list[Training]] = {}
     for training in trainings:

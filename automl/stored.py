@@ -15,7 +15,7 @@ from child_trainers.experiment import Experiment, make_experiment, make_space
 from child_trainers.user_files import UserFile
 from db.records import Child, Search
 from db.store import Store
-from search_spaces.recorded import OtherChildError, decode_recorded, other_child
+from search_spaces.recorded import ChildMismatchError, child_mismatch, decode_recorded
 from search_spaces.space import Space
 from search_spaces.walk import Walk
 
@@ -57,8 +57,8 @@ def recorded_child(store: Store, search: Search, space: Space, child: Child) -> 
     decisions = None if child.decisions is None else [catalogue[number] for number in child.decisions]
     try:
         return decode_recorded(space, child.tokens, child.spec, decisions)
-    except OtherChildError as error:
-        raise ValueError(other_child(child.number, error)) from None
+    except ChildMismatchError as error:
+        raise ValueError(child_mismatch(child.number, error)) from None
 
 
 def in_workdir(

@@ -46,7 +46,7 @@ def workdir_of(settings: Mapping[str, Any]) -> str | None:
     return str(Path(files[0]["path"]).parent) if files else None
 
 
-def told_workdir(settings: Mapping[str, Any]) -> str | None:
+def workdir_notice(settings: Mapping[str, Any]) -> str | None:
     """What to say of a folder that is not the current one, in one line; None where it is."""
     folder = workdir_of(settings)
     if folder is None or _is_here(folder):

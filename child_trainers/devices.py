@@ -120,17 +120,43 @@ def environment(threads: int, gpu: str | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def quiet_native_start() -> Iterator[None]:
-    """Keeps what TensorFlow's native code prints while it is imported and first used from a person's terminal: it comes
-    before any of its log levels apply. Errors are exceptions, which go through."""
+    """Hides what TensorFlow's native code prints while it is imported and first used: it prints before any of its log
+    levels apply. Errors are exceptions and are not hidden."""
+    with open(os.devnull, "w") as nothing, _stderr_redirected(nothing.fileno()):
+        yield
+
+
+@contextlib.contextmanager
+def without_native_lines() -> Iterator[None]:
+    """As `quiet_native_start`, for the user's code, which may import TensorFlow: hides only the lines that TensorFlow
+    prints on every start, and prints all others at the end. TF_CPP_MIN_LOG_LEVEL=0 hides nothing."""
+    try:
+        os.fstat(2)
+    except OSError:  # standard error is closed, so the temporary file would take its descriptor
+        yield
+        return
+    with tempfile.TemporaryFile() as printed:
+        try:
+            with _stderr_redirected(printed.fileno()):
+                yield
+        finally:
+            printed.seek(0)
+            for line in printed:
+                if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" or not _is_start_line(line):
+                    os.write(2, line)
+
+
+@contextlib.contextmanager
+def _stderr_redirected(descriptor: int) -> Iterator[None]:
+    """Redirects standard error to another file, for native code too. Does nothing where standard error is closed."""
     sys.stderr.flush()
     try:
         saved = os.dup(2)
     except OSError:
         yield
         return
+    os.dup2(descriptor, 2)
     try:
-        with open(os.devnull, "w") as nothing:
-            os.dup2(nothing.fileno(), 2)
         yield
     finally:
         sys.stderr.flush()
@@ -138,33 +164,9 @@ def quiet_native_start() -> Iterator[None]:
         os.close(saved)
 
 
-@contextlib.contextmanager
-def without_native_lines() -> Iterator[None]:
-    """As `quiet_native_start`, for code that is not ours and may import TensorFlow: hides only what native code tells
-    of its start, and prints all else that came meanwhile at the end. TF_CPP_MIN_LOG_LEVEL=0 shows everything."""
-    sys.stderr.flush()
-    try:
-        saved = os.dup(2)
-    except OSError:
-        yield
-        return
-    with tempfile.TemporaryFile() as printed:
-        os.dup2(printed.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            printed.seek(0)
-            for line in printed:
-                if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" or not _tells_of_start(line):
-                    os.write(2, line)
-
-
-def _tells_of_start(line: bytes) -> bool:
-    """Whether a line is one of those that TensorFlow's native code prints on every start: news and warnings, and, where
-    there is no GPU, that it found none."""
+def _is_start_line(line: bytes) -> bool:
+    """Whether TensorFlow's native code prints this line on every start: an information, a warning, or the error that
+    there is no GPU."""
     if line.startswith(NATIVE_HEADINGS):
         return True
     native = NATIVE_LINE.match(line)
@@ -175,8 +177,7 @@ def _tells_of_start(line: bytes) -> bool:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and uses it once, without what it tells of its start: for code that is not ours and would do
-    it."""
+    """Imports TensorFlow and uses it once, hiding the lines of its start: the user's code would print them."""
     with quiet_native_start():
         import tensorflow as tf
 

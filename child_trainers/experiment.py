@@ -76,12 +76,12 @@ def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
     made: Callable[[], Any] = functools.partial(function, **options)
     if chosen.get("order"):  # of the options, where the user's file was changed
         made = ordered(made, Ordering.from_json(chosen["order"]))
-    space = Space(_keeping(made, Behaviour.of_settings(settings)), Narrowing(tuple(rules)), schedule)
+    space = Space(_with_behaviour(made, Behaviour.of_settings(settings)), Narrowing(tuple(rules)), schedule)
     space.check()
     return space
 
 
-def _keeping(function: Callable[[], Any], behaviour: Behaviour) -> Callable[[], Any]:
+def _with_behaviour(function: Callable[[], Any], behaviour: Behaviour) -> Callable[[], Any]:
     """The space's function, whose specs are taken as a search of this behaviour takes them."""
     if behaviour == Behaviour():
         return function
@@ -90,7 +90,7 @@ def _keeping(function: Callable[[], Any], behaviour: Behaviour) -> Callable[[], 
     def kept(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         spec = yield from generator
         ours = type(spec).__module__.partition(".")[0] == "search_spaces"
-        return spec.keeping(versions) if ours and hasattr(spec, "keeping") else spec
+        return spec.with_behaviour(versions) if ours and hasattr(spec, "with_behaviour") else spec
 
     def make() -> Any:
         generator = function()

@@ -30,7 +30,7 @@ from child_trainers.task import Assignment, Outcome, SearchFaultError, fault_of,
 from db import blobs
 from db.records import Claim, Delivery, StoreError
 from db.store import Store
-from search_spaces.recorded import WHY, OtherChildError, Record, decode_recorded, other_child
+from search_spaces.recorded import WHY, ChildMismatchError, Record, child_mismatch, decode_recorded
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -199,8 +199,8 @@ class Worker:
         decisions = None if claim.decisions is None else [self._decisions[number] for number in claim.decisions]
         try:
             return decode_recorded(self.experiment.space, claim.tokens, claim.spec, decisions).spec
-        except OtherChildError as error:
-            raise SearchFaultError(other_child(claim.number, error)) from error
+        except ChildMismatchError as error:
+            raise SearchFaultError(child_mismatch(claim.number, error)) from error
         except Exception as error:
             raise SearchFaultError(
                 f"The space fails where it made child {claim.number} before ({type(error).__name__}: {error}). {WHY}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from search_spaces.decisions import Choice, Decision
-from search_spaces.recorded import Record, decision_to_json, question_difference
+from search_spaces.recorded import Record, decision_difference, decision_to_json
 from search_spaces.walk import canonical_json
 
 
@@ -52,7 +52,7 @@ class Ordering:
     def to_json(self) -> list[dict[str, Any]]:
         return [dataclasses.asdict(order) for order in self._of_name.values()]
 
-    def meet(self, was: Record | None, now: Decision | None) -> None:
+    def match(self, was: Record | None, now: Decision | None) -> None:
         """Learns how the decision `now` of the changed space stands for the recorded one.
 
         Raises:
@@ -60,10 +60,10 @@ class Ordering:
         """
         asked = None if now is None else decision_to_json(now)
         if was is None or asked is None or was["name"] != asked["name"] or ("options" in was) != ("options" in asked):
-            raise ChangedError(question_difference(was, asked))
+            raise ChangedError(decision_difference(was, asked))
         if "count" in was:
             if was != asked:
-                raise ChangedError(question_difference(was, asked))
+                raise ChangedError(decision_difference(was, asked))
             return
         name, had, has = was["name"], *([canonical_json(o) for o in record["options"]] for record in (was, asked))
         if missing := [text for text in had if text not in has]:
@@ -71,7 +71,7 @@ class Ordering:
         if had != has and (len(set(had)) < len(had) or len(set(has)) < len(has)):
             raise ChangedError(f"the decision {name!r} has an option twice, so nobody can tell which is which")
         if was["kind"] != asked["kind"] and not (_is_default(was) and _is_default(asked)):
-            raise ChangedError(question_difference({**was, "options": asked["options"]}, asked))
+            raise ChangedError(decision_difference({**was, "options": asked["options"]}, asked))
         added = [option for option, text in zip(asked["options"], has, strict=True) if text not in had]
         order = Order(asked, was["kind"], [*was["options"], *added])
         before = self._of_name.get(_key(asked))

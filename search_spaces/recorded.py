@@ -22,16 +22,16 @@ _ABSENT = object()
 Record = dict[str, Any]  # a decision as it is stored
 
 
-class OtherChildError(ValueError):
+class ChildMismatchError(ValueError):
     """Tokens no longer make the child that they were recorded for; the message says what differs."""
 
 
-def other_child(number: int, error: OtherChildError) -> str:
+def child_mismatch(number: int, error: ChildMismatchError) -> str:
     """The sentence for a child whose tokens make another one."""
     return f"The space no longer makes child {number} of its tokens: {error}. {WHY}"
 
 
-class TwoAnswersError(ValueError):
+class UnstableSpaceError(ValueError):
     """A space asks or returns two things for the same answers; the message says what differs."""
 
 
@@ -103,7 +103,7 @@ def decode_recorded(space: Space, tokens: Sequence[int], spec: Any, decisions: S
         decisions: those that its tokens answered, or None where they were not recorded.
 
     Raises:
-        OtherChildError: the space asks for other decisions, or returns another spec.
+        ChildMismatchError: the space asks for other decisions, or returns another spec.
     """
     walk = space.begin()
     rest = tuple(tokens)
@@ -113,24 +113,24 @@ def decode_recorded(space: Space, tokens: Sequence[int], spec: Any, decisions: S
             recorded = decisions[place] if place < len(decisions) else None
             asked = decision_to_json(decision)
             if recorded is None or canonical_json(recorded) != canonical_json(asked):
-                raise OtherChildError(question_difference(recorded, asked))
+                raise ChildMismatchError(decision_difference(recorded, asked))
         size = decision.num_tokens
         if len(rest) < size:
-            raise OtherChildError(f"the decision {decision.name!r} has no answer among its tokens")
+            raise ChildMismatchError(f"the decision {decision.name!r} has no answer among its tokens")
         try:
             walk.answer(rest[:size])
         except ValueError as error:
-            raise OtherChildError(str(error).rstrip(".")) from error
+            raise ChildMismatchError(str(error).rstrip(".")) from error
         rest = rest[size:]
         place += 1
     if decisions is not None and place < len(decisions):
-        raise OtherChildError(question_difference(decisions[place], None))
+        raise ChildMismatchError(decision_difference(decisions[place], None))
     if rest:
-        raise OtherChildError(f"{len(rest)} of its {len(tokens)} tokens are left over after the last decision")
+        raise ChildMismatchError(f"{len(rest)} of its {len(tokens)} tokens are left over after the last decision")
     made = spec_to_json(walk.spec)
     if (difference := difference_of(spec, made)) is not None:
         where, before, now = difference
-        raise OtherChildError(f"{where} is {now} where {before} is recorded")
+        raise ChildMismatchError(f"{where} is {now} where {before} is recorded")
     return walk
 
 
@@ -146,27 +146,27 @@ def surveyed(space: Space) -> list[Record]:
     ]
 
 
-def check_repeats(first: Sequence[Record], second: Sequence[Record]) -> None:
+def check_same_survey(first: Sequence[Record], second: Sequence[Record]) -> None:
     """Compares two surveys of one space (`surveyed`).
 
     Raises:
-        TwoAnswersError: they differ; the message names the decision, or the place in the spec.
+        UnstableSpaceError: they differ; the message names the decision, or the place in the spec.
     """
     for one, other in zip(first, second, strict=True):
         for mine, yours in itertools.zip_longest(one["decisions"], other["decisions"]):
             if canonical_json(mine) != canonical_json(yours):
-                raise TwoAnswersError(
-                    f"The space is not the same every time: {question_difference(mine, yours)}. {WHY}"
+                raise UnstableSpaceError(
+                    f"The space is not the same every time: {decision_difference(mine, yours)}. {WHY}"
                 )
         if (difference := difference_of(one["spec"], other["spec"])) is not None:
             where, before, now = difference
-            raise TwoAnswersError(
+            raise UnstableSpaceError(
                 f"The space is not the same every time: for the same answers, {where} is {before} once and {now} the "
                 f"next time. {WHY}"
             )
 
 
-def question_difference(was: Record | None, now: Record | None) -> str:
+def decision_difference(was: Record | None, now: Record | None) -> str:
     """How two decisions in one place differ, as they are stored; None is no decision."""
     if was is None or now is None:
         asked, words = (now, "is new") if was is None else (was, "is no longer there")

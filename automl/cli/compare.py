@@ -11,7 +11,7 @@ from typing import Any
 from automl.cli import startup
 from automl.cli.commands import look_at
 from automl.cli.data import say_data
-from automl.cli.streams import outlive_output
+from automl.cli.streams import ignore_closed_output
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
@@ -46,7 +46,7 @@ def compare_optimizers(
 ) -> None:
     if workers is not None and not 1 <= workers <= LARGEST["workers"]:
         raise ValueError(f"--workers is {workers}; it must be 1 to {LARGEST['workers']}.")
-    outlive_output()
+    ignore_closed_output()
     names = list(optimizers)
     if search is not None:
         names += [rule for rule in _best_rules(search, best, store_option) if rule not in names]
@@ -113,7 +113,7 @@ def _best_rules(name: str, count: int, store_option: str | None) -> list[str]:
     if search.space != "update-rule" or not children:
         raise ValueError(f"{name!r} has no trained update rules; name a search with --space update-rule.")
     versions = dataclasses.asdict(Behaviour.of_settings(search.settings))
-    return [rule_name(UpdateRule(**child.spec).keeping(versions)) for child in children]
+    return [rule_name(UpdateRule(**child.spec).with_behaviour(versions)) for child in children]
 
 
 def _rates(text: str | None) -> tuple[float, ...]:

@@ -15,17 +15,17 @@ from automl.settings import completed
 from automl.standing import (
     INTERRUPTED,
     Clerk,
-    best_told,
+    best_text,
     child_json,
     duration,
     early_endings,
-    failures_told,
+    failures_text,
     is_interrupted,
     shown_state,
     spec_drawing,
     spec_line,
     training_json,
-    trainings_told,
+    training_lines,
 )
 from automl.stores import store_address
 from automl.wording import counted
@@ -71,7 +71,7 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
                 search.name,
                 states[search.name],
                 f"{search.num_trained}{'' if search.budget is None else f'/{search.budget}'}",
-                best_told(best[search.name][0], search) if best[search.name] else "-",
+                best_text(best[search.name][0], search) if best[search.name] else "-",
                 _short(search.space, longest),
                 _short(search.task, longest),
                 search.controller,
@@ -111,7 +111,7 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
         return
     print_children(children, search)
     for child in children:
-        for line in trainings_told(again.get(child.number, [])):
+        for line in training_lines(again.get(child.number, [])):
             print_paragraph(f"child {child.number} trained again {line}")
 
 
@@ -172,7 +172,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     if told := early_endings(endings):
         print_paragraph(f"  {told}")
     if failures:
-        print_paragraph(f"  {failures_told(failures)}; {retry_command(store, name)} makes them ready again")
+        print_paragraph(f"  {failures_text(failures)}; {retry_command(store, name)} makes them ready again")
     for request in requests:
         answer = f"refused, {request.refusal}" if request.refusal else "waits for the next batch"
         print_paragraph(f"  request {request.id}: {answer if request.child is None else f'is child {request.child}'}")
@@ -212,7 +212,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         for line in spec_drawing(standing.best[0].spec, search.space):
             print(f"    {line}")
     for number, trainings in again.items():
-        for line in trainings_told(trainings):
+        for line in training_lines(trainings):
             print_paragraph(f"  child {number} trained again {line}")
 
 

@@ -13,7 +13,7 @@ from automl.cli import startup
 from automl.cli.commands import further_command, resume_command, retry_command
 from automl.cli.data import say_data
 from automl.cli.interrupts import Interrupts
-from automl.cli.streams import outlive_output
+from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import escaped, print
 from automl.cli.time_check import TimeCheck
 from automl.cli.views import View, make_view
@@ -24,7 +24,7 @@ from automl.running import (
     Run,
     create,
     delete_files,
-    dropping_unbegun,
+    deleting_unless_started,
     make_ready,
     other_surroundings,
     prepare_resume,
@@ -33,9 +33,9 @@ from automl.running import (
     with_counts,
 )
 from automl.settings import Asked, completed, from_toml
-from automl.standing import failures_told, is_interrupted
+from automl.standing import failures_text, is_interrupted
 from automl.stores import store_address
-from automl.surroundings import told_workdir, workdir_of, working_in
+from automl.surroundings import workdir_notice, workdir_of, working_in
 from automl.wording import counted
 from child_trainers.devices import visible_gpus
 from child_trainers.recipes import OF_UPDATES
@@ -48,7 +48,7 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
     if "set" in configured and "set" in given:
         given["set"] = configured["set"] + given["set"]  # single options: of one named twice, the last holds
     asked = Asked(**configured | given)
-    outlive_output()
+    ignore_closed_output()
     with contextlib.closing(Store(store_address(store_option), create=True, deferred=True)) as store:
         refuse_taken(store, name)
         view = make_view(store, name)
@@ -56,14 +56,14 @@ def start(name: str, store_option: str | None, config: Path | None, given: dict[
         with view.preparing():
             run = create(store, name, asked, progress=view.download, stage=view.stage)
             startup.finish()
-        with dropping_unbegun(store, name):
+        with deleting_unless_started(store, name):
             with view.preparing():
                 _describe(store, name, view)
             _run(store, name, run, view)
 
 
 def go_on(name: str, store_option: str | None, **changes: Any) -> None:
-    outlive_output()
+    ignore_closed_output()
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
         prepared = prepare_resume(store, name, **changes)
         run = prepared.run
@@ -77,7 +77,7 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
             )
             return
         view.note(f"Resuming the search {name!r} in {store}")
-        if (told := told_workdir(prepared.settings)) is not None:
+        if (told := workdir_notice(prepared.settings)) is not None:
             view.note(told)
         if interrupted:
             again = store.counts(search.id)[State.RUNNING]
@@ -194,7 +194,7 @@ def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
     search = store.search(name)
     view.result()
     failures = store.failures(search.id)
-    if told := failures_told(failures):
+    if told := failures_text(failures):
         print(f"{told}.")
         print(f"Once the cause is mended, make them ready again with: {retry_command(store, name)}")
     if ending.state == SearchState.PAUSED:

@@ -76,7 +76,7 @@ def prepare() -> None:
     sys.stdout = _wrapped(sys.stdout, 1, needed=True)
 
 
-def outlive_output() -> None:
+def ignore_closed_output() -> None:
     """From here on the command goes on when its output is closed: what it does counts, not what it prints."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Descriptor):

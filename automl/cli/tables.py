@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 
 from automl.cli.terminal import escaped, print
-from automl.standing import figure, ignores_input, metrics_told, quantity, spec_line
+from automl.standing import figure, ignores_input, metrics_text, quantity, spec_line
 from db.records import Child, Search
 
 GAP = 2  # spaces between two columns
@@ -44,7 +44,7 @@ def children_lines(
             [
                 str(child.number),
                 figure(child.reward or 0.0),
-                ", ".join(metrics_told(child.metrics, search)[:num_metrics]) or "-",
+                ", ".join(metrics_text(child.metrics, search)[:num_metrics]) or "-",
                 quantity(child.params),
                 quantity(child.flops),
                 "-" if child.seconds is None else f"{child.seconds:.1f}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from automl.cli import startup
 from automl.cli.data import say_data
-from automl.cli.streams import outlive_output
+from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import print, print_json
 from automl.export import find_child
 from automl.retraining import full_recipe, retrain
@@ -19,7 +19,7 @@ from automl.settings import LARGEST
 from automl.standing import figure, spec_line, spread
 from automl.stored import in_workdir
 from automl.stores import store_address
-from child_trainers.devices import quiet_native_start
+from child_trainers.devices import start_tensorflow
 from db.store import Store
 
 
@@ -41,7 +41,7 @@ def train(
         raise ValueError(f"--seeds is {seeds}; it must be 1 or more.")
     if threads is not None and not 1 <= threads <= LARGEST["threads"]:
         raise ValueError(f"--threads is {threads}; it must be 1 to {LARGEST['threads']}.")
-    outlive_output()
+    ignore_closed_output()
     if data_dir is not None:
         os.environ["AUTOML_DATA"] = data_dir
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
@@ -64,10 +64,7 @@ def train(
             with_recipe = recipe or full_recipe(search.space, search.task)
             print(f"Training child {chosen.number} of {name}{f' with the recipe {with_recipe}' if with_recipe else ''}")
             print(spec_line(chosen.spec, search.space))
-        with quiet_native_start():
-            import tensorflow as tf
-
-            tf.constant(0)  # its first use prints too
+        start_tensorflow()
         startup.finish()
         with in_workdir(search, workdir):
             trainings = retrain(

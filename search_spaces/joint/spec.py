@@ -30,9 +30,9 @@ class WithRule:
         """The rule as a Keras optimizer at its rate; see `UpdateRule.optimizer`."""
         return self.rule.optimizer(**({"learning_rate": self.learning_rate} | options))
 
-    def keeping(self, versions: Mapping[str, int]) -> Self:
+    def with_behaviour(self, versions: Mapping[str, int]) -> Self:
         """The same child as a search of these versions of behaviours takes it."""
-        return dataclasses.replace(self, rule=self.rule.keeping(versions))  # type: ignore[type-var]
+        return dataclasses.replace(self, rule=self.rule.with_behaviour(versions))  # type: ignore[type-var]
 
     def _with_values(self, values: dict[str, Any]) -> dict[str, Any]:
         return values | {"rule": self.rule.canonical(), "learning_rate": self.learning_rate}
@@ -109,8 +109,10 @@ class TrainedCell(WithRule):
 
     biased = RecurrentCell.biased
 
-    def keeping(self, versions: Mapping[str, int]) -> TrainedCell:
-        return dataclasses.replace(self, tree=self.tree.keeping(versions), rule=self.rule.keeping(versions))
+    def with_behaviour(self, versions: Mapping[str, int]) -> TrainedCell:
+        return dataclasses.replace(
+            self, tree=self.tree.with_behaviour(versions), rule=self.rule.with_behaviour(versions)
+        )
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:

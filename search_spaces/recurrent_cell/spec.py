@@ -46,9 +46,9 @@ class RecurrentCell(CellTree):
 
     def _activations(self) -> tuple[list[str], str]:
         """Those of the nodes and of the injection by which cells are told from each other."""
-        return self.without_idle_relus()
+        return self.without_redundant_relus()
 
-    def keeping(self, versions: Mapping[str, int]) -> RecurrentCell:
+    def with_behaviour(self, versions: Mapping[str, int]) -> RecurrentCell:
         """The same cell as a search of these versions of behaviours takes it."""
         if versions["cell_identity"] > 1:
             return self

@@ -114,7 +114,7 @@ class CellTree:
                 return state is Value.VARYING
             state, memory = max(state, next_state), max(memory, next_memory)
 
-    def without_idle_relus(self) -> tuple[list[str], str]:
+    def without_redundant_relus(self) -> tuple[list[str], str]:
         """The activations of the nodes and of the injection, `identity` in place of each relu that reads nothing below
         0: there it changes neither what is computed nor any gradient."""
         memory = self._signs(memory_not_negative=True)
@@ -122,7 +122,7 @@ class CellTree:
         return found[0], found[1]
 
     def _signs(self, *, memory_not_negative: bool) -> tuple[list[str], str, bool]:
-        """As `without_idle_relus`, given whether c is never negative; and whether the next c then never is.
+        """As `without_redundant_relus`, given whether c is never negative; and whether the next c then never is.
 
         Of a maximum nothing is said: where both of its inputs are 0, a relu of it stops gradients.
         """

@@ -138,7 +138,7 @@ class UpdateRule:
         values: dict[str, Any] = {"groups": len(groups)}
         return values | {f"group{i}/{name}": word for i, group in enumerate(groups) for name, word in group.items()}
 
-    def keeping(self, versions: Mapping[str, int]) -> UpdateRule:
+    def with_behaviour(self, versions: Mapping[str, int]) -> UpdateRule:
         """The same groups as a search of these versions of behaviours takes them."""
         return SharedMaskRule(self.groups) if versions["drop_masks"] == 1 else self
 

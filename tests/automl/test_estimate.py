@@ -11,7 +11,7 @@ import pytest
 from store_helpers import START, Clock, make_child, make_search, make_step
 
 from automl.cli.time_check import TimeCheck
-from automl.estimate import Busy, Plan, Spent, Waiting, expected_seconds, fitted_cost, seconds_left
+from automl.estimate import Plan, ReadyChild, RunningChild, TrainedChild, expected_seconds, fitted_cost, seconds_left
 from automl.standing import PREPARED, Clerk
 from db.owner import Owner
 from db.records import Delivery
@@ -65,16 +65,16 @@ def estimated(children: list[Trained], now: float, plan: Plan, *, flops: bool) -
     known = {child.number: child.flops for child in children if flops}
     return seconds_left(
         [
-            Spent(child.finished - child.started, known.get(child.number), child.worker, child.finished)
+            TrainedChild(child.finished - child.started, known.get(child.number), child.worker, child.finished)
             for child in sorted(ended, key=lambda child: -child.number)[:50]
         ],
         [
-            Busy(child.number, child.batch, known.get(child.number), child.worker, child.started)
+            RunningChild(child.number, child.batch, known.get(child.number), child.worker, child.started)
             for child in children
             if child.started <= now < child.finished
         ],
         [
-            Waiting(number, number // plan.batch_size, known.get(number))
+            ReadyChild(number, number // plan.batch_size, known.get(number))
             for number in range(proposed)
             if number not in begun
         ],
@@ -114,23 +114,23 @@ def test_nothing_is_told_before_a_child_is_trained():
 def test_children_of_an_earlier_run_count_until_there_are_some_of_this_one():
     plan = Plan(1, 8, 2)
     asked = {"wanted": 10, "proposed": 16, "failures": 0.0, "plan": plan, "now": 1000.0}
-    earlier = [Spent(9.0, None, "old", 100.0 + index) for index in range(8)]
-    here = [Spent(1.0, None, "new", 900.0 + 1.0 * index) for index in range(4)]
+    earlier = [TrainedChild(9.0, None, "old", 100.0 + index) for index in range(8)]
+    here = [TrainedChild(1.0, None, "new", 900.0 + 1.0 * index) for index in range(4)]
     assert seconds_left(earlier, [], [], since=800.0, **asked) == pytest.approx(90.0)
     assert seconds_left([*here, *earlier], [], [], since=800.0, **asked) == pytest.approx(10.0)
 
 
 def test_failed_children_do_not_count():
     plan = Plan(1, 8, 2)
-    told = [Spent(1.0, None, "0", float(index)) for index in range(8)]
+    told = [TrainedChild(1.0, None, "0", float(index)) for index in range(8)]
     asked = {"wanted": 10, "proposed": 16, "plan": plan, "now": 8.0, "since": 0.0}
     assert seconds_left(told, [], [], failures=0.5, **asked) == pytest.approx(20.0)
 
 
 def test_children_that_are_trained_together_take_turns():
     plan = Plan(2, 8, 2, together=8)
-    told = [Spent(1.0, None, "0", float(index)) for index in range(8)]
-    ready = [Waiting(number, number // 8, None) for number in range(8, 24)]
+    told = [TrainedChild(1.0, None, "0", float(index)) for index in range(8)]
+    ready = [ReadyChild(number, number // 8, None) for number in range(8, 24)]
     asked = {"proposed": 24, "failures": 0.0, "plan": plan, "now": 8.0, "since": 0.0}
     assert seconds_left(told, [], ready, wanted=8, **asked) == pytest.approx(8.0)  # one worker has all of them
     assert seconds_left(told, [], ready, wanted=16, **asked) == pytest.approx(8.0)
@@ -138,7 +138,7 @@ def test_children_that_are_trained_together_take_turns():
 
 def test_the_end_of_a_long_search_is_told_from_the_rate_of_its_children():
     plan = Plan(3, 8, 2)
-    told = [Spent(1.0, None, str(index % 3), float(index // 3 + 1)) for index in range(24)]
+    told = [TrainedChild(1.0, None, str(index % 3), float(index // 3 + 1)) for index in range(24)]
     left = seconds_left(told, [], [], wanted=30_000, proposed=40, failures=0.0, plan=plan, now=8.0, since=0.0)
     assert left == pytest.approx(10_000.0, rel=0.15)
 

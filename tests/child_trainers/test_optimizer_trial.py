@@ -28,11 +28,11 @@ def test_optimizers_by_text():
 
 def test_a_rule_of_the_first_version_is_compared_as_it_was_found():
     twice = UpdateRule.parse("drop(g, 0.5) - drop(g, 0.5)")
-    kept = twice.keeping({"drop_masks": 1})
+    kept = twice.with_behaviour({"drop_masks": 1})
     assert rule_name(twice) == str(twice)
     assert rule_name(kept) == f"{twice} (one mask for all drops)"
     assert [make_optimizer(rule_name(rule), 0.1, 10, 0).version for rule in (twice, kept)] == [2, 1]
-    once = UpdateRule.parse("drop(g, 0.5)").keeping({"drop_masks": 1})
+    once = UpdateRule.parse("drop(g, 0.5)").with_behaviour({"drop_masks": 1})
     assert rule_name(once) == str(once)
     changed = [name for name in (str(twice), rule_name(kept), str(once), "adam", "AdamW") if meaning_of(name)]
     assert changed == [str(twice)]  # what an earlier comparison has found of it was of another rule

@@ -13,7 +13,7 @@ from search_spaces.space import Space
 def met(*pairs):
     ordering = Ordering()
     for was, now in pairs:
-        ordering.meet(decision_to_json(was), now)
+        ordering.match(decision_to_json(was), now)
     return Ordering.from_json(json.loads(json.dumps(ordering.to_json())))  # as it is stored
 
 
@@ -83,7 +83,7 @@ def test_what_can_stand_for_what_was_recorded(was, now, sentence):
         assert met((was, now)).apply(now).options[:2] == was.options
         return
     with pytest.raises(ChangedError, match=sentence.replace("[", r"\[")):
-        Ordering().meet(decision_to_json(was), now)
+        Ordering().match(decision_to_json(was), now)
 
 
 def test_one_question_that_was_asked_in_two_ways():

@@ -8,7 +8,7 @@ import pytest
 from search_spaces.convnet.space import convnet
 from search_spaces.decisions import Choice, Links
 from search_spaces.plain import plain
-from search_spaces.recorded import OtherChildError, decision_to_json, decode_recorded, difference_of
+from search_spaces.recorded import ChildMismatchError, decision_to_json, decode_recorded, difference_of
 from search_spaces.space import Space
 from search_spaces.walk import spec_to_json
 
@@ -58,7 +58,7 @@ def test_an_unchanged_space_makes_the_recorded_child():
     ],
 )
 def test_a_changed_space_is_told_apart(changes, sentence):
-    with pytest.raises(OtherChildError) as caught:
+    with pytest.raises(ChildMismatchError) as caught:
         decode_recorded(Space(lambda: layers(**changes)), *CHILD)
     assert str(caught.value) == sentence
 
@@ -74,7 +74,7 @@ def test_a_changed_space_is_told_apart(changes, sentence):
 )
 def test_without_recorded_decisions_the_spec_tells(changes, sentence):
     tokens, spec, _ = CHILD
-    with pytest.raises(OtherChildError, match=sentence.replace("(", r"\(")):
+    with pytest.raises(ChildMismatchError, match=sentence.replace("(", r"\(")):
         decode_recorded(Space(lambda: layers(**changes)), tokens, spec, None)
     assert decode_recorded(Space(lambda: layers(first=(16, 32, 64))), tokens, spec, None).spec["first"] == 32
 

@@ -378,7 +378,7 @@ def test_the_graph_names_every_node():
 
 def simplified(cell):
     """The same cell without its relus that change nothing."""
-    activations, injected = cell.without_idle_relus()
+    activations, injected = cell.without_redundant_relus()
     nodes = [CellNode(node.combination, found) for node, found in zip(cell.nodes, activations, strict=True)]
     injection = CellNode(cell.injection.combination, injected)
     return RecurrentCell(tuple(nodes), injection, cell.memory_node, cell.injection_node)
@@ -440,7 +440,7 @@ def test_a_relu_of_what_is_never_negative_makes_no_other_cell(cell, same):
     root = dataclasses.replace(cell.nodes[-1], activation="identity")
     other = RecurrentCell((*cell.nodes[:-1], root), cell.injection, cell.memory_node, cell.injection_node)
     assert (cell.canonical() == other.canonical()) == same
-    first = [kept.keeping({"cell_identity": 1}) for kept in (cell, other)]
+    first = [kept.with_behaviour({"cell_identity": 1}) for kept in (cell, other)]
     assert isinstance(first[0], EveryReluCell) and first[0].canonical() != first[1].canonical()
     assert spec_to_json(first[0]) == spec_to_json(cell)
 

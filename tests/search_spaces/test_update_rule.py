@@ -191,12 +191,12 @@ def test_every_drop_has_a_mask_of_its_own():
 
 def test_a_rule_of_the_first_version_has_one_mask():
     for text, share in (("drop(1, 0.5) - drop(1, 0.5)", 0.0), ("drop(drop(1, 0.3), 0.5)", 0.5)):
-        kept = UpdateRule.parse(text).keeping({"drop_masks": 1})
+        kept = UpdateRule.parse(text).with_behaviour({"drop_masks": 1})
         assert isinstance(kept, SharedMaskRule)
         assert spec_to_json(kept) == spec_to_json(UpdateRule.parse(text))
         assert (of_ones(kept) != 0).mean() == pytest.approx(share, abs=0.02)
     rule = UpdateRule.parse("g")
-    assert rule.keeping({"drop_masks": 2}) is rule
+    assert rule.with_behaviour({"drop_masks": 2}) is rule
 
 
 def test_a_single_drop_leaves_out_what_it_always_did():

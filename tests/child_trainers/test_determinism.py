@@ -2,9 +2,9 @@
 
 import pytest
 
-from child_trainers.repeats import checking_repeats
+from child_trainers.determinism import checking_determinism
 from child_trainers.user_files import UserFile
-from search_spaces.recorded import TwoAnswersError
+from search_spaces.recorded import UnstableSpaceError
 from search_spaces.space import Space
 
 OF_A_SET = """
@@ -22,5 +22,5 @@ def test_modules_in_the_current_folder_are_not_taken_for_those_of_python(tmp_pat
     (tmp_path / "of_a_set.py").write_text(OF_A_SET)
     monkeypatch.chdir(here)
     file = UserFile.read(f"{tmp_path / 'of_a_set.py'}:space")
-    with pytest.raises(TwoAnswersError, match="'word'"), checking_repeats(Space(file.load()), file, {}):
+    with pytest.raises(UnstableSpaceError, match="'word'"), checking_determinism(Space(file.load()), file, {}):
         pass

@@ -14,14 +14,14 @@ from typing import Any
 
 from child_trainers.process import ROOT
 from child_trainers.user_files import UserFile
-from search_spaces.recorded import Record, check_repeats, surveyed
+from search_spaces.recorded import Record, check_same_survey, surveyed
 from search_spaces.space import Space
 
 PROBED = range(1, 17)  # hash seeds of which those are taken that order sets of strings otherwise than this process
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from child_trainers.repeats import main
+from child_trainers.determinism import main
 main(int(sys.argv[2]))
 """
 # Whether a set of these options would stand in another order than they do.
@@ -35,7 +35,7 @@ json.dump([list(set(options)) != options for options in lists], sys.stdout)
 
 
 @contextlib.contextmanager
-def checking_repeats(space: Space, file: UserFile | None, options: Mapping[str, Any]) -> Iterator[None]:
+def checking_determinism(space: Space, file: UserFile | None, options: Mapping[str, Any]) -> Iterator[None]:
     """Checks a space of the user's own. Other processes walk it beside the body of the `with`, which ends with their
     verdict.
 
@@ -45,11 +45,11 @@ def checking_repeats(space: Space, file: UserFile | None, options: Mapping[str, 
         options: that the function takes.
 
     Raises:
-        TwoAnswersError: the space is not the same every time.
+        UnstableSpaceError: the space is not the same every time.
         ValueError: an option or a spec cannot be stored, or the space cannot be walked.
     """
     first = surveyed(space)
-    check_repeats(first, surveyed(space))
+    check_same_survey(first, surveyed(space))
     if file is None:
         yield
         return
@@ -58,7 +58,7 @@ def checking_repeats(space: Space, file: UserFile | None, options: Mapping[str, 
         others = [stack.enter_context(_OtherProcess(order, seed)) for seed in _seeds(first)]
         yield
         for other in others:
-            check_repeats(first, other.surveyed())
+            check_same_survey(first, other.surveyed())
 
 
 class _OtherProcess:
