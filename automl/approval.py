@@ -12,7 +12,7 @@ from child_trainers.user_files import UserFile, UserFileError
 
 
 def approve(file: UserFile) -> None:
-    """Remembers that this person ran this text from this path. A folder that cannot be written is no error: the next
+    """Records that this user ran this text from this path. A folder that cannot be written is no error: the next
     `resume` then asks again."""
     entry = [file.path, file.sha256]
     if entry in _entries():
@@ -56,6 +56,6 @@ def _path() -> Path:
     import platformdirs
 
     folder = Path(platformdirs.user_config_dir("automl"))
-    if not folder.is_absolute():  # of a user without a home, it would be a folder called ~ here
+    if not folder.is_absolute():  # without a home folder, it would be a folder called ~ in the current one
         raise FileNotFoundError("there is no home folder")
     return folder / "approved.json"

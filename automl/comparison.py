@@ -96,7 +96,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """What is trained, on what, and for how long."""
+        """The network, the data and the length of the training, in one line."""
         epochs, swept = counted(self._recipe["epochs"], "epoch"), counted(self.sweep_epochs, "epoch")
         part = " (its last images)" if self.unseen else ""
         trained = f"{epochs} at the best of {counted(len(self.rates), 'rate')} (each tried for {swept})"

@@ -1,4 +1,4 @@
-"""How long a search will still take, from what its children have cost and which are still to come."""
+"""Estimates how long a search will still take, by simulating its workers with the measured costs of its children."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-ENOUGH = 4  # children of the present run, from which on those of earlier runs, perhaps of another machine, do not count
-MOST_SIMULATED = 512  # children; what comes after them takes as long as their later half
-LONGER = 1.25  # times what a child has run for that has run for longer than expected: what it will take
-STILL = 0.1  # of the time that a child has run for, where no other took so long
-TRAINING_TO_FORWARD = 3  # FLOPs of a training step, in those of a forward pass
-EFFICIENCY = 0.1  # what the training of small networks comes to, as a share of a large product of matrices
-EFFICIENCY_OF_HALF = 0.3  # in 16 bits, of that of 32
+ENOUGH = 4  # children of the present run; with fewer, those of earlier runs, perhaps on another machine, count too
+MOST_SIMULATED = 512  # children; the rest are estimated at the rate of the later half of these
+LONGER = 1.25  # expected seconds of a child that runs for longer than expected, in those that it has run for
+STILL = 0.1  # seconds left of a child that runs for longer than any other did, in those that it has run for
+TRAINING_TO_FORWARD = 3  # FLOPs of a training step over those of a forward pass
+EFFICIENCY = 0.1  # FLOPs per second of training a small network, as a share of those of a large matrix product
+EFFICIENCY_OF_HALF = 0.3  # the same for 16-bit training, as a share of a 32-bit product
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedChild:
-    """A child that is trained: what it took, and when and where it ended."""
+    """A trained child: its cost, its worker, and when it ended."""
 
     seconds: float
     flops: int | None
@@ -42,7 +42,7 @@ class RunningChild:
 
 @dataclasses.dataclass(frozen=True)
 class ReadyChild:
-    """A child that is ready, or one that is still to be proposed."""
+    """A child that is ready, or that is not proposed yet."""
 
     number: int
     batch: int
@@ -51,12 +51,12 @@ class ReadyChild:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How children are handed out.
+    """How children are assigned to workers.
 
     Attributes:
-        workers: how many there are; children that train in the command itself have one.
+        workers: their number; 1 where children train in the command's own process.
         batch_size: children of a batch.
-        replicas: a batch is proposed once the one so many before it is learned from.
+        replicas: batches in flight: batch b is proposed after the controller has learned from batch b - replicas.
         together: how many children of a batch are trained together.
     """
 
@@ -78,18 +78,18 @@ def seconds_left(
     now: float,
     since: float,
 ) -> float | None:
-    """Seconds until so many more children are trained; None while nothing tells what a child costs.
+    """Seconds until `wanted` more children are trained; None while the cost of a child is unknown.
 
-    The rest of the search is played through: each worker takes the next child, as the store hands them out, and waits
-    where its batch is not proposed yet.
+    It simulates the rest of the search: each worker takes the next child in the store's order, and waits while its
+    batch is not proposed yet.
 
     Args:
         trained: the latest trained children.
-        ready: the first of those that are ready, in number order.
-        wanted: children to be trained, beside those that are trained already.
-        proposed: children that the search has in all.
+        ready: the first ready children, in number order.
+        wanted: how many more children are to be trained.
+        proposed: all children of the search so far.
         failures: the share of children that fail; they do not count as trained.
-        since: when the present run began, as `finished` and `now` by the database's clock.
+        since: when the present run began; all times are by the database's clock.
     """
     if wanted <= 0:
         return 0.0
@@ -98,7 +98,7 @@ def seconds_left(
     if not told:
         return None
     costs = Costs([(child.seconds, child.flops) for child in told])
-    if plan.together == 1:  # the short ones end first: what runs for longer than that must count, too
+    if plan.together == 1:  # short children end first, so those that already run for longer must count too
         begun = [(LONGER * max(0.0, now - child.started), child.flops) for child in running]
         late = [(seconds, flops) for seconds, flops in begun if seconds > costs.expected(flops)]
         costs = Costs([*((child.seconds, child.flops) for child in told), *late])
@@ -109,7 +109,7 @@ def seconds_left(
     sizes = [child.flops for child in told] + [child.flops for child in running] + [child.flops for child in ready]
     likely = sorted(flops for flops in sizes if flops is not None)
     makespans = _simulate(free, ends, _upcoming(ready, played, proposed, likely, plan), costs, between, plan)
-    if to_start > played:  # at the rate of the later half
+    if to_start > played:  # the rest, at the rate of the later half
         half = makespans[len(makespans) // 2]
         children_later = sum(1 for end in makespans if end > half) or 1
         return makespans[-1] + (to_start - played) * (makespans[-1] - half) / children_later
@@ -117,32 +117,32 @@ def seconds_left(
 
 
 class Costs:
-    """Seconds of a child by its FLOPs, from (seconds, FLOPs) of measured ones, with how they scatter."""
+    """Seconds of a child by its FLOPs, and their variation, from (seconds, FLOPs) of measured children."""
 
     def __init__(self, measured: Sequence[tuple[float, int | None]]) -> None:
         self.expected = fitted_cost(measured)
         self._ratios = sorted(seconds / max(self.expected(flops), 1e-9) for seconds, flops in measured)
 
     def drawn(self, flops: int | None, index: int) -> float:
-        """As long as one of the measured children took for its FLOPs, each of them in turn: the same for one index."""
+        """A cost with the deviation of one of the measured children, each in turn; a function of the index."""
         place = int(_spread(index) * len(self._ratios))
         return self.expected(flops) * self._ratios[place]
 
     def left(self, flops: int | None, elapsed: float) -> float:
-        """What is expected of a child that runs for so long already."""
+        """Expected seconds left of a child that has run for `elapsed` seconds."""
         expected = self.expected(flops)
         longer = [ratio * expected - elapsed for ratio in self._ratios if ratio * expected > elapsed]
         return statistics.fmean(longer) if longer else STILL * elapsed
 
 
 def _spread(index: int) -> float:
-    """The index-th of numbers from 0 to 1 of which any that follow each other lie far apart: its bits, turned round."""
+    """The index-th number of the van der Corput sequence (the index with its bits reversed), which covers 0 to 1
+    evenly."""
     return int(f"{index % 2**16:016b}"[::-1], 2) / 2**16
 
 
 def fitted_cost(measured: Sequence[tuple[float, int | None]]) -> Callable[[int | None], float]:
-    """Seconds of a child by its FLOPs: the line of least squares through what was measured, nowhere falling; the mean
-    where FLOPs are not known."""
+    """Seconds of a child by its FLOPs: a least-squares line that never falls; the mean where FLOPs are unknown."""
     mean = statistics.fmean(seconds for seconds, _ in measured)
     known = [(flops, seconds) for seconds, flops in measured if flops is not None]
     if len(known) < 2 or len({flops for flops, _ in known}) < 2:
@@ -151,7 +151,7 @@ def fitted_cost(measured: Sequence[tuple[float, int | None]]) -> Callable[[int |
     mean_known = statistics.fmean(seconds for _, seconds in known)
     variance = sum((flops - mean_flops) ** 2 for flops, _ in known)
     slope = sum((flops - mean_flops) * (seconds - mean_known) for flops, seconds in known) / variance
-    slope = min(max(slope, 0.0), mean_known / mean_flops)  # no child takes less than nothing
+    slope = min(max(slope, 0.0), mean_known / mean_flops)  # no child takes less than 0 seconds
 
     def cost(flops: int | None) -> float:
         return mean if flops is None else mean_known + slope * (flops - mean_flops)
@@ -160,7 +160,7 @@ def fitted_cost(measured: Sequence[tuple[float, int | None]]) -> Callable[[int |
 
 
 def _between(trained: Iterable[TrainedChild]) -> float:
-    """Seconds from a child's end to the beginning of the next one of the same worker, where neither had to wait."""
+    """Seconds between two children of one worker that does not wait: a low quantile of the measured gaps."""
     of_worker: dict[str | None, list[TrainedChild]] = defaultdict(list)
     for child in sorted(trained, key=lambda child: child.finished):
         of_worker[child.worker].append(child)
@@ -175,7 +175,7 @@ def _between(trained: Iterable[TrainedChild]) -> float:
 def _running_workers(
     running: Sequence[RunningChild], costs: Costs, here: Sequence[TrainedChild], now: float, plan: Plan
 ) -> tuple[list[float], dict[int, float]]:
-    """When each worker will be free, and by batch when its running children will have ended; seconds from now."""
+    """When each worker will be free, and when the running children of each batch will have ended; seconds from now."""
     latest: dict[str | None, float] = {}
     for child in here:
         latest[child.worker] = max(latest.get(child.worker, 0.0), child.finished)
@@ -186,7 +186,7 @@ def _running_workers(
     for worker, children in of_worker.items():
         if len(children) == 1:
             left = costs.left(children[0].flops, max(0.0, now - children[0].started))
-        else:  # of children that are trained together, those that have ended have had their time
+        else:  # trained together: subtract the time since the latest one ended
             begun = max(min(child.started for child in children), latest.get(worker, 0.0))
             whole = sum(costs.expected(child.flops) for child in children)
             left = max(whole - max(0.0, now - begun), STILL * whole)
@@ -201,8 +201,8 @@ def _running_workers(
 def _upcoming(
     ready: Sequence[ReadyChild], count: int, proposed: int, likely: Sequence[int], plan: Plan
 ) -> list[list[ReadyChild]]:
-    """The next children in the order in which workers take them, those that are trained together in one list. What is
-    still to be proposed is as large as one of `likely`, each in turn."""
+    """The next children in the order in which workers take them; those that are trained together are in one list. The
+    FLOPs of children that are not proposed yet are those of `likely`, each in turn."""
     coming = [*ready[:count]]
     for number in range(proposed, proposed + count - len(coming)):
         flops = likely[int(_spread(number) * len(likely))] if likely else None
@@ -224,13 +224,13 @@ def _simulate(
     between: float,
     plan: Plan,
 ) -> list[float]:
-    """When the children to come will all have ended, after each of them."""
+    """The makespan after each upcoming child: when it and all before it will have ended."""
     makespans: list[float] = []
     latest = max(ends.values(), default=0.0)
     ends = dict(ends)
     for index, together in enumerate(coming):
         batch = together[0].batch
-        # A batch is learned from after all before it.
+        # Batches are learned from in order.
         learned = max((end for other, end in ends.items() if other <= batch - plan.replicas), default=0.0)
         start = max(heapq.heappop(free), learned) + between
         end = start + sum(costs.drawn(child.flops, index + place) for place, child in enumerate(together))
@@ -245,7 +245,7 @@ def _simulate(
 
 
 def matrix_rate(seconds: float = 0.05) -> float:
-    """Floating-point operations a second of one thread here and now, by products of matrices."""
+    """FLOPs per second of one thread on this machine now, measured with matrix products."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 
@@ -264,7 +264,7 @@ def matrix_rate(seconds: float = 0.05) -> float:
 def expected_seconds(
     flops: int, examples: int, epochs: int, *, threads: int, rate: float, half_precision: bool = False
 ) -> float:
-    """Roughly what a child takes, from the FLOPs of an example and the operations a second of a thread. It is seldom
-    right within a factor of two."""
+    """A rough estimate of a child's seconds, from the FLOPs of an example and `rate`, the FLOPs per second of a thread.
+    It is often wrong by more than a factor of two."""
     efficiency = EFFICIENCY_OF_HALF if half_precision else EFFICIENCY
     return flops * TRAINING_TO_FORWARD * examples * epochs / (rate * efficiency * threads)

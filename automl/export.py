@@ -34,7 +34,7 @@ class ExportError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written, what is known of it (one sentence), and lines on how to use it."""
+    """The file that was written, a note on it (one sentence), and lines on how to use it."""
 
     path: Path
     number: int
@@ -47,8 +47,8 @@ class Written:
     """What an exporter wrote.
 
     Attributes:
-        note: what is known of it (one sentence).
-        usage: what it takes and gives, and how it is loaded.
+        note: what it is, and whether it was checked (one sentence).
+        usage: its inputs and outputs, and how to load it.
     """
 
     note: str
@@ -71,8 +71,8 @@ def export_child(
 
     Args:
         source: whose weights: `search`, `train` (the best training after it), or None for that if there is one.
-        data: where the search's data lie now, as `npz:PATH` or `text:PATH`.
-        workdir: the folder that code of the user's runs in.
+        data: where the search's data are now, as `npz:PATH` or `text:PATH`.
+        workdir: the folder in which the user's code runs.
 
     Raises:
         ExportError: there is no such child, it has no weights or no such form, or the file exists (without `force`).
@@ -123,8 +123,12 @@ def model_of(store: Store, search: Search, child: Child) -> keras.Model:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """A child to export, and whose weights: `search`, `train`, or None for those of `train` where there are any; `data`
-    says where the search's data lie now, where they are no longer where they were."""
+    """A child to export.
+
+    Attributes:
+        source: whose weights: `search`, `train`, or None for those of `train` if there are any.
+        data: where the search's data are now; None if they have not moved.
+    """
 
     store: Store
     search: Search
@@ -235,9 +239,9 @@ def _export_python(wanted: Wanted, path: Path) -> Written:
     experiment = load_experiment(search, store=wanted.store, data=wanted.data)
     spec = recorded_child(wanted.store, search, experiment.space, wanted.child).spec
     if hasattr(spec, "expression"):
-        rate = (wanted.child.metrics or {}).get("learning_rate")  # of a screened rule nobody knows one
+        rate = (wanted.child.metrics or {}).get("learning_rate")  # unknown for a rule that the screening test rejected
         if not isinstance(rate, float):
-            rate = None  # a task of one's own may mean anything by it, and only a number may stand in a program
+            rate = None  # a user's task may use the name for anything; only a number may get into source code
         path.write_text(spec.source() if rate is None else spec.source(learning_rate=rate), encoding="utf-8")
         told = "" if rate is None else f"; its learning rate here was {rate:g}"
         return Written(f"an optimizer for Keras, as readable source{told}")

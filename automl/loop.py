@@ -33,11 +33,11 @@ GIVEN_TIME_OVER = "the time that was given is over"  # the same in Python
 class ExitCode(enum.IntEnum):
     """What a command that runs a search exits with."""
 
-    DONE = 0  # the budget of children or time is used up, or the space, of which no child has failed
+    DONE = 0  # the budget of children or time is used up, or the whole space is trained
     ERROR = 1
     USAGE = 2
-    PAUSED = 3  # stopped from outside, or by itself since child after child failed
-    FAILED = 4  # it ended, and nothing is trained, or children that failed are missing
+    PAUSED = 3  # by automl stop, by a signal, or after repeated failures
+    FAILED = 4  # no child is trained, or the space is exhausted and some of its children failed
     INTERRUPTED = 130  # by Ctrl-C
 
 
@@ -46,7 +46,7 @@ class Ending:
     """How a run of the loop ended.
 
     Attributes:
-        failed: it paused itself, since nothing could be trained.
+        failed: it paused because of failures.
         trained: children of the search that are trained.
         failures: children of the search that failed or were lost.
     """
@@ -61,13 +61,13 @@ class Ending:
     def exit_code(self) -> ExitCode:
         if self.state == SearchState.PAUSED and self.cause not in (TIME_OVER, GIVEN_TIME_OVER):
             return ExitCode.INTERRUPTED if self.cause == INTERRUPTED else ExitCode.PAUSED
-        # A budget of children is reached in spite of failures; in a space that is used up they are missing.
+        # A budget counts trained children only; in an exhausted space the failed ones are missing.
         missing = self.failures if self.state == SearchState.EXHAUSTED else 0
         return ExitCode.FAILED if missing or not self.trained else ExitCode.DONE
 
     @property
     def ok(self) -> bool:
-        """Whether the search came to the end that was asked for."""
+        """Whether the search reached its budget, or trained its whole space."""
         return self.exit_code == ExitCode.DONE
 
 
@@ -86,7 +86,7 @@ class Stop:
 
     @property
     def age(self) -> float:
-        """Seconds since the run that it may end was begun, with all that is prepared for it."""
+        """Seconds since the run began, its preparation included."""
         return self._clock() - self._made
 
     @property
@@ -113,11 +113,11 @@ class Coordinator:
         population: how many children of a batch are trained together.
         keep_going: do not pause when child after child fails.
         log: where a person finds what failed children printed.
-        objective: what early stopping goes by, where children may be stopped.
-        early_stop: by which pruner.
+        objective: the metric of early stopping, or None where children cannot be stopped.
+        early_stop: the name of the pruner.
 
     Attributes:
-        warnings: what is not as it was asked for, a sentence each.
+        warnings: what differs from what the user asked for, one sentence each.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Coordinator:
         early_stop: str = "none",
     ) -> None:
         self.warnings: list[str] = []
-        self._objective = objective  # None once it is known to be reported or not
+        self._objective = objective  # None after the check that children report it
         self._early_stop = early_stop
         self._store = store
         self._search = search
@@ -152,12 +152,12 @@ class Coordinator:
         self._step = store.last_step(search.id)
         failed = store.children(search.id, states=[State.FAILED, State.LOST], first=self._window())
         self._failed_before = {child.number for child in failed}
-        # Where nothing was trained yet, the first children to end tell whether anything can be.
+        # If nothing is trained yet, the first children to end show whether children can be trained at all.
         self._began = store.now() if search.num_trained == 0 else None
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know of the workers, and of the search itself, a sentence each."""
+        """Notices for the user about the workers and the search, one sentence each."""
         return [*self._pool.notes, *self.warnings]
 
     def run(self, budget: int | None, stop: Stop, on_turn: Callable[[], None] = lambda: None) -> Ending:
@@ -165,7 +165,7 @@ class Coordinator:
         stopping = False
         if self._step is None and self._consume():
             self._pool.wake()
-            on_turn()  # with the first proposals, which a pool in this process would train before the turn ends
+            on_turn()  # show the first proposals: a pool in this process trains them before the turn ends
         while True:
             ending = self.turn(budget, stopping=stopping)
             on_turn()
@@ -202,7 +202,7 @@ class Coordinator:
         return None if stopping else self._failing()
 
     def _check_objective(self) -> None:
-        """Warns, once a child is trained to its end, where it never reported what early stopping goes by."""
+        """Warns if the first child that is trained to its end never reported the metric of early stopping."""
         if self._objective is None or self._early_stop == "none":
             return
         found = self._store.top(self._search.id, 1)
@@ -334,8 +334,11 @@ class Coordinator:
         return max(0, consumed - 2 * FAILURES_IN_A_ROW)
 
     def _failing(self, ending: Ending | None = None) -> Ending | None:
-        """A pause where nothing was trained before this run and the first three children to end failed, or the first
-        returned nothing that is a reward; or where ten in a row by number failed with one fault in this run.
+        """A pause because of failures, or None.
+
+        If nothing was trained before this run, the search pauses when the first three children to end failed, or when
+        the first returned no valid reward. It also pauses when ten in a row by number failed with one fault in this
+        run.
 
         Args:
             ending: how the search is about to end; a budget that is reached is not a failure.
@@ -365,12 +368,12 @@ class Coordinator:
         if self._began is None:
             return []
         ended = self._store.first_ended(self._search.id, since=self._began, count=FIRST_FAILURES)
-        if ended and ended[0].fault == Fault.INVALID:  # what a task returns is of one form: the second would be as bad
+        if ended and ended[0].fault == Fault.INVALID:  # every child would return the same kind of value
             self._began = None
             return ended[:1]
         if len(ended) < FIRST_FAILURES:
             return []
-        self._began = None  # others can no longer be the first
+        self._began = None  # checked once
         return ended if all(child.state != State.TRAINED for child in ended) else []
 
     def _failures_in_a_row(self) -> list[Child]:

@@ -1,4 +1,4 @@
-"""Writes a Keras model in the formats of other programs, under the names of its inputs and outputs."""
+"""Writes a Keras model in the formats of other programs and keeps the names of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ NamedFunction = Callable[..., dict[str, Any]]
 def write_saved_model(model: keras.Model, path: Path) -> None:
     """Writes a SavedModel that is called as the Keras model is.
 
-    `serve` takes what the model takes: numbers of any type, images of one channel also without the axis of channels, a
-    list where there are several inputs. `serving_default` takes inputs and gives outputs by name. A model that reads
-    words has `vocabulary`, which gives the words of the columns of its logits.
+    `serve` takes the model's inputs: numbers of any type, images of one channel with or without the channel axis, and a
+    list if there are several inputs. `serving_default` maps inputs to outputs by name. A model that reads words has
+    `vocabulary`, which returns the words of the columns of its logits.
     """
     import keras
     import tensorflow as tf
@@ -60,7 +60,7 @@ def read_tflite(path: Path) -> NamedFunction:
     import tensorflow as tf
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow's own word on where its interpreter will move to
+        warnings.simplefilter("ignore")  # TensorFlow announces that its interpreter will move
         interpreter = tf.lite.Interpreter(model_path=str(path))
     runner: NamedFunction = interpreter.get_signature_runner()
     return runner
@@ -70,9 +70,9 @@ def write_onnx(model: keras.Model, path: Path) -> None:
     """Writes an ONNX model with one input and one output, under their names."""
     import onnx
 
-    model(np.zeros((1, *model.input_shape[1:]), np.float32))  # it must have been called once
+    model(np.zeros((1, *model.input_shape[1:]), np.float32))  # the converter needs a model that was called once
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its converter, about NumPy
+        warnings.simplefilter("ignore")  # the converter warns about NumPy
         model.export(path, format="onnx", verbose=False)
     written = onnx.load(str(path))
     (output,) = written.graph.output
@@ -91,7 +91,7 @@ def vocabulary_of(model: keras.Model) -> list[str] | None:
 
     for layer in model.layers:
         if isinstance(layer, keras.layers.StringLookup):
-            return list(layer.get_vocabulary()[1:])  # the first stands for words that it lacks, and is never predicted
+            return list(layer.get_vocabulary()[1:])  # the first stands for unknown words and is never predicted
     return None
 
 
@@ -110,7 +110,7 @@ def _one_or_list(inputs: Sequence[Any]) -> Any:
 
 
 def _as_input(tensor: Any, spec: Any) -> Any:
-    """As Keras does: numbers become of the input's type, and a missing last axis is added."""
+    """Converts a tensor as Keras does: casts numbers to the input's type and adds a missing last axis."""
     import tensorflow as tf
 
     if spec.dtype == tf.string:

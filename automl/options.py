@@ -1,4 +1,4 @@
-"""Refuses options that would change nothing, or that a task of the user's own cannot do without."""
+"""Refuses options without effect, and a missing option that a user's own task needs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from child_trainers.experiment import Experiment
 from child_trainers.recipes import OF_UPDATES
 from child_trainers.task import FunctionTask, Task
 
-DOWNLOADED = ("cifar10", "ptb")  # tasks whose data lie in --data-dir
+DOWNLOADED = ("cifar10", "ptb")  # tasks whose data are in --data-dir
 
 
 def check_asked(asked: Asked, settings: Mapping[str, Any], experiment: Experiment) -> None:
-    """Raises ValueError where a new search was asked for something that has no effect on it."""
+    """Raises ValueError if an option of a new search has no effect."""
     task = experiment.task
     spec = experiment.space.survey()[0].spec
     check_task_options(settings["task"]["options"], settings, task, spec)
@@ -32,7 +32,7 @@ def check_asked(asked: Asked, settings: Mapping[str, Any], experiment: Experimen
     if flag is None:
         return
     if isinstance(task, FunctionTask):
-        raise ValueError(f"{flag} has no effect on a task of your own, which trains as it likes; drop it.")
+        raise ValueError(f"{flag} has no effect on a task of your own, which does its own training; drop it.")
     if not task.takes_compute:
         raise ValueError(f"{flag} has no effect on update rules, which are judged in float32 on one device; drop it.")
     if not hasattr(spec, "network") and not hasattr(spec, "step"):
@@ -69,7 +69,7 @@ def check_task_options(names: Iterable[str], settings: Mapping[str, Any], task: 
 
 
 def check_epochs_given(task: Task, settings: Mapping[str, Any]) -> None:
-    """Raises ValueError where a task of the user's own asks for `epochs` and is not told how many there are."""
+    """Raises ValueError if a user's own task needs `epochs` and no number is given."""
     if isinstance(task, FunctionTask) and task.needs_epochs and settings["task"]["options"].get("epochs") is None:
         raise ValueError(
             f"The task {settings['task']['name']} asks for 'epochs'; say how many with --set task.epochs=N, or give "
@@ -78,7 +78,7 @@ def check_epochs_given(task: Task, settings: Mapping[str, Any]) -> None:
 
 
 def check_data_dir(given: str | None, settings: Mapping[str, Any]) -> None:
-    """Raises ValueError where a folder of data was named for a task that reads none."""
+    """Raises ValueError if --data-dir is given for a task that does not use it."""
     task = settings["task"]["name"]
     if given is not None and task not in DOWNLOADED:
         raise ValueError(

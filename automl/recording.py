@@ -1,4 +1,4 @@
-"""Holds the space of a search against what its store recorded, before the search goes on."""
+"""Compares the space of a search with what its store recorded, before the search continues."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from search_spaces.walk import canonical_json, spec_to_json
 
 
 def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str, Any]]:
-    """The order of a changed space's options under which every stored child stays what it is.
+    """The order of a changed space's options under which every stored child keeps its spec.
 
     Args:
-        space: as the changed text makes it.
+        space: of the changed file.
 
     Raises:
         UserFileError: there is none.
@@ -43,18 +43,18 @@ def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str,
             way_out = "Start a new search with it."
             if child.decisions is None:
                 way_out = (
-                    "An earlier version did not record the options: put the old text back and resume once, which "
-                    "does, and then accept the change; or start a new search with it."
+                    "An earlier version of automl did not record the options. Put the old text back and resume once to "
+                    "record them, then accept the change; or start a new search with it."
                 )
             raise UserFileError(
-                f"The changed file makes another child of the tokens of child {child.number}: "
+                f"The changed file makes another child from the tokens of child {child.number}: "
                 f"{str(error).rstrip('.')}; the change cannot be accepted. {way_out}"
             ) from None
     return ordering.to_json()
 
 
 def _match_child(space: Space, child: Child, recorded: Sequence[Record], ordering: Ordering) -> None:
-    """Walks the changed space by the values that a child's decisions had. Raises ValueError."""
+    """Walks the changed space with the values of a child's recorded decisions. Raises ValueError."""
     walk = space.begin()
     rest = tuple(child.tokens)
     for was in recorded:
@@ -81,12 +81,12 @@ def newly_recorded(
     """The decisions of the children for which the store has none, or other ones, by the child's number.
 
     Args:
-        catalogue: it takes the decisions that are new.
-        all_children: look also at those whose decisions are recorded.
-        changed: the space was changed and accepted: its decisions take the place of those recorded.
+        catalogue: new decisions are added to it.
+        all_children: also check children whose decisions are recorded.
+        changed: the space was changed and accepted, so its decisions replace those recorded.
 
     Raises:
-        ValueError: the space makes another child of a child's tokens.
+        ValueError: the tokens of a child now make another child.
     """
     found = {}
     for child in store.children(search.id) if all_children else store.unrecorded(search.id):

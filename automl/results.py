@@ -124,7 +124,7 @@ def resume(
     on_child_end: Callable[[Child], None] | None = None,
     **changes: Any,
 ) -> Result:
-    """Goes on with a search, or further: takes `children`, `time`, `workers` and the rest of `resumed`.
+    """Resumes a search: takes `children`, `time`, `workers` and the other arguments of `resumed`.
 
     A search over a function of a notebook takes the same function again, as `space=` or `task=`.
     """
@@ -153,10 +153,10 @@ def resume(
 def retry(
     name: str, *, fault: str | None = None, child: int | None = None, store: str | os.PathLike[str] | None = None
 ) -> list[int]:
-    """Makes failed children of a search that does not run ready again, once their cause is mended; their numbers.
+    """Makes failed and lost children ready to be trained again; returns their numbers. The search must not be running.
 
     Args:
-        fault: only those that failed so: `raised`, `crashed`, …
+        fault: only children with this fault: `raised`, `crashed`, …
         child: only this one.
 
     Raises:
@@ -168,7 +168,7 @@ def retry(
 
 
 def _log_data(summary: DataSummary, *, doubts: bool) -> None:
-    """Logs how the data were read; what is doubtful in them is a warning, given once, when the search begins."""
+    """Logs how the data were read; with `doubts`, for a new search, also warns of likely mistakes."""
     logger.info("Data: %s", summary.line)
     for doubt in summary.doubts if doubts else ():
         logger.warning(doubt)
@@ -189,14 +189,14 @@ def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
 
 
 def delete_arrays(store: Store, name: str) -> None:
-    """Deletes the arrays of a search that was given some, and nothing for a name that would lead elsewhere."""
+    """Deletes the arrays that were given to a search; deletes nothing if the name is not valid."""
     if is_search_name(name):
         with contextlib.suppress(OSError):
             own_files.remove(arrays_path(store, name), own=1)
 
 
 def _drop_arrays(store: Store, name: str) -> None:
-    """Deletes the arrays of a search that did not begin, with their folder where there are no others in it."""
+    """Deletes the arrays of a search that did not start, and their folder if it is empty."""
     delete_arrays(store, name)
     with contextlib.suppress(OSError):
         arrays_path(store, name).parent.rmdir()
@@ -216,7 +216,7 @@ def _keep_arrays(store: Store, name: str, arrays: Mapping[str, np.ndarray | None
 
 
 def _telling(store: Store, name: str, on_child_end: Callable[[Child], None] | None) -> Callable[[Coordinator], None]:
-    """What tells of children that have ended since the run began, and warns of what is not as it was asked for."""
+    """A function that reports children which ended since the run began, and issues the coordinator's warnings."""
     search_id, here = store.search(name).id, current_folder()
     told = {child.number for child in store.children(search_id, states=FINAL)} if on_child_end is not None else set()
     warned = 0

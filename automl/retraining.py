@@ -89,7 +89,7 @@ def retrain(
     files = [(settings[group]["file"] or {}).get("sha256") for group in ("space", "task")]
     fingerprint = settings["task"].get("fingerprint")
     described = [asked, task.describe(), settings["compute"], files, fingerprint]
-    hashes = {_recipe_hash(described)}  # as version 0.1.0 wrote it: with the place of the data
+    hashes = {_recipe_hash(described)}  # as 0.1.0 computed it, with the path of the data
     if fingerprint is not None:
         described[1] = {**task.describe(), "data": kind_of(search.task)}
     recipe_hash = _recipe_hash(described)
@@ -141,7 +141,7 @@ def _recipe_hash(described: Sequence[Any]) -> str:
 
 
 def _constants_of_own(search: Search) -> dict[str, Any]:
-    """What a search asks of a task of the user's own, which has no recipes; none of another task."""
+    """The options of a user's own task, which has no recipes; none for another task."""
     settings = search.settings["task"]
     return {} if recipes_of(search.space, search.task) else dict(settings["options"])
 

@@ -91,7 +91,7 @@ BATCH_SIZE = 8  # children that a controller step proposes, where nobody says ho
 INLINE_DEVICE = "this process"  # of children that are trained in the coordinator
 ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
 Progress = Callable[[int, int], None]
-Stage = Callable[[str], None]  # is told what is being done now, where that may take seconds
+Stage = Callable[[str], None]  # called before each step of the preparation that may take seconds
 IMPORTING, READING = "Importing TensorFlow", "Reading the data of {}"
 USES_TENSORFLOW = re.compile(r"^\s*(?:import|from)\s+(?:tensorflow|keras)\b", re.MULTILINE)
 
@@ -123,9 +123,9 @@ def create(
     """Checks everything that was asked, then writes the new search. Returns its first run.
 
     Args:
-        store: may be one that is not made yet; it is made last, so that nothing is left of a start that is refused.
+        store: may not exist yet; it is made last, so that a refused start leaves nothing behind.
         own: a space or a task that only this process has.
-        stage: told what takes its time now.
+        stage: called before each step that may take seconds.
 
     Raises:
         NameTakenError: the name exists; nothing was changed.
@@ -155,7 +155,7 @@ def create(
 def _checked(
     asked: Asked, settings: dict[str, Any], own: Own, progress: Progress | None, stage: Stage
 ) -> tuple[Run, int, int]:
-    """The first run, batches in flight and their size. Checks what was asked, and completes the settings."""
+    """Checks what was asked and completes the settings; returns the first run, the batches in flight and their size."""
     _check_gpus(asked.gpus_per_child)
     workers = asked.workers
     if workers is None:
@@ -173,16 +173,16 @@ def _checked(
     with _checking_space(settings, experiment.space):
         _check_task(settings, experiment, asked.seed, stage)
     for file in _user_files(settings).values():
-        approve(file)  # the user names it here and now
+        approve(file)  # the user has just named it
     return run, replicas, batch_size
 
 
 @contextlib.contextmanager
 def _checking_space(settings: Mapping[str, Any], space: Space) -> Iterator[None]:
-    """Checks what the space asks and returns, beside the body of the `with`. Raises ValueError."""
+    """Checks the space while the body of the `with` runs. Raises ValueError."""
     check_options([decision for walk in space.survey() for decision in walk.decisions])
     chosen = settings["space"]
-    if chosen["name"] in SPACES:  # which are the same every time
+    if chosen["name"] in SPACES:  # built-in spaces are deterministic
         yield
         return
     with checking_determinism(Space(space.function), UserFile.from_json(chosen["file"]), chosen["options"]):
@@ -190,10 +190,10 @@ def _checking_space(settings: Mapping[str, Any], space: Space) -> Iterator[None]
 
 
 def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, stage: Stage) -> None:
-    """Checks the rest of what a new search would do, up to its first proposals, and completes its settings.
+    """Checks the task, the data and the first proposals of a new search, and completes its settings.
 
     Raises:
-        ValueError: something of it cannot be.
+        ValueError: one of them is not valid.
     """
     task = experiment.task
     if settings["early_stop"] != "none" and task.objective is None:
@@ -212,7 +212,7 @@ def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, sta
     settings["task"]["constants"] = task.constants()  # a recipe may be another in a later version
     cost = _cost_function(experiment, Limits(**settings["limits"]))
     controller = _make_controller(settings, experiment, seed, stage)
-    # What the first proposals would stumble over is refused now, before anything is written.
+    # Errors of the first proposals are found now, before anything is written.
     for proposal in controller.ask([Draw(number) for number in range(FIRST_DRAWS)]):
         walk = experiment.space.decode(proposal.tokens)
         check_options(walk.decisions)
@@ -242,7 +242,7 @@ def refuse_taken(store: Store, name: str) -> None:
 
 @contextlib.contextmanager
 def deleting_unless_started(store: Store, name: str) -> Iterator[None]:
-    """Deletes a new search whose first run fails in the body of the `with` before it has proposed any child."""
+    """Deletes a new search if the body of the `with` fails before any child is proposed."""
     try:
         yield
     except Exception:
@@ -262,9 +262,8 @@ class Resume:
         run: what this start may use.
         settings: those of the search with what this resume changes.
         changes: what it changes in them, for the segment.
-        asked: the arguments of `resumed`, to ask the same of the search as it stands later; None for a search that was
-            made a moment ago.
-        folder: the current one when it was asked for, which relative paths among them mean.
+        asked: the arguments of `resumed`, to apply them again once the lease is held; None for a new search.
+        folder: the current folder of the command, which relative paths among these arguments refer to.
     """
 
     search: Search
@@ -275,7 +274,7 @@ class Resume:
     folder: str | None = None
 
     def again(self, store: Store) -> Resume:
-        """The same for the search as it stands by now. Raises as `prepare_resume` does."""
+        """The same, for the present settings of the search. Raises as `prepare_resume` does."""
         if self.asked is None:
             return _as_created(store.search(self.search.name), self.run)
         with working_in(self.folder):
@@ -283,7 +282,7 @@ class Resume:
 
 
 def prepare_resume(store: Store, name: str, **asked: Any) -> Resume:
-    """What a resume will do to the search as it stands; `asked` are the arguments of `resumed`.
+    """What a resume will do to the search; `asked` are the arguments of `resumed`.
 
     Raises:
         UnknownSearchError, UserFileError, ValueError.
@@ -314,9 +313,9 @@ def resumed(
     """What a resume does: the run, the settings, and what it changes in them.
 
     A bare resume repeats the last budgets. `set` changes options of the task and the controller. `space` and `task`
-    approve a person's files on this machine. `minimize` and `maximize` say which metric counts, as long as no child is
-    trained; children that failed because nobody had said so are trained again. `data`, or `task` as `npz:PATH` or
-    `text:PATH`, says where the search's data lie now, and `workdir` in which folder tasks run.
+    approve the user's files on this machine. `minimize` and `maximize` set the metric of the reward while no child is
+    trained; children that failed because it was not set are trained again. `data`, or `task` as `npz:PATH` or
+    `text:PATH`, says where the search's data are now, and `workdir` in which folder the user's code runs.
 
     Raises:
         UserFileError, ValueError.
@@ -368,7 +367,7 @@ def resumed(
 
 
 def _check_goal_is_open(store: Store, search: Search, settings: Mapping[str, Any]) -> None:
-    """Raises ValueError where rewards of trained children would no longer compare."""
+    """Raises ValueError if children are trained: their rewards would not compare with those of another metric."""
     trained = store.counts(search.id)[State.TRAINED]
     if trained:
         goal = settings["task"]["goal"]
@@ -395,11 +394,11 @@ def run_search(
     """Runs a search under its lease until it ends, and releases it whatever happens.
 
     Args:
-        resume: of `prepare_resume`; what it changes is written once the lease is held, and nothing else.
+        resume: from `prepare_resume`; its changes are written once the lease is held.
         own: a space or a task that only this process has.
         on_turn: called after every turn of the loop.
-        on_data: called before the first turn with how the data were read, where the task says so.
-        stage: told what takes its time now.
+        on_data: called before the first turn with how the data were read, if the task knows.
+        stage: called before each step that may take seconds.
 
     Raises:
         LeaseHeldError: another process runs it.
@@ -422,7 +421,7 @@ def _run_search(
     progress: Progress | None,
     stage: Stage,
 ) -> Ending:
-    # What may be refused is refused before the lease is taken, which others see.
+    # Errors are found before the lease is taken, because other processes see the lease.
     parts = _make_parts(store, resume, own, progress, stage)
     if on_data is not None and (summary := parts.experiment.task.data_summary()) is not None:
         on_data(summary)
@@ -436,7 +435,7 @@ def _run_search(
                 enter(workdir_of(resume.settings))
                 parts = _make_parts(store, resume, own, progress, stage)
             proposer = _make_proposer(store, resume, parts)
-            ending = Ending(SearchState.PAUSED, ERROR)  # nothing is refused any more: the run begins
+            ending = Ending(SearchState.PAUSED, ERROR)  # all checks are done: the run begins
             ending = _run_under_lease(store, resume, lease, parts, proposer, stop, on_turn, stage)
         return with_counts(store, name, ending)
     except StopNow:
@@ -454,14 +453,14 @@ def _run_search(
 
 
 def with_counts(store: Store, name: str, ending: Ending) -> Ending:
-    """The ending with how many children are trained by now, and how many are not and never will be."""
+    """The ending with the numbers of trained and of failed or lost children."""
     counts = store.counts(store.search(name).id)
     failures = counts[State.FAILED] + counts[State.LOST]
     return dataclasses.replace(ending, trained=counts[State.TRAINED], failures=failures)
 
 
 def make_ready(store: Store, name: str, *, fault: str | None = None, number: int | None = None) -> list[int]:
-    """Makes failed and lost children ready to be trained again; their numbers.
+    """Makes failed and lost children ready to be trained again; returns their numbers.
 
     Raises:
         ValueError: there is no such fault, or the child has not failed.
@@ -481,7 +480,7 @@ def make_ready(store: Store, name: str, *, fault: str | None = None, number: int
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """What a search is made of."""
+    """The space and task, and the controller of a search."""
 
     experiment: Experiment
     controller: Controller
@@ -489,20 +488,20 @@ class _Parts:
 
 
 def _as_created(search: Search, run: Run) -> Resume:
-    """The run of a search that changes nothing in its settings."""
+    """The first run of a new search, which changes no settings."""
     check_stored_name(search.name)
     return Resume(search, run, completed(search.settings), {}, None)
 
 
 def _as_before(lease: Lease) -> Ending:
-    """The state that a search was in before the lease was taken, for one whose run does not come to begin."""
+    """The state of a search before the lease was taken, for a run that does not begin."""
     if lease.state in (SearchState.RUNNING, SearchState.STOPPING):  # of a process that died
         return Ending(SearchState.PAUSED, ERROR)
     return Ending(SearchState(lease.state), lease.cause)
 
 
 def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | None, stage: Stage) -> _Parts:
-    """Makes the parts of a search. Raises ValueError where what the resume asks for cannot be."""
+    """Makes the parts of a search. Raises ValueError if a change of the resume is not valid."""
     search, settings, run = resume.search, resume.settings, resume.run
     prepare_process(search.threads, run.workers, settings["policy_device"])
     _check_gpus(settings["compute"]["devices"])
@@ -523,8 +522,8 @@ def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | Non
 
 
 def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
-    """Restores the controller; the proposer goes on after its last step. Raises ValueError where stored children are
-    no longer what they were."""
+    """Restores the controller and makes the proposer for the steps that follow. Raises ValueError if the space makes
+    other children from stored tokens."""
     search, settings = resume.search, resume.settings
     experiment, controller = parts.experiment, parts.controller
     catalogue = Catalogue(store.decisions(search.id))
@@ -623,7 +622,7 @@ def _check_fixed(
     settings: Mapping[str, Any],
     changes: Mapping[str, Any],
 ) -> None:
-    """Raises ValueError where something is changed on which stored states or metrics depend, or without effect."""
+    """Raises ValueError if a change would invalidate stored states or metrics, or has no effect."""
     task = experiment.task
     fixed = [name for name in changes if name.removeprefix("controller.") in controller.fixed_options]
     if fixed and store.last_step(search.id) is not None:
@@ -656,7 +655,7 @@ def log_dir(store: Store, name: str) -> Path:
     """Where workers' output goes: beside a SQLite store, else in the user's folder for logs, one for each database.
 
     Raises:
-        StoreError: the name, which may come from somebody else's store, would lead out of that folder.
+        StoreError: the name, which may be from somebody else's store, leads out of that folder.
     """
     check_stored_name(name)
     if store.file is not None:
@@ -667,7 +666,7 @@ def log_dir(store: Store, name: str) -> Path:
 
 
 def check_stored_name(name: str) -> None:
-    """Raises StoreError where a search in a store has a name that no search is given."""
+    """Raises StoreError if a search in a store has an invalid name."""
     if not is_search_name(name):
         raise StoreError(
             f"The store has a search called {name!r}, a name that automl never gives: it may lead to other folders, so "
@@ -676,7 +675,7 @@ def check_stored_name(name: str) -> None:
 
 
 def delete_files(store: Store, name: str) -> None:
-    """Deletes the logs and checkpoints of a search, and nothing for a name that would lead elsewhere."""
+    """Deletes the logs and checkpoints of a search; deletes nothing if the name is not valid."""
     if not is_search_name(name):
         return
     logs, checkpoints = log_dir(store, name), checkpoint_dir(store, name)
@@ -724,7 +723,7 @@ def _prepare_experiment(
     *,
     download: bool = True,
 ) -> Experiment:
-    """The space and the task. What TensorFlow prints as it starts in a file of the user's is kept from the terminal."""
+    """The space and the task. Hides what TensorFlow prints when a user's file imports it."""
     files = _user_files(settings).values()
     for file in files:
         stage(f"Importing {file.path}")
@@ -732,7 +731,7 @@ def _prepare_experiment(
         experiment = make_experiment(settings, own=own, progress=progress, download=download)
     if workers == 0 and any(USES_TENSORFLOW.search(file.text) for file in files):
         stage(IMPORTING)
-        start_tensorflow()  # else it would print when the first child uses it
+        start_tensorflow()  # otherwise it prints when the first child uses it
     return experiment
 
 
@@ -879,7 +878,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     from automl import __version__
 
-    found["automl"] = __version__  # not the distribution's: PyPI's `automl` is another project
+    found["automl"] = __version__  # not from metadata: the distribution has another name
     for package in VERSIONED:
         try:
             found[package] = metadata.version(package)

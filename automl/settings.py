@@ -35,8 +35,8 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of settings: the types tha
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((tuple,), "a list of texts"),
 }
-LONGEST = 100 * 365 * 86400  # seconds; the system's timers do not count much further
-LARGEST = {  # of settings: what the store, its rows or the machine can hold
+LONGEST = 100 * 365 * 86400  # seconds; system timers have a limit near this
+LARGEST = {  # values of settings: limits of database columns and of the machine
     **dict.fromkeys(("stall", "child_timeout", "time"), LONGEST),
     **dict.fromkeys(("seed", "max_params", "max_flops", "worker_memory", "recycle_growth"), 2**63 - 1),
     **dict.fromkeys(("children", "keep", "recycle_after"), 2**31 - 1),
@@ -95,7 +95,7 @@ class Asked:
         xla: compile training steps with XLA.
         gpus_per_child: GPUs that train one child together.
         workers_per_gpu: workers that share one GPU, each with its part of the memory.
-        workdir: the folder that tasks of one's own run in; by default the current one.
+        workdir: the folder in which the user's own code runs; by default the current one.
     """
 
     space: str = "convnet"
@@ -269,7 +269,7 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
 
 
 def goal_of(minimize: str | None, maximize: str | None) -> dict[str, Any] | None:
-    """The metric that counts as it is stored; None where none was named. Raises ValueError for two."""
+    """The named metric as it is stored, or None. Raises ValueError if both are given."""
     if minimize and maximize:
         raise ValueError("--minimize and --maximize exclude each other; name the one metric that counts.")
     metric = minimize or maximize
@@ -277,7 +277,7 @@ def goal_of(minimize: str | None, maximize: str | None) -> dict[str, Any] | None
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version stored, with what it did not know yet as it was then.
+    """Stored settings, with those that an earlier version did not have at their value in that version.
 
     Raises:
         StoreError: they are not of the form that automl writes.
@@ -311,7 +311,7 @@ def with_data_dir(settings: dict[str, Any], given: str | None) -> dict[str, Any]
 
 
 def may_download(settings: Mapping[str, Any], given: str | None) -> bool:
-    """Whether missing data may be fetched to the data folder of this start: not to one that only the store names."""
+    """Whether missing data may be downloaded: not to a folder that only the store names."""
     return _data_dir(given) is not None or settings["task"]["data_dir"] is None
 
 
@@ -373,8 +373,8 @@ def _parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """A number, a truth value, a list or null as JSON writes them; anything else is itself. Raises ValueError for what
-    JSON cannot write again: numbers that are not finite, lists that are nested without end."""
+    """The JSON value of a text, or the text itself if it is not JSON. Raises ValueError for values that cannot be
+    stored: numbers that are not finite, lists that are nested too deeply."""
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)

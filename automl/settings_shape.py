@@ -1,5 +1,5 @@
-"""What stored settings look like. A store may come from somebody else, or from a program that damaged it: settings of
-another form are refused in a sentence before anything is made of them."""
+"""The form of stored settings. A store may be from somebody else, or damaged: settings of another form are refused with
+one sentence before they are used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _optional(find: Find) -> Find:
 
 
 def _table(fields: Mapping[str, Find], later: Mapping[str, Find] | None = None, *, exact: bool = False) -> Find:
-    """Settings by name. `later` are those that may be missing; where it is `exact`, there are no others."""
+    """Settings by name. Those of `later` may be missing; with `exact`, others are refused."""
 
     def find(name: str, value: Any) -> str | None:
         if not isinstance(value, dict):
@@ -74,7 +74,7 @@ _pair = _kind(
 )
 _wholes = _kind("a list of whole numbers", lambda value: isinstance(value, list) and all(map(_is_whole, value)))
 _list = _kind("a list", lambda value: isinstance(value, list))
-# How the data were read. It comes to stand in exported programs, too.
+# How the data were read. These values also get into exported source code.
 _reading = _table({}, {"options": _object, "vocabulary": _texts, "input_shape": _wholes, "num_classes": _positive})
 _read = {
     "fingerprint": _optional(_text),
@@ -121,7 +121,7 @@ def check_settings(settings: Any, *, started: bool = False) -> None:
     """Raises StoreError where stored settings are not of the form that automl writes.
 
     Args:
-        started: whether they are those of a search that was started, and know of its last run.
+        started: whether the search was started, so that the settings must have its last run.
     """
     wrong = _settings("", settings)
     if wrong is None and started and "run" not in settings:

@@ -23,7 +23,7 @@ REASONS = {  # why a rule was not trained to its end
     "diverged": "diverged",
     "hopeless": "hopeless after the sweep",
 }
-CAUSES = {  # of children that failed or were lost; an exception is told by its own words
+CAUSES = {  # of failed and lost children, by fault; for `raised` the exception itself is shown
     "diverged": "diverged",
     "oom": "out of memory",
     "timeout": "out of time",
@@ -31,8 +31,8 @@ CAUSES = {  # of children that failed or were lost; an exception is told by its 
     "node_lost": "machine lost",
     "store_lost": "store lost",
 }
-INTERRUPTED = "interrupted"  # the word for a search that runs by its row alone
-PREPARED = "prepared_seconds"  # in a segment's machine: from the start of the command to that of the segment
+INTERRUPTED = "interrupted"  # shown for a search that runs by its row, but whose process is gone
+PREPARED = "prepared_seconds"  # in a segment's `machine`: seconds from the start of the command to the segment
 LONGEST_CAUSE = 160  # characters
 LATEST = 50  # children that shares of time and the reward curve are taken from
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -41,8 +41,8 @@ SPARKS = "▁▂▃▄▅▆▇█"
 @dataclasses.dataclass(frozen=True)
 class Standing:
     """Children by state, the best, those running, the latest, and the time left in seconds (None where it cannot be
-    told yet). `now` is by the database's clock. `interrupted`: its process is gone, and children that were running then
-    still are by their rows."""
+    estimated yet). `now` is by the database's clock. `interrupted`: its process is gone, and its running children still
+    have that state in the store."""
 
     search: Search
     counts: dict[str, int]
@@ -79,7 +79,7 @@ class Standing:
         shares = {name: sum((child.phases or {}).get(name, 0.0) for child in told) / total for name in names}
         parts = [f"{name} {share:.0%}" for name, share in shares.items()]
         parts.append(f"other {max(0.0, 1.0 - sum(shares.values())):.0%}")
-        counts = [(child.metrics or {}).get("traces") for child in told]  # a task of one's own may mean anything by it
+        counts = [(child.metrics or {}).get("traces") for child in told]  # a user's task may use the name for anything
         traces = [count for count in counts if isinstance(count, int | float)]
         if traces:
             parts.append(f"{counted(round(sum(traces) / len(traces)), 'trace')} a child")
@@ -87,12 +87,12 @@ class Standing:
 
     @property
     def ignoring(self) -> str:
-        """How many of the latest children predict the same whatever they read; empty where none does."""
+        """How many of the latest children ignore their input; empty where none does."""
         count = sum(ignores_input(child) for child in self.latest)
         if not count:
             return ""
         of = f"{count} of the latest {counted(len(self.latest), 'child', 'children')}"
-        return f"{of} ignore what they read, as their state dies out: all are worth the frequencies of words alone"
+        return f"{of} ignore their input, because their state decays to 0: they predict word frequencies alone"
 
     @property
     def curve(self) -> str:
@@ -142,7 +142,7 @@ class Standing:
 
 
 class Clerk:
-    """Reads a search's standing again and again, all of it from the store: whoever looks is told the same."""
+    """Reads the status of a search repeatedly, from the store alone, so that every view shows the same."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
@@ -179,7 +179,7 @@ def _seconds_left(
     now: float,
     began: float,
 ) -> float | None:
-    """Seconds until the budget is trained or the time is over, whichever comes first; None where it cannot be told."""
+    """Seconds until the budget is trained or the time is over, whichever comes first; None where it is unknown."""
     left = []
     if search.budget is not None:
         failed = counts[State.FAILED] + counts[State.LOST]
@@ -209,15 +209,15 @@ def _seconds_left(
 
 
 def is_interrupted(store: Store, search: Search) -> bool:
-    """Whether the process that ran a search is gone without having ended it. Every view asks here, and so the lease."""
+    """Whether the process that ran a search is gone without having ended it, judged as for the lease."""
     runs = (SearchState.RUNNING, SearchState.STOPPING)
     if search.state not in runs or store.is_held(search.name):
         return False
-    return store.search(search.name).state in runs  # it may have ended well between the two looks
+    return store.search(search.name).state in runs  # it may have ended normally between the two reads
 
 
 def shown_state(store: Store, search: Search) -> str:
-    """The search's state as people are told it."""
+    """The search's state as it is shown to the user."""
     return INTERRUPTED if is_interrupted(store, search) else search.state
 
 
@@ -228,7 +228,7 @@ def _slot(child: Child) -> str:
 
 
 def ignores_input(child: Child) -> bool:
-    """Whether a child's predictions were found to be the same whatever it reads."""
+    """Whether a child's predictions do not depend on its input (a metric of language models)."""
     return (child.metrics or {}).get("ignores_input") is True
 
 
@@ -267,7 +267,7 @@ def failures_text(failures: Sequence[FailureCount]) -> str:
     for kind, count in by_cause.most_common():
         fault = kind.partition(" ")[0]
         cause = CAUSES.get(fault, kind)
-        if fault not in CAUSES and len(messages[kind]) == 1:  # what is raised for one reason is told in full
+        if fault not in CAUSES and len(messages[kind]) == 1:  # one exception alone is shown in full
             cause = " ".join([fault, *messages[kind]]).strip()
         cause = cause if len(cause) <= LONGEST_CAUSE else f"{cause[: LONGEST_CAUSE - 1]}…"
         told.append(f"{cause} ({count})")
@@ -307,7 +307,7 @@ def goal_metric(search: Search) -> str | None:
 
 
 def metrics_text(metrics: Mapping[str, Any] | None, search: Search) -> list[str]:
-    """A child's metrics that are numbers, each with its name; the one that was asked for comes first."""
+    """A child's numeric metrics with their names; that of --minimize or --maximize comes first."""
     goal = goal_metric(search)
     numbers = {
         name: float(value)
@@ -319,7 +319,7 @@ def metrics_text(metrics: Mapping[str, Any] | None, search: Search) -> list[str]
 
 
 def best_text(child: Child, search: Search) -> str:
-    """What the best child came to: the metric that was asked for, else the reward."""
+    """The value of the best child: the metric of --minimize or --maximize, else the reward."""
     goal = goal_metric(search)
     told = metrics_text(child.metrics, search)
     return told[0] if goal in (child.metrics or {}) and told else figure(child.reward or 0.0)
@@ -360,7 +360,7 @@ def training_json(training: Training) -> dict[str, Any]:
 
 
 def training_lines(trainings: Sequence[Training]) -> list[str]:
-    """What came of training a child again, a line for each recipe: mean and spread over the seeds."""
+    """The results of training a child again, one line per recipe: mean and standard deviation over the seeds."""
     by_recipe: dict[str, list[Training]] = {}
     for training in trainings:
         by_recipe.setdefault(training.recipe_hash, []).append(training)
@@ -371,7 +371,7 @@ def training_lines(trainings: Sequence[Training]) -> list[str]:
         how = [recipe.get("recipe") or "", *(f"{name} {value}" for name, value in options.items())]
         how.append(counted(len(alike), "seed"))
         names = dict.fromkeys(name for one in alike for name in one.metrics)
-        # Those of a task of one's own may have any name; of ours, the two that compare.
+        # A user's task may report any names; of a built-in task, validation and test metrics are shown.
         shown = [name for name in names if name.startswith(("val_", "test_"))] or list(names)
         told = []
         for name in shown:
@@ -391,11 +391,11 @@ def spread(values: Sequence[float]) -> str:
 
 
 def spec_line(spec: object, space: str) -> str:
-    """A stored spec in one line, for tables, as the space that made it writes it. A spec of the user's own space is
-    shown as JSON, and so is one that the space cannot read.
+    """A stored spec in one line, in the notation of its space. A spec of the user's own space is shown as JSON, and so
+    is one that the space cannot read.
 
     Args:
-        space: the name that the search has for it.
+        space: its name in the search.
     """
     made = _as_made(LINES.get(space), spec, space)
     return _json_line(spec) if made is None else made
@@ -407,8 +407,8 @@ def spec_drawing(spec: object, space: str) -> list[str]:
 
 
 def _as_made(write: Callable[[Any], str] | None, spec: object, space: str) -> str | None:
-    """A spec as its space writes it; None where it does not, for example one of a later version. A look at a search
-    must not fail for one child."""
+    """A spec in the notation of its space; None where the space cannot read it, for example one of a later version: one
+    child must not keep a search from being shown."""
     if write is None:
         return None
     try:
@@ -420,7 +420,7 @@ def _as_made(write: Callable[[Any], str] | None, spec: object, space: str) -> st
 
 
 def _json_line(spec: object) -> str:
-    """JSON in one line, without characters that a terminal would act on or could not write."""
+    """JSON in one line, with unprintable characters escaped."""
     text = json.dumps(spec, ensure_ascii=False, default=str)
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 

@@ -27,11 +27,11 @@ def load_experiment(
     data: str | None = None,
     **task_changes: Any,
 ) -> Experiment:
-    """The search's space and task. A person's file runs only if they approved it on this machine.
+    """The search's space and task. A user's file runs only if the user approved it on this machine.
 
     Args:
-        store: that of the search, beside which arrays are looked for that have moved together with it.
-        data: where the search's data lie now; see `with_data`.
+        store: that of the search; its arrays are found if they have moved together with it.
+        data: where the search's data are now; see `with_data`.
         task_changes: settings of the task that take the place of the stored ones: `recipe`, `options`.
     """
     settings = with_data(_settings(search, ("space", "task")), data)
@@ -64,10 +64,11 @@ def recorded_child(store: Store, search: Search, space: Space, child: Child) -> 
 def in_workdir(
     search: Search, given: str | None = None, *, missing_ok: bool = False
 ) -> contextlib.AbstractContextManager[None]:
-    """Within it, the current folder is that in which the search's code runs: the given one, or that of the search.
+    """A context in which the current folder is the one where the search's code runs: the given one, or that of the
+    search.
 
     Args:
-        missing_ok: stay where we are if that folder is not there.
+        missing_ok: keep the current folder if that folder does not exist.
     """
     folder = workdir_of(with_workdir(completed(search.settings), given))
     return working_in(None if missing_ok and folder is not None and not os.path.isdir(folder) else folder)

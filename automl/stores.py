@@ -14,7 +14,7 @@ def store_address(given: str | os.PathLike[str] | None) -> str:
     """The store that was asked for: the argument, else AUTOML_STORE, else `automl.db` in the current folder.
 
     Raises:
-        StoreError: the argument is empty, as that of a shell's variable that is not set, or no path.
+        StoreError: the argument is empty (such as an unset shell variable) or not a path.
     """
     return (os.environ.get("AUTOML_STORE") or DEFAULT_STORE) if given is None else address_text(given)
 

@@ -1,4 +1,4 @@
-"""Where a search finds what lies outside its store: the folder that its tasks run in, and its data."""
+"""What a search needs outside its store: the folder in which the user's code runs, and its data."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from db.store import Store
 
 
 class SurroundingsError(ValueError):
-    """A folder or data of a search are not where they were; the message is one sentence with the way out."""
+    """The folder or the data of a search have moved; the message is one sentence with the way out."""
 
 
 def check_workdir(given: str) -> str:
-    """A folder for tasks to run in, as an absolute path. Raises SurroundingsError where it is none."""
+    """The absolute path of a folder in which the user's code runs. Raises SurroundingsError if there is no such
+    folder."""
     path = Path(given).expanduser().absolute()
     if not path.is_dir():
         raise SurroundingsError(f"--workdir is {given!r}, which is not a folder; name one that is there.")
@@ -27,15 +28,15 @@ def check_workdir(given: str) -> str:
 
 
 def runs_code_of_user(settings: Mapping[str, Any]) -> bool:
-    """Whether a search runs code of the user's, to which the current folder matters."""
+    """Whether a search runs the user's own code, which may depend on the current folder."""
     parts = [settings[group] for group in ("space", "task")]
     return any(part["file"] is not None or part["name"].startswith(SESSION) for part in parts)
 
 
 def workdir_of(settings: Mapping[str, Any]) -> str | None:
-    """The folder that a search's tasks run in; None where that is the current one, whatever it is.
+    """The folder in which a search's code runs; None for the current one.
 
-    Version 0.1.0 stored none: its tasks run in the folder of the user's file, which is where most were started.
+    Version 0.1.0 stored none: its searches run in the folder of the user's file, where most of them were started.
     """
     if not runs_code_of_user(settings):
         return None
@@ -47,7 +48,7 @@ def workdir_of(settings: Mapping[str, Any]) -> str | None:
 
 
 def workdir_notice(settings: Mapping[str, Any]) -> str | None:
-    """What to say of a folder that is not the current one, in one line; None where it is."""
+    """A notice if the folder of the search's code is not the current one, else None."""
     folder = workdir_of(settings)
     if folder is None or _is_here(folder):
         return None
@@ -56,17 +57,17 @@ def workdir_notice(settings: Mapping[str, Any]) -> str | None:
 
 
 def current_folder() -> str | None:
-    """None where it was deleted."""
+    """The current folder; None if it was deleted."""
     with contextlib.suppress(OSError):
         return os.getcwd()
     return None
 
 
 def enter(folder: str | None) -> None:
-    """Makes a folder the current one. None leaves everything as it is.
+    """Makes a folder the current one; None changes nothing.
 
     Raises:
-        SurroundingsError: it is not there, or cannot be entered.
+        SurroundingsError: it does not exist, or cannot be entered.
     """
     if folder is None or _is_here(folder):
         return
@@ -81,16 +82,16 @@ def enter(folder: str | None) -> None:
 
 @contextlib.contextmanager
 def working_in(folder: str | None) -> Iterator[None]:
-    """Makes a folder the current one for a while; see `enter`.
+    """Makes a folder the current one within a `with`; see `enter`.
 
-    An interactive session finds modules in the current folder. It keeps to the one that it began in: which folder that
-    of a search is, a store says, and nothing may be imported from there by accident.
+    In an interactive session, `sys.path` has the current folder as "". It is replaced by the folder of the session, so
+    that nothing is imported by accident from a folder that only a store names.
     """
     here = current_folder()
     if here is not None:
         sys.path[:] = [here if entry == "" else entry for entry in sys.path]
     try:
-        before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # by what it is: its name may change meanwhile
+        before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # by descriptor, since it may be renamed meanwhile
     except OSError:
         before = None
     try:
@@ -104,13 +105,13 @@ def working_in(folder: str | None) -> Iterator[None]:
 
 
 def check_runs_code(settings: Mapping[str, Any]) -> None:
-    """Raises ValueError where it makes no difference in which folder a search runs."""
+    """Raises ValueError if --workdir has no effect."""
     if not runs_code_of_user(settings):
         raise ValueError("--workdir has no effect on a search that runs no code of yours; drop it.")
 
 
 def with_workdir(settings: Mapping[str, Any], given: str | None) -> dict[str, Any]:
-    """Stored settings with the folder that was named for this command. Raises ValueError where it has no effect."""
+    """Stored settings with the folder of --workdir. Raises ValueError if it has no effect."""
     if given is None:
         return dict(settings)
     check_runs_code(settings)
@@ -118,9 +119,9 @@ def with_workdir(settings: Mapping[str, Any], given: str | None) -> dict[str, An
 
 
 def with_data(settings: Mapping[str, Any], given: str | None, *, flag: str = "--data") -> dict[str, Any]:
-    """Stored settings with the place where their data lie now, `npz:PATH`, `text:PATH` or the path alone.
+    """Stored settings with the present path of their data, `npz:PATH`, `text:PATH` or the path alone.
 
-    What lies there is compared with the stored fingerprint when it is read.
+    The data are compared with the stored fingerprint when they are read.
 
     Raises:
         ValueError: the search has no data of the user's, or of another kind.
@@ -141,13 +142,13 @@ def with_data(settings: Mapping[str, Any], given: str | None, *, flag: str = "--
 
 
 def arrays_path(store: Store, name: str) -> Path:
-    """Where the arrays of a search lie that was given some: beside a SQLite store, else in the current folder."""
+    """The file for arrays that are given to a search: beside a SQLite store, else in the current folder."""
     folder = Path("automl.data").absolute() if store.file is None else store.file.with_name(f"{store.file.name}.data")
     return folder / f"{name}.npz"
 
 
 def with_kept_arrays(store: Store, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings with the arrays that moved together with the store, where they are no longer where they were."""
+    """Stored settings with the new path of arrays that have moved together with the store."""
     task = settings["task"]
     path = arrays_path(store, name)
     recorded = Path(task["name"].removeprefix("npz:"))

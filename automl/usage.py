@@ -1,4 +1,4 @@
-"""What an exported model takes and gives, and the lines that load it."""
+"""Inputs and outputs of an exported model, and the lines that load it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Usage:
     Attributes:
         format: of the file.
         model: that was exported.
-        columns: what the columns of its logits stand for, a part of a sentence.
-        classes: the text of a Python file with classes that the file needs, to be written beside it; "" for none.
-        own: classes of the user that it needs.
+        columns: the meaning of the columns of its logits, a part of a sentence.
+        classes: source code of classes that the file needs, to be written beside it; "" for none.
+        own: the user's classes that it needs.
     """
 
     format: str
@@ -33,7 +33,7 @@ class Usage:
     own: tuple[type, ...] = ()
 
     def lines(self, path: Path) -> tuple[str, ...]:
-        """A sentence on inputs and outputs, and the Python that loads it; both for the terminal."""
+        """A sentence on inputs and outputs, and the Python code that loads the model."""
         needs_files = self.format == "keras" and (self.classes or self.own)
         name = path.name if needs_files else str(path)
         where = f", in the folder {path.parent}," if needs_files and path.parent != Path() else ""
@@ -91,13 +91,13 @@ def own_classes(model: keras.Model) -> list[type]:
 
 
 def classes_module(path: Path) -> str:
-    """The name of the module beside an exported file that has the classes which it needs."""
+    """The name of the module that has the classes of an exported file, written beside it."""
     stem = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
     return f"{'_' if stem[:1].isdigit() else ''}{stem}_cell"
 
 
 def _module_of(kind: type) -> str:
-    """The module that the user imports to have a class: the name of its file."""
+    """The module from which the user imports a class: the name of its file."""
     file = inspect.getsourcefile(kind)
     return kind.__module__ if file is None else Path(file).stem
 

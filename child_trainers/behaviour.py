@@ -1,4 +1,4 @@
-"""Which version of what training and spaces compute a search keeps."""
+"""The versions of computations that a search keeps, so that a later automl continues it alike."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ FIRST_VERSION = "0.1.0"  # of automl: its searches have no `settings["behaviour"
 
 @dataclasses.dataclass(frozen=True)
 class Behaviour:
-    """What a search computes where this has changed between versions, each as a version from 1.
+    """Versions, from 1, of the computations that have changed between releases of automl.
 
-    The defaults are those of a new search; a search keeps those that it began with, so that it goes on as the same
-    search under a later automl.
+    The defaults are those of a new search. A search keeps the versions with which it started.
 
     Attributes:
         cell_identity: which recurrent cells count as equal.
-        data_split: how training and validation images are taken from a file of arrays.
-        drop_masks: which weights the `drop`s of an update rule leave out.
-        standardization: how images are brought to one scale.
+        data_split: how a file of arrays is split into training and validation images.
+        drop_masks: whether the `drop`s of an update rule share a mask.
+        standardization: how images of a file are rescaled before they are standardized.
     """
 
     cell_identity: int = 2
@@ -30,10 +29,10 @@ class Behaviour:
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> Behaviour:
-        """That of a search, by its stored settings; what they do not name has version 1.
+        """The behaviour of a search, from its stored settings; what they do not name has version 1.
 
         Raises:
-            ValueError: a later automl wrote something that this one does not know.
+            ValueError: a later automl wrote a version that this one does not know.
         """
         stored = settings.get("behaviour", {})
         newest = dataclasses.asdict(cls())
@@ -51,11 +50,11 @@ class Behaviour:
 
 
 class Earlier(NamedTuple):
-    """An earlier version of a behaviour, for people.
+    """Describes an earlier version of a behaviour for the user.
 
     Attributes:
         text: what it does.
-        spaces, tasks: those that it makes a difference to; None for any. A space or task of the user's own is `own`.
+        spaces, tasks: those that it affects; None for all. The user's own are called `own`.
     """
 
     text: str
@@ -63,7 +62,7 @@ class Earlier(NamedTuple):
     tasks: frozenset[str] | None = None
 
 
-EARLIER: dict[str, tuple[Earlier, ...]] = {  # by behaviour, its versions from 1 to the last but one
+EARLIER: dict[str, tuple[Earlier, ...]] = {  # by behaviour: all versions but the newest
     "cell_identity": (
         Earlier(
             "cells that differ in a relu without effect count as two", spaces=frozenset(("recurrent-cell", "joint"))
@@ -76,7 +75,7 @@ EARLIER: dict[str, tuple[Earlier, ...]] = {  # by behaviour, its versions from 1
 
 
 def earlier_behaviours(settings: Mapping[str, Any]) -> list[str]:
-    """What a search does otherwise than a new one would, a phrase each; none for a new one.
+    """How a search differs from a new one, one phrase per behaviour; none for a new one.
 
     Raises:
         ValueError: as `Behaviour.of_settings`.

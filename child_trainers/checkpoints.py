@@ -18,7 +18,7 @@ from db.records import StoreError
 from search_spaces.walk import canonical_json
 
 logger = logging.getLogger(__name__)
-OWN_FOLDERS = 3  # of a checkpoint: beside the store the folder for logs, in it the search's, in that `checkpoints`
+OWN_FOLDERS = 3  # of a checkpoint's path: STORE.logs/NAME/checkpoints
 INTERVAL = 20.0  # seconds of training that are worth a checkpoint
 
 
@@ -41,7 +41,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, path: Path, tokens: Sequence[int], seed: int, how: Any) -> Checkpoint:
-        """That of one child of a search, trained in one way (a JSON value), in a folder beside the store."""
+        """The checkpoint of a child of a search; `how` says how it is trained (a JSON value)."""
         return cls(path, canonical_json([list(tokens), seed, how]), OWN_FOLDERS)
 
     @property

@@ -1,5 +1,5 @@
-"""Finds a space that is not the same every time before a search begins: it is walked twice, and again in processes of
-other hash seeds where it comes from the user's file."""
+"""Checks before a search that a space is deterministic: walks it twice, and again in processes with other hash seeds if
+it is from a user's file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from child_trainers.user_files import UserFile
 from search_spaces.recorded import Record, check_same_survey, surveyed
 from search_spaces.space import Space
 
-PROBED = range(1, 17)  # hash seeds of which those are taken that order sets of strings otherwise than this process
+PROBED = range(1, 17)  # candidate hash seeds; those are used that order sets of strings otherwise than this process
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from child_trainers.determinism import main
 main(int(sys.argv[2]))
 """
-# Whether a set of these options would stand in another order than they do.
+# Prints for each list of options whether a set of them has another order here.
 PROBE = """
 import json, sys
 def frozen(value):
@@ -36,16 +36,16 @@ json.dump([list(set(options)) != options for options in lists], sys.stdout)
 
 @contextlib.contextmanager
 def checking_determinism(space: Space, file: UserFile | None, options: Mapping[str, Any]) -> Iterator[None]:
-    """Checks a space of the user's own. Other processes walk it beside the body of the `with`, which ends with their
-    verdict.
+    """Checks a user's own space. Other processes walk it while the body of the `with` runs; their results are checked
+    at its end.
 
     Args:
-        space: with its function alone.
-        file: that the function comes from, or None where only this process has it.
-        options: that the function takes.
+        space: the function alone, without narrowing.
+        file: the file of the function, or None if only this process has it.
+        options: arguments of the function.
 
     Raises:
-        UnstableSpaceError: the space is not the same every time.
+        UnstableSpaceError: the space is not deterministic.
         ValueError: an option or a spec cannot be stored, or the space cannot be walked.
     """
     first = surveyed(space)
@@ -62,7 +62,7 @@ def checking_determinism(space: Space, file: UserFile | None, options: Mapping[s
 
 
 class _OtherProcess:
-    """Walks the space of the user's file under another hash seed. As a context it ends the process at the latest."""
+    """A process that walks the space of a user's file with another hash seed. Leaving its context ends it."""
 
     def __init__(self, order: str, seed: int) -> None:
         self._answer, notify = os.pipe()
@@ -71,7 +71,7 @@ class _OtherProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", START, ROOT, str(notify)],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,  # what the file prints was printed here already
+                stdout=subprocess.DEVNULL,  # this process has printed it already
                 stderr=subprocess.DEVNULL,
                 pass_fds=(notify,),
                 env=environment,
@@ -95,21 +95,23 @@ class _OtherProcess:
         self._process.wait()
 
     def surveyed(self) -> list[Record]:
-        """Raises ValueError where the space cannot be walked there."""
+        """The walks of that process. Raises ValueError if it could not walk the space."""
         with os.fdopen(os.dup(self._answer), "rb") as pipe:
             told = pipe.read()
         code = self._process.wait()
         if not told:
-            raise ValueError(f"The file of the space runs here, but ends another process that runs it (code {code}).")
+            raise ValueError(
+                f"The file of the space runs here, but another process that ran it ended with code {code}."
+            )
         answer = json.loads(told)
         if "error" in answer:
-            raise ValueError(f"The space cannot be walked in another process than this one: {answer['error']}")
+            raise ValueError(f"The space cannot be walked in another process: {answer['error']}")
         walks: list[Record] = answer["walks"]
         return walks
 
 
 def _seeds(walks: Sequence[Record]) -> list[int]:
-    """Hash seeds under which every options that may come from a set stand in another order."""
+    """A few hash seeds; each list of options that may be from a set has another order under one of them."""
     lists = []
     for walk in walks:
         for decision in walk["decisions"]:
@@ -133,7 +135,7 @@ def _seeds(walks: Sequence[Record]) -> list[int]:
 
 
 def _is_ordered_as_set(options: Sequence[Any]) -> bool:
-    """Whether these stand in the order of a set of them, of which some process has another."""
+    """Whether the options are in the order of a set of them, and some process may have another order."""
     if len(options) < 2 or not any('"' in json.dumps(option) for option in options):
         return False
     with contextlib.suppress(TypeError):  # a dict is in no set
@@ -147,7 +149,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _differing(lists: Sequence[Sequence[Any]], seed: int) -> set[int]:
-    """Which of these lists a set under a hash seed would order otherwise."""
+    """The indices of the lists that have another order as a set under a hash seed."""
     done = subprocess.run(
         [sys.executable, "-P", "-S", "-c", PROBE],
         input=json.dumps(lists),
@@ -171,4 +173,4 @@ def main(notify: int) -> None:
     with os.fdopen(notify, "wb") as pipe:
         pipe.write(json.dumps(answer).encode())
     sys.stdout.flush()
-    os._exit(0)  # waits for no thread that the file has left
+    os._exit(0)  # does not wait for threads of the file

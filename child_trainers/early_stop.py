@@ -60,8 +60,8 @@ class Stopper(abc.ABC):
         """The child of this number is about to be trained; the one before comes back from the store.
 
         Args:
-            passed: the last epoch that an earlier attempt at this child came to. It was judged up to there, against
-                those that had ended by then, and is not judged again: not where it is trained anew either.
+            passed: the last epoch of an earlier attempt at this child. Epochs up to it were judged then, and are not
+                judged again, even if they are trained again.
         """
         self._look()
         self._values = {}
@@ -80,7 +80,7 @@ class Stopper(abc.ABC):
             raise EarlyStopError(epoch, paused=self.pauses)
 
     def restore(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Takes an epoch of an earlier attempt as it was, and judges nobody by it."""
+        """Takes the metrics of an epoch of an earlier attempt without judging the child."""
         if self._metric in metrics and epoch < self._epochs:
             self._values[epoch] = float(metrics[self._metric])
             self._restored(epoch)
@@ -99,7 +99,7 @@ class Stopper(abc.ABC):
         """Whether the present child is, told by its values up to this epoch."""
 
     def _restored(self, epoch: int) -> None:
-        """The present child came to this epoch in an earlier attempt."""
+        """Called for an epoch of an earlier attempt at the present child."""
         return
 
     def _met(self, curve: Curve) -> None:
@@ -180,7 +180,7 @@ class EarlyStopper(Stopper):
         return self._trial.should_prune()
 
     def _restored(self, epoch: int) -> None:
-        self._is_hopeless(epoch)  # the pruner notes what the child had, and at which of its rungs; nobody acts on it
+        self._is_hopeless(epoch)  # lets the pruner record the value and the rung; its verdict is ignored
 
     def _met(self, curve: Curve) -> None:
         """Reports a child's values one by one, as the pruner would have met them."""

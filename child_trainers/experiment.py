@@ -74,7 +74,7 @@ def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
         schedules = pkgutil.resolve_name(SCHEDULES[chosen["name"]]) if chosen["name"] in SCHEDULES else {}
         schedule = schedules[known("schedule", schedule_name, schedules)]
     made: Callable[[], Any] = functools.partial(function, **options)
-    if chosen.get("order"):  # of the options, where the user's file was changed
+    if chosen.get("order"):  # of the options, after the user's file was changed
         made = ordered(made, Ordering.from_json(chosen["order"]))
     space = Space(_with_behaviour(made, Behaviour.of_settings(settings)), Narrowing(tuple(rules)), schedule)
     space.check()
@@ -82,7 +82,7 @@ def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
 
 
 def _with_behaviour(function: Callable[[], Any], behaviour: Behaviour) -> Callable[[], Any]:
-    """The space's function, whose specs are taken as a search of this behaviour takes them."""
+    """The space's function, with specs of the search's behaviour."""
     if behaviour == Behaviour():
         return function
     versions = dataclasses.asdict(behaviour)
@@ -94,7 +94,7 @@ def _with_behaviour(function: Callable[[], Any], behaviour: Behaviour) -> Callab
 
     def make() -> Any:
         generator = function()
-        return kept(generator) if hasattr(generator, "send") else generator  # what is none is refused elsewhere
+        return kept(generator) if hasattr(generator, "send") else generator  # `Walk` refuses other values
 
     return make
 
@@ -183,7 +183,7 @@ def make_task(
 
 
 def reward_definition(settings: Mapping[str, Any]) -> str:
-    """What a search's rewards are, in words. Runs no file of the user's."""
+    """Describes a search's reward without running a user's file."""
     chosen = settings["task"]
     if chosen["goal"] is not None:
         return Goal(**chosen["goal"]).words

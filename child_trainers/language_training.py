@@ -20,8 +20,8 @@ from child_trainers.updates import GradientDescent, KerasUpdate, Update
 REWARD_SCALE = 80.0  # c of the reward c / perplexity^2
 VALIDATION_CHUNK = 500  # tokens whose products with the input are taken at once
 METRIC = "val_perplexity"
-IGNORES_INPUT = "ignores_input"  # a metric, true of a child whose predictions are the same whatever it reads
-LEAST_GAIN = 1e-5  # nats a token, by which reading must change the loss to count
+IGNORES_INPUT = "ignores_input"  # a metric: true of a child whose predictions do not depend on its input
+LEAST_GAIN = 1e-5  # nats per token; a smaller change of the loss by the input counts as none
 
 
 class Rows(NamedTuple):
@@ -46,7 +46,7 @@ def to_device(text: TextData, batch_size: int) -> DeviceText:
 
 
 def frequency_loss(bias: np.ndarray, tokens: np.ndarray) -> float:
-    """The mean loss in nats of predictions that are the softmax of a bias alone, whatever was read."""
+    """The mean loss in nats when every prediction is the softmax of the bias alone."""
     logits = bias.astype(np.float64)
     highest = logits.max()
     return float(highest + np.log(np.exp(logits - highest).sum()) - logits[tokens].mean())
@@ -127,10 +127,9 @@ class LanguageTrainer(Trainer):
     def metrics(self) -> dict[str, float]:
         """The perplexity of the validation text, every token but the first predicted from all before it.
 
-        Where it is that of the bias of the softmax alone, the network has learned no more than how frequent words are,
-        and so have all others of which that is true: the metric IGNORES_INPUT says so. It is so of cells whose state is
-        made of products of small values, as it is of zeros at first: from step to step and from layer to layer it
-        becomes smaller, until adding it to the bias changes no bit.
+        If the loss is that of the softmax's bias alone, the network has learned only word frequencies, and the metric
+        IGNORES_INPUT is true. This happens to cells that multiply small states: the state starts at zero and shrinks in
+        every layer, until it no longer changes the logits.
 
         Raises:
             DivergedError: see `perplexity_of`.

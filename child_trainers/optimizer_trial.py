@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import keras
 
 LSTM_NETWORK = "lstm"
-ONE_MASK = " (one mask for all drops)"  # ends the text of a rule that a search of automl 0.1.0 has found
+ONE_MASK = " (one mask for all drops)"  # suffix of the text of a rule from a search of automl 0.1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,12 +158,12 @@ def make_optimizer(text: str, rate: Any, decay_steps: int, seed: int) -> keras.o
 
 
 def rule_name(rule: UpdateRule) -> str:
-    """What `make_optimizer` makes the rule of."""
+    """The text from which `make_optimizer` makes the rule."""
     return f"{rule}{'' if rule.has_own_masks or num_drops(rule) < 2 else ONE_MASK}"
 
 
 def meaning_of(optimizer: str) -> tuple[str, ...]:
-    """What an optimizer's text does not tell: what automl 0.1.0 found of several drops was of another rule."""
+    """Marks a rule with several drops: results of automl 0.1.0 for the same text were of another rule (one mask)."""
     try:
         several = optimizer not in RULES and num_drops(UpdateRule.parse(optimizer)) > 1
     except RuleError:

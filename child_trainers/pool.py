@@ -29,8 +29,8 @@ RENEW_SECONDS = 15.0  # between two renewals of all claims
 
 
 class PoolError(Exception):
-    """The pool cannot go on: it cannot run workers, or one found that the search itself is at fault. The message is one
-    sentence."""
+    """The pool cannot continue: it cannot run workers, or a worker found a fault of the search itself. The message is
+    one sentence."""
 
 
 class Pool(abc.ABC):

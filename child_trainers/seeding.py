@@ -1,4 +1,4 @@
-"""Seeds every global generator for a child, also those of libraries that the child is the first to import."""
+"""Seeds all global random generators for a child, including those of libraries that it is the first to import."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-LIBRARIES = ("tensorflow", "keras", "torch")  # those with generators of their own
+LIBRARIES = ("tensorflow", "keras", "torch")  # with their own random generators
 
 
 def seed_basic(seed: int) -> None:
-    """Seeds the generators that are always there."""
+    """Seeds Python's and NumPy's generators."""
     random.seed(seed)
     np.random.seed(seed)
 
 
 def seed_libraries(names: Iterable[str], seed: int) -> None:
-    """Clears and seeds those of these libraries that are imported; `random` and NumPy stay what they are."""
+    """Clears and seeds the imported ones of these libraries; restores `random` and NumPy."""
     imported = {name for name in names if name in sys.modules}
     with basic_kept():
         if "torch" in imported:
@@ -42,7 +42,7 @@ def seed_libraries(names: Iterable[str], seed: int) -> None:
 
 @contextlib.contextmanager
 def basic_kept() -> Iterator[None]:
-    """Brings `random` and NumPy back to the state that they were in."""
+    """Restores the states of `random` and NumPy at the end."""
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
@@ -52,12 +52,11 @@ def basic_kept() -> Iterator[None]:
 
 
 class Seeder:
-    """Makes every child of a task begin alike, whatever the task imports and when.
+    """Gives every child of a task the same initial random state, whatever the task imports and when.
 
-    A library is cleared and seeded at the beginning of a child where the task is known to use it. A child that is the
-    first to import one has it seeded at that moment: it cannot have drawn from it before. Libraries that only others
-    have imported, such as TensorFlow by the policy, are left alone, because clearing them makes every compiled
-    function start anew.
+    A library that the task is known to use is cleared and seeded before each child. If a child is the first to import a
+    library, it is seeded at that moment; the child cannot have drawn from it before. Libraries that only other code has
+    imported, such as TensorFlow for the policy, are left alone, because clearing them discards every compiled function.
 
     Args:
         used: libraries that the task is known to use.
@@ -68,7 +67,7 @@ class Seeder:
 
     @contextlib.contextmanager
     def begin(self, seed: int) -> Iterator[None]:
-        """Seeds everything, and within the context also what is imported only then."""
+        """Seeds everything now, and libraries that are first imported within the context."""
         seed_basic(seed)
         seed_libraries(self.used, seed)
         with self.watch(seed):
@@ -76,7 +75,8 @@ class Seeder:
 
     @contextlib.contextmanager
     def watch(self, seed: int) -> Iterator[None]:
-        """Seeds libraries when they are first imported within the context, and keeps imports from drawing numbers."""
+        """Seeds libraries when they are first imported within the context, and restores the generators after
+        imports."""
         watch = _Watch(seed, self.used)
         watch.start()
         try:
@@ -86,10 +86,10 @@ class Seeder:
 
 
 class _Watch(MetaPathFinder):
-    """Follows what is imported.
+    """An import hook.
 
-    A module that is imported for the first time runs with generators seeded alike, whichever child imports it, and
-    leaves them as they were: a later child does not run it again.
+    A module that is imported for the first time runs with fixed seeds, whichever child imports it, and the generators
+    are restored after it, because later children do not run it again.
     """
 
     current: _Watch | None = None
@@ -97,9 +97,9 @@ class _Watch(MetaPathFinder):
     def __init__(self, seed: int, used: set[str]) -> None:
         self._seed = seed
         self._used = used
-        self._depth = 0  # of modules that are being imported
-        self._libraries = 0  # how many of those are libraries or part of one
-        self._new: set[str] = set()  # libraries that a module has imported which is being imported itself
+        self._depth = 0  # nesting of imports
+        self._libraries = 0  # how many of these imports are of libraries
+        self._new: set[str] = set()  # libraries that the module being imported has imported
         self._before: _Watch | None = None
         self._originals: tuple[Any, Any] | None = None
 
@@ -117,7 +117,7 @@ class _Watch(MetaPathFinder):
         _Watch.current = self._before
 
     def touched(self, name: str) -> None:
-        """Takes note of an import of something that is imported already."""
+        """Called for an import statement of a module that is imported already."""
         name = name.partition(".")[0]
         if name in LIBRARIES and name not in self._used and name in sys.modules and not self._libraries:
             self._use(name)
@@ -129,7 +129,7 @@ class _Watch(MetaPathFinder):
         spec = self._found(name, path, target)
         loader: Any = None if spec is None else spec.loader
         if not hasattr(loader, "exec_module") or isinstance(loader, type):
-            return spec  # built into Python: it draws nothing
+            return spec  # built-in modules draw no random numbers
         execute: Callable[[ModuleType], None] = loader.exec_module
 
         def follow(module: ModuleType) -> None:
@@ -149,7 +149,7 @@ class _Watch(MetaPathFinder):
                 seed_libraries(self._new, self._seed)  # the module may have drawn from them
                 self._new.clear()
 
-        with contextlib.suppress(AttributeError):  # a loader with slots: its module is imported as ever
+        with contextlib.suppress(AttributeError):  # a loader with slots: its module is imported without the hook
             loader.exec_module = follow
         return spec
 
@@ -163,7 +163,7 @@ class _Watch(MetaPathFinder):
 
     def _use(self, name: str) -> None:
         self._used.add(name)
-        if name in ("tensorflow", "keras"):  # each brings the other
+        if name in ("tensorflow", "keras"):  # each imports the other
             self._used.update(other for other in ("tensorflow", "keras") if other in sys.modules)
         seed_libraries([name], 0 if self._depth else self._seed)
         if self._depth:
@@ -171,9 +171,9 @@ class _Watch(MetaPathFinder):
 
 
 def _telling(statement: Callable[..., Any], function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
-    """Import statements and `importlib.import_module` that tell the watch of the moment what they import.
+    """Replacements of `__import__` and `importlib.import_module` that notify the current `_Watch`.
 
-    The finders of `sys.meta_path` do not hear of modules that are imported already.
+    Finders of `sys.meta_path` are not called for modules that are imported already.
     """
 
     def import_statement(name: str, *arguments: Any, **named: Any) -> ModuleType:

@@ -30,7 +30,7 @@ class InvalidResultError(Exception):
 
 
 class SearchFaultError(Exception):
-    """Nothing that a child did: its search must be mended before anything else of it is trained. The message is a
+    """A fault of the search, not of a child: it must be fixed before more children are trained. The message is a
     sentence."""
 
 
@@ -47,7 +47,7 @@ class Report(Protocol):
         """Writes the metrics of an epoch (1, 2, …). Raises DivergedError where one is not finite."""
 
     def restore(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Takes the metrics of epochs 1, 2, … that an earlier attempt was trained for: written again, not judged."""
+        """Writes the metrics of epochs 1, 2, … of an earlier attempt again, without judging them."""
 
     def follow(self, steps_done: Callable[[], int]) -> None:
         """Takes a count of training steps, to be read from another thread between two epochs."""
@@ -92,8 +92,8 @@ class Outcome:
         metrics: JSON values, kept with the child.
         weights: the model's weights at `epoch`, the epoch that the reward was read from, by name.
         seconds: where the time went, by phase.
-        ending: why it was not trained to its end though it is a result, or None.
-        screened: whether the screen would have ended it, or did.
+        ending: why a child with a result was not trained to its end, or None.
+        screened: whether the screening test rejected it.
     """
 
     reward: float
@@ -117,7 +117,7 @@ class Goal:
 
     @property
     def words(self) -> str:
-        """What the reward is."""
+        """A description of the reward."""
         return f"minus {self.metric}" if self.minimize else self.metric
 
 
@@ -140,15 +140,15 @@ class Task(abc.ABC):
     Attributes:
         floor: the reward of a failed child, or None where the task has no natural lowest reward.
         metric: what tells a trained child's quality, among its metrics.
-        reward_words: what the reward is, where no metric is asked for.
+        reward_words: a description of the reward if no metric is named.
         fixed_options: constants of the recipe without which rewards would no longer compare.
         reading_options: those that say how the data are read, which a child that is trained again keeps.
         reads_words: whether an exported model takes texts instead of numbers.
-        takes_compute: whether it trains in the precision, with XLA and on the devices that a search asks for.
+        takes_compute: whether it uses the precision, XLA and devices of the search.
         population: how many children are trained together, in one call of `evaluate_together`.
         fingerprint: of data that a person's file holds, or None where the task's name says which data they are.
-        brightness: the lowest and the highest value of images that a person's file holds, if they are brought to one
-            scale by them.
+        brightness: the lowest and the highest value of the images of a user's file, if the images are rescaled by
+            them.
         objective: what early stopping goes by, or None where children cannot be stopped early.
     """
 
@@ -180,7 +180,7 @@ class Task(abc.ABC):
         """Loads and checks what children need; the coordinator calls it before workers start. May raise ValueError."""
 
     def reading(self) -> dict[str, Any] | None:
-        """What stored weights need to become a model without the data, as JSON values; None where that is nothing."""
+        """JSON values that are needed to build a model from stored weights without the data; None for none."""
         return None
 
     def warm_up(self) -> None:
@@ -198,7 +198,7 @@ class Task(abc.ABC):
         return None
 
     def data_summary(self) -> DataSummary | None:
-        """How the data were read, or None where the task alone knows; it may load them, and raise ValueError."""
+        """How the data were read, or None for a task that reads its own; may load them, and raise ValueError."""
         return None
 
     def constants(self) -> dict[str, Any] | None:
@@ -218,12 +218,12 @@ class FunctionTask(Task):
     goal's metric.
 
     Args:
-        uses: libraries that the function is known to use; others are seeded once a child imports them.
-        importing: within it, imports find what lies beside the function's file.
+        uses: libraries that the function is known to use; others are seeded when a child imports them.
+        importing: a context in which imports find the modules beside the function's file.
 
     Attributes:
-        takes_epochs: whether the function is told how many there are.
-        needs_epochs: whether it has no number of its own.
+        takes_epochs: whether the function has the parameter `epochs`.
+        needs_epochs: whether that has no default.
 
     Raises:
         ValueError: the function declares a parameter that a task is never given.
@@ -270,7 +270,7 @@ class FunctionTask(Task):
 
     def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
         offered = {"spec": spec, "seed": seed, "epochs": self._epochs, "report": report}
-        # A child may change the folder for itself, but not for those after it.
+        # Restores the current folder, which a child may change.
         with contextlib.chdir("."), self._importing(), self._seeder.begin(seed):
             returned = self._function(**{name: offered[name] for name in self._passed})
         return read_outcome(returned, self._goal)
@@ -331,17 +331,17 @@ def reported(epoch: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scalar(value: Any) -> Any:
-    """A zero-dimensional array, or a scalar of TensorFlow, PyTorch or JAX, as the Python value that it holds; anything
-    else stays itself. An array of one element is no scalar: NumPy is giving up to take it for one."""
+    """The Python value of a zero-dimensional array or a scalar of TensorFlow, PyTorch or JAX; any other value
+    unchanged. An array of one element is not a scalar: NumPy deprecates that conversion."""
     if isinstance(value, bool | int | float | str):
         return value
     try:
         if tuple(value.shape) != ():
             return value
-    except (AttributeError, TypeError, ValueError):  # no array; TensorFlow raises ValueError for a shape it lacks
+    except (AttributeError, TypeError, ValueError):  # not an array; TensorFlow raises ValueError for an unknown shape
         return value
     if np.ma.is_masked(value):
-        return math.nan  # its `item` would be the number under the mask
+        return math.nan  # `item` would return the number under the mask
     if callable(getattr(value, "item", None)):
         return value.item()
     return np.asarray(value.numpy()).item() if callable(getattr(value, "numpy", None)) else value
@@ -399,7 +399,7 @@ def _plain(name: str, value: Any, said: str = "returned") -> Any:
         return _finite(name, _float(name, plain))
     if isinstance(plain, list | tuple):
         return [_plain(name, item, said) for item in plain]
-    if isinstance(plain, Mapping) and said == "reported":  # the view shows none of these, and they are kept
+    if isinstance(plain, Mapping) and said == "reported":  # stored, but not shown in a view
         return {str(key): _plain(name, item, said) for key, item in plain.items()}
     raise InvalidResultError(f"The task {said} {_shown(value)} as the metric {name!r}; metrics are plain numbers.")
 

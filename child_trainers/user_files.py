@@ -1,8 +1,7 @@
-"""Loads a person's own file: by path, attribute and checksum, as a module of its own name.
+"""Loads a user's own file by path, attribute and checksum, as a module under its own name.
 
-The name is that by which any other process imports the file, so that what it defines can be sent to one: by joblib, by
-`multiprocessing`, or by pickle. Folders of user files come last on the path, never first: a person's own `db` must not
-become ours.
+Other processes can import the file by that name, so joblib, `multiprocessing` and pickle can send them what it defines.
+Folders of user files come last on the path, so that a user's `db` does not replace ours.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class UserFile:
         return found.text
 
     def check_name(self) -> None:
-        """Raises UserFileError where another process would import something else by the file's name."""
+        """Raises UserFileError if another process would import another module by the file's name."""
         path = Path(self.path)
         name, _ = _module_name(path, self.text)
         clash = _clash(name, path)
@@ -122,7 +121,7 @@ class UserFile:
         return self._in_use().uses | {name for name in LIBRARIES if name in self.text}
 
     def importing(self) -> contextlib.AbstractContextManager[None]:
-        """Within it, imports find the file and what lies beside it, whatever else this process has loaded."""
+        """A context in which imports find the file and the modules beside it, whatever else this process has loaded."""
         return self._in_use().importing()
 
     def _in_use(self) -> _UserModule:
@@ -157,12 +156,12 @@ class UserFile:
 class _UserModule:
     """A file as a module of this process.
 
-    Two files may have one name, and so may what lies beside them: those of the file in use are in `sys.modules`.
+    Two files may have the same name, and so may the modules beside them; `sys.modules` has those of the file in use.
 
     Attributes:
-        name: its own, with that of the package which it belongs to; another where that name means something else.
-        folders: where its imports are looked for.
-        uses: libraries that it, or what it imports, refers to.
+        name: its own with that of its package; a generated one if that name belongs to another module.
+        folders: where its imports are searched.
+        uses: libraries that it, or a module that it imports, refers to.
     """
 
     def __init__(self, path: Path, text: str) -> None:
@@ -174,8 +173,8 @@ class _UserModule:
         self.uses: set[str] = set()
         self._path = path
         self._text = text
-        self._own: dict[str, ModuleType] = {}  # what was imported of its folders
-        self._looked_at = 0  # modules of this process, when it was last looked for such
+        self._own: dict[str, ModuleType] = {}  # modules imported from its folders
+        self._looked_at = 0  # number of modules in this process at the last search for these
 
     def load(self) -> None:
         finder = _TextFinder(self.name, str(self._path), self._text)
@@ -184,12 +183,12 @@ class _UserModule:
         sys.meta_path.insert(0, finder)
         try:
             with self.importing(), basic_kept(), seeder.watch(0):
-                seed_basic(0)  # what it draws is the same in every process
+                seed_basic(0)  # the file draws the same numbers in every process
                 self.module = importlib.import_module(self.name)
         finally:
             sys.meta_path.remove(finder)
             if before is not None:
-                sys.modules[self.name] = before  # of a session that has imported the file, or another of its name
+                sys.modules[self.name] = before  # a module of this name that the session had imported
         self.uses = seeder.used | {name for module in self._own.values() for name in _referred(module)}
 
     @contextlib.contextmanager
@@ -215,7 +214,7 @@ class _UserModule:
             sys.modules.update(strangers)
 
     def _collect(self) -> None:
-        """Remembers what was imported of its folders."""
+        """Records the modules that were imported from its folders."""
         if len(sys.modules) == self._looked_at:
             return
         for name, module in list(sys.modules.items()):
@@ -226,7 +225,7 @@ class _UserModule:
         self._looked_at = len(sys.modules)
 
     def _put_folders_on_path(self) -> None:
-        """Before those of other user files, and behind everything else."""
+        """Puts its folders before those of other user files and after all others."""
         for folder in reversed(self.folders):
             if folder in sys.path:
                 if folder not in _added:
@@ -242,8 +241,8 @@ _added: set[str] = set()  # folders that were put on the path
 
 
 class _TextFinder(MetaPathFinder):
-    """Finds one module, of a text: what was hashed is what runs, where a loader would read the file again, or a stale
-    file of __pycache__."""
+    """Finds one module and loads it from a text, so that the text that was hashed is what runs; the default loader
+    would read the file again, or a stale file of __pycache__."""
 
     def __init__(self, name: str, path: str, text: str) -> None:
         self._name, self._path, self._text = name, path, text
@@ -268,9 +267,9 @@ class _TextLoader(SourceFileLoader):
 
 
 def _module_name(path: Path, text: str) -> tuple[str, list[str]]:
-    """The name of the module that a file is, and the folders in which its imports are looked for.
+    """The module name of a file, and the folders in which its imports are searched.
 
-    It is part of a package where it imports something of it; else nothing of the package needs to run.
+    The file is loaded as part of its package only if it imports from it; otherwise the package does not run.
     """
     names, folder = ([] if path.stem == "__init__" else [path.stem]), path.parent
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
@@ -288,7 +287,7 @@ def _importable(name: str, path: Path) -> bool:
 
 
 def _clash(name: str, path: Path) -> str | None:
-    """What an import of this name finds that is not the file, in words; None where it is the file, or nothing."""
+    """Describes what an import of this name finds instead of the file; None if it finds the file or nothing."""
     if not _importable(name, path):
         return None
     parts = name.split(".")
@@ -299,8 +298,8 @@ def _clash(name: str, path: Path) -> str | None:
 
 
 def _check_imports(path: Path, text: str) -> None:
-    """Raises UserFileError where the file, or one beside it that it imports, asks for one of them by a name by which
-    Python finds something else."""
+    """Raises UserFileError if the file, or a file beside it that it imports, imports a file beside it by a name for
+    which Python finds another module."""
     _, folders = _module_name(path, text)
     waiting, seen = [(path, text)], {path}
     while waiting:
@@ -322,7 +321,7 @@ def _check_imports(path: Path, text: str) -> None:
 
 
 def _found_instead(name: str, file: Path) -> str | None:
-    """What Python imports by a name that is not this file, in words."""
+    """Describes what Python imports by a name instead of this file; None if nothing."""
     if name in sys.stdlib_module_names:
         return f"Python's own module {name!r}"
     if name in OURS:
@@ -353,11 +352,11 @@ def _lies_in(name: str, folders: Iterable[str]) -> str | None:
 
 
 def _imports(text: str) -> set[str]:
-    """First parts of the names of all modules that a text imports, wherever in it; empty for those of its package."""
+    """The top-level names of all modules that a text imports anywhere; "" for relative imports."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
-        return set()  # it is told when the file is run
+        return set()  # reported when the file is run
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -401,8 +400,8 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def meant_file(reference: str) -> str | None:
-    """How to write a file's function that is written another way, such as `mine:space` or `mine.space`; None where no
-    such file is there."""
+    """The reference `FILE.py:FUNCTION` for one written as `mine:space` or `mine.space`; None if there is no such
+    file."""
     module, colon, attribute = reference.partition(":")
     dotted, dot, last = module.rpartition(".")
     candidates = [(module, attribute)] if colon else [(module, ""), *([(dotted, last)] if dot else [])]
@@ -424,7 +423,7 @@ def _with_function(path_text: str, path: Path) -> str:
 
 
 def _is_own(name: str, found: Any, module: ModuleType) -> bool:
-    """Whether a file's function is its own, and not one that it imports."""
+    """Whether a file defines this function, rather than importing it."""
     imported = hasattr(found, "__qualname__") and getattr(found, "__module__", None) != module.__name__
     return callable(found) and not name.startswith("_") and not imported
 

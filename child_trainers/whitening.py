@@ -10,31 +10,31 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-WHITE = 255.0  # what whitening takes the lightest value to be
-SAMPLE = 4096  # images that say how much one varies
-MOST_DEVIATIONS = 64.0  # of a usual image, that the values of all images may span; a few beyond are errors
-LEAST_RANGE = 1e-30  # of values that float32 can still bring to 255
+WHITE = 255.0  # the highest value after rescaling
+SAMPLE = 4096  # images from which the typical standard deviation is estimated
+MOST_DEVIATIONS = 64.0  # typical standard deviations that the values may span; values beyond are outliers
+LEAST_RANGE = 1e-30  # the smallest range that float32 can rescale
 WHITENING_SOURCE = "layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False, epsilon=0.01)"
 
 
 class Brightness(NamedTuple):
-    """Between which values the images of a data set lie."""
+    """The range of the values of a data set's images."""
 
     low: float
     high: float
 
     @property
     def scaling(self) -> tuple[float, float]:
-        """Factor and offset that bring the values to 0 to 255."""
+        """Factor and offset that rescale the values to 0 to 255."""
         factor = WHITE / (self.high - self.low) if self.high - self.low > LEAST_RANGE else 1.0
         return factor, -self.low * factor
 
 
 def brightness_of(images: np.ndarray) -> Brightness:
-    """That of these images, (count, height, width, channels): from the lowest value to the highest, or where those are
-    far beyond what a usual image spans, as many standard deviations around the mean of a usual one.
+    """The range of these images (count, height, width, channels): from the lowest to the highest value. If outliers
+    make that too wide, it is MOST_DEVIATIONS typical standard deviations around the typical mean.
 
-    Images that are multiplied by a factor, or have a number added, have a brightness that is changed in the same way.
+    It is equivariant: scaling or shifting all images scales or shifts the range.
     """
     low, high = float(images.min()), float(images.max())
     step = -(-len(images) // SAMPLE)
@@ -51,7 +51,7 @@ def brightness_of(images: np.ndarray) -> Brightness:
 
 
 def whitening_source(brightness: Brightness | None) -> str:
-    """`whitening` as a Keras expression; a test holds the two to the same numbers."""
+    """`whitening` as a Keras expression; a test compares their values."""
     if not _is_scaled(brightness):
         return WHITENING_SOURCE
     factor, offset = brightness.scaling  # type: ignore[union-attr]
@@ -64,8 +64,8 @@ def whitening(input_shape: Sequence[int], brightness: Brightness | None = None) 
     Plain Keras layers, so that an exported model that starts with them needs nothing of ours.
 
     Args:
-        brightness: of the data set, whose values are brought to 0 to 255 first; None for one whose values count as they
-            are, which are the built-in ones.
+        brightness: the range of the values, which are rescaled from it to 0 to 255 first; None for built-in data, which
+            are not rescaled.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.1 ("whitening").
     """

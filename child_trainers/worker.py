@@ -112,7 +112,7 @@ class Worker:
     log: Path | None = None
     beat: bool = True
     clock: Callable[[], float] = time.monotonic
-    _decisions: list[Record] = dataclasses.field(default_factory=list)  # of the search, as far as they were read
+    _decisions: list[Record] = dataclasses.field(default_factory=list)  # decisions of the search that were read so far
 
     def warm_up(self) -> None:
         """Does what is slow once, before the first child.
@@ -189,10 +189,10 @@ class Worker:
             return self._failed(claim, error, self.clock() - started)
 
     def _spec(self, claim: Claim) -> Any:
-        """What the child's tokens make.
+        """The spec of a child's tokens.
 
         Raises:
-            SearchFaultError: it is not what was recorded for them, so what would be trained is another child.
+            SearchFaultError: it is not the recorded one, so another child would be trained.
         """
         if claim.decisions is not None and max(claim.decisions, default=-1) >= len(self._decisions):
             self._decisions = self.store.decisions(claim.search_id)
@@ -375,7 +375,7 @@ def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
         except SearchFaultError as error:
             logger.error("%s", error)
             os.write(notify, f"fault {worker.name} {_one_line(str(error))}\n".encode())
-            while True:  # until the pool ends this process: the child that it holds is not to blame
+            while True:  # until the pool ends this process; its child is not at fault
                 watch.wait(POLL_SECONDS)
         if not trained:
             watch.wait(POLL_SECONDS)
@@ -389,7 +389,7 @@ def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
 
 
 def _one_line(text: str) -> str:
-    """At most as much as a pipe takes in one piece."""
+    """The text as one line, short enough to be written to a pipe atomically."""
     return " ".join(text.split()).encode()[:MOST_NEWS].decode(errors="ignore")
 
 

@@ -59,9 +59,9 @@ class Result:
     """What became of a child.
 
     Attributes:
-        log_probs: those it was drawn with.
-        reward: None of a lost child; of a failed one the floor, which is no reason to make more like it.
-        trained: whether the reward is one that it was trained to.
+        log_probs: those with which it was drawn.
+        reward: None for a lost child, the floor for a failed one.
+        trained: whether it was trained; only trained children enter the elite.
     """
 
     number: int
@@ -135,5 +135,4 @@ class Controller(abc.ABC):
     def restore(self, state: ControllerState) -> None: ...
 
     def forget(self, numbers: Collection[int]) -> None:  # noqa: B027 - most controllers keep no children
-        """Drops these children from those that it would imitate: they failed, and a state of automl 0.1.0 may have
-        kept them."""
+        """Removes these failed children from the elite; a state of automl 0.1.0 may contain them."""

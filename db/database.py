@@ -144,7 +144,7 @@ class Database:
             )
 
     def _refuse_unwritable(self, file: Path, *, create: bool) -> None:
-        """Raises StoreError before SQLite does, whose own words do not say that it is a matter of writing."""
+        """Raises StoreError for a store that cannot be written; SQLite's own message does not say why."""
         if not file.parent.is_dir() or not (file.exists() or create):
             return
         why = why_not_writable(file)
@@ -155,7 +155,7 @@ class Database:
 
     @property
     def reading_note(self) -> str | None:
-        """What a user should know of how the store is read, or None."""
+        """A notice for the user on how the store is read, or None."""
         if self._reader is None or not self._reader.is_snapshot:
             return None
         return (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # it takes a sixth of a second to import, and looks at a stor
     import numpy as np
 
 DIGESTED = ("number", "tokens", "canonical_hash", "seed", "state", "reward", "metrics")  # of each final child
-FLAGS = ("stopped_at", "ending", "screened")  # told among its metrics
+FLAGS = ("stopped_at", "ending", "screened")  # hashed as if they were metrics
 
 
 def state_hash(arrays: Mapping[str, np.ndarray], values: Any) -> str:
@@ -35,8 +35,8 @@ def digest(children: Iterable[Child | Row[Any]], steps: Iterable[Step | Row[int,
     """Sha256 over final children in number order and over every controller step's state hash.
 
     It holds no times, attempts or workers: equal rewards give equal digests, whatever died and however many workers
-    there were. The metric `seconds` is left out for the same reason, also where it is the task's own. How a child's
-    training ended stands among its metrics, where 0.1.0 stored it, so that the digest of a search stays what it was.
+    there were. The metric `seconds` is left out for the same reason, even if it is the task's own. How a child's
+    training ended is hashed among its metrics, where 0.1.0 stored it, so that digests of old searches do not change.
     """
     hasher = hashlib.sha256()
     for child in children:
@@ -49,7 +49,7 @@ def digest(children: Iterable[Child | Row[Any]], steps: Iterable[Step | Row[int,
 
 
 def _flags(child: Child | Row[Any]) -> dict[str, Any]:
-    """How the training ended, under the names that 0.1.0 had for it."""
+    """How the training ended, under the names of these metrics in 0.1.0."""
     flags = {"stopped": child.stopped_at, "ended": child.ending, "screened": child.screened or None}
     return {name: value for name, value in flags.items() if value is not None}
 

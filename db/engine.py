@@ -44,7 +44,7 @@ def address_text(given: str | os.PathLike[str]) -> str:
 
 
 def check_place(path: Path, *, create: bool) -> None:
-    """Raises StoreError where there can be no SQLite file: a folder, a device, a link to nothing."""
+    """Raises StoreError for a path that cannot be a SQLite file: a folder, a device, a broken link."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def check_place(path: Path, *, create: bool) -> None:
 def _of_user(path: str) -> Path:
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # ~somebody, who is not known here
+    except RuntimeError:  # ~NAME of an unknown user
         raise StoreError(f"There is no home folder for {path}; name the store by its whole path.") from None
 
 
@@ -104,14 +104,14 @@ def shown(url: URL) -> str:
 
 
 def parse_json(text: Any) -> Any:
-    """A JSON value out of a store. Raises StoreError where it is none, or holds a number that is not finite."""
+    """Parses a JSON value of a store. Raises StoreError if it is not JSON, or contains a number that is not finite."""
     if isinstance(text, int | float) and math.isfinite(text):
         return text  # SQLite keeps the text of a number alone as that number
     try:
         return _DECODER.decode(text if isinstance(text, str) else bytes(text).decode())
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(
-            f"The store holds a value that is no JSON ({str(error).rstrip('.')}); it is damaged, or another program "
+            f"The store holds a value that is not JSON ({str(error).rstrip('.')}); it is damaged, or another program "
             "has changed it. Restore it from a backup."
         ) from None
 
@@ -132,7 +132,7 @@ def open_engine(url: URL, *, reader: ReadOnlyFile | None = None) -> Engine:
     """An engine whose SQLite connections wait for locks, check foreign keys and survive a power cut.
 
     Args:
-        reader: what connects to a SQLite file that is only looked at.
+        reader: opens the connections to a SQLite file that is only read.
     """
     codec: dict[str, Any] = {
         "json_serializer": functools.partial(json.dumps, allow_nan=False),

@@ -1,7 +1,8 @@
-"""Files in the folders that lie beside a store, opened without following links.
+"""Files in the folders beside a store, opened without following links.
 
-Whoever sends a store may send such a folder with it, and a link in it could lead to any file of the user's. The way to
-the folder is the user's own and may hold links; `own` says how many of the last folders of a path are ours.
+A store from somebody else may come with such folders, and a link in them could lead to any of the user's files. The
+path to these folders is the user's own and may contain links; `own` is the number of last folders of a path that are
+ours.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def folder(path: Path, *, own: int, create: bool = False) -> Iterator[int]:
     """A descriptor of a folder whose last `own` parts are ours.
 
     Raises:
-        OSError: it is not there (without `create`), or one of these parts is a link or no folder.
+        OSError: it does not exist (without `create`), or one of these parts is a link or not a folder.
     """
     path = path.absolute()
     base = path if own == 0 else path.parents[own - 1]
@@ -54,7 +55,7 @@ def open_file(path: Path, flags: int, *, own: int) -> int:
 def open_within(descriptor: int, name: str, flags: int) -> int:
     """A descriptor of a plain file in an open folder. Raises OSError, also for a link, a pipe or a device."""
     try:
-        # Without waiting: to open a pipe that nobody writes to would take forever.
+        # O_NONBLOCK: opening a pipe without a writer would block forever.
         found = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666, dir_fd=descriptor)
     except OSError:
         _refuse_link(name, descriptor, Path(name))
@@ -73,10 +74,10 @@ def read(path: Path, *, own: int) -> bytes:
 
 
 def write(path: Path, content: bytes, *, own: int, previous: str | None = None) -> None:
-    """Writes a file that is there whole or not at all.
+    """Writes a file atomically.
 
     Args:
-        previous: the name that a file which is there already is given.
+        previous: the new name of a file that exists already.
 
     Raises:
         OSError: it cannot be written; nothing was changed.
@@ -84,7 +85,7 @@ def write(path: Path, content: bytes, *, own: int, previous: str | None = None) 
     partial = f"{path.stem}.{os.getpid()}.partial"
     with folder(path.parent, own=own, create=True) as within:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial, dir_fd=within)  # of a process that died; or a link
+            os.unlink(partial, dir_fd=within)  # left by a process that died, or a link
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             with open(open_within(within, partial, flags), "wb") as file:
@@ -102,7 +103,7 @@ def write(path: Path, content: bytes, *, own: int, previous: str | None = None) 
 
 
 def names(path: Path, *, own: int) -> list[str]:
-    """The names in a folder; none where it is not there, or is not ours."""
+    """The names in a folder; none if it does not exist or is not ours."""
     try:
         with folder(path, own=own) as descriptor:
             return sorted(os.listdir(descriptor))
@@ -117,7 +118,7 @@ def remove(path: Path, *, own: int) -> None:
 
 
 def remove_if_empty(path: Path, *, own: int) -> None:
-    """Deletes a folder in which nothing is left, and leaves any other."""
+    """Deletes a folder if it is empty."""
     with contextlib.suppress(OSError):
         if own == 1:
             path.rmdir()  # which follows no link
@@ -127,7 +128,7 @@ def remove_if_empty(path: Path, *, own: int) -> None:
 
 
 def _refuse_link(name: str, descriptor: int, path: Path) -> None:
-    """Raises an OSError that says so where a link is why something cannot be opened."""
+    """Raises an OSError that says so if something cannot be opened because of a link."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, "it is, or lies behind, a link, which automl does not follow here", str(path))

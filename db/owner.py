@@ -24,8 +24,8 @@ class Owner:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Owner:
-        """The process that a store names; one that cannot be, and so is nowhere known to be gone, where the store names
-        none. No signal is ever sent to it: a number in a store says nothing of the processes here."""
+        """The process that a store names. If the value is not valid, it is an unknown process that never counts as
+        gone. No signal is sent to it: a number in a store need not be one of our processes."""
         fields = {name: value.get(name) for name in ("host", "boot", "pid", "started")}
         texts = all(isinstance(fields[name], str) for name in ("host", "boot"))
         numbers = all(type(fields[name]) is int for name in ("pid", "started"))

@@ -1,8 +1,7 @@
-"""Looks at a SQLite file whose folder cannot be written, where SQLite cannot make the files by which it takes turns.
+"""Reads a SQLite file in a folder that cannot be written, where SQLite cannot create its lock files.
 
-In WAL mode even a reader needs `NAME-wal` and `NAME-shm` beside the file. Where they cannot be made, nobody who could
-write has the store open by them, so the file is read as one that does not change; that it did not is checked before
-and after each transaction.
+In WAL mode even a reader needs `NAME-wal` and `NAME-shm` beside the file. If they cannot be created, the file is opened
+as immutable. Before and after each transaction it is checked that the file has not changed.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def _owner(path: Path) -> str:
 
 
 class ReadOnlyFile:
-    """Connections to a SQLite file for looking.
+    """Read-only connections to a SQLite file.
 
     Args:
         busy_seconds: how long a lock of another program is waited for.
@@ -51,7 +50,7 @@ class ReadOnlyFile:
     def __init__(self, path: Path, *, busy_seconds: float) -> None:
         self.path = path
         self._busy_seconds = busy_seconds
-        self._mark: _Mark | None = None  # of what is read as if nobody wrote it; None: SQLite's own locks hold
+        self._mark: _Mark | None = None  # state of a file that is read without locks; None: SQLite's locks work
         self._copies: list[tempfile.TemporaryDirectory[str]] = []
 
     @property
@@ -64,18 +63,18 @@ class ReadOnlyFile:
         self._mark = None
         connection = self._open(self.path, "mode=ro")
         try:
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens the files beside it, too
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens the lock files too
             return connection
         except sqlite3.OperationalError:
             connection.close()
             if why_not_writable(self.path) is None or not os.access(self.path, os.R_OK):
                 raise
         except sqlite3.DatabaseError:
-            return connection  # what is wrong with its content is told by whoever reads it
+            return connection  # errors in its content are reported when it is read
         return self._without_locks()
 
     def has_changed(self) -> bool:
-        """Whether a file that is read as if nobody wrote it was written since."""
+        """Whether a file that is read without locks has changed since it was opened."""
         return self._mark is not None and self._mark != self._marks()
 
     def close(self) -> None:
@@ -88,7 +87,7 @@ class ReadOnlyFile:
         if mark[1] is None or mark[1][1] == 0:
             self._mark = mark
             return self._open(self.path, "mode=ro&immutable=1")
-        # The newest transactions are in the other file; to read them SQLite must be able to write beside a copy.
+        # The newest transactions are in the -wal file, which SQLite can read only in a folder that can be written.
         for _ in range(TRIES):
             mark, copy = self._marks(), self._copy()
             if mark == self._marks():
@@ -106,7 +105,7 @@ class ReadOnlyFile:
         return copy
 
     def _marks(self) -> _Mark:
-        """What tells whether the file, or the one with its newest transactions, was written."""
+        """Inode, size and time of the file and its -wal, which change when one is written."""
         marks: list[tuple[int, int, int] | None] = []
         for path in (str(self.path), f"{self.path}-wal"):
             try:

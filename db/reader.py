@@ -65,7 +65,7 @@ class Reader(Database):
             return self._search(connection, name)
 
     def has_search(self, name: str) -> bool:
-        """Whether there is a search of this name; also for a store of an earlier schema, or without one."""
+        """Whether there is a search of this name; also works for a store of an earlier schema, or without one."""
         if not self._exists:
             return False
         with self._read() as connection:
@@ -80,8 +80,8 @@ class Reader(Database):
             return None if row is None else record(Step, row)
 
     def endings(self, search_id: int) -> list[EndingCount]:
-        """How many trained children ended early and why, and whether they were screened, with the best reward of each
-        kind."""
+        """Counts of trained children by ending and by whether the screening test rejected them, each with the best
+        reward."""
         kind = (ChildRow.ending, ChildRow.screened)
         query = (
             select(*kind, func.count(), func.max(ChildRow.reward))
@@ -153,7 +153,7 @@ class Reader(Database):
             return set(connection.scalars(select(ChildRow.canonical_hash).where(ChildRow.search_id == search_id)))
 
     def unrecorded(self, search_id: int) -> list[Child]:
-        """Children of an earlier version, of which nobody knows what decisions their tokens answered."""
+        """Children of an earlier version, whose decisions were not recorded."""
         return self._children(
             select(ChildRow)
             .where(ChildRow.search_id == search_id, ChildRow.decisions.is_(null()))
@@ -161,7 +161,7 @@ class Reader(Database):
         )
 
     def decisions(self, search_id: int) -> list[dict[str, Any]]:
-        """The decisions that children of a search answered, each once; `Child.decisions` are their places here."""
+        """The decisions that children of a search answered, each once; `Child.decisions` are indices into this list."""
         query = select(DecisionRow.decision).where(DecisionRow.search_id == search_id).order_by(DecisionRow.number)
         with self._read() as connection:
             return list(connection.scalars(query))
@@ -250,7 +250,7 @@ class Reader(Database):
             return [record(Training, row) for row in connection.execute(query)]
 
     def trained_again(self, search_id: int) -> dict[int, list[Training]]:
-        """What came of training children again, by the child's number, oldest first."""
+        """Trainings after the search, by the child's number, oldest first."""
         query = (
             select(ChildRow.number, TrainingRow)
             .join(TrainingRow, TrainingRow.child_id == ChildRow.id)
@@ -352,11 +352,11 @@ class Reader(Database):
         return blobs.unpack(blob, artefact.sha256)
 
     def _artefact_path(self, child_id: int, kind: str, checksum: str) -> Path | None:
-        """Where weights that are too large for the store lie, or None where no such file can be ours. No path is
-        stored: somebody else's store must not say which of our files are read or deleted."""
+        """The file of weights that are too large for the store, or None if a value is not valid. The path is not
+        stored, because somebody else's store must not choose which of our files are read or deleted."""
         if not re.fullmatch(r"[0-9a-f]{64}", checksum) or not re.fullmatch(r"search|train/[0-9A-Za-z]+/-?[0-9]+", kind):
             return None
-        # Equal weights, of two searches or two trainings, have each their own file, so that each can be dropped.
+        # Equal weights of two trainings have a file each, so that each can be deleted.
         return self._artefacts_dir / f"{int(child_id)}-{kind.replace('/', '-')}-{checksum}.npz"
 
     def _find(self, connection: Connection, name: str) -> Search | None:
@@ -412,7 +412,7 @@ def _types_of(kind: type) -> list[tuple[str, Callable[[Any], bool]]]:
 def _type_test(hint: Any) -> Callable[[Any], bool]:
     if hint is Any:
         return lambda value: True
-    if hint is float:  # whole numbers are stored as such
+    if hint is float:  # an integral value may be stored as an integer
         return lambda value: type(value) in (int, float) and math.isfinite(value)
     if isinstance(hint, type):
         return lambda value: type(value) is hint

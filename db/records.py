@@ -151,8 +151,8 @@ class Child:
     phases: dict[str, float] | None
     stopped_at: int | None = None  # the last epoch of a child that was stopped early; its reward is a prediction
     ending: str | None = None  # why a built-in task did not train it to its end, or None
-    screened: bool = False  # whether the screen would have ended it, or did
-    decisions: list[int] | None = None  # those that the tokens answered, by their numbers in the search; None: unknown
+    screened: bool = False  # whether the screening test rejected it
+    decisions: list[int] | None = None  # numbers of the decisions that the tokens answer; None: not recorded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,8 +259,8 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A person's own child on its way into a search. `child` is its number once it is proposed, `refusal` why not;
-    `spec` is what its tokens made when it was asked for, or None where that is not known."""
+    """A user's request for a child. `child` is its number once it is proposed, `refusal` why it was not; `spec` is the
+    spec of its tokens when it was requested, or None if unknown."""
 
     id: int
     search_id: int

@@ -137,8 +137,8 @@ class Store(Reader):
             return self._is_held(connection, self._search(connection, name), gone)
 
     def request_child(self, name: str, tokens: Sequence[int], *, spec: Any = None) -> Request:
-        """Asks for a child of a person's own making; the coordinator proposes it with its next batch, if its tokens
-        still make this spec then."""
+        """Requests a user's own child; the coordinator proposes it with its next batch, if its tokens still decode to
+        this spec then."""
         with self._write() as connection:
             search = self._search(connection, name)
             values = {"search_id": search.id, "tokens": list(tokens), "spec": spec, "made": self._now(connection)}
@@ -154,19 +154,19 @@ class Store(Reader):
         lease: Lease | None = None,
         gone: Callable[[Owner], bool] = Owner.is_gone,
     ) -> list[int]:
-        """Makes failed and lost children ready again, as if they had not been tried; their numbers.
+        """Makes failed and lost children ready again, as if they had not been tried; returns their numbers.
 
-        Their attempts stay in the history and count no longer. What the controller has learned from their batch stays
-        learned: such a child is trained for its record and its place among the best, and nobody is told its reward.
+        Their attempts stay in the history and no longer count. If the controller has learned from their batch already,
+        it does not learn from the new reward; only the child's record changes.
 
         Args:
             faults: only children that failed with one of these.
             number: only this child.
-            lease: of the coordinator that asks; without one, the search must not run.
+            lease: of the calling coordinator; without one, the search must not be running.
 
         Raises:
             LeaseHeldError: a coordinator runs the search.
-            StaleLeaseError: the lease is another's by now.
+            StaleLeaseError: another process has taken the lease.
         """
         with self._write() as connection:
             search = self._search(connection, name)
@@ -293,11 +293,11 @@ class Store(Reader):
         decisions: Mapping[int, Mapping[str, Any]] | None = None,
         of_children: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
-        """Writes the settings, and which decisions the tokens of children answer under them.
+        """Writes the settings, and the decisions that the tokens of children answer.
 
         Args:
-            decisions: those that are new in the search, by the number that they get.
-            of_children: the numbers of a child's decisions, by its own.
+            decisions: new decisions of the search, by number.
+            of_children: the numbers of a child's decisions, by the child's number.
         """
         with self._write() as connection:
             named = {"task": settings["task"]["name"]} if "task" in settings else {}
@@ -350,7 +350,7 @@ class Store(Reader):
             proposals: the children proposed under this state.
             refused: how many draws were refused in all, by reason.
             answered: by id of a person's request, the number of its child, or why it was refused.
-            decisions: those that no child before these answered, by the number that they get.
+            decisions: new decisions of the search, by number.
         """
         with self._write() as connection:
             self._fence(connection, lease, refused=dict(refused))
@@ -741,7 +741,7 @@ class Store(Reader):
     @staticmethod
     def _remove(files: Iterable[Path]) -> None:
         for path in files:
-            with contextlib.suppress(OSError):  # what cannot be deleted costs space, and nothing refers to it
+            with contextlib.suppress(OSError):  # a file that is left costs only space
                 own_files.remove(path, own=1)
 
     def _insert_weights(self, connection: Connection, child_id: int, kind: str, *, epoch: int, weights: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Graphs for Graphviz: what all drawings share, and the drawing of any spec whose layers name their inputs."""
+"""Graphs for Graphviz: statements for all drawings, and the drawing of any spec whose layers have `inputs`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ STYLE = (
     'node [shape=box, style="rounded,filled", fillcolor="#eef3fa", color="#5b7ba6", fontname="Helvetica", fontsize=12]',
     'edge [color="#5b5b5b", arrowsize=0.7]',
 )
-PLAIN = 'shape=plaintext, style="", fontsize=13'  # of what goes in and comes out
-SKIP = 'color="#c0504d"'  # of an edge that leaves out what lies between
+PLAIN = 'shape=plaintext, style="", fontsize=13'  # of inputs and outputs
+SKIP = 'color="#c0504d"'  # of a skip connection
 MAX_FIELD = 40  # characters of a value in a user's layer
 
 
@@ -39,9 +39,10 @@ def edge(source: str, target: str, attributes: str = "") -> str:
 
 
 def quoted(*lines: str) -> str:
-    """A string of Graphviz's language that shows exactly these lines, whatever characters they hold.
+    """A quoted string of Graphviz's language that shows exactly these lines.
 
-    A backslash begins an escape, `&` an entity, and control characters have no place in SVG: none is left as it is.
+    It escapes backslashes, which begin an escape, and `&`, which begins an entity, and replaces control characters,
+    which SVG does not allow.
     """
     shown = ("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) for line in lines)
     return (
@@ -50,7 +51,7 @@ def quoted(*lines: str) -> str:
 
 
 class Layer(NamedTuple):
-    """A layer of any spec; `inputs` are names of layers, or of what goes in."""
+    """A layer of any spec; `inputs` are names of layers or of inputs of the network."""
 
     name: str
     fields: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""A space whose text has changed goes on under the numbers that its options had: what was added comes after them."""
+"""Keeps the numbers of a space's options after its file has changed: new options follow the old ones."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from search_spaces.walk import canonical_json
 
 
 class ChangedError(ValueError):
-    """A changed decision cannot stand for the recorded one; the message says why."""
+    """A changed decision is not compatible with the recorded one; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """How a choice of the changed space is asked.
+    """The order of a choice's options in the changed space.
 
     Attributes:
-        asked: as the space yields it.
-        kind: that it had, which the controller knows it by.
-        options: as they are numbered: those that it had, then the new ones.
+        asked: the choice as the changed space yields it.
+        kind: its old kind, which the controller uses.
+        options: the old options, then the new ones.
     """
 
     asked: Record
@@ -37,7 +37,7 @@ class Order:
 
 
 class Ordering:
-    """The orders of a space's choices. A choice of a name that none is of follows those of its kind and options."""
+    """The orders of a space's choices. A choice whose name has no order gets that of its kind and options."""
 
     def __init__(self, orders: Sequence[Order] = ()) -> None:
         self._of_name: dict[str, Order] = {}
@@ -53,10 +53,10 @@ class Ordering:
         return [dataclasses.asdict(order) for order in self._of_name.values()]
 
     def match(self, was: Record | None, now: Decision | None) -> None:
-        """Learns how the decision `now` of the changed space stands for the recorded one.
+        """Records the order by which the decision `now` of the changed space replaces the recorded one.
 
         Raises:
-            ChangedError: it cannot.
+            ChangedError: it is not compatible.
         """
         asked = None if now is None else decision_to_json(now)
         if was is None or asked is None or was["name"] != asked["name"] or ("options" in was) != ("options" in asked):
@@ -80,7 +80,7 @@ class Ordering:
         self._keep(order)
 
     def apply(self, decision: Decision) -> Decision:
-        """The decision with its options in their order."""
+        """The decision with its options in their recorded order."""
         if not isinstance(decision, Choice):
             return decision
         asked = decision_to_json(decision)
@@ -96,7 +96,7 @@ class Ordering:
 
 
 def ordered(function: Callable[[], Any], ordering: Ordering) -> Callable[[], Any]:
-    """The space that asks what `function` asks, with its options in their order."""
+    """The space of `function`, with its options in their recorded order."""
 
     def space() -> Any:
         generator = function()
@@ -120,5 +120,5 @@ def _key(asked: Record, *, named: bool = True) -> str:
 
 
 def _is_default(record: Record) -> bool:
-    """Whether a choice has the kind that one without a kind gets: its name without digits, and its options."""
+    """Whether a choice has the default kind: its name without digits, and its options."""
     return bool(re.fullmatch(re.escape(re.sub(r"\d+", "", record["name"])) + r"\[.*\]", record["kind"], re.DOTALL))

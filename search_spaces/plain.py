@@ -1,4 +1,4 @@
-"""Values as plain Python: what NumPy and tensors call numbers becomes numbers, so that it can be stored."""
+"""Converts scalars of NumPy and of tensor libraries to Python's own, so that they can be stored as JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def plain(value: Any) -> Any:
-    """The value with every scalar of NumPy, TensorFlow or PyTorch in it, arrays without dimensions among them, as
-    Python's own; lists, tuples and dicts are looked into. Anything else stays itself."""
+    """The value with all scalars of NumPy, TensorFlow or PyTorch (zero-dimensional arrays too) as Python's own, also
+    within lists, tuples and dicts. Other values are unchanged."""
     kind = type(value)
     if kind in _PLAIN:
         return value

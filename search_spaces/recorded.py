@@ -1,5 +1,5 @@
-"""What a store records of a child, so that its tokens can be told apart from those of a space that has changed: the
-decisions that they answered, and the spec that they made."""
+"""Checks a child's tokens against what the store records with them, the decisions and the spec, so that a space that
+has changed is noticed."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ Record = dict[str, Any]  # a decision as it is stored
 
 
 class ChildMismatchError(ValueError):
-    """Tokens no longer make the child that they were recorded for; the message says what differs."""
+    """The space makes another child from recorded tokens; the message says what differs."""
 
 
 def child_mismatch(number: int, error: ChildMismatchError) -> str:
-    """The sentence for a child whose tokens make another one."""
-    return f"The space no longer makes child {number} of its tokens: {error}. {WHY}"
+    """The message for such a child."""
+    return f"The space no longer makes child {number} from its tokens: {error}. {WHY}"
 
 
 class UnstableSpaceError(ValueError):
-    """A space asks or returns two things for the same answers; the message says what differs."""
+    """A space is not deterministic: the same answers give other decisions or another spec; the message says what
+    differs."""
 
 
 def decision_to_json(decision: Decision) -> Record:
-    """A decision as it is stored, whatever narrows it.
+    """A decision as it is stored, without its narrowing.
 
     Raises:
-        ValueError: an option is no JSON value; the message names the decision.
+        ValueError: an option is not a JSON value; the message names the decision.
     """
     if not isinstance(decision, Choice):
         return {"name": decision.name, "kind": decision.kind, "count": decision.count}
@@ -47,10 +48,10 @@ def decision_to_json(decision: Decision) -> Record:
 
 
 def check_options(decisions: Sequence[Decision]) -> None:
-    """Checks what a new search will store.
+    """Checks the options that a new search will store.
 
     Raises:
-        ValueError: an option cannot be stored, or is there twice.
+        ValueError: an option cannot be stored, or occurs twice.
     """
     for decision in decisions:
         if not isinstance(decision, Choice):
@@ -62,7 +63,7 @@ def check_options(decisions: Sequence[Decision]) -> None:
 
 
 class Catalogue:
-    """The decisions that the children of a search answered, each once and known by its number.
+    """The decisions that the children of a search answered, each once, numbered from 0.
 
     Attributes:
         new: those that are not stored yet, by number.
@@ -99,8 +100,8 @@ def decode_recorded(space: Space, tokens: Sequence[int], spec: Any, decisions: S
     """The finished walk of a stored child.
 
     Args:
-        spec: the JSON value that is recorded for it.
-        decisions: those that its tokens answered, or None where they were not recorded.
+        spec: its recorded spec, a JSON value.
+        decisions: those that its tokens answered, or None if they were not recorded.
 
     Raises:
         ChildMismatchError: the space asks for other decisions, or returns another spec.
@@ -135,10 +136,10 @@ def decode_recorded(space: Space, tokens: Sequence[int], spec: Any, decisions: S
 
 
 def surveyed(space: Space) -> list[Record]:
-    """The walks of `Space.survey` as JSON, to be compared with those of another time or another process.
+    """The walks of `Space.survey` as JSON, for comparison with those of another time or process.
 
     Raises:
-        ValueError: an option or a spec is no JSON value.
+        ValueError: an option or a spec is not a JSON value.
     """
     return [
         {"decisions": [decision_to_json(decision) for decision in walk.decisions], "spec": spec_to_json(walk.spec)}
@@ -167,7 +168,7 @@ def check_same_survey(first: Sequence[Record], second: Sequence[Record]) -> None
 
 
 def decision_difference(was: Record | None, now: Record | None) -> str:
-    """How two decisions in one place differ, as they are stored; None is no decision."""
+    """Describes how two stored decisions at one position differ; None stands for no decision."""
     if was is None or now is None:
         asked, words = (now, "is new") if was is None else (was, "is no longer there")
         return f"the decision {(asked or {}).get('name')!r} {words}"
@@ -184,7 +185,7 @@ def decision_difference(was: Record | None, now: Record | None) -> str:
 
 
 def difference_of(was: Any, now: Any) -> tuple[str, str, str] | None:
-    """The first place at which two specs differ, with what was there and what is there; None where none does."""
+    """The first place at which two specs differ, with the old and the new value; None if they are equal."""
     found = _differing(was, now, "")
     if found is None:
         return None

@@ -1,8 +1,8 @@
-"""What exported Python files have in common."""
+"""The part that all exported Python files share."""
 
 from __future__ import annotations
 
-# Environment variables alone do not do it: TensorFlow prints its first lines before it reads any.
+# Environment variables are not enough: TensorFlow prints its first lines before it reads them.
 QUIET_START = """\
 import os
 

@@ -13,8 +13,8 @@ from automl.cli.terminal import print
 
 EXIT_CODES = (
     "Exit codes: 0 done (the budget of children or time is used up, or the whole space is trained), 1 error, 2 wrong "
-    "usage, 3 paused (by automl stop or a signal, or because child after child failed), 4 ended with nothing trained "
-    "or with children of the space missing since they failed, 130 interrupted by Ctrl-C."
+    "usage, 3 paused (by automl stop, a signal, or repeated failures), 4 ended without a trained child, or with all of "
+    "the space proposed and some of its children failed, 130 interrupted by Ctrl-C."
 )
 
 
@@ -62,7 +62,7 @@ DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets
 Minimize = Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is minus this metric.")]
 Maximize = Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is this metric.")]
 Data = Annotated[
-    str | None, typer.Option("--data", metavar="PATH", help="Where the search's npz: or text: data lie now.")
+    str | None, typer.Option("--data", metavar="PATH", help="Where the search's npz: or text: data are now.")
 ]
 Workdir = Annotated[
     str | None,
@@ -271,12 +271,13 @@ def resume(
 def retry(
     name: Name,
     fault: Annotated[
-        str | None, typer.Option(help="Only those that failed so: raised, oom, timeout, crashed, …", show_default="all")
+        str | None,
+        typer.Option(help="Only children with this fault: raised, oom, timeout, crashed, …", show_default="all"),
     ] = None,
     child: Annotated[int | None, typer.Option("--child", help="Only the child of this number.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Make failed and lost children ready to be trained again, once the cause is mended."""
+    """Make failed and lost children ready to be trained again, once the cause is fixed."""
     from automl.cli.search import retry as make_ready
 
     make_ready(name, store, fault=fault, child=child)

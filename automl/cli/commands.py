@@ -1,4 +1,4 @@
-"""Commands that people are told to type next. Imports nothing slow: `list` and `show` tell them too."""
+"""Commands that a message tells the user to type next. Imports nothing slow: `list` and `show` use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from db.store import Store
 
 
 def look_at(store_option: str | None) -> contextlib.closing[Store]:
-    """Opens a store for looking, and says where what it shows may be behind."""
+    """Opens a store for reading, and notes where its newest changes may be missing."""
     store = open_store(store_option)
     if store.reading_note is not None:
         print(f"Note: {store.reading_note}", file=sys.stderr)
@@ -21,23 +21,23 @@ def look_at(store_option: str | None) -> contextlib.closing[Store]:
 
 
 def resume_command(store: Store, name: str) -> str:
-    """What to type to go on; the store is named only where it is not the one a bare command finds."""
+    """The command that resumes a search. It names the store only if it is not the default one."""
     command = f"automl resume {shlex.quote(name)}"  # a name in a store may hold anything
     return command if store.address == store_address(None) else f"{command} {store.option}"
 
 
 def interruption(store: Store, name: str) -> str:
-    """What is said of a search whose process is gone."""
+    """The message for a search whose process is gone."""
     return f"{name} was interrupted: its process is gone. Go on with: {resume_command(store, name)}"
 
 
 def retry_command(store: Store, name: str) -> str:
-    """What to type for failed children to be ready again."""
+    """The command that makes failed children ready again."""
     return resume_command(store, name).replace("automl resume", "automl retry", 1)
 
 
 def further_command(store: Store, search: Search) -> str:
-    """What to type for a search to train more, whether or not its budget is reached."""
+    """The command that trains more children, whether or not the budget is reached."""
     command = resume_command(store, search.name)
     reached = search.budget is not None and search.num_trained >= search.budget
     return f"{command} --children {2 * search.num_trained}" if reached else command

@@ -1,4 +1,4 @@
-"""How data were read, as commands say it."""
+"""Prints how data were read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from child_trainers.data.summary import DataSummary
 
 
 def say_data(summary: DataSummary, say: Callable[[str], None], *, doubts: bool) -> None:
-    """Says it, and where `doubts` is set, what may be a mistake: only once in a search's life."""
+    """Prints how data were read, through `say`.
+
+    Args:
+        doubts: also warn of likely mistakes, which a search does once.
+    """
     say(f"Data: {summary.line}")
     for doubt in summary.doubts if doubts else ():
         say(f"Warning: {doubt}")

@@ -65,7 +65,7 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
         print("No searches yet. Start one with: automl search NAME")
         return
     headings = ["name", "state", "trained", "best", "space", "task", "controller", "started"]
-    for date, longest in ((16, 100), (10, 100), (10, 16), (10, 10)):  # with the hour and in full, where that fits
+    for date, longest in ((16, 100), (10, 100), (10, 16), (10, 10)):  # with time of day and whole names if they fit
         rows = [
             [
                 search.name,
@@ -81,7 +81,7 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
         ]
         if fits(headings, rows):
             break
-    # A name and a state are never cut: a command needs the one, and what to do next hangs on the other.
+    # Name and state are never left out: commands need the name, and the state says what to do next.
     print_table(headings, rows, drop=("controller", "started", "space", "task", "best", "trained"))
     for name, state in states.items():
         if state == INTERRUPTED:
@@ -132,7 +132,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         reward = reward_definition(settings)
         keeps = earlier_behaviours(settings)
         kept = f"keeps the behaviour of {FIRST_VERSION}: {'; '.join(keeps)}" if keeps else ""
-    except (ValueError, StoreError) as error:  # a look is possible all the same
+    except (ValueError, StoreError) as error:  # of another version; show the rest
         keeps, kept = [str(error)], str(error)
     if as_json:
         print_json(
@@ -217,7 +217,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
 
 
 def _is_learned(step: Step) -> bool:
-    """Whether a step has the probabilities of a policy, in the form that a controller writes them."""
+    """Whether a step has the probabilities of a policy, in the form in which a controller writes them."""
     chances, entropy = step.figures.get("probabilities"), step.figures.get("entropy")
     if not (isinstance(chances, dict) and chances and isinstance(entropy, float)):
         return False
@@ -227,8 +227,8 @@ def _is_learned(step: Step) -> bool:
 
 
 def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
-    """The options of each kind of choice in a space that comes with the project. A user's file is not run for a look,
-    and kinds whose options differ from one decision to another have none."""
+    """The options of each kind of choice in a built-in space. There are none for a user's file, which is not run for
+    this, and for kinds whose decisions differ in their options."""
     from child_trainers.experiment import make_space
 
     try:
@@ -247,7 +247,7 @@ def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
 
 
 def _short(reference: str, longest: int) -> str:
-    """A space's or a task's name, with the last part of a path; its end where that is too long."""
+    """The name of a space or a task, with only the last part of a path; if that is too long, the end of it."""
     if UserFile.is_reference(reference):
         path, _, function = reference.rpartition(":")
         reference = f"{Path(path).name}:{function}"
@@ -284,7 +284,7 @@ def _fields(record: Any) -> dict[str, Any]:
 
 
 def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
-    """A person's files by path and checksum, a vocabulary by its size; their texts would drown the rest."""
+    """Settings with user files as path and checksum, and a vocabulary as its size, since their texts are long."""
     shown = dict(settings)
     for group in ("space", "task"):
         part = settings.get(group)
@@ -300,5 +300,5 @@ def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
 def _date(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-    except (ValueError, OverflowError, OSError):  # no clock gives this
+    except (ValueError, OverflowError, OSError):  # not a date that exists
         return "-"

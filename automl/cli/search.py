@@ -171,7 +171,7 @@ def _run(
 def _time_check(store: Store, name: str, run: Run, view: View, stop: Stop) -> Callable[[], None] | None:
     """What looks at the first children of a run with a time limit."""
     limit = run.time
-    if limit is None or visible_gpus():  # how fast a GPU is, nothing tells before the first child
+    if limit is None or visible_gpus():  # a GPU's speed is not known before the first child
         return None
 
     @functools.cache

@@ -1,4 +1,4 @@
-"""Standard streams that may be closed, full, or of an encoding that lacks a character. Imports nothing slow."""
+"""Handles standard streams that are closed or full, or whose encoding lacks a character. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from automl.cli.terminal import print
 
 
 class OutputClosed(BaseException):
-    """Nobody reads standard output any more, as in `automl list | head -1`. No error: the command just ends.
+    """The reader of standard output is gone, as in `automl list | head -1`. This is no error: the command ends.
 
-    No Exception, so that nothing on the way takes it for one.
+    It is no Exception, so that no `except Exception` catches it.
     """
 
 
@@ -23,7 +23,7 @@ class OutputError(ValueError):
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor that is written to until it fails; what is written later is dropped.
+    """A file descriptor for writing. After it has failed, what is written is dropped.
 
     Attributes:
         needed: whether a failure ends the command.
@@ -62,8 +62,8 @@ class _Descriptor(io.RawIOBase):
 
 
 def prepare() -> None:
-    """Makes this process's standard streams safe to use. A closed one becomes /dev/null: else the next file that is
-    opened, such as the store's, would take its number, and be written to by whatever prints."""
+    """Makes this process's standard streams safe to use. A closed one is opened on /dev/null: otherwise the next file,
+    such as the store's, would get its descriptor, and printed text would be written to it."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -77,7 +77,7 @@ def prepare() -> None:
 
 
 def ignore_closed_output() -> None:
-    """From here on the command goes on when its output is closed: what it does counts, not what it prints."""
+    """From here on the command continues if its output is closed."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Descriptor):
         raw.needed = False

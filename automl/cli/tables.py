@@ -13,19 +13,19 @@ from automl.standing import figure, ignores_input, metrics_text, quantity, spec_
 from db.records import Child, Search
 
 GAP = 2  # spaces between two columns
-IGNORES = " (ignores what it reads)"
-READABLE = 40  # columns that a spec needs beside the figures; with fewer it stands below them
+IGNORES = " (ignores its input)"
+READABLE = 40  # columns that a spec needs beside the numbers; with fewer it is put below them
 
 
 def terminal_width() -> int | None:
-    """The columns that lines have to fit into: the terminal's, or those of COLUMNS. None for a pipe or a file."""
+    """The number of columns of the terminal, or COLUMNS if that is set; None for a pipe or a file."""
     if not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdecimal():
         return None
     return max(20, shutil.get_terminal_size((80, 24)).columns)
 
 
 def print_children(children: Sequence[Child], search: Search) -> None:
-    """Trained children, each with its figures and its spec."""
+    """Prints trained children, each with its numbers and its spec."""
     for line in children_lines(children, search, terminal_width()):
         print(line)
 
@@ -33,7 +33,7 @@ def print_children(children: Sequence[Child], search: Search) -> None:
 def children_lines(
     children: Sequence[Child], search: Search, width: int | None, *, most_lines: int | None = None
 ) -> list[str]:
-    """Trained children as lines of a table; where a spec does not fit beside the figures, it stands below them.
+    """Trained children as lines of a table. A spec that does not fit beside the numbers is put below them.
 
     Args:
         most_lines: of one spec; the rest is cut.
@@ -63,13 +63,13 @@ def children_lines(
 def print_table(
     headings: list[str], rows: list[list[str]], *, drop: Sequence[str] = (), below: str | None = None
 ) -> None:
-    """Columns as wide as their content, all to the left; `drop` and `below` as of `table_lines`."""
+    """Prints a table with left-aligned columns; see `table_lines` for `drop` and `below`."""
     for line in table_lines(headings, rows, width=terminal_width(), drop=drop, below=below):
         print(line)
 
 
 def fits(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a table's lines are no longer than the terminal's."""
+    """Whether a table is no wider than the terminal."""
     width = terminal_width()
     return width is None or _needed(_widths(headings, rows), range(len(headings))) <= width
 
@@ -87,16 +87,16 @@ def table_lines(
     """The lines of a table, with columns as wide as their content.
 
     Args:
-        left: the columns that stand to the left; None: all.
-        width: what lines have to fit into, or None.
-        drop: columns that may be left out for that, in this order.
-        below: the column whose cells are wrapped for that, or stand below the others'.
-        most_lines: of a cell that is wrapped or stands below; the rest is cut.
+        left: the columns that are aligned to the left; None: all.
+        width: the longest line, or None for no limit.
+        drop: columns that are left out, in this order, while lines are longer than `width`.
+        below: the column whose cells are then wrapped, or put below the other cells.
+        most_lines: the most lines of a wrapped cell; the rest is cut.
     """
     rows = [[escaped(cell) for cell in row] for row in rows]
     widths = _widths(headings, rows)
     kept = list(range(len(headings)))
-    long = None  # the column that stands below, or is wrapped
+    long = None  # the column that is wrapped or put below
     room = 0
     if width is not None and _needed(widths, kept) > width and below is not None:
         long = headings.index(below)
@@ -132,7 +132,7 @@ def table_lines(
 
 
 def print_paragraph(text: str) -> None:
-    """Prints a text, its further lines indented by four more than its first where it does not fit into one."""
+    """Prints a text, wrapped to the terminal's width; further lines are indented by four more than the first."""
     text = escaped(text)
     width = terminal_width()
     indent = len(text) - len(text.lstrip())

@@ -1,7 +1,7 @@
-"""The one way to the terminal: whatever is printed, no text of a store, a log or a file can steer the terminal.
+"""All printing to the terminal. It escapes texts of a store, a log or a file, so that they cannot control the terminal.
 
-Escape sequences move the cursor, change what a click opens, or write into the shell's input; marks of direction make
-text read otherwise than it stands. Both are shown as Python would write them.
+Escape sequences move the cursor, change what a click opens, or write into the shell's input. Direction marks change the
+order in which text is displayed. Both are printed as Python escapes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Control characters, marks that have no width or turn the direction, separators of lines, halves of characters.
+# Unicode categories: control and format characters (zero width, direction), surrogates, line and paragraph separators.
 ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-JOINERS = "\u200c\u200d"  # some scripts need them, and they change nothing but how their neighbours are joined
+JOINERS = "\u200c\u200d"  # some scripts need them, and they only change how their neighbours are joined
 
 
 def escaped(text: str) -> str:
-    """The text in one line that a terminal shows as it stands."""
+    """The text as one line without characters that control a terminal."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_escaped_character, text))

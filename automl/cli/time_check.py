@@ -12,14 +12,14 @@ from db.records import Child, State
 from db.store import Store
 
 LOOK_SECONDS = 1.0
-WAY_OUT = "give more time, fewer epochs (--set task.epochs=N), less data (--set task.num_train=N) or smaller networks"
+WAY_OUT = "Give more time, fewer epochs (--set task.epochs=N), less data (--set task.num_train=N) or smaller networks"
 
 
 class TimeCheck:
     """Looks at a run's first children until one is trained, and warns once.
 
-    At the start, a child's time is expected roughly: from its FLOPs, the data and the epochs, and from how fast this
-    machine is now, with all else that it does. Once a child has trained for an epoch, that tells what it will take.
+    At the start, it estimates a child's time roughly, from its FLOPs, the data, the epochs and the present speed of
+    this machine. Once a child has trained for an epoch, it uses the time of its epochs.
 
     Args:
         constants: how children are trained, as their task describes it.
@@ -71,11 +71,11 @@ class TimeCheck:
 
     def _warn(self, what: str) -> None:
         self._over = True
-        self._note(f"{what}, so that perhaps none will be trained: {WAY_OUT}.")
+        self._note(f"{what}, so perhaps no child will be trained. {WAY_OUT}.")
 
     def _expected(self) -> float | None:
-        """Of the children that begin first, those with most FLOPs, what the smallest takes; None where it cannot be
-        told."""
+        """Estimated seconds of the smallest child that starts first, one for each worker, those with most FLOPs first;
+        None where it is unknown."""
         epochs, examples = self._constants.get("epochs"), self._constants.get("num_train")
         known = [flops for _, _, flops in self._store.upcoming(self._search.id, self._search.batch_size) if flops]
         if not known or not epochs or not examples:
@@ -87,7 +87,7 @@ class TimeCheck:
         )
 
     def _needed(self) -> float | None:
-        """Seconds until the first of the running children is trained, by the epochs that they have done."""
+        """Seconds until the first running child is trained, from the epochs done so far; None where it is unknown."""
         epochs = self._constants.get("epochs")
         if not epochs:
             return None
@@ -101,6 +101,6 @@ class TimeCheck:
         return max(0.0, min(left)) if left else None
 
     def _done(self, child: Child) -> tuple[int, float]:
-        """Epochs that a child has done, and when it had."""
+        """The number of epochs that a child has done, and when the last one ended."""
         measured = self._store.measurements(child.id)
         return (measured[-1].epoch, measured[-1].at) if measured else (0, 0.0)

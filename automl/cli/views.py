@@ -55,11 +55,11 @@ class View(abc.ABC):
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
-        """What comes before the run, in which `stage` may be told."""
+        """The preparation of the run, which calls `stage`."""
         yield
 
     def take_notes(self, notes: Sequence[str]) -> None:
-        """Notes of the run as they stand; each is said once, also where the view itself goes away."""
+        """Takes the present notes of the run. Each is also printed once, so that it stays when the view is cleared."""
         for note in notes:
             if note not in self._said:
                 self._said.add(note)
@@ -86,7 +86,7 @@ class View(abc.ABC):
 
     @contextlib.contextmanager
     def _harmless(self) -> Iterator[None]:
-        """What cannot be shown is one line of log: a look at a search must not end it."""
+        """Logs an exception of drawing in one line: a view must not end the search."""
         try:
             yield
         except Exception as error:
@@ -99,7 +99,7 @@ class View(abc.ABC):
 
     @abc.abstractmethod
     def stage(self, text: str) -> None:
-        """What is being done now, before the first turn; it may take seconds."""
+        """Shows a step of the preparation, which may take seconds."""
 
     @abc.abstractmethod
     def note(self, text: str) -> None:
@@ -175,12 +175,12 @@ class LiveView(View):
         self._console.print(text, markup=False, highlight=False)
 
     def _clear(self) -> None:
-        """Takes what is drawn off the screen."""
+        """Clears what is drawn."""
         if self._stage is not None:
             self._stage.stop()
             self._stage = None
         if self._live.is_started:
-            # What is drawn last is drawn whole, and what is higher than the terminal could not be taken off again.
+            # rich draws its last frame whole; one that is higher than the terminal could not be cleared.
             self._live.update("", refresh=True)
             self._live.stop()
 
@@ -210,7 +210,7 @@ class LiveView(View):
 
 
 class _Stage:
-    """A moving sign of life, what is being done, and for how long."""
+    """A spinner with the present step of the preparation and its duration."""
 
     def __init__(self, text: str, clock: Callable[[], float]) -> None:
         from rich.spinner import Spinner
@@ -229,8 +229,8 @@ class _Stage:
 
 @contextlib.contextmanager
 def _silent_keyboard() -> Iterator[None]:
-    """Keeps the terminal from showing keys that are pressed, such as ^C: they would move what is drawn by a line, whose
-    first line then stays behind when the rest is taken off the screen."""
+    """Turns off the terminal's echo of pressed keys, such as ^C: an echo would move the view by a line, so that
+    clearing it would leave its first line."""
     before = None
     with contextlib.suppress(OSError, termios.error):
         if _in_foreground():
@@ -295,7 +295,7 @@ def panel(standing: Standing, notes: Sequence[str] = ()) -> RenderableType:
 
 
 class BestTable:
-    """The best children: whatever the terminal's width, the figures and enough of the spec to tell it."""
+    """The best children: numbers and the beginning of the spec, at any width."""
 
     def __init__(self, standing: Standing) -> None:
         self._standing = standing

@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.5
 
 def watch(name: str, store_option: str | None, *, pause: Callable[[float], None] = time.sleep) -> None:
     """Shows a search as its own terminal does until it ends. Only reads."""
-    startup.finish()  # a live view has the terminal to restore
+    startup.finish()  # after Ctrl-C a live view restores the terminal
     with look_at(store_option) as store:
         search = store.search(name)
         view = make_view(store, name)

@@ -133,8 +133,8 @@ def shuffled_indices(count: int, seed: int) -> np.ndarray:
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A permutation in which every beginning holds each class in its share, as nearly as whole images can: one of each
-    class first, then a class's images spread evenly; which of them, and in which order among equals, is drawn.
+    """A random permutation of which every prefix is stratified, as nearly as whole images can be: one image of each
+    class comes first, then the images of each class are spread evenly.
 
     Args:
         labels: int (count,).
@@ -153,8 +153,8 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
 def stratified_split(
     x: np.ndarray, y: np.ndarray, num_validation: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """As `split`, with every class in both parts in its share: where a class has one image, that is to train on. Both
-    parts come back in a stratified order."""
+    """As `split`, stratified by class; the only image of a class is a training image. Both parts are in a stratified
+    order."""
     _check_split(x, y, num_validation)
     order = stratified_order(y, seed)
     kept = order[: len(np.unique(y))]  # one of each class

@@ -12,7 +12,7 @@ from typing import Protocol
 from child_trainers.data.dataset import DataError
 
 CHUNK_BYTES = 1 << 18
-# A folder that only a store names may be any of the user's: it is read, and nothing is written to it.
+# A folder that only a store names may be any folder of the user: it is only read.
 NO_DOWNLOAD = "they are downloaded only to a folder that --data-dir or AUTOML_DATA names"
 
 Progress = Callable[[int, int], None]

@@ -22,9 +22,9 @@ def load_npz(path: Path, *, stratified: bool = True) -> ImageData:
     (count, 1). Without a validation set, a tenth of the training images is held out, always the same ones.
 
     Args:
-        stratified: training and validation images come in an order that is drawn, always the same, of which every
-            beginning has all classes in their shares; so has what is held out. Otherwise, as in automl 0.1.0, a file
-            with a validation set keeps its order, and what is held out is drawn without regard to classes.
+        stratified: hold out a stratified validation set, and put training and validation images in a fixed random order
+            of which every prefix is stratified. Otherwise, as in automl 0.1.0, a file with a validation set keeps its
+            order, and the held-out images are drawn without regard to classes.
 
     Raises:
         DataError: the file cannot be read, or an array is not of this form.

@@ -1,4 +1,4 @@
-"""How data were read, for the user to compare with what was meant: one line, and what looks doubtful."""
+"""Describes how data were read in one line, and finds likely mistakes in them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from child_trainers.data.dataset import ImageData
 from child_trainers.data.text import END, UNKNOWN, TextData
 
-MAX_MAJORITY = 0.9  # of the training images, the share of one class
+MAX_MAJORITY = 0.9  # share of the training images that may be of one class
 MAX_WORD_LENGTH = 12.0  # characters, on average; the mean of Finnish and Turkish text is 8
 MAX_UNSPACED_LENGTH = 3.0  # the same, of scripts that do not write spaces; the mean word of segmented Chinese has 1.7
-MAX_UNKNOWN = 0.5  # of the validation tokens, a share
+MAX_UNKNOWN = 0.5  # share of the validation tokens that may be unknown
 MOST_NAMED = 5  # classes in one sentence
 UNSPACED = (  # ranges of letters: Thai to Tibetan, Burmese, Khmer, Japanese kana, Chinese characters
     (0x0E00, 0x0FFF),
@@ -31,8 +31,8 @@ class DataSummary:
     """How data were read.
 
     Attributes:
-        line: what they are.
-        doubts: what may be a mistake, a sentence each, with the way out.
+        line: number, shape and values of the data.
+        doubts: likely mistakes, one sentence each, with the way out.
     """
 
     line: str
@@ -40,7 +40,12 @@ class DataSummary:
 
 
 def describe_images(whole: ImageData, used: ImageData) -> DataSummary:
-    """Of all images, and of those that children are trained on."""
+    """Describes images.
+
+    Args:
+        whole: all images of the data set.
+        used: those that children are trained on.
+    """
     x = used.x_train
     parts = [
         _part(len(used.x_train), len(whole.x_train), "training"),
@@ -127,7 +132,7 @@ def _doubts_of_values(data: ImageData) -> list[str]:
 
 
 def describe_text(whole: TextData, used: TextData) -> DataSummary:
-    """Of all text, and of that which children are trained on."""
+    """Describes a text; `whole` and `used` as of `describe_images`."""
     known = len(used.vocabulary) - (UNKNOWN in used.vocabulary)
     unknown = [_unknown(used, part) for part in (used.train, used.validation)]
     line = (
@@ -164,12 +169,12 @@ def _doubts_of_words(data: TextData) -> list[str]:
 
 
 def _num_unspaced(token: str) -> int:
-    """How many letters of a script without spaces it has."""
+    """The number of letters of scripts without spaces in a token."""
     return sum(any(first <= ord(letter) <= last for first, last in UNSPACED) for letter in token)
 
 
 def _unknown(data: TextData, part: np.ndarray) -> float:
-    """The share of a part that is not known."""
+    """The share of unknown tokens in a part."""
     if UNKNOWN not in data.vocabulary or not len(part):
         return 0.0
     return float((part == data.vocabulary.index(UNKNOWN)).mean())

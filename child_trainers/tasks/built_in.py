@@ -33,8 +33,8 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         progress: called with bytes done and bytes in all while data are downloaded.
         fingerprint: of the data that the search began with; other data are refused.
         compute: in which precision children are trained, whether under XLA, and on how many devices each.
-        reading: of the data that the search began with; see `Task.reading`.
-        behaviour: which versions of what training computes; by default those of a new search.
+        reading: how the search has read its data; see `Task.reading`.
+        behaviour: the versions of computations; by default those of a new search.
         download: whether missing data may be fetched to `data_dir`.
 
     Attributes:
@@ -90,7 +90,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
     @property
     @abc.abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """What every epoch and every trained child reports, of which one can be the goal; `metric` comes first."""
+        """Metrics of every epoch and every trained child, any of which can be the goal; `metric` comes first."""
 
     def check_goal(self) -> None:
         if self._goal is not None and self._goal.metric not in self.metrics:
@@ -121,7 +121,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
             return Outcome(0.0, {self.metric: worst}, ending="diverged")
 
     def _refuse_missing(self, path: Path) -> None:
-        """Raises DataError where the data that a search began with are no longer where they were."""
+        """Raises DataError if the data of a stored search have moved."""
         if self._expected is not None and not os.path.isfile(path):
             kind = self.name.partition(":")[0]
             raise DataError(f"{path} is not there any more; say where these data lie now with --data {kind}:PATH.")

@@ -98,8 +98,8 @@ class ImageClassification(BuiltInTask[Recipe]):
 
     @functools.cached_property
     def brightness(self) -> Brightness | None:  # type: ignore[override]
-        """What the values of a file lie between; None where they count as they are. It is measured once, on all
-        training images, and kept with the search."""
+        """The range of a file's values; None if they are not rescaled. It is measured once, on all training images, and
+        stored with the search."""
         if not self.name.startswith("npz:") or self._behaviour.standardization == 1:
             return None
         return self._measured or brightness_of(self._whole.x_train)
@@ -165,7 +165,7 @@ class ImageClassification(BuiltInTask[Recipe]):
         return self.with_preprocessing(inner)
 
     def with_preprocessing(self, inner: keras.Model) -> keras.Model:
-        """A model from raw images, of one from whitened images; its output has the name `logits`."""
+        """A model from raw images, made from one that takes whitened images; its output is named `logits`."""
         import keras
 
         image = keras.Input(self.shapes[0], name="raw_image")
@@ -173,7 +173,7 @@ class ImageClassification(BuiltInTask[Recipe]):
         return keras.Model(image, logits, name="child")
 
     def columns(self) -> str:
-        """What the columns of the logits stand for."""
+        """The meaning of the columns of the logits, for the user."""
         if self.name == "cifar10":
             from child_trainers.data.cifar10 import CLASS_NAMES
 

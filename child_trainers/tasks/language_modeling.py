@@ -118,7 +118,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
     @functools.cached_property
     def _known(self) -> TextData:
-        """The vocabulary, and of the text what is needed to build a model: nothing, where the search has stored it."""
+        """What a model needs of the data: the vocabulary, from the search if it is stored there, else from the text."""
         options = {name: getattr(self.recipe, name) for name in self.reading_options}
         if self._reading is None or self._reading["options"] != options:
             return self.data
@@ -183,7 +183,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         return build(spec, self._known, self.units(spec), self.recipe, weights)
 
     def columns(self) -> str:
-        """What the columns of the logits stand for."""
+        """The meaning of the columns of the logits, for the user."""
         return f"the columns are {self.recipe.level}s"
 
     def source(self, spec: Any) -> str:

@@ -215,8 +215,8 @@ class Reinforce(Controller):
             del self._walks[next(iter(self._walks))]
 
     def _remember(self, results: Sequence[Result]) -> None:
-        """Keeps the best trained children for imitation; of equal rewards the older. A failed child's reward says only
-        that it should be less probable, whatever the others are worth."""
+        """Updates the elite with the best trained children; of equal rewards the older ones stay. Failed children,
+        whose reward is the floor, never enter it."""
         seen = [Best(result.number, result.tokens, float(result.reward or 0.0)) for result in results if result.trained]
         ranked = sorted([*self._best, *seen], key=lambda best: (-best.reward, best.number))
         self._best = ranked[: self.settings.imitate]

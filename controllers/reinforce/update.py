@@ -35,8 +35,8 @@ def children_log_probs(weights: Weights, sequences: Sequences, drawn: tf.Tensor 
     """Log-probabilities of whole children, with gradients through every step and into every anchor.
 
     Args:
-        drawn: how many of them, from the first, were drawn from the policy; None for all. The others are imitated: how
-            sure the policy is of those says nothing of how freely it draws.
+        drawn: how many of them, from the first, were drawn from the policy; None for all. The others are imitated and
+            do not count in the entropy.
     """
     previous, current = sequences.previous, sequences.current
     hidden, anchors = unroll(weights, sequences)

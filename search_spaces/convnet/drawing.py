@@ -7,7 +7,7 @@ from search_spaces.drawing import PLAIN, SKIP, edge, node
 
 
 def statements(net: ConvLayers) -> list[str]:
-    """Convolutions and poolings, what each reads, and what the classifier reads; edges past a layer have a colour."""
+    """Nodes for convolutions and poolings, and edges for their inputs; skip connections have a colour."""
     drawn = [node("image", "image", attributes=PLAIN)]
     for index, layer in enumerate(net.layers):
         drawn.append(node(f"layer{index}", *_lines(index, layer)))

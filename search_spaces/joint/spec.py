@@ -31,7 +31,7 @@ class WithRule:
         return self.rule.optimizer(**({"learning_rate": self.learning_rate} | options))
 
     def with_behaviour(self, versions: Mapping[str, int]) -> Self:
-        """The same child as a search of these versions of behaviours takes it."""
+        """The same child with these versions of behaviours (`child_trainers.behaviour`)."""
         return dataclasses.replace(self, rule=self.rule.with_behaviour(versions))  # type: ignore[type-var]
 
     def _with_values(self, values: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import textwrap
 from search_spaces.recurrent_cell.tree import CellNode, CellTree
 
 HEAD = '''\
-CELL = (  # what a saved model knows this cell by
+CELL = (  # identifies this cell in a saved model
 {spec}
 )
 

@@ -45,11 +45,11 @@ class RecurrentCell(CellTree):
         return [subtree(len(self.nodes) - 1), (self.injection.combination, injected)]
 
     def _activations(self) -> tuple[list[str], str]:
-        """Those of the nodes and of the injection by which cells are told from each other."""
+        """The activations of the nodes and of the injection, in canonical form."""
         return self.without_redundant_relus()
 
     def with_behaviour(self, versions: Mapping[str, int]) -> RecurrentCell:
-        """The same cell as a search of these versions of behaviours takes it."""
+        """The same cell with these versions of behaviours (`child_trainers.behaviour`)."""
         if versions["cell_identity"] > 1:
             return self
         return EveryReluCell(self.nodes, self.injection, self.memory_node, self.injection_node)
@@ -125,7 +125,7 @@ class RecurrentCell(CellTree):
 
 
 class EveryReluCell(RecurrentCell):
-    """A recurrent cell as automl 0.1.0 took it: two that differ in any relu are two."""
+    """A recurrent cell with the identity of automl 0.1.0: cells that differ in any relu are different."""
 
     def _activations(self) -> tuple[list[str], str]:
         return [node.activation for node in self.nodes], self.injection.activation

@@ -115,16 +115,17 @@ class CellTree:
             state, memory = max(state, next_state), max(memory, next_memory)
 
     def without_redundant_relus(self) -> tuple[list[str], str]:
-        """The activations of the nodes and of the injection, `identity` in place of each relu that reads nothing below
-        0: there it changes neither what is computed nor any gradient."""
+        """The activations of the nodes and of the injection, with `identity` in place of each relu whose input is never
+        negative: such a relu changes neither values nor gradients."""
         memory = self._signs(memory_not_negative=True)
         found = memory if memory[2] else self._signs(memory_not_negative=False)
         return found[0], found[1]
 
     def _signs(self, *, memory_not_negative: bool) -> tuple[list[str], str, bool]:
-        """As `without_redundant_relus`, given whether c is never negative; and whether the next c then never is.
+        """As `without_redundant_relus`, given whether c is never negative; also returns whether the next c is then
+        never negative.
 
-        Of a maximum nothing is said: where both of its inputs are 0, a relu of it stops gradients.
+        A maximum does not count as never negative: where both of its inputs are 0, a relu of it stops gradients.
         """
         activations: list[str] = []
         injected, next_memory = self.injection.activation, False
@@ -178,7 +179,7 @@ class CellTree:
 
 
 def _never_negative(activation: str, inside: bool) -> bool:
-    """Whether an activation's value never is, given whether what it reads never is."""
+    """Whether an activation's value is never negative, given whether its input never is."""
     return activation in ("relu", "sigmoid") or (inside and activation in ("identity", "tanh"))
 
 

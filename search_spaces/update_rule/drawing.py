@@ -5,7 +5,7 @@ from __future__ import annotations
 from search_spaces.drawing import PLAIN, edge, node
 from search_spaces.update_rule.expression import Expression
 
-NAMES = {  # of functions: in a drawing, operands are edges
+NAMES = {  # of functions in a drawing, where operands are edges
     "x + y": ("add",),
     "x - y": ("subtract", "left - right"),
     "x * y": ("multiply",),
@@ -18,7 +18,7 @@ NAMES = {  # of functions: in a drawing, operands are edges
 
 
 def statements(expression: Expression) -> list[str]:
-    """Functions by their names, what each is applied to, and the step at the top."""
+    """Nodes for functions and operands, with the update at the top."""
     drawn = ["ordering=in"]
     count = 0
 

@@ -179,10 +179,10 @@ def canonical(expression: Expression) -> Expression:
 
 
 class Drop(str):
-    """The word of one `drop` of an expression, equal to the word itself.
+    """The word of a `drop` in an expression; it equals the plain word.
 
     Attributes:
-        place: its number among the drops of the expression's canonical form, from 0.
+        place: its position among the drops of the expression's canonical form, from 0.
     """
 
     __slots__ = ("place",)
@@ -190,8 +190,8 @@ class Drop(str):
 
 
 def with_places(expression: Expression) -> Expression:
-    """The same expression, each `drop` of which knows its place: so each draws a mask of its own, and expressions of
-    one canonical form draw the same. Where a part occurs twice, so do its drops."""
+    """The same expression, with the position of each `drop`. So each draws its own mask, and expressions with the same
+    canonical form draw equal masks. Drops of a part that occurs twice count twice."""
     marked = _marked(expression)
     for place, word in enumerate(drops_of(canonical(marked))):
         word.place = place
@@ -199,7 +199,7 @@ def with_places(expression: Expression) -> Expression:
 
 
 def drops_of(expression: Expression) -> Iterator[Drop]:
-    """The drops of an expression with places, a drop before those within it, the left before the right."""
+    """The drops of an expression with places, in preorder."""
     word, *parts = expression
     if isinstance(word, Drop):
         yield word

@@ -18,7 +18,7 @@ EPSILON = 1e-7  # that of Keras's Adam and RMSprop
 RHO = 0.9  # the decay of Keras's RMSprop
 BETA_1, BETA_2 = 0.9, 0.999
 STREAMS = 3  # of random numbers for each weight variable: one for the drops of a step, two for its noise
-PLACES_APART = 0x9E3779B9  # steps, so far that no training reaches them, that lie between the masks of two drops
+PLACES_APART = 0x9E3779B9  # offset in steps between the masks of two drops; no training has so many steps
 
 AVERAGES = {  # the words that read each running average
     "first": ("m", "momentum", "adam"),
@@ -27,7 +27,7 @@ AVERAGES = {  # the words that read each running average
     "mean_square": ("rmsprop",),
 }
 
-Draw = Callable[[], Tensor]  # gives random numbers of the step, always the same
+Draw = Callable[[], Tensor]  # returns the random numbers of the step, the same in every call
 
 UNARY: dict[str, Callable[[Tensor, Draw], Tensor]] = {  # of x, and of numbers in [0, 1) for this step and place
     "-x": lambda x, drawn: -x,
@@ -65,7 +65,7 @@ class Moment:
         gradient, weight: of one shape.
         averages: running averages by name, this gradient included; those that the rule reads.
         step: from 0, a number or a scalar.
-        drawn: gives numbers in [0, 1), of the weight's shape, that the `drop` of a place goes by.
+        drawn: returns the numbers in [0, 1), of the weight's shape, for the mask of the `drop` at a place.
         noise: gives numbers from the standard normal distribution, of the weight's shape.
         decay_steps: the steps of the whole training.
     """

@@ -23,7 +23,7 @@ from search_spaces.update_rule.meaning import (
     words_of,
 )
 
-VERSION = 2  # of what `get_config` gives, and of what a rule means
+VERSION = 2  # of `get_config` and of the meaning of a rule
 SHARED_MASKS = 1  # the version in which all drops of a rule share one mask
 
 
@@ -38,7 +38,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         rule: a text such as `exp(sign(g) * sign(m)) * g`.
         decay_steps: the steps of the whole training, for rules with a decay.
         seed: of `noise` and `drop`, which depend on it and on the step alone.
-        version: of what a rule means; in version 1 all its drops leave out the same weights.
+        version: of the meaning of a rule; in version 1 all its drops share one mask.
 
     Raises:
         RuleError: the rule does not parse.

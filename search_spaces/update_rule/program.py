@@ -18,16 +18,16 @@ from search_spaces.update_rule.meaning import Moment
 from search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
 
 WORDS = (*OPERANDS, *DECAYS)
-SLOTS = MAX_GROUPS  # for what groups give; `_Unfolding` never needs more
+SLOTS = MAX_GROUPS  # for results of groups; `_Unfolding` never needs more
 NUM_OPERANDS = len(WORDS) + SLOTS
-MOST_LINES = 2**MAX_GROUPS - 1  # where each group reads the one before twice, and all have drops
+MOST_LINES = 2**MAX_GROUPS - 1  # each group reads the one before twice, and all have drops
 HEADER = 2
 
 Tensor = Any
 
 
 class Line(NamedTuple):
-    """One group's work as numbers: its five words, the places of its drops, and the slot for what it gives."""
+    """A group as numbers: its five words, the positions of its drops, and the slot of its result."""
 
     operand1: int
     operand2: int
@@ -44,8 +44,7 @@ LENGTH = HEADER + LINE * MOST_LINES
 
 
 def encode(rule: UpdateRule) -> np.ndarray:
-    """A rule as numbers, int32 (LENGTH,): how many lines it has and the slot of the update, then the lines, zeros
-    behind the last."""
+    """A rule as numbers, int32 (LENGTH,): the number of lines, the slot of the update, the lines, and zeros."""
     lines = _Unfolding(rule).lines if rule.has_own_masks else _as_they_stand(rule)
     numbers = [len(lines), lines[-1].slot, *(number for line in lines for number in line)]
     return np.array(numbers + [0] * (LENGTH - len(numbers)), np.int32)
@@ -57,7 +56,7 @@ def _line(group: Group, operand1: int, operand2: int, places: tuple[int, int], s
 
 
 def _as_they_stand(rule: UpdateRule) -> list[Line]:
-    """A line for each group; all drops have the first place."""
+    """A line for each group; all drops have position 0."""
     operands = (*WORDS, *(f"r{index}" for index in range(SLOTS)))
     return [
         _line(group, operands.index(group.operand1), operands.index(group.operand2), (0, 0), slot)
@@ -66,11 +65,10 @@ def _as_they_stand(rule: UpdateRule) -> list[Line]:
 
 
 class _Unfolding:
-    """The lines of a rule whose drops have a mask each.
+    """The lines of a rule in which every drop has its own mask.
 
-    What a group with drops gives is computed anew wherever it is read, since it is another each time; what one without
-    gives is kept in its slot. Of the groups without drops each takes a slot, and of the others no more than there are
-    are held at a time.
+    A group with drops is computed anew wherever it is read, since each reading has other masks. A group without drops
+    is computed once and keeps its slot. Results of groups with drops need at most one slot per group at a time.
     """
 
     def __init__(self, rule: UpdateRule) -> None:
@@ -82,7 +80,7 @@ class _Unfolding:
         self._write(len(rule.groups) - 1)
 
     def _write(self, index: int) -> int:
-        """Writes the lines that make what a group gives, in the order in which its text is read; returns its slot."""
+        """Writes the lines that compute a group, in the order of its text; returns the slot of its result."""
         if index in self._kept:
             return self._kept[index]
         group = self._groups[index]

@@ -139,7 +139,7 @@ class UpdateRule:
         return values | {f"group{i}/{name}": word for i, group in enumerate(groups) for name, word in group.items()}
 
     def with_behaviour(self, versions: Mapping[str, int]) -> UpdateRule:
-        """The same groups as a search of these versions of behaviours takes them."""
+        """The same rule with these versions of behaviours (`child_trainers.behaviour`)."""
         return SharedMaskRule(self.groups) if versions["drop_masks"] == 1 else self
 
     def optimizer(self, **options: Any) -> keras.optimizers.Optimizer:
@@ -164,6 +164,6 @@ class UpdateRule:
 
 @dataclasses.dataclass(frozen=True)
 class SharedMaskRule(UpdateRule):
-    """An update rule as automl 0.1.0 took it: all its drops leave out the same weights."""
+    """An update rule with the meaning of automl 0.1.0: all its drops share one mask."""
 
     has_own_masks: ClassVar[bool] = False

@@ -110,8 +110,8 @@ def test_a_change_that_makes_other_children_of_the_tokens_is_refused(automl, min
     before = automl("show", "mine", "--json").json
     mine.write_text(MINE.replace("range(5)", "range(4)"))
     assert automl("resume", "mine", "--children", "3", "--accept-change").error == (
-        "The changed file makes another child of the tokens of child 0: the decision 'digit4' is no longer there; the "
-        "change cannot be accepted. Start a new search with it."
+        "The changed file makes another child from the tokens of child 0: the decision 'digit4' is no longer there; "
+        "the change cannot be accepted. Start a new search with it."
     )
     after = automl("show", "mine", "--json").json
     assert after["settings"] == before["settings"] and len(after["segments"]) == 1

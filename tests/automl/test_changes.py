@@ -155,7 +155,7 @@ def test_a_search_of_an_earlier_version_records_its_decisions_when_it_goes_on(au
     as_of_0_1_0()
     write(lr="(1.0, 0.1, 0.01)")
     error = automl("resume", "s", "--children", "8", "--accept-change").error
-    assert "put the old text back and resume once" in error
+    assert "Put the old text back and resume once" in error
     write()
     assert automl("resume", "s", "--children", "4").code == 0
     assert all(child.decisions == [0, 1] for child in children())
@@ -170,7 +170,7 @@ def test_a_search_of_an_earlier_version_whose_space_is_not_the_same_every_time(a
     open("seen", "w").close()
     error = automl("resume", "s", "--children", "5").error
     assert error.startswith(
-        "The space no longer makes child 0 of its tokens: 'seen' in the spec is true where false is"
+        "The space no longer makes child 0 from its tokens: 'seen' in the spec is true where false is"
     )
     assert [child.state for child in children()] == [child.state for child in before]
 
@@ -184,11 +184,11 @@ def test_a_space_that_changes_while_it_runs_pauses_the_search(automl, write, wor
     arguments = ("--space", "mine.py:space", "--task", "mine.py:once", "--controller", "random")
     done = automl("search", "s", *arguments, "--workers", workers, "--children", "5")
     assert done.code not in (0, 1)
-    assert "of its tokens: 'seen' in the spec is true where false is recorded. A space must ask" in done.out
+    assert "from its tokens: 'seen' in the spec is true where false is recorded. A space must ask" in done.out
     states = [child.state for child in children()]
     assert states.count("trained") == 1 and states.count("failed") == states.count("running") == 0
     error = automl("resume", "s").error
-    assert "of its tokens: 'seen' in the spec is true where false is recorded" in error
+    assert "from its tokens: 'seen' in the spec is true where false is recorded" in error
 
 
 def test_commands_that_decode_a_child_refuse_another(automl, begun, folder):

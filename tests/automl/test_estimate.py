@@ -232,7 +232,7 @@ def test_a_time_that_is_too_short_for_the_first_child_is_warned_of_at_the_start(
     made.turn()
     made.turn()
     assert len(notes) == 1
-    assert notes[0].startswith("A child takes roughly 12s here, and --time leaves 11s, so that perhaps none will be ")
+    assert notes[0].startswith("A child takes roughly 12s here, and --time leaves 11s, so perhaps no child will be ")
     for left, constants in ((13.0, CONSTANTS), (1.0, {}), (1.0, CONSTANTS | {"num_train": None})):
         made, notes = check(store, left, constants)
         made.turn()

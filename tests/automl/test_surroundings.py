@@ -114,7 +114,7 @@ def test_options_without_effect_are_refused(automl, epochs, folder):
     assert refused(*own, "--recipe", "quick") == "A task of your own has no recipes; drop the recipe 'quick'."
     for flags in (("--precision", "bfloat16"), ("--xla",)):
         assert refused(*own, *flags) == (
-            f"{flags[0]} has no effect on a task of your own, which trains as it likes; drop it."
+            f"{flags[0]} has no effect on a task of your own, which does its own training; drop it."
         )
         assert refused("--space", "update-rule", *flags) == (
             f"{flags[0]} has no effect on update rules, which are judged in float32 on one device; drop it."

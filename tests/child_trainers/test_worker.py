@@ -170,9 +170,9 @@ def failing():
 @pytest.mark.parametrize(
     "changed, sentence",
     [
-        (other_options, "of its tokens: 'size' in the spec is 10 where 20 is recorded. A space must"),
-        (fewer_options, "of its tokens: Token 1 is out of range for 'size': it has 1 options"),
-        (another_spec, "of its tokens: 'size' in the spec is 40 where 20 is recorded. A space must"),
+        (other_options, "from its tokens: 'size' in the spec is 10 where 20 is recorded. A space must"),
+        (fewer_options, "from its tokens: Token 1 is out of range for 'size': it has 1 options"),
+        (another_spec, "from its tokens: 'size' in the spec is 40 where 20 is recorded. A space must"),
         (failing, "The space fails where it made child 0 before (KeyError: 20). A space must"),
     ],
 )
