@@ -95,9 +95,14 @@ class Narrowing:
 
 
 def nearest_first(name: str, known: Sequence[str], most: int = 8) -> str:
-    """The known names as a text, nearest to `name` first; long lists are cut. Case, dashes and spaces do not count."""
-    wanted = _bare(name)
-    ranked = sorted(known, key=lambda other: -difflib.SequenceMatcher(None, wanted, _bare(other)).ratio())
+    """The known names as a text, nearest to `name` first; long lists are cut. Case, dashes and spaces break ties."""
+
+    def distances(other: str) -> tuple[float, float]:
+        pairs = ((_bare(name), _bare(other)), (name, other))
+        bare, exact = (-difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        return bare, exact
+
+    ranked = sorted(known, key=distances)
     shown = ", ".join(ranked[:most])
     return shown if len(ranked) <= most else f"{shown} and {len(ranked) - most} more"
 
