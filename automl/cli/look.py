@@ -11,7 +11,6 @@ from typing import Any
 from automl.cli.commands import interruption, look_at, retry_command
 from automl.cli.tables import fits, print_children, print_paragraph, print_table
 from automl.cli.terminal import print, print_json
-from automl.settings import completed
 from automl.standing import (
     INTERRUPTED,
     Clerk,
@@ -29,13 +28,8 @@ from automl.standing import (
 )
 from automl.stores import store_address
 from automl.wording import counted
-from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
-from child_trainers.experiment import reward_definition
-from child_trainers.user_files import UserFile
 from db.records import Search, Step, StoreError
 from db.store import Store
-from search_spaces import SPACES
-from search_spaces.decisions import Choice
 
 
 def _open(store_option: str | None) -> contextlib.closing[Store]:
@@ -116,6 +110,11 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
 
 
 def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
+    # They import NumPy, which `list` and `top` need not wait for.
+    from automl.settings import completed
+    from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
+    from child_trainers.experiment import reward_definition
+
     with _open(store_option) as store:
         search = store.search(name)
         standing = Clerk(store, name).standing()
@@ -229,7 +228,10 @@ def _is_learned(step: Step) -> bool:
 def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
     """The options of each kind of choice in a built-in space. There are none for a user's file, which is not run for
     this, and for kinds whose decisions differ in their options."""
+    from automl.settings import completed
     from child_trainers.experiment import make_space
+    from search_spaces import SPACES
+    from search_spaces.decisions import Choice
 
     try:
         settings = completed(search.settings)
@@ -248,7 +250,7 @@ def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
 
 def _short(reference: str, longest: int) -> str:
     """The name of a space or a task, with only the last part of a path; if that is too long, the end of it."""
-    if UserFile.is_reference(reference):
+    if reference.partition(":")[0].endswith(".py"):  # as `UserFile.is_reference` has it, which imports NumPy
         path, _, function = reference.rpartition(":")
         reference = f"{Path(path).name}:{function}"
     elif ":" in reference:
