@@ -107,12 +107,22 @@ def export_child(
                 with made.open("rb") as file:
                     os.fsync(file.fileno())
             same = made.is_file() and target.is_file() and made.read_bytes() == target.read_bytes()
-            if target.is_symlink() or (target.exists() and not force and not same):
+            if target.is_symlink():
+                raise ExportError(f"{target} is a link; choose another path.")
+            if target.exists() and not same and target != path and _first_line(target) != _first_line(made):
+                raise ExportError(f"{target} is there and was not exported; choose another name than {path.name}.")
+            if target.exists() and not same and not force:
                 raise ExportError(f"{target} is there already; choose another path or add --force.")
         for made, target in pairs:
             made.replace(target)
     use = () if written.usage is None else written.usage.lines(path)
     return Exported(path, wanted.child.number, written.note, use)
+
+
+def _first_line(path: Path) -> bytes:
+    """What tells a file that was exported from one that the user wrote."""
+    with path.open("rb") as file:
+        return file.readline()
 
 
 def model_of(store: Store, search: Search, child: Child) -> keras.Model:

@@ -124,10 +124,12 @@ def test_a_keras_file_loads_by_the_lines_that_are_printed(automl, cells):
     assert automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras").code == 0
     (elsewhere / "best-1.keras").unlink()
     (elsewhere / "best_1_cell.py").write_text("precious")
-    assert automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras").error == (
-        f"{elsewhere / 'best_1_cell.py'} is there already; choose another path or add --force."
-    )
-    assert (elsewhere / "best_1_cell.py").read_text() == "precious" and not (elsewhere / "best-1.keras").exists()
+    for force in ((), ("--force",)):
+        assert automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras", *force).error == (
+            f"{elsewhere / 'best_1_cell.py'} is there and was not exported; choose another name than best-1.keras."
+        )
+        assert (elsewhere / "best_1_cell.py").read_text() == "precious"
+        assert not (elsewhere / "best-1.keras").exists()
 
 
 def test_a_model_refuses_the_classes_of_another_cell(automl, best, cells):
