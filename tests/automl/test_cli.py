@@ -242,7 +242,7 @@ def test_a_space_of_two_children_that_fail_ends_without_success(automl, folder):
 def test_exit_codes_are_documented(automl):
     for command in ([], ["search"], ["resume"]):
         told = " ".join(automl(*command, "--help").out.split())
-        for code in ("0 done", "1 error", "2 wrong usage", "3 paused", "4 ended with nothing trained", "130 interr"):
+        for code in ("0 done", "1 error", "2 wrong usage", "3 paused", "4 ended without a trained child", "130 interr"):
             assert code in told
 
 
