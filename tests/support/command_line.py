@@ -186,7 +186,7 @@ def without_colours(text: str) -> str:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what earlier tests or a person have set for automl."""
-    names = ("AUTOML_", "TF_", "CUDA_", "OMP_")
+    names = ("AUTOML_", "TF_", "CUDA_", "OMP_", "COLUMNS", "LINES")  # the last two tell the width of some terminal
     return {name: value for name, value in os.environ.items() if not name.startswith(names)}
 
 
