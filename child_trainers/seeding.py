@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 LIBRARIES = ("tensorflow", "keras", "torch")  # with their own random generators
+TOGETHER = {"tensorflow", "keras"}  # cleared and seeded as one, since each runs code of the other
 
 
 def seed_basic(seed: int) -> None:
@@ -30,7 +31,7 @@ def seed_libraries(names: Iterable[str], seed: int) -> None:
     with basic_kept():
         if "torch" in imported:
             sys.modules["torch"].manual_seed(seed)
-        if not imported & {"tensorflow", "keras"}:
+        if not imported & TOGETHER:
             return
         if "keras" in sys.modules:
             keras = sys.modules["keras"]
@@ -69,6 +70,9 @@ class Seeder:
     def begin(self, seed: int) -> Iterator[None]:
         """Seeds everything now, and libraries that are first imported within the context."""
         seed_basic(seed)
+        if self.used & TOGETHER:
+            # Else the first import statement within TensorFlow would clear Keras while the child builds its model.
+            self.used |= TOGETHER
         seed_libraries(self.used, seed)
         with self.watch(seed):
             yield
@@ -163,8 +167,8 @@ class _Watch(MetaPathFinder):
 
     def _use(self, name: str) -> None:
         self._used.add(name)
-        if name in ("tensorflow", "keras"):  # each imports the other
-            self._used.update(other for other in ("tensorflow", "keras") if other in sys.modules)
+        if name in TOGETHER:
+            self._used.update(other for other in TOGETHER if other in sys.modules)
         seed_libraries([name], 0 if self._depth else self._seed)
         if self._depth:
             self._new.add(name)
