@@ -82,7 +82,7 @@ def test_the_metric_that_was_asked_for_comes_first(automl, folder, flags, told):
     assert f"  reward: {words.removeprefix('Reward: ')}" in shown.splitlines()
     with contextlib.closing(Store("automl.db", readonly=True)) as store:
         console = Console(record=True, width=100, file=io.StringIO())
-        console.print(BestTable(Clerk(store, "two").standing(0.0)))
+        console.print(BestTable(Clerk(store, "two").standing()))
     assert f"{told}, first 0.5000" in console.export_text()
 
 

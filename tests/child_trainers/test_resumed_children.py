@@ -88,7 +88,7 @@ def task():
 
 @pytest.fixture
 def new_worker(new_search, task, clock, tmp_path):
-    search = new_search([(0,)] * NUM_CHILDREN, clock=clock)
+    search = new_search([(0,)] * NUM_CHILDREN, space=space, clock=clock)
     made = []
 
     def make(early_stop):
