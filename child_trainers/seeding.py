@@ -64,15 +64,12 @@ class Seeder:
     """
 
     def __init__(self, used: Iterable[str] = ()) -> None:
-        self.used = set(used)
+        self.used = _with_related(used)
 
     @contextlib.contextmanager
     def begin(self, seed: int) -> Iterator[None]:
         """Seeds everything now, and libraries that are first imported within the context."""
         seed_basic(seed)
-        if self.used & TOGETHER:
-            # Else the first import statement within TensorFlow would clear Keras while the child builds its model.
-            self.used |= TOGETHER
         seed_libraries(self.used, seed)
         with self.watch(seed):
             yield
@@ -166,12 +163,20 @@ class _Watch(MetaPathFinder):
         return None
 
     def _use(self, name: str) -> None:
-        self._used.add(name)
-        if name in TOGETHER:
-            self._used.update(other for other in TOGETHER if other in sys.modules)
+        self._used.update(_with_related([name]))
         seed_libraries([name], 0 if self._depth else self._seed)
         if self._depth:
             self._new.add(name)
+
+
+def _with_related(names: Iterable[str]) -> set[str]:
+    """The libraries and those that are cleared with them.
+
+    If only one of TensorFlow and Keras counted as used, the first import statement within the other would clear Keras
+    while the child builds its model.
+    """
+    found = set(names)
+    return found | TOGETHER if found & TOGETHER else found
 
 
 def _telling(statement: Callable[..., Any], function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
