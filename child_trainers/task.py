@@ -17,6 +17,7 @@ from child_trainers.checkpoints import Checkpoint
 from child_trainers.data.summary import DataSummary
 from child_trainers.seeding import LIBRARIES, Seeder, seed_basic, seed_libraries
 from db.records import Fault
+from search_spaces.plain import scalar
 
 PARAMETERS = ("spec", "seed", "epochs", "report")
 
@@ -328,23 +329,6 @@ def reported(epoch: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
         DivergedError: one of them is not finite.
     """
     return {name: _plain(f"{name} of epoch {epoch}", value, "reported") for name, value in metrics.items()}
-
-
-def scalar(value: Any) -> Any:
-    """The Python value of a zero-dimensional array or a scalar of TensorFlow, PyTorch or JAX; any other value
-    unchanged. An array of one element is not a scalar: NumPy deprecates that conversion."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    try:
-        if tuple(value.shape) != ():
-            return value
-    except (AttributeError, TypeError, ValueError):  # not an array; TensorFlow raises ValueError for an unknown shape
-        return value
-    if np.ma.is_masked(value):
-        return math.nan  # `item` would return the number under the mask
-    if callable(getattr(value, "item", None)):
-        return value.item()
-    return np.asarray(value.numpy()).item() if callable(getattr(value, "numpy", None)) else value
 
 
 def fault_of(error: BaseException) -> Fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -17,12 +18,25 @@ def plain(value: Any) -> Any:
         return kind(plain(item) for item in value)
     if kind is dict:
         return {plain(key): plain(item) for key, item in value.items()}
-    if _is_scalar(value):
-        found = value.item() if hasattr(value, "item") else value.numpy().item()
-        # A long double's own item is a long double.
-        return float(found) if type(found) is kind and hasattr(found, "__float__") else found
-    return value
+    found = scalar(value)
+    # A long double's own item is a long double.
+    return float(found) if found is not value and type(found) is kind and hasattr(found, "__float__") else found
 
 
-def _is_scalar(value: Any) -> bool:
-    return hasattr(value, "dtype") and getattr(value, "shape", None) == () and hasattr(value, "__array__")
+def scalar(value: Any) -> Any:
+    """The Python value of a zero-dimensional array or a scalar of TensorFlow, PyTorch or JAX; any other value
+    unchanged. An array of one element is not a scalar: NumPy deprecates that conversion."""
+    if type(value) in _PLAIN:  # not a subclass, such as NumPy's double
+        return value
+    try:
+        if tuple(value.shape) != ():
+            return value
+    except (AttributeError, TypeError, ValueError):  # not an array; TensorFlow raises ValueError for an unknown shape
+        return value
+    import numpy as np  # only now: `import automl` must stay cheap
+
+    if np.ma.is_masked(value):
+        return math.nan  # `item` would return the number under the mask
+    if callable(getattr(value, "item", None)):
+        return value.item()
+    return np.asarray(value.numpy()).item() if callable(getattr(value, "numpy", None)) else value
