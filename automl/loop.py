@@ -25,7 +25,7 @@ FIRST_FAILURES = 3
 FAILURES_IN_A_ROW = 10
 
 
-INTERRUPTED = "stopped by SIGINT"  # the cause of a pause by Ctrl-C
+CTRL_C = "stopped by SIGINT"  # the cause of a pause by Ctrl-C
 TIME_OVER = "the time given with --time is over"
 GIVEN_TIME_OVER = "the time that was given is over"  # the same in Python
 
@@ -60,7 +60,7 @@ class Ending:
     @property
     def exit_code(self) -> ExitCode:
         if self.state == SearchState.PAUSED and self.cause not in (TIME_OVER, GIVEN_TIME_OVER):
-            return ExitCode.INTERRUPTED if self.cause == INTERRUPTED else ExitCode.PAUSED
+            return ExitCode.INTERRUPTED if self.cause == CTRL_C else ExitCode.PAUSED
         # A budget counts trained children only; in an exhausted space the failed ones are missing.
         missing = self.failures if self.state == SearchState.EXHAUSTED else 0
         return ExitCode.FAILED if missing or not self.trained else ExitCode.DONE
