@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from child_trainers.process import ROOT
+from child_trainers.set_order import may_be_from_set
 from child_trainers.user_files import UserFile
 from search_spaces.recorded import Record, check_same_survey, surveyed
 from search_spaces.space import Space
@@ -24,13 +25,12 @@ sys.path.insert(0, sys.argv[1])
 from child_trainers.determinism import main
 main(int(sys.argv[2]))
 """
-# Prints for each list of options whether a set of them has another order here.
+# Prints for each list of options whether it is in the order of a set here, too.
 PROBE = """
 import json, sys
-def frozen(value):
-    return tuple(map(frozen, value)) if isinstance(value, list) else value
-lists = [[frozen(option) for option in options] for options in json.load(sys.stdin)]
-json.dump([list(set(options)) != options for options in lists], sys.stdout)
+sys.path.insert(0, sys.argv[1])
+from child_trainers.set_order import is_order_of_set
+json.dump([is_order_of_set(options) for options in json.load(sys.stdin)], sys.stdout)
 """
 
 
@@ -116,7 +116,7 @@ def _seeds(walks: Sequence[Record]) -> list[int]:
     for walk in walks:
         for decision in walk["decisions"]:
             options = decision.get("options", [])
-            if options not in lists and _is_ordered_as_set(options):
+            if options not in lists and may_be_from_set(options):
                 lists.append(options)
     own = os.environ.get("PYTHONHASHSEED")
     other = next(seed for seed in PROBED if str(seed) != own)
@@ -134,31 +134,17 @@ def _seeds(walks: Sequence[Record]) -> list[int]:
     return seeds or [other]
 
 
-def _is_ordered_as_set(options: Sequence[Any]) -> bool:
-    """Whether the options are in the order of a set of them, and some process may have another order."""
-    if len(options) < 2 or not any('"' in json.dumps(option) for option in options):
-        return False
-    with contextlib.suppress(TypeError):  # a dict is in no set
-        frozen = [_frozen(option) for option in options]
-        return list(set(frozen)) == frozen
-    return False
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
 def _differing(lists: Sequence[Sequence[Any]], seed: int) -> set[int]:
     """The indices of the lists that have another order as a set under a hash seed."""
     done = subprocess.run(
-        [sys.executable, "-P", "-S", "-c", PROBE],
+        [sys.executable, "-P", "-S", "-c", PROBE, ROOT],
         input=json.dumps(lists),
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "PYTHONHASHSEED": str(seed)},
     )
-    return {index for index, differs in enumerate(json.loads(done.stdout)) if differs}
+    return {index for index, same in enumerate(json.loads(done.stdout)) if not same}
 
 
 def main(notify: int) -> None:

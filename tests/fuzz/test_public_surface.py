@@ -175,7 +175,7 @@ def test_results_and_reports_of_tasks(value: Any) -> None:
 
     for function in (reports, lambda spec: value, lambda spec: {"loss": value, "reward": 1.0}):
         with explained(InvalidResultError, DivergedError):
-            outcome = FunctionTask(function).evaluate(None, seed=0, report=Record())
+            outcome = FunctionTask(function, uses=()).evaluate(None, seed=0, report=Record())
             json.dumps([outcome.reward, dict(outcome.metrics)], allow_nan=False)
 
 
