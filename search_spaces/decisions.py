@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -28,8 +27,10 @@ class Choice:
 
     def __post_init__(self) -> None:
         _check_names("Choice", self.name, self.kind)
-        if not isinstance(self.options, Iterable):
-            raise ValueError(f"The options of {self.name!r} are {self.options!r}; give them as a tuple.")
+        try:
+            options = iter(self.options)
+        except TypeError:  # also of an array without dimensions, which is an instance of Iterable
+            raise ValueError(f"The options of {self.name!r} are {self.options!r}; give them as a tuple.") from None
         if isinstance(self.options, set | frozenset) and not all(
             isinstance(option, int | float)
             for option in self.options  # whose order is the same everywhere
@@ -38,7 +39,7 @@ class Choice:
                 f"The options of {self.name!r} are a set, which has another order in every process; give them as a "
                 "tuple, or sorted(...)."
             )
-        given = tuple(self.options)
+        given = tuple(options)
         if not given:
             raise ValueError(f"Choice {self.name!r} has no options; give it at least one.")
         object.__setattr__(self, "options", plain(given))

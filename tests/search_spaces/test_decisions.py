@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from search_spaces.decisions import Choice, Links
@@ -90,6 +91,7 @@ def test_a_bit_that_is_none_says_so():
         ),
         (lambda: Choice(3, (6, 8)), "A Choice has the name 3; a decision's name is a text."),
         (lambda: Choice("depth", None), "The options of 'depth' are None; give them as a tuple."),
+        (lambda: Choice("depth", np.array(6)), "The options of 'depth' are array(6); give them as a tuple."),
         (lambda: Choice("depth", (6, 8), kind=3), "Choice 'depth' has the kind 3; a decision's kind is a text."),
         (
             lambda: Links("layer2/inputs", 2, forced_bits=(0,)),
