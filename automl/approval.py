@@ -8,7 +8,7 @@ import os
 import shlex
 from pathlib import Path
 
-from child_trainers.user_files import UserFile, UserFileError
+from automl.child_trainers.user_files import UserFile, UserFileError
 
 
 def approve(file: UserFile) -> None:

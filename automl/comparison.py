@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from automl.wording import counted
-from child_trainers.data.summary import DataSummary
-from child_trainers.devices import environment, start_tensorflow
-from child_trainers.experiment import known
-from child_trainers.optimizer_trial import (
+from automl.child_trainers.built_in import BuiltInTask
+from automl.child_trainers.data.summary import DataSummary
+from automl.child_trainers.devices import environment, start_tensorflow
+from automl.child_trainers.experiment import known
+from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.recipes import RATES
+from automl.child_trainers.registry import TASKS, kind_of
+from automl.child_trainers.update_rules.trial import (
     LSTM_NETWORK,
     Trial,
     default_recipe,
@@ -31,11 +34,8 @@ from child_trainers.optimizer_trial import (
     network_of,
     run,
 )
-from child_trainers.recipes import RATES
-from child_trainers.tasks import TASKS, kind_of
-from child_trainers.tasks.built_in import BuiltInTask
-from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.user_files import UserFile
+from automl.child_trainers.user_files import UserFile
+from automl.wording import counted
 
 Progress = Callable[
     [Trial, Mapping[str, Any], int, int], None

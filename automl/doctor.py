@@ -9,13 +9,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from automl.running import versions
-from automl.standing import is_interrupted
+from automl.child_trainers.devices import default_workers, visible_gpus
+from automl.db.owner import Owner
+from automl.db.records import SearchState, State, StoreError
+from automl.db.store import Store
+from automl.machine import versions
+from automl.status import is_interrupted
 from automl.wording import counted
-from child_trainers.devices import default_workers, visible_gpus
-from db.owner import Owner
-from db.records import SearchState, State, StoreError
-from db.store import Store
 
 
 @dataclasses.dataclass(frozen=True)

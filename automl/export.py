@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automl.child_trainers.data.dataset import DataError
+from automl.child_trainers.experiment import known
+from automl.db.records import Child, Search, State, StoreError, Training
+from automl.db.store import Store, training_kind
 from automl.model_files import read_tflite, write_onnx, write_saved_model, write_tflite
-from automl.standing import child_json
+from automl.search_spaces.drawing import layers_dot
+from automl.search_spaces.walk import spec_to_json
+from automl.status import child_json
 from automl.stored import in_workdir, load_experiment, load_space, recorded_child
 from automl.usage import Usage, classes_module, own_classes
-from child_trainers.data.dataset import DataError
-from child_trainers.experiment import known
-from db.records import Child, Search, State, StoreError, Training
-from db.store import Store, training_kind
-from search_spaces.drawing import layers_dot
-from search_spaces.walk import spec_to_json
 
 if TYPE_CHECKING:
     import keras

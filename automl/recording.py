@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from child_trainers.user_files import UserFileError
-from db.records import Child, Search
-from db.store import Store
-from search_spaces.ordering import ChangedError, Ordering
-from search_spaces.recorded import (
+from automl.child_trainers.user_files import UserFileError
+from automl.db.records import Child, Search
+from automl.db.store import Store
+from automl.search_spaces.ordering import ChangedError, Ordering
+from automl.search_spaces.recorded import (
     Catalogue,
     ChildMismatchError,
     Record,
@@ -18,8 +18,8 @@ from search_spaces.recorded import (
     decode_recorded,
     difference_of,
 )
-from search_spaces.space import Space
-from search_spaces.walk import canonical_json, spec_to_json
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import canonical_json, spec_to_json
 
 
 def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str, Any]]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from automl.db.records import Request, Search
+from automl.db.store import Store
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import canonical_hash, spec_to_json
 from automl.stored import in_workdir, load_space
-from db.records import Request, Search
-from db.store import Store
-from search_spaces.space import Space
-from search_spaces.walk import canonical_hash, spec_to_json
 
 
 def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = None, spec: Any = None) -> Request:

@@ -17,26 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from automl.child_trainers.data.summary import DataSummary
+from automl.child_trainers.experiment import SESSION, known
+from automl.child_trainers.user_files import UserFile
+from automl.coordinator import GIVEN_TIME_OVER, Coordinator, Ending, Stop
+from automl.db import own_files
+from automl.db.records import FINAL, Child, Search, State, StoreError, is_search_name
+from automl.db.store import Store
 from automl.export import export_child, model_of
-from automl.loop import GIVEN_TIME_OVER, Coordinator, Ending, Stop
-from automl.running import (
-    create,
-    deleting_unless_started,
-    make_ready,
-    prepare_resume,
-    refuse_taken,
-    resumed,
-    run_search,
-)
-from automl.settings import Asked, check_name
-from automl.stores import open_store, store_address
+from automl.paths import open_store, store_address
+from automl.resuming import prepare_resume, resumed
+from automl.runtime import run_search
+from automl.searches import create, deleting_unless_started, make_ready, refuse_taken
+from automl.settings.schema import Asked, check_name
 from automl.surroundings import arrays_path, current_folder, working_in
-from child_trainers.data.summary import DataSummary
-from child_trainers.experiment import SESSION, known
-from child_trainers.user_files import UserFile
-from db import own_files
-from db.records import FINAL, Child, Search, State, StoreError, is_search_name
-from db.store import Store
 
 if TYPE_CHECKING:
     import keras

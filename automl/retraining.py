@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from automl.options import check_task_options
-from automl.settings import completed, task_options
+from automl.child_trainers.data.summary import DataSummary
+from automl.child_trainers.registry import kind_of, recipes_of
+from automl.child_trainers.task import DivergedError, Record
+from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.db import blobs
+from automl.db.records import Child, Search, Training
+from automl.db.store import Store
+from automl.search_spaces.walk import canonical_json
+from automl.settings.checks import check_task_options
+from automl.settings.schema import completed, task_options
 from automl.stored import load_experiment, recorded_child
-from child_trainers.checkpoints import Checkpoint
-from child_trainers.data.summary import DataSummary
-from child_trainers.task import DivergedError, Record
-from child_trainers.tasks import kind_of, recipes_of
-from db import blobs
-from db.records import Child, Search, Training
-from db.store import Store
-from search_spaces.walk import canonical_json
 
 Progress = Callable[[int, int, Mapping[str, float], float], None]  # seed, epoch, its metrics, the seconds it took
 

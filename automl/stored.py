@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from automl.approval import check_approved
-from automl.settings import completed, may_download, with_data_dir
+from automl.child_trainers.devices import without_native_lines
+from automl.child_trainers.experiment import Experiment, make_experiment, make_space
+from automl.child_trainers.user_files import UserFile
+from automl.db.records import Child, Search
+from automl.db.store import Store
+from automl.search_spaces.recorded import ChildMismatchError, child_mismatch, decode_recorded
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk
+from automl.settings.schema import completed, may_download, with_data_dir
 from automl.surroundings import with_data, with_kept_arrays, with_workdir, workdir_of, working_in
-from child_trainers.devices import without_native_lines
-from child_trainers.experiment import Experiment, make_experiment, make_space
-from child_trainers.user_files import UserFile
-from db.records import Child, Search
-from db.store import Store
-from search_spaces.recorded import ChildMismatchError, child_mismatch, decode_recorded
-from search_spaces.space import Space
-from search_spaces.walk import Walk
 
 
 def load_experiment(

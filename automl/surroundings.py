@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from child_trainers.experiment import SESSION
-from child_trainers.tasks import OF_FILES, kind_of
-from db.store import Store
+from automl.child_trainers.experiment import SESSION
+from automl.child_trainers.registry import OF_FILES, kind_of
+from automl.db.store import Store
 
 
 class SurroundingsError(ValueError):

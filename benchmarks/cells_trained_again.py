@@ -22,11 +22,11 @@ from typing import Any
 from printed import PrintedRecord
 
 import automl
-from child_trainers.checkpoints import Checkpoint
-from child_trainers.devices import Compute, default_precision, environment
-from child_trainers.task import DivergedError
-from search_spaces.recurrent_cell.lstm import LSTM
-from search_spaces.recurrent_cell.named import NASCELL
+from automl.child_trainers.devices import Compute, default_precision, environment
+from automl.child_trainers.task import DivergedError
+from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.search_spaces.recurrent_cell.lstm import LSTM
+from automl.search_spaces.recurrent_cell.named import NASCELL
 
 
 def main() -> None:
@@ -77,8 +77,8 @@ def told(run: dict[str, Any], key: str) -> str:
 
 def trained(name: str, cell: Any, seed: int, epochs: int, folder: Path) -> dict[str, Any]:
     """Trains a cell, or reads what it came to."""
-    from child_trainers.recipes import RECIPES, LanguageRecipe
-    from child_trainers.tasks.language_modeling import LanguageModeling
+    from automl.child_trainers.recipes import RECIPES, LanguageRecipe
+    from automl.child_trainers.text.task import LanguageModeling
 
     path = folder / f"{name}-{seed}.json"
     whole = {"epochs": epochs, "num_train": None, "num_validation": None}

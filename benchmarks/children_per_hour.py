@@ -94,12 +94,12 @@ def train_with_keras_tuner(folder: Path, *, tuned: bool) -> None:
     import keras_tuner
     import tensorflow as tf
 
-    from child_trainers.data.cifar10 import load_cifar10
-    from child_trainers.devices import default_precision
-    from child_trainers.image_training import to_device
-    from child_trainers.recipes import QUICK
-    from search_spaces.convnet.layers import ConvLayer
-    from search_spaces.convnet.spec import ConvNet
+    from automl.child_trainers.data.cifar10 import load_cifar10
+    from automl.child_trainers.devices import default_precision
+    from automl.child_trainers.images.training import to_device
+    from automl.child_trainers.recipes import QUICK
+    from automl.search_spaces.convnet.layers import ConvLayer
+    from automl.search_spaces.convnet.spec import ConvNet
 
     specs = json.loads(Path(folder, "specs.json").read_text())
     recipe = QUICK | RECIPE

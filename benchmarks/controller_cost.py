@@ -11,7 +11,7 @@ import os
 import statistics
 import time
 
-from child_trainers.devices import environment
+from automl.child_trainers.devices import environment
 
 BATCH = 8
 
@@ -22,12 +22,12 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.update(environment(1, None))
 
-    from automl.loop import pack_state
-    from controllers.base import Draw, Result
-    from controllers.reinforce.controller import Reinforce
-    from search_spaces.convnet.space import PRESETS, convnet
-    from search_spaces.narrowing import Narrowing, parse_rule
-    from search_spaces.space import Space
+    from automl.controllers.base import Draw, Result
+    from automl.controllers.reinforce.controller import Reinforce
+    from automl.coordinator import pack_state
+    from automl.search_spaces.convnet.space import PRESETS, convnet
+    from automl.search_spaces.narrowing import Narrowing, parse_rule
+    from automl.search_spaces.space import Space
 
     narrowing = Narrowing((parse_rule("depth=20", fix=True),))
     space = Space(lambda: convnet(**(PRESETS["paper"] | {"strides": True})), narrowing)

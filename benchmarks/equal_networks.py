@@ -23,23 +23,23 @@ from pathlib import Path
 import numpy as np
 from paired import interval
 
-from child_trainers.devices import Compute, environment
+from automl.child_trainers.devices import Compute, environment
 
 os.environ.update(environment(threads=1, gpu=None))  # before TensorFlow is imported
 
 import keras
 import tensorflow as tf
 
-from child_trainers.data.cifar10 import load_cifar10
-from child_trainers.image_training import DeviceData, batches, to_device, train
-from child_trainers.recipes import QUICK, Recipe
-from child_trainers.task import Record
-from controllers.base import Draw
-from controllers.random_search import RandomSearch
-from search_spaces.convnet.network import ConvNetwork
-from search_spaces.convnet.space import PRESETS, convnet
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.space import Space
+from automl.child_trainers.data.cifar10 import load_cifar10
+from automl.child_trainers.images.training import DeviceData, batches, to_device, train
+from automl.child_trainers.recipes import QUICK, Recipe
+from automl.child_trainers.task import Record
+from automl.controllers.base import Draw
+from automl.controllers.random_search import RandomSearch
+from automl.search_spaces.convnet.network import ConvNetwork
+from automl.search_spaces.convnet.space import PRESETS, convnet
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.space import Space
 
 SHAPE, NUM_CLASSES = (32, 32, 3), 10
 RECIPE = Recipe(**(QUICK | {"batch_size": 128, "augment": False}))

@@ -26,8 +26,8 @@ from typing import Any
 from printed import PrintedRecord
 
 import automl
-from automl.settings import parse_seconds
-from child_trainers.devices import Compute, default_precision, environment
+from automl.child_trainers.devices import Compute, default_precision, environment
+from automl.settings.schema import parse_seconds
 
 MAX_FLOPS = 12_000_000
 WHO = ("automl", "hyperband")
@@ -93,12 +93,12 @@ def search_with_hyperband(folder: Path, seconds: float) -> None:
     import keras
     import keras_tuner
 
-    from child_trainers.data.cifar10 import load_cifar10
-    from child_trainers.image_training import to_device
-    from child_trainers.recipes import QUICK, Recipe
-    from search_spaces.convnet.layers import ConvLayer
-    from search_spaces.convnet.space import PRESETS
-    from search_spaces.convnet.spec import ConvNet
+    from automl.child_trainers.data.cifar10 import load_cifar10
+    from automl.child_trainers.images.training import to_device
+    from automl.child_trainers.recipes import QUICK, Recipe
+    from automl.search_spaces.convnet.layers import ConvLayer
+    from automl.search_spaces.convnet.space import PRESETS
+    from automl.search_spaces.convnet.spec import ConvNet
 
     began = time.monotonic()
     space, recipe = PRESETS["small"], Recipe(**QUICK)
@@ -172,11 +172,11 @@ def search_with_hyperband(folder: Path, seconds: float) -> None:
 
 def train_again(folder: Path, who: str, epochs: int) -> None:
     """Trains a best network on all training images; its accuracies go to `tested_WHO.json`."""
-    from child_trainers.checkpoints import Checkpoint
-    from child_trainers.recipes import PAPER, Recipe
-    from child_trainers.tasks.image_classification import ImageClassification
-    from search_spaces.convnet.layers import ConvLayer
-    from search_spaces.convnet.spec import ConvNet
+    from automl.child_trainers.images.task import ImageClassification
+    from automl.child_trainers.recipes import PAPER, Recipe
+    from automl.child_trainers.training.checkpoints import Checkpoint
+    from automl.search_spaces.convnet.layers import ConvLayer
+    from automl.search_spaces.convnet.spec import ConvNet
 
     spec = json.loads((folder / f"best_{who}.json").read_text())
     net = ConvNet(tuple(ConvLayer(**layer) for layer in spec["layers"]))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from printed import PrintedRecord
 
-from child_trainers.checkpoints import Checkpoint
-from child_trainers.devices import Compute, default_precision, environment
+from automl.child_trainers.devices import Compute, default_precision, environment
+from automl.child_trainers.training.checkpoints import Checkpoint
 
 
 def main() -> None:
@@ -24,9 +24,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="goes on from here, if it was interrupted")
     arguments = parser.parse_args()
     os.environ.update(environment(arguments.threads, None))
-    from child_trainers.recipes import SMALL_LSTM, LanguageRecipe
-    from child_trainers.tasks.language_modeling import LanguageModeling
-    from search_spaces.recurrent_cell.lstm import LSTM
+    from automl.child_trainers.recipes import SMALL_LSTM, LanguageRecipe
+    from automl.child_trainers.text.task import LanguageModeling
+    from automl.search_spaces.recurrent_cell.lstm import LSTM
 
     compute = Compute(default_precision([]))
     recipe = LanguageRecipe(**SMALL_LSTM)

@@ -84,7 +84,7 @@ def workers_alive() -> dict[str, str]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if "child_trainers.worker" in command or "time.sleep(1000)" in command:
+                if "automl.child_trainers.workers.worker" in command or "time.sleep(1000)" in command:
                     found[entry.name] = command[:80]
     return found
 

@@ -2,8 +2,8 @@
 
 import time
 
-from child_trainers.checkpoints import Checkpoint
-from child_trainers.task import Record
+from automl.child_trainers.task import Record
+from automl.child_trainers.training.checkpoints import Checkpoint
 
 
 class PrintedRecord(Record):

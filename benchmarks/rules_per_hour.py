@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from child_trainers.devices import environment
-from child_trainers.recipes import RULE_RECIPES, RuleRecipe
+from automl.child_trainers.devices import environment
+from automl.child_trainers.recipes import RULE_RECIPES, RuleRecipe
 
 RULES = ("sgd", "momentum", "adam", "rmsprop", "powersign", "powersign-ld", "addsign", "addsign-cd")
 IMAGES = {1_000: RULES, 5_000: RULES, 20_000: RULES}  # what ours judges
@@ -90,9 +90,9 @@ def recipe_of(images: int) -> RuleRecipe:
 
 
 def judge_in_population(images: int, rules: list[str]) -> dict[str, Any]:
-    from child_trainers.task import Assignment, Outcome, Record
-    from child_trainers.tasks.update_rules import ImageRules
-    from search_spaces.update_rule.named import RULES as NAMED
+    from automl.child_trainers.task import Assignment, Outcome, Record
+    from automl.child_trainers.update_rules.task import ImageRules
+    from automl.search_spaces.update_rule.named import RULES as NAMED
 
     task = ImageRules("cifar10", recipe_of(images), data_dir=Path(os.environ["AUTOML_DATA"]))
     task.warm_up()
@@ -110,11 +110,11 @@ def judge_in_keras(images: int, rules: list[str]) -> dict[str, Any]:
     """What a Keras user writes: a model for every rate, and `fit`."""
     import keras
 
-    from child_trainers.tasks.update_rules import ImageRules
-    from child_trainers.update_rules.networks import ConvChild, keras_child
-    from child_trainers.update_rules.population import Member, Population
-    from search_spaces.update_rule.named import RULES as NAMED
-    from search_spaces.update_rule.program import encode
+    from automl.child_trainers.update_rules.flat_networks import ConvChild, keras_child
+    from automl.child_trainers.update_rules.population import Member, Population
+    from automl.child_trainers.update_rules.task import ImageRules
+    from automl.search_spaces.update_rule.named import RULES as NAMED
+    from automl.search_spaces.update_rule.program import encode
 
     recipe = recipe_of(images)
     task = ImageRules("cifar10", recipe, data_dir=Path(os.environ["AUTOML_DATA"]))

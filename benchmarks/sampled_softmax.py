@@ -9,9 +9,9 @@ import argparse
 import os
 from pathlib import Path
 
-from child_trainers.devices import Compute, default_precision, environment
-from child_trainers.recipes import RECIPES, LanguageRecipe
-from child_trainers.task import Record
+from automl.child_trainers.devices import Compute, default_precision, environment
+from automl.child_trainers.recipes import RECIPES, LanguageRecipe
+from automl.child_trainers.task import Record
 
 
 def main() -> None:
@@ -19,9 +19,9 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=60_000)
     arguments = parser.parse_args()
     os.environ.update(environment(threads=1, gpu=None))
-    from child_trainers.tasks.language_modeling import LanguageModeling
-    from search_spaces.recurrent_cell.lstm import LSTM
-    from search_spaces.recurrent_cell.named import NASCELL
+    from automl.child_trainers.text.task import LanguageModeling
+    from automl.search_spaces.recurrent_cell.lstm import LSTM
+    from automl.search_spaces.recurrent_cell.named import NASCELL
 
     print("| cell | units | types weighed | val_perplexity | seconds of training |\n|---|---|---|---|---|")
     for name, cell in (("LSTM", LSTM()), ("NASCell", NASCELL)):

@@ -6,7 +6,7 @@ import tempfile
 from typing import Any
 
 import automl
-from db.records import Child
+from automl.db.records import Child
 
 
 def searched_children(children: int, **options: Any) -> list[Child]:

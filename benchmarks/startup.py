@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from db.owner import Owner
-from db.records import Delivery, NewChild, Origin, SearchState, Step
-from db.store import Store
+from automl.db.owner import Owner
+from automl.db.records import Delivery, NewChild, Origin, SearchState, Step
+from automl.db.store import Store
 
 BATCH = 100
 

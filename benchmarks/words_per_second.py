@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from child_trainers.devices import default_precision, environment
-from child_trainers.recipes import RECIPES
+from automl.child_trainers.devices import default_precision, environment
+from automl.child_trainers.recipes import RECIPES
 
 BATCH, UNROLL, STEPS, EPOCHS = 20, 35, 25, 3
 ROLES = ("ours", "keras")
@@ -86,19 +86,19 @@ def show(who: str, found: dict[str, Any]) -> None:
 
 
 def load() -> Any:
-    from child_trainers.data.ptb import load_ptb
+    from automl.child_trainers.data.ptb import load_ptb
 
     return load_ptb(Path(os.environ["AUTOML_DATA"])).limit(BATCH * (UNROLL * STEPS + 1), 1000)
 
 
 def train_cell(seed: int, parameters: int, sampled_types: int | None) -> None:
-    from child_trainers.language_model import LanguageModel
-    from child_trainers.language_size import num_parameters, units_within
-    from child_trainers.language_training import LanguageTrainer, to_device
-    from child_trainers.recipes import LanguageRecipe
-    from search_spaces.recurrent_cell.space import recurrent_cell
-    from search_spaces.space import Space
-    from search_spaces.walk import possible_answers
+    from automl.child_trainers.recipes import LanguageRecipe
+    from automl.child_trainers.text.model import LanguageModel
+    from automl.child_trainers.text.sizes import num_parameters, units_within
+    from automl.child_trainers.text.training import LanguageTrainer, to_device
+    from automl.search_spaces.recurrent_cell.space import recurrent_cell
+    from automl.search_spaces.space import Space
+    from automl.search_spaces.walk import possible_answers
 
     generator = random.Random(seed)
     walk = Space(recurrent_cell).walk(0)
@@ -126,9 +126,9 @@ def train_keras(parameters: int) -> None:
     import keras
     import numpy as np
 
-    from child_trainers.language_size import units_within
-    from child_trainers.recipes import LanguageRecipe
-    from search_spaces.recurrent_cell.lstm import LSTM
+    from automl.child_trainers.recipes import LanguageRecipe
+    from automl.child_trainers.text.sizes import units_within
+    from automl.search_spaces.recurrent_cell.lstm import LSTM
 
     text = load()
     types = len(text.vocabulary)

@@ -12,24 +12,24 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from child_trainers.process import ROOT
-from child_trainers.set_order import may_be_from_set
-from child_trainers.user_files import UserFile
-from search_spaces.recorded import Record, check_same_survey, surveyed
-from search_spaces.space import Space
+from automl.child_trainers.set_order import may_be_from_set
+from automl.child_trainers.user_files import UserFile
+from automl.child_trainers.workers.process import ROOT
+from automl.search_spaces.recorded import Record, check_same_survey, surveyed
+from automl.search_spaces.space import Space
 
 PROBED = range(1, 17)  # candidate hash seeds; those are used that order sets of strings otherwise than this process
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from child_trainers.determinism import main
+from automl.child_trainers.determinism import main
 main(int(sys.argv[2]))
 """
 # Prints for each list of options whether it is in the order of a set here, too.
 PROBE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from child_trainers.set_order import is_order_of_set
+from automl.child_trainers.set_order import is_order_of_set
 json.dump([is_order_of_set(options) for options in json.load(sys.stdin)], sys.stdout)
 """
 

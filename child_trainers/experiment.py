@@ -10,15 +10,15 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from child_trainers.behaviour import Behaviour
-from child_trainers.devices import Compute
-from child_trainers.task import FunctionTask, Goal, Task
-from child_trainers.tasks import kind_of, recipes_of, tasks_of
-from child_trainers.user_files import UserFile
-from search_spaces import PRESETS, SCHEDULES, SPACES
-from search_spaces.narrowing import Narrowing, nearest_first, parse_rule
-from search_spaces.ordering import Ordering, ordered
-from search_spaces.space import Space
+from automl.child_trainers.behaviour import Behaviour
+from automl.child_trainers.devices import Compute
+from automl.child_trainers.registry import kind_of, recipes_of, tasks_of
+from automl.child_trainers.task import FunctionTask, Goal, Task
+from automl.child_trainers.user_files import UserFile
+from automl.search_spaces import PRESETS, SCHEDULES, SPACES
+from automl.search_spaces.narrowing import Narrowing, nearest_first, parse_rule
+from automl.search_spaces.ordering import Ordering, ordered
+from automl.search_spaces.space import Space
 
 SESSION = "session:"  # begins the name of a function that only one process has
 Own = Mapping[str, Callable[..., Any]]
@@ -89,7 +89,7 @@ def _with_behaviour(function: Callable[[], Any], behaviour: Behaviour) -> Callab
 
     def kept(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         spec = yield from generator
-        ours = type(spec).__module__.partition(".")[0] == "search_spaces"
+        ours = type(spec).__module__.startswith("automl.search_spaces.")
         return spec.with_behaviour(versions) if ours and hasattr(spec, "with_behaviour") else spec
 
     def make() -> Any:

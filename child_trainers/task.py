@@ -13,11 +13,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from child_trainers.checkpoints import Checkpoint
-from child_trainers.data.summary import DataSummary
-from child_trainers.seeding import LIBRARIES, Seeder, seed_basic, seed_libraries
-from db.records import Fault
-from search_spaces.plain import scalar
+from automl.child_trainers.data.summary import DataSummary
+from automl.child_trainers.seeding import LIBRARIES, Seeder, seed_basic, seed_libraries
+from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.db.records import Fault
+from automl.search_spaces.plain import scalar
 
 PARAMETERS = ("spec", "seed", "epochs", "report")
 

@@ -1,7 +1,7 @@
 """Loads a user's own file by path, attribute and checksum, as a module under its own name.
 
 Other processes can import the file by that name, so joblib, `multiprocessing` and pickle can send them what it defines.
-Folders of user files come last on the path, so that a user's `db` does not replace ours.
+Folders of user files come last on the path, so that a user's module does not replace another package's.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from child_trainers.seeding import LIBRARIES, Seeder, basic_kept, seed_basic
-from search_spaces.narrowing import nearest_first
+from automl.child_trainers.seeding import LIBRARIES, Seeder, basic_kept, seed_basic
+from automl.search_spaces.narrowing import nearest_first
 
-ROOT = Path(__file__).resolve().parent.parent
-OURS = ("automl", "child_trainers", "controllers", "db", "search_spaces")
+OURS = Path(__file__).absolute().parents[1]  # the folder of the package `automl`
 
 
 class UserFileError(ValueError):
@@ -324,9 +323,8 @@ def _found_instead(name: str, file: Path) -> str | None:
     """Describes what Python imports by a name instead of this file; None if nothing."""
     if name in sys.stdlib_module_names:
         return f"Python's own module {name!r}"
-    if name in OURS:
-        ours = ROOT / name / "__init__.py"
-        return None if _same(ours, file) else f"automl's own package {name!r}"
+    if name == OURS.name:
+        return None if _same(OURS / "__init__.py", file) else f"the package {name!r} of automl itself"
     entries = [entry for entry in sys.path if entry not in _added]
     for finder in sys.meta_path:
         if finder in (BuiltinImporter, FrozenImporter) or isinstance(finder, _TextFinder):

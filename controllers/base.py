@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces.decisions import Choice, Decision
-from search_spaces.space import Space
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.space import Space
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from controllers.reinforce.controller import Reinforce
-from controllers.reinforce.losses import clipped_loss
-from controllers.reinforce.presets import Settings
-from controllers.reinforce.update import Learned, Updater
+from automl.controllers.reinforce.controller import Reinforce
+from automl.controllers.reinforce.losses import clipped_loss
+from automl.controllers.reinforce.presets import Settings
+from automl.controllers.reinforce.update import Learned, Updater
 
 
 @dataclasses.dataclass(frozen=True)

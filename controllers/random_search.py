@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from controllers.base import Controller, ControllerState, Draw, Proposal, Result
-from controllers.keyed import stream
-from search_spaces.decisions import Choice, Decision
+from automl.controllers.base import Controller, ControllerState, Draw, Proposal, Result
+from automl.controllers.keyed import stream
+from automl.search_spaces.decisions import Choice, Decision
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}}
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from db.records import StoreError
+from automl.db.records import StoreError
 
 if TYPE_CHECKING:  # it takes a sixth of a second to import, and looks at a store need none
     import numpy as np

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, exc, text
 
-from db.engine import (
+from automl.db.engine import (
     BUSY_SECONDS,
     WRITE,
     address_text,
@@ -23,9 +23,9 @@ from db.engine import (
     parse_address,
     shown,
 )
-from db.read_only import ReadOnlyFile, why_not_writable
-from db.records import StoreError
-from db.schema import REVISION
+from automl.db.read_only import ReadOnlyFile, why_not_writable
+from automl.db.records import StoreError
+from automl.db.schema import REVISION
 
 COPY_IT = "To go on with its searches, copy it to a folder of yours and name the copy with --store."
 _NOW = {
@@ -107,7 +107,7 @@ class Database:
             raise StoreError(f"The store {self} cannot be opened: {first_line(error)}") from error
 
     def _create_or_upgrade(self) -> None:
-        from db.migrate import create_or_upgrade  # alembic takes a third of a second to import
+        from automl.db.migrate import create_or_upgrade  # alembic takes a third of a second to import
 
         create_or_upgrade(self._engine)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 
-from db.records import Child, Step
+from automl.db.records import Child, Step
 
 if TYPE_CHECKING:  # it takes a sixth of a second to import, and looks at a store need none
     import numpy as np

@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import URL, make_url
 
-from db.read_only import ReadOnlyFile
-from db.records import StoreError
-from db.schema import APPLICATION_ID, REVISION
+from automl.db.read_only import ReadOnlyFile
+from automl.db.records import StoreError
+from automl.db.schema import APPLICATION_ID, REVISION
 
 NO_URL = "The store's address is not a database URL; write sqlite:///FILE or a file's path."
 NO_FILE = "A SQLite store must be a plain file; write sqlite:///FILE or a file's path."

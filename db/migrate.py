@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from db.engine import BUSY_SECONDS, WRITE, check_store
-from db.records import StoreError
-from db.schema import APPLICATION_ID, REVISION
+from automl.db.engine import BUSY_SECONDS, WRITE, check_store
+from automl.db.records import StoreError
+from automl.db.schema import APPLICATION_ID, REVISION
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from sqlalchemy import BindParameter, bindparam, delete, func, insert, select, update
 
-from db.records import FINAL, State
-from db.schema import AttemptRow, ChildRow, MeasurementRow, SearchRow
+from automl.db.records import FINAL, State
+from automl.db.schema import AttemptRow, ChildRow, MeasurementRow, SearchRow
 
 _of_search: BindParameter[int] = bindparam("of_search")
 _in_search = ChildRow.search_id == _of_search

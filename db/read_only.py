@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from db.records import StoreError
+from automl.db.records import StoreError
 
 TRIES = 3  # to copy a store that is being written
 _Mark = tuple[tuple[int, int, int] | None, ...]

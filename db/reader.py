@@ -12,10 +12,10 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sqlalchemy import Connection, Select, func, inspect, null, select
 
-from db import blobs, own_files, queries
-from db.database import Database
-from db.digest import DIGESTED, FLAGS, digest
-from db.records import (
+from automl.db import blobs, own_files, queries
+from automl.db.database import Database
+from automl.db.digest import DIGESTED, FLAGS, digest
+from automl.db.records import (
     FINAL,
     Artefact,
     Attempt,
@@ -35,7 +35,7 @@ from db.records import (
     Training,
     UnknownSearchError,
 )
-from db.schema import (
+from automl.db.schema import (
     ArtefactRow,
     AttemptRow,
     ChildRow,

@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, exc, func, insert, select, update
 
-from db import blobs, own_files, queries
-from db.owner import Owner
-from db.reader import Reader, claim_of, record
-from db.records import (
+from automl.db import blobs, own_files, queries
+from automl.db.owner import Owner
+from automl.db.reader import Reader, claim_of, record
+from automl.db.records import (
     ATTEMPTS,
     MACHINE_FAULTS,
     Claim,
@@ -34,7 +34,7 @@ from db.records import (
     StoreError,
     Training,
 )
-from db.schema import (
+from automl.db.schema import (
     ArtefactRow,
     AttemptRow,
     ChildRow,

@@ -1,22 +1,22 @@
 """Search spaces: what can be sampled, and how a sample becomes a model (`space.Space` is what a search uses)."""
 
 SPACES = {  # resolved on use, so that listing them imports nothing heavy
-    "convnet": "search_spaces.convnet.space:convnet",
-    "recurrent-cell": "search_spaces.recurrent_cell.space:recurrent_cell",
-    "update-rule": "search_spaces.update_rule.space:update_rule",
-    "joint": "search_spaces.joint.space:joint",
+    "convnet": "automl.search_spaces.convnet.space:convnet",
+    "recurrent-cell": "automl.search_spaces.recurrent_cell.space:recurrent_cell",
+    "update-rule": "automl.search_spaces.update_rule.space:update_rule",
+    "joint": "automl.search_spaces.joint.space:joint",
 }
 
 PRESETS = {  # of each space: names of keyword arguments for it; the first is the default
-    "convnet": "search_spaces.convnet.space:PRESETS",
-    "recurrent-cell": "search_spaces.recurrent_cell.space:PRESETS",
-    "update-rule": "search_spaces.update_rule.space:PRESETS",
-    "joint": "search_spaces.joint.space:PRESETS",
+    "convnet": "automl.search_spaces.convnet.space:PRESETS",
+    "recurrent-cell": "automl.search_spaces.recurrent_cell.space:PRESETS",
+    "update-rule": "automl.search_spaces.update_rule.space:PRESETS",
+    "joint": "automl.search_spaces.joint.space:PRESETS",
 }
 
 SCHEDULES = {  # of each space: option values forced by a child's number
-    "convnet": "search_spaces.convnet.space:SCHEDULES",
-    "recurrent-cell": "search_spaces.recurrent_cell.space:SCHEDULES",
-    "update-rule": "search_spaces.update_rule.space:SCHEDULES",
-    "joint": "search_spaces.joint.space:SCHEDULES",
+    "convnet": "automl.search_spaces.convnet.space:SCHEDULES",
+    "recurrent-cell": "automl.search_spaces.recurrent_cell.space:SCHEDULES",
+    "update-rule": "automl.search_spaces.update_rule.space:SCHEDULES",
+    "joint": "automl.search_spaces.joint.space:SCHEDULES",
 }

@@ -7,7 +7,7 @@ import re
 from numbers import Integral
 from typing import Any
 
-from search_spaces.plain import plain
+from automl.search_spaces.plain import plain
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from search_spaces.decisions import Choice, Decision, Links
+from automl.search_spaces.decisions import Choice, Decision, Links
 
 
 @dataclasses.dataclass(frozen=True)

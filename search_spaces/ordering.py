@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from search_spaces.decisions import Choice, Decision
-from search_spaces.recorded import Record, decision_difference, decision_to_json
-from search_spaces.walk import canonical_json
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.recorded import Record, decision_difference, decision_to_json
+from automl.search_spaces.walk import canonical_json
 
 
 class ChangedError(ValueError):

@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from search_spaces.decisions import Choice, Decision
-from search_spaces.space import Space
-from search_spaces.walk import Walk, canonical_json, spec_to_json
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk, canonical_json, spec_to_json
 
 WHY = (
     "A space must ask and return the same every time: nothing in it may depend on random numbers, the order of a set, "

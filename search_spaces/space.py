@@ -8,9 +8,9 @@ import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from search_spaces.decisions import Choice, Decision
-from search_spaces.narrowing import Narrowing, Rule
-from search_spaces.walk import Walk, possible_answers, replay
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.narrowing import Narrowing, Rule
+from automl.search_spaces.walk import Walk, possible_answers, replay
 
 Schedule = Callable[[int], Mapping[str, Any]]
 SCHEDULED = range(0, 50_000, 100)  # the numbers at which a schedule is tried before a search begins

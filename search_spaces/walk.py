@@ -9,8 +9,8 @@ import json
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Protocol
 
-from search_spaces.decisions import Choice, Decision, Links
-from search_spaces.plain import plain
+from automl.search_spaces.decisions import Choice, Decision, Links
+from automl.search_spaces.plain import plain
 
 Narrow = Mapping[str, Any]
 

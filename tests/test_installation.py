@@ -26,7 +26,7 @@ def checkout(folder: Path) -> Path:
     """A copy of the source as it is in a fresh checkout, which a build may write into."""
     folder.mkdir()
     for name in PACKAGES:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
         shutil.copy(ROOT / name, folder / name)
     return folder

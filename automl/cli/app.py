@@ -28,7 +28,7 @@ class _Commands(TyperGroup):
             option = getattr(error, "option_name", None)
             if option is None or (context := getattr(error, "ctx", None)) is None:
                 raise
-            from search_spaces.narrowing import nearest_first
+            from automl.search_spaces.narrowing import nearest_first
 
             options = [name for one in context.command.params for name in one.opts if name.startswith("--")]
             error.message = f"There is no option {option!r}; there is {nearest_first(option, options)}."  # type: ignore[attr-defined]
@@ -178,7 +178,7 @@ def search(
 ) -> None:
     """Start a search."""
     from automl.cli.search import start
-    from automl.settings import parse_count, parse_seconds
+    from automl.settings.schema import parse_count, parse_seconds
 
     given = {
         "space": space,
@@ -246,7 +246,7 @@ def resume(
 ) -> None:
     """Go on with a search, or further, from the database alone."""
     from automl.cli.search import go_on
-    from automl.settings import parse_seconds
+    from automl.settings.schema import parse_seconds
 
     go_on(
         name,
@@ -495,7 +495,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        from db.records import StoreError
+        from automl.db.records import StoreError
 
         expected = isinstance(error, ValueError | StoreError | ImportError)
         text = " ".join(str(error).split()) or type(error).__name__

@@ -7,9 +7,9 @@ import shlex
 import sys
 
 from automl.cli.terminal import print
-from automl.stores import open_store, store_address
-from db.records import Search
-from db.store import Store
+from automl.db.records import Search
+from automl.db.store import Store
+from automl.paths import open_store, store_address
 
 
 def look_at(store_option: str | None) -> contextlib.closing[Store]:

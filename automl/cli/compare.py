@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from automl.child_trainers.behaviour import Behaviour
+from automl.child_trainers.devices import quiet_native_start
+from automl.child_trainers.recipes import RATES
+from automl.child_trainers.update_rules.trial import Trial, make_optimizer, rule_name
 from automl.cli import startup
 from automl.cli.commands import look_at
 from automl.cli.data import say_data
@@ -15,14 +19,10 @@ from automl.cli.streams import ignore_closed_output
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
-from automl.settings import LARGEST, task_options
-from automl.standing import figure, spread
+from automl.search_spaces.update_rule.spec import UpdateRule
+from automl.settings.schema import LARGEST, task_options
+from automl.status import figure, spread
 from automl.wording import counted
-from child_trainers.behaviour import Behaviour
-from child_trainers.devices import quiet_native_start
-from child_trainers.optimizer_trial import Trial, make_optimizer, rule_name
-from child_trainers.recipes import RATES
-from search_spaces.update_rule.spec import UpdateRule
 
 
 def compare_optimizers(

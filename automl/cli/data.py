@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from child_trainers.data.summary import DataSummary
+from automl.child_trainers.data.summary import DataSummary
 
 
 def say_data(summary: DataSummary, say: Callable[[str], None], *, doubts: bool) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from automl.child_trainers.devices import quiet_native_start
 from automl.cli import startup
 from automl.cli.commands import look_at
 from automl.cli.terminal import print
 from automl.export import export_child
-from automl.running import prepare_process
-from child_trainers.devices import quiet_native_start
+from automl.machine import prepare_process
 
 
 def write(

@@ -11,7 +11,10 @@ from typing import Any
 from automl.cli.commands import interruption, look_at, retry_command
 from automl.cli.tables import fits, print_children, print_paragraph, print_table
 from automl.cli.terminal import print, print_json
-from automl.standing import (
+from automl.db.records import Search, Step, StoreError
+from automl.db.store import Store
+from automl.paths import store_address
+from automl.status import (
     INTERRUPTED,
     Clerk,
     best_text,
@@ -26,10 +29,7 @@ from automl.standing import (
     training_json,
     training_lines,
 )
-from automl.stores import store_address
 from automl.wording import counted
-from db.records import Search, Step, StoreError
-from db.store import Store
 
 
 def _open(store_option: str | None) -> contextlib.closing[Store]:
@@ -111,9 +111,9 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
 
 def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     # They import NumPy, which `list` and `top` need not wait for.
-    from automl.settings import completed
-    from child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
-    from child_trainers.experiment import reward_definition
+    from automl.child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
+    from automl.child_trainers.experiment import reward_definition
+    from automl.settings.schema import completed
 
     with _open(store_option) as store:
         search = store.search(name)
@@ -228,10 +228,10 @@ def _is_learned(step: Step) -> bool:
 def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
     """The options of each kind of choice in a built-in space. There are none for a user's file, which is not run for
     this, and for kinds whose decisions differ in their options."""
-    from automl.settings import completed
-    from child_trainers.experiment import make_space
-    from search_spaces import SPACES
-    from search_spaces.decisions import Choice
+    from automl.child_trainers.experiment import make_space
+    from automl.search_spaces import SPACES
+    from automl.search_spaces.decisions import Choice
+    from automl.settings.schema import completed
 
     try:
         settings = completed(search.settings)

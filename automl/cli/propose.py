@@ -8,9 +8,9 @@ from pathlib import Path
 from automl.cli import startup
 from automl.cli.commands import further_command
 from automl.cli.terminal import print
-from automl.standing import shown_state
-from automl.stores import store_address
-from db.store import Store
+from automl.db.store import Store
+from automl.paths import store_address
+from automl.status import shown_state
 
 
 def propose_child(name: str, store_option: str | None, *, spec: Path | None, tokens: str | None) -> None:

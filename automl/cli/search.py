@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from automl.child_trainers.devices import visible_gpus
+from automl.child_trainers.recipes import OF_UPDATES
 from automl.cli import startup
 from automl.cli.commands import further_command, resume_command, retry_command
 from automl.cli.data import say_data
@@ -17,30 +19,20 @@ from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import escaped, print
 from automl.cli.time_check import TimeCheck
 from automl.cli.views import View, make_view
-from automl.loop import Coordinator, Ending, Stop, StopNow
+from automl.coordinator import Coordinator, Ending, Stop, StopNow
+from automl.db.records import SearchState, State
+from automl.db.store import Store
+from automl.machine import other_surroundings
+from automl.paths import delete_files, store_address
+from automl.preparation import Run
 from automl.results import delete_arrays
-from automl.running import (
-    Resume,
-    Run,
-    create,
-    delete_files,
-    deleting_unless_started,
-    make_ready,
-    other_surroundings,
-    prepare_resume,
-    refuse_taken,
-    run_search,
-    with_counts,
-)
-from automl.settings import Asked, completed, from_toml
-from automl.standing import failures_text, is_interrupted
-from automl.stores import store_address
+from automl.resuming import Resume, prepare_resume
+from automl.runtime import run_search, with_counts
+from automl.searches import create, deleting_unless_started, make_ready, refuse_taken
+from automl.settings.schema import Asked, completed, from_toml
+from automl.status import failures_text, is_interrupted
 from automl.surroundings import workdir_notice, workdir_of, working_in
 from automl.wording import counted
-from child_trainers.devices import visible_gpus
-from child_trainers.recipes import OF_UPDATES
-from db.records import SearchState, State
-from db.store import Store
 
 
 def start(name: str, store_option: str | None, config: Path | None, given: dict[str, Any]) -> None:
@@ -123,7 +115,7 @@ def retry(name: str, store_option: str | None, *, fault: str | None, child: int 
 
 def _describe(store: Store, name: str, view: View) -> None:
     """Says how children will be trained, so that nobody takes a quick search for a full one."""
-    from child_trainers.experiment import make_space, make_task, reward_definition
+    from automl.child_trainers.experiment import make_space, make_task, reward_definition
 
     search = store.search(name)
     settings = completed(search.settings)
@@ -176,7 +168,7 @@ def _time_check(store: Store, name: str, run: Run, view: View, stop: Stop) -> Ca
 
     @functools.cache
     def check() -> TimeCheck:
-        from child_trainers.experiment import make_task
+        from automl.child_trainers.experiment import make_task
 
         constants = make_task(completed(store.search(name).settings)).describe()
         return TimeCheck(store, name, constants, lambda: limit - stop.age, view.note, workers=run.workers)

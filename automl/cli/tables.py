@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Sequence
 
 from automl.cli.terminal import escaped, print
-from automl.standing import figure, ignores_input, metrics_text, quantity, spec_line
-from db.records import Child, Search
+from automl.db.records import Child, Search
+from automl.status import figure, ignores_input, metrics_text, quantity, spec_line
 
 GAP = 2  # spaces between two columns
 IGNORES = " (ignores its input)"

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from automl.db.records import Child, State
+from automl.db.store import Store
 from automl.estimate import expected_seconds, matrix_rate
-from automl.standing import duration
-from db.records import Child, State
-from db.store import Store
+from automl.status import duration
 
 LOOK_SECONDS = 1.0
 WAY_OUT = "Give more time, fewer epochs (--set task.epochs=N), less data (--set task.num_train=N) or smaller networks"

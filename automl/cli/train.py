@@ -8,19 +8,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automl.child_trainers.devices import start_tensorflow
 from automl.cli import startup
 from automl.cli.data import say_data
 from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import print, print_json
+from automl.db.store import Store
 from automl.export import find_child
+from automl.machine import prepare_process
+from automl.paths import checkpoint_dir, store_address
 from automl.retraining import full_recipe, retrain
-from automl.running import checkpoint_dir, prepare_process
-from automl.settings import LARGEST
-from automl.standing import figure, spec_line, spread
+from automl.settings.schema import LARGEST
+from automl.status import figure, spec_line, spread
 from automl.stored import in_workdir
-from automl.stores import store_address
-from child_trainers.devices import start_tensorflow
-from db.store import Store
 
 
 def train(

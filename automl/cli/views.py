@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from automl.cli.tables import children_lines, print_children
 from automl.cli.terminal import escaped, make_console, print
-from automl.standing import Clerk, Standing, duration
-from db.records import State
-from db.store import Store
+from automl.db.records import State
+from automl.db.store import Store
+from automl.status import Clerk, Standing, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult

@@ -11,13 +11,13 @@ from automl.cli import startup
 from automl.cli.commands import further_command, look_at, resume_command
 from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
-from automl.loop import GRACE_SECONDS
-from automl.running import INLINE_DEVICE, log_dir
-from automl.standing import is_interrupted, shown_state
-from automl.stores import store_address
+from automl.coordinator import GRACE_SECONDS
+from automl.db.records import Attempt, Search, is_search_name
+from automl.db.store import Store
+from automl.paths import log_dir, store_address
+from automl.pools import INLINE_DEVICE
+from automl.status import is_interrupted, shown_state
 from automl.wording import counted
-from db.records import Attempt, Search, is_search_name
-from db.store import Store
 
 LOOK_SECONDS = 0.5
 

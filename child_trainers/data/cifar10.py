@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from child_trainers.data.dataset import DataError, ImageData, split
-from child_trainers.data.download import NO_DOWNLOAD, Progress, fetch, what_failed
-from child_trainers.data.numpy_unpickler import unpickle_arrays
+from automl.child_trainers.data.dataset import DataError, ImageData, split
+from automl.child_trainers.data.download import NO_DOWNLOAD, Progress, fetch, what_failed
+from automl.child_trainers.data.numpy_unpickler import unpickle_arrays
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_BYTES = 3 * 32 * 32

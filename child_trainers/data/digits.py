@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from child_trainers.data.dataset import ImageData, split
+from automl.child_trainers.data.dataset import ImageData, split
 
 NUM_VALIDATION = 250
 NUM_TEST = 250

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from child_trainers.data.dataset import DataError
+from automl.child_trainers.data.dataset import DataError
 
 CHUNK_BYTES = 1 << 18
 # A folder that only a store names may be any folder of the user: it is only read.

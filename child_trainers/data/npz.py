@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from child_trainers.data.dataset import DataError, ImageData, split, stratified_order, stratified_split
+from automl.child_trainers.data.dataset import DataError, ImageData, split, stratified_order, stratified_split
 
 PARTS = ("train", "validation", "test")
 KEYS = tuple(f"{axis}_{part}" for part in PARTS for axis in "xy")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from child_trainers.data.dataset import DataError
+from automl.child_trainers.data.dataset import DataError
 
 NUMBER_CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 BYTE_ORDERS = ("|", "<", ">", "=")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import platformdirs
 
-from child_trainers.data.dataset import DataError
-from child_trainers.data.download import NO_DOWNLOAD, Progress, fetch, what_failed
-from child_trainers.data.text import TextData, make_text, tokens_of
+from automl.child_trainers.data.dataset import DataError
+from automl.child_trainers.data.download import NO_DOWNLOAD, Progress, fetch, what_failed
+from automl.child_trainers.data.text import TextData, make_text, tokens_of
 
 
 @dataclasses.dataclass(frozen=True)

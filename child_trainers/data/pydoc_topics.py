@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from child_trainers.data.text import TextData, make_text, tenths, tokens_of
+from automl.child_trainers.data.text import TextData, make_text, tenths, tokens_of
 
 
 def load_pydoc(*, level: str, vocabulary_size: int | None) -> TextData:

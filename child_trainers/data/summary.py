@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from child_trainers.data.dataset import ImageData
-from child_trainers.data.text import END, UNKNOWN, TextData
+from automl.child_trainers.data.dataset import ImageData
+from automl.child_trainers.data.text import END, UNKNOWN, TextData
 
 MAX_MAJORITY = 0.9  # share of the training images that may be of one class
 MAX_WORD_LENGTH = 12.0  # characters, on average; the mean of Finnish and Turkish text is 8

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from child_trainers.data.dataset import DataError
+from automl.child_trainers.data.dataset import DataError
 
 PARTS = ("train", "validation", "test")
 UNKNOWN = "<unk>"

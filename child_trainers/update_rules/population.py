@@ -10,9 +10,17 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from child_trainers.update_rules.networks import FlatNetwork, unflatten
-from search_spaces.update_rule.meaning import AVERAGES, STREAMS, Moment, averaged, counters, normal_of, uniform_of
-from search_spaces.update_rule.program import LENGTH, update_of
+from automl.child_trainers.update_rules.flat_networks import FlatNetwork, unflatten
+from automl.search_spaces.update_rule.meaning import (
+    AVERAGES,
+    STREAMS,
+    Moment,
+    averaged,
+    counters,
+    normal_of,
+    uniform_of,
+)
+from automl.search_spaces.update_rule.program import LENGTH, update_of
 
 
 class Member(NamedTuple):

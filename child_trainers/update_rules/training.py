@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from child_trainers.recipes import Sweep
-from child_trainers.task import Assignment, Outcome
-from child_trainers.update_rules.networks import FlatNetwork
-from child_trainers.update_rules.population import Member, Population
-from child_trainers.update_rules.screen import Screen
-from search_spaces.update_rule.program import encode
+from automl.child_trainers.recipes import Sweep
+from automl.child_trainers.task import Assignment, Outcome
+from automl.child_trainers.update_rules.flat_networks import FlatNetwork
+from automl.child_trainers.update_rules.population import Member, Population
+from automl.child_trainers.update_rules.screening import Screen
+from automl.search_spaces.update_rule.program import encode
 
 SCREENED, DIVERGED, HOPELESS = "screened", "diverged", "hopeless"  # why a rule was not trained to its end
 

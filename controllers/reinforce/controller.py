@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from controllers.base import Controller, ControllerState, Draw, Proposal, Result
-from controllers.reinforce.encoding import Encoded, encode, together
-from controllers.reinforce.heads import Heads, NewKindError
-from controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
-from controllers.reinforce.policy import TABLES, Weights, initial_arrays
-from controllers.reinforce.presets import Settings
-from controllers.reinforce.sampling import Sampler
-from controllers.reinforce.update import Learned, Updater
-from search_spaces.decisions import Choice, Decision
-from search_spaces.space import Space
-from search_spaces.walk import Walk, replay
+from automl.controllers.base import Controller, ControllerState, Draw, Proposal, Result
+from automl.controllers.reinforce.encoding import Encoded, encode, together
+from automl.controllers.reinforce.heads import Heads, NewKindError
+from automl.controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
+from automl.controllers.reinforce.policy import TABLES, Weights, initial_arrays
+from automl.controllers.reinforce.presets import Settings
+from automl.controllers.reinforce.sampling import Sampler
+from automl.controllers.reinforce.update import Learned, Updater
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk, replay
 
 MOST = 1e12  # size of an advantage
 KEPT_WALKS = 256  # the latest

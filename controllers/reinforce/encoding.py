@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controllers.reinforce.heads import Heads, Places
-from controllers.reinforce.policy import ANCHORS, EMBEDDING, START, Current, Previous
-from search_spaces.decisions import Choice
-from search_spaces.walk import Walk
+from automl.controllers.reinforce.heads import Heads, Places
+from automl.controllers.reinforce.policy import ANCHORS, EMBEDDING, START, Current, Previous
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.walk import Walk
 
 
 class Sequences(NamedTuple):

@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from search_spaces.decisions import Choice, Decision, Links
-from search_spaces.walk import Walk
+from automl.search_spaces.decisions import Choice, Decision, Links
+from automl.search_spaces.walk import Walk
 
 COMPILED_LENGTH = 48  # decisions from which on XLA pays within a hundred updates
 

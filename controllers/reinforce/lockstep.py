@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from controllers.reinforce.heads import Heads
-from controllers.reinforce.policy import Weights
+from automl.controllers.reinforce.heads import Heads
+from automl.controllers.reinforce.policy import Weights
 
 ROWS = 8  # a whole block: in a part of one, a matrix product's last bit depends on the row that a child stands in
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from controllers.keyed import initial
+from automl.controllers.keyed import initial
 
 # In the order of `Previous.mode`: what the next input of the LSTM is.
 START, EMBEDDING, ANCHORS = 0, 1, 2

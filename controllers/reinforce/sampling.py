@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import threadpoolctl
 
-from controllers.base import Draw, Proposal
-from controllers.keyed import stream
-from controllers.reinforce.heads import Heads, Places
-from controllers.reinforce.lockstep import ROWS, Lockstep
-from controllers.reinforce.policy import Weights
-from search_spaces.decisions import Choice, Decision, Links
-from search_spaces.space import Space
-from search_spaces.walk import Walk
+from automl.controllers.base import Draw, Proposal
+from automl.controllers.keyed import stream
+from automl.controllers.reinforce.heads import Heads, Places
+from automl.controllers.reinforce.lockstep import ROWS, Lockstep
+from automl.controllers.reinforce.policy import Weights
+from automl.search_spaces.decisions import Choice, Decision, Links
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk
 
 MOST_STEPS = 20_000  # remembered
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from controllers.reinforce.encoding import Sequences
-from controllers.reinforce.losses import adam, imitation_loss
-from controllers.reinforce.policy import (
+from automl.controllers.reinforce.encoding import Sequences
+from automl.controllers.reinforce.losses import adam, imitation_loss
+from automl.controllers.reinforce.policy import (
     Carry,
     Weights,
     advance,
@@ -20,7 +20,7 @@ from controllers.reinforce.policy import (
     option_log_probs,
     zero_carry,
 )
-from controllers.reinforce.presets import Settings
+from automl.controllers.reinforce.presets import Settings
 
 
 class LogProbs(NamedTuple):

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db.schema import Row
+from automl.db.schema import Row
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=Row.metadata, transactional_ddl=False)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
-from search_spaces.convnet.layers import ConvLayer, ConvLayers
-from search_spaces.convnet.shapes import Shape, net_shapes
+from automl.search_spaces.convnet.layers import ConvLayer, ConvLayers
+from automl.search_spaces.convnet.shapes import Shape, net_shapes
 
 
 def build(net: ConvLayers, input_shape: Shape, num_classes: int, *, batch_norm_momentum: float = 0.9) -> keras.Model:

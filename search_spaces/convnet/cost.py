@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from search_spaces.convnet.layers import ConvLayers
-from search_spaces.convnet.shapes import Shape, net_shapes
+from automl.search_spaces.convnet.layers import ConvLayers
+from automl.search_spaces.convnet.shapes import Shape, net_shapes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.convnet.layers import ConvLayer, ConvLayers
-from search_spaces.drawing import PLAIN, SKIP, edge, node
+from automl.search_spaces.convnet.layers import ConvLayer, ConvLayers
+from automl.search_spaces.drawing import PLAIN, SKIP, edge, node
 
 
 def statements(net: ConvLayers) -> list[str]:

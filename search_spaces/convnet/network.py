@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from search_spaces.convnet.layers import ConvLayer, ConvLayers
-from search_spaces.convnet.shapes import Shape, net_shapes
+from automl.search_spaces.convnet.layers import ConvLayer, ConvLayers
+from automl.search_spaces.convnet.shapes import Shape, net_shapes
 
 EPSILON = 1e-3  # that of Keras
 Convolve = Callable[[int, ConvLayer, tf.Tensor], tf.Tensor]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from search_spaces.convnet.layers import ConvLayers
+from automl.search_spaces.convnet.layers import ConvLayers
 
 Shape = tuple[int, int, int]  # height, width, channels
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search_spaces.convnet.cost import count
-from search_spaces.convnet.layers import ConvLayer, ConvLayers
-from search_spaces.convnet.shapes import Shape
-from search_spaces.script import QUIET_START
+from automl.search_spaces.convnet.cost import count
+from automl.search_spaces.convnet.layers import ConvLayer, ConvLayers
+from automl.search_spaces.convnet.shapes import Shape
+from automl.search_spaces.script import QUIET_START
 
 LINE_LENGTH = 120
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.decisions import Choice, Decision, Links
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.decisions import Choice, Decision, Links
 
 STRIDES = (1, 2, 3)  # the paper's second experiment
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.convnet.canonical import canonical_order
-from search_spaces.convnet.layers import ConvLayers
+from automl.search_spaces.convnet.canonical import canonical_order
+from automl.search_spaces.convnet.layers import ConvLayers
 
 if TYPE_CHECKING:
     import keras
 
-    from search_spaces.convnet.cost import Cost
-    from search_spaces.convnet.network import ConvNetwork
+    from automl.search_spaces.convnet.cost import Cost
+    from automl.search_spaces.convnet.network import ConvNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,31 +48,31 @@ class ConvNet(ConvLayers):
 
     def build(self, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
         """An untrained Keras model from a batch of images to logits; see `build.build`."""
-        from search_spaces.convnet.build import build
+        from automl.search_spaces.convnet.build import build
 
         return build(self, input_shape, num_classes)
 
     def network(self, input_shape: tuple[int, int, int], num_classes: int, **options: Any) -> ConvNetwork:
         """The same, untrained, as plain TensorFlow operations for training; see `network.ConvNetwork`."""
-        from search_spaces.convnet.network import ConvNetwork
+        from automl.search_spaces.convnet.network import ConvNetwork
 
         return ConvNetwork(self, input_shape, num_classes, **options)
 
     def count(self, input_shape: tuple[int, int, int], num_classes: int) -> Cost:
         """Parameters, and FLOPs per image; see `cost.count`."""
-        from search_spaces.convnet.cost import count
+        from automl.search_spaces.convnet.cost import count
 
         return count(self, input_shape, num_classes)
 
     def dot(self) -> str:
         """The network as a graph for Graphviz, the image at the top."""
-        from search_spaces.convnet.drawing import statements
-        from search_spaces.drawing import graph
+        from automl.search_spaces.convnet.drawing import statements
+        from automl.search_spaces.drawing import graph
 
         return graph(statements(self))
 
     def source(self, input_shape: tuple[int, int, int], num_classes: int, preprocessing: str = "") -> str:
         """The text of a Python file that builds the network and needs only Keras; see `source.source`."""
-        from search_spaces.convnet.source import source
+        from automl.search_spaces.convnet.source import source
 
         return source(self, input_shape, num_classes, preprocessing)

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from search_spaces.convnet.space import PRESETS as CONVNETS
-from search_spaces.convnet.space import convnet
-from search_spaces.decisions import Choice, Decision
-from search_spaces.joint.spec import TrainedCell, TrainedNet
-from search_spaces.recurrent_cell.space import recurrent_cell
-from search_spaces.update_rule.space import update_rule
+from automl.search_spaces.convnet.space import PRESETS as CONVNETS
+from automl.search_spaces.convnet.space import convnet
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.joint.spec import TrainedCell, TrainedNet
+from automl.search_spaces.recurrent_cell.space import recurrent_cell
+from automl.search_spaces.update_rule.space import update_rule
 
 NETWORKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "convnet": (convnet, TrainedNet),

@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.recurrent_cell.spec import RecurrentCell
-from search_spaces.update_rule.spec import UpdateRule
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.recurrent_cell.spec import RecurrentCell
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 if TYPE_CHECKING:
     import keras
 
-    from search_spaces.convnet.cost import Cost
-    from search_spaces.convnet.network import ConvNetwork
-    from search_spaces.recurrent_cell.layer import TreeCell
+    from automl.search_spaces.convnet.cost import Cost
+    from automl.search_spaces.convnet.network import ConvNetwork
+    from automl.search_spaces.recurrent_cell.layer import TreeCell
 
 Shape = tuple[int, int, int]
 
@@ -39,15 +39,15 @@ class WithRule:
 
     def _drawing(self, *, upwards: bool = False) -> str:
         """The rule as a part of a graph for Graphviz."""
-        from search_spaces.drawing import cluster
-        from search_spaces.update_rule.drawing import statements
+        from automl.search_spaces.drawing import cluster
+        from automl.search_spaces.update_rule.drawing import statements
 
         title = f"trained with, at the rate {self.learning_rate:g}"
         return cluster("rule", title, statements(self.rule.expression()), upwards=upwards)
 
     def _definitions(self) -> tuple[str, str]:
         """The imports that the rule's class `FoundRule` needs, and its text."""
-        from search_spaces.update_rule.source import definitions
+        from automl.search_spaces.update_rule.source import definitions
 
         own_masks = self.rule.has_own_masks
         return definitions(self.rule.expression(), learning_rate=self.learning_rate, own_masks=own_masks)
@@ -85,8 +85,8 @@ class TrainedNet(WithRule):
 
     def dot(self) -> str:
         """The network and the rule as a graph for Graphviz."""
-        from search_spaces.convnet.drawing import statements
-        from search_spaces.drawing import cluster, graph
+        from automl.search_spaces.convnet.drawing import statements
+        from automl.search_spaces.drawing import cluster, graph
 
         return graph([cluster("network", "network", statements(self.net)), self._drawing()])
 
@@ -131,8 +131,8 @@ class TrainedCell(WithRule):
 
     def dot(self) -> str:
         """The cell and the rule as a graph for Graphviz."""
-        from search_spaces.drawing import cluster, graph
-        from search_spaces.recurrent_cell.drawing import statements
+        from automl.search_spaces.drawing import cluster, graph
+        from automl.search_spaces.recurrent_cell.drawing import statements
 
         cell = cluster("cell", "cell", statements(self.tree), upwards=True)
         return graph([cell, self._drawing(upwards=True)], upwards=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.drawing import PLAIN, edge, node
-from search_spaces.recurrent_cell.tree import CellNode, CellTree
+from automl.search_spaces.drawing import PLAIN, edge, node
+from automl.search_spaces.recurrent_cell.tree import CellNode, CellTree
 
 DASHED = 'style="rounded,filled,dashed"'
 

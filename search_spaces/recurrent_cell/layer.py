@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from search_spaces.recurrent_cell.step import tree_step
-from search_spaces.recurrent_cell.tree import CellTree
+from automl.search_spaces.recurrent_cell.step import tree_step
+from automl.search_spaces.recurrent_cell.tree import CellTree
 
 
 @keras.saving.register_keras_serializable("automl")

@@ -1,7 +1,7 @@
 """Published cells by name."""
 
-from search_spaces.recurrent_cell.spec import RecurrentCell
-from search_spaces.recurrent_cell.tree import CellNode
+from automl.search_spaces.recurrent_cell.spec import RecurrentCell
+from automl.search_spaces.recurrent_cell.tree import CellNode
 
 # The base-8 cell of the paper, as its authors published it in TensorFlow (contrib and Addons, NASCell).
 NASCELL = RecurrentCell(

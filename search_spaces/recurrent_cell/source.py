@@ -6,7 +6,7 @@ import dataclasses
 import json
 import textwrap
 
-from search_spaces.recurrent_cell.tree import CellNode, CellTree
+from automl.search_spaces.recurrent_cell.tree import CellNode, CellTree
 
 HEAD = '''\
 CELL = (  # identifies this cell in a saved model

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from search_spaces.decisions import Choice, Decision
-from search_spaces.recurrent_cell.spec import RecurrentCell
-from search_spaces.recurrent_cell.tree import ACTIVATIONS, COMBINATIONS, CellNode, check_base, levels
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.recurrent_cell.spec import RecurrentCell
+from automl.search_spaces.recurrent_cell.tree import ACTIVATIONS, COMBINATIONS, CellNode, check_base, levels
 
 PAPER_COMBINATIONS = ("add", "multiply")
 PAPER_ACTIVATIONS = ("identity", "tanh", "sigmoid", "relu")

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.recurrent_cell.tree import CellTree, activated, combined
+from automl.search_spaces.recurrent_cell.tree import CellTree, activated, combined
 
 if TYPE_CHECKING:
-    from search_spaces.recurrent_cell.layer import TreeCell
+    from automl.search_spaces.recurrent_cell.layer import TreeCell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +87,8 @@ class RecurrentCell(CellTree):
 
     def dot(self) -> str:
         """The tree as a graph for Graphviz, inputs at the bottom."""
-        from search_spaces.drawing import graph
-        from search_spaces.recurrent_cell.drawing import statements
+        from automl.search_spaces.drawing import graph
+        from automl.search_spaces.recurrent_cell.drawing import statements
 
         return graph(statements(self), upwards=True)
 
@@ -107,19 +107,19 @@ class RecurrentCell(CellTree):
 
     def cell(self, units: int, **options: Any) -> TreeCell:
         """A Keras cell for `keras.layers.RNN`; see `layer.TreeCell`."""
-        from search_spaces.recurrent_cell.layer import TreeCell
+        from automl.search_spaces.recurrent_cell.layer import TreeCell
 
         return TreeCell(self, units, **options)
 
     def step(self, x_products: Any, h_products: Any, memory: Any) -> tuple[Any, Any]:
         """The next h and c from all leaves' products; see `step.tree_step`."""
-        from search_spaces.recurrent_cell.step import tree_step
+        from automl.search_spaces.recurrent_cell.step import tree_step
 
         return tree_step(self, x_products, h_products, memory)
 
     def source(self) -> str:
         """The text of a Python file with this cell as a Keras layer, which needs only Keras; see `source.source`."""
-        from search_spaces.recurrent_cell.source import source
+        from automl.search_spaces.recurrent_cell.source import source
 
         return source(self)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from search_spaces.recurrent_cell.tree import CellTree
+from automl.search_spaces.recurrent_cell.tree import CellTree
 
 Tensor = Any
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.drawing import PLAIN, edge, node
-from search_spaces.update_rule.expression import Expression
+from automl.search_spaces.drawing import PLAIN, edge, node
+from automl.search_spaces.update_rule.expression import Expression
 
 NAMES = {  # of functions in a drawing, where operands are edges
     "x + y": ("add",),

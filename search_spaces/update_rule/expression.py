@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from search_spaces.update_rule.language import COMMUTING, DECAYS, OPERANDS, UNARY
+from automl.search_spaces.update_rule.language import COMMUTING, DECAYS, OPERANDS, UNARY
 
 Expression = tuple[Any, ...]  # (operand,), (unary, expression) or (binary, expression, expression)
 

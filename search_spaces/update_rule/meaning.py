@@ -10,7 +10,7 @@ from typing import Any
 
 from keras import ops
 
-from search_spaces.update_rule.expression import Drop, Expression
+from automl.search_spaces.update_rule.expression import Drop, Expression
 
 Tensor = Any
 DELTA = 1e-8  # added to what is divided by

@@ -1,6 +1,6 @@
 """Rules by name: those that people use, and those that the paper found."""
 
-from search_spaces.update_rule.spec import UpdateRule
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 _POWER, _ADD = "exp({f}sign(g) * sign(m)) * g", "(1 + {f}sign(g) * sign(m)) * g"
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from search_spaces.update_rule.expression import parse, with_places
-from search_spaces.update_rule.language import DECAYS
-from search_spaces.update_rule.meaning import (
+from automl.search_spaces.update_rule.expression import parse, with_places
+from automl.search_spaces.update_rule.language import DECAYS
+from automl.search_spaces.update_rule.meaning import (
     AVERAGES,
     BETA_1,
     BETA_2,

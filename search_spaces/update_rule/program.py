@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from search_spaces.update_rule.expression import drops_of, with_places
-from search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
-from search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
-from search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
-from search_spaces.update_rule.meaning import Moment
-from search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
+from automl.search_spaces.update_rule.expression import drops_of, with_places
+from automl.search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
+from automl.search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
+from automl.search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
+from automl.search_spaces.update_rule.meaning import Moment
+from automl.search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
 
 WORDS = (*OPERANDS, *DECAYS)
 SLOTS = MAX_GROUPS  # for results of groups; `_Unfolding` never needs more

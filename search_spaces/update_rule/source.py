@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.script import QUIET_START
-from search_spaces.update_rule.expression import (
+from automl.search_spaces.script import QUIET_START
+from automl.search_spaces.update_rule.expression import (
     ATOM,
     LEVEL,
     PREFIX,
@@ -17,8 +17,8 @@ from search_spaces.update_rule.expression import (
     with_places,
     within,
 )
-from search_spaces.update_rule.language import DECAYS
-from search_spaces.update_rule.meaning import (
+from automl.search_spaces.update_rule.language import DECAYS
+from automl.search_spaces.update_rule.meaning import (
     AVERAGES,
     BETA_1,
     BETA_2,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from search_spaces.decisions import Choice, Decision
-from search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
-from search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
+from automl.search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
 
 
 def update_rule(*, groups: Sequence[int] = (1, 2), decays: bool = False) -> Generator[Decision, Any, UpdateRule]:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from search_spaces.update_rule.expression import Expression, RuleError, canonical, parse, text_of
-from search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
+from automl.search_spaces.update_rule.expression import Expression, RuleError, canonical, parse, text_of
+from automl.search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
 
 if TYPE_CHECKING:
     import keras
@@ -144,20 +144,20 @@ class UpdateRule:
 
     def optimizer(self, **options: Any) -> keras.optimizers.Optimizer:
         """A Keras optimizer; see `optimizer.RuleOptimizer`."""
-        from search_spaces.update_rule.optimizer import SHARED_MASKS, VERSION, RuleOptimizer
+        from automl.search_spaces.update_rule.optimizer import SHARED_MASKS, VERSION, RuleOptimizer
 
         return RuleOptimizer(str(self), version=VERSION if self.has_own_masks else SHARED_MASKS, **options)
 
     def dot(self) -> str:
         """The rule as a graph for Graphviz, operands at the bottom."""
-        from search_spaces.drawing import graph
-        from search_spaces.update_rule.drawing import statements
+        from automl.search_spaces.drawing import graph
+        from automl.search_spaces.update_rule.drawing import statements
 
         return graph(statements(self.expression()), upwards=True)
 
     def source(self, *, learning_rate: float = 0.01) -> str:
         """A Python file with the rule as a Keras optimizer; see `source.source`."""
-        from search_spaces.update_rule.source import source
+        from automl.search_spaces.update_rule.source import source
 
         return source(self.expression(), learning_rate=learning_rate, own_masks=self.has_own_masks)
 

@@ -11,7 +11,7 @@ from command_line import MINE, OURS
 
 from automl import approval
 from automl.approval import approve, check_approved
-from child_trainers.user_files import UserFile, UserFileError
+from automl.child_trainers.user_files import UserFile, UserFileError
 
 INLINE = ("--workers", "0")
 

@@ -5,9 +5,9 @@ import dataclasses
 
 import pytest
 
-from automl.settings import Asked, stored_settings
-from child_trainers.behaviour import Behaviour
-from db.store import Store
+from automl.child_trainers.behaviour import Behaviour
+from automl.db.store import Store
+from automl.settings.schema import Asked, stored_settings
 
 ONE_MASK = "keeps the behaviour of 0.1.0: one mask for all drops of a rule"
 

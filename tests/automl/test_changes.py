@@ -10,7 +10,7 @@ import pytest
 
 import automl as face
 from automl import Choice
-from db.store import Store
+from automl.db.store import Store
 
 TEXT = """
 import os

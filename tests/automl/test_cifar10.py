@@ -9,8 +9,8 @@ import keras
 import pytest
 from command_line import run_automl
 
-from child_trainers.data.cifar10 import LAYOUTS, load_cifar10
-from child_trainers.image_training import accuracy
+from automl.child_trainers.data.cifar10 import LAYOUTS, load_cifar10
+from automl.child_trainers.images.training import accuracy
 
 DATA = os.environ.get("AUTOML_DATA")
 PRESENT = DATA is not None and any((Path(DATA) / layout.folder).is_dir() for layout in LAYOUTS)

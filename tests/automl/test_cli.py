@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from command_line import (
@@ -34,8 +33,8 @@ import automl as package
 from automl import retry
 from automl.cli import views
 from automl.cli.terminal import make_console
-from db.records import SearchState
-from db.store import Store
+from automl.db.records import SearchState
+from automl.db.store import Store
 
 INLINE = ("--workers", "0")
 BOX = "╭╮╰╯│─"
@@ -460,7 +459,7 @@ import sys
 import automl
 assert not {"tensorflow", "keras", "sqlalchemy", "numpy"} & set(sys.modules)
 automl.Choice, automl.Links
-from child_trainers.user_files import UserFile
+from automl.child_trainers.user_files import UserFile
 UserFile.read("mine.py:space").load()
 assert not {"tensorflow", "keras"} & set(sys.modules)
 print("well")
@@ -486,20 +485,24 @@ for command in (["list"], ["top", "mine", "--json"], ["show", "mine"], ["resume"
     assert ran.code == 0, ran.err
 
 
-def test_a_folder_with_packages_of_the_same_names(mine, folder):
-    """The command works there, workers included; Python itself, which looks in that folder first, is told why not."""
+def test_folders_of_our_inner_packages_names_are_the_user_s(mine, folder):
     for name in ("db", "controllers", "child_trainers", "search_spaces"):
         (folder / name).mkdir()
-        (folder / name / "__init__.py").write_text("raise RuntimeError('a stranger')\n")
+        (folder / name / "__init__.py").write_text("whose = 'the user'\n")
     ran = run_automl("search", "mine", *OURS, "--children", "2", "--workers", "1", folder=folder)
     assert ran.code == 0 and "Done: 2 children trained." in ran.out, ran
-    imported = python("import automl", folder=folder)
-    root, found = Path(package.__file__).parents[1], folder / "child_trainers" / "__init__.py"
-    assert imported.err.splitlines()[-1] == (
-        f"ImportError: automl needs its own package 'child_trainers' in {root}, but Python finds {found} first; run "
-        "Python from another folder or with -P, or rename that package."
+    imported = python("import automl, db, automl.db.store; automl.Choice; print(db.whose)", folder=folder)
+    assert (imported.code, imported.out) == (0, "the user\n"), imported.err
+
+
+@pytest.mark.parametrize("statement", ["import db", "from search_spaces.decisions import Choice"])
+def test_an_import_by_a_name_of_0_1_0_is_told_the_new_one(statement, folder):
+    ran = python(f"import automl\n{statement}", folder=folder)
+    name = statement.split()[1].partition(".")[0]
+    assert ran.err.splitlines()[-1] == (
+        f"ModuleNotFoundError: No module named {name!r}; if automl's is meant, its name is automl.{name} since "
+        "version 0.2.0."
     )
-    assert python("import automl; automl.Choice", folder=folder, arguments=("-P",)).code == 0
 
 
 def test_signals_are_as_they_were_after_a_search(automl, mine):

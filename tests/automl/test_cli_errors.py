@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from command_line import MINE, OURS, files_in, run_automl, script
 
-from db.schema import REVISION
-from db.store import Store
+from automl.db.schema import REVISION
+from automl.db.store import Store
 
 CIFAR10 = ("--task", "cifar10", "--data-dir", "data", "--controller", "random")
 INLINE = ("--workers", "0", "--children", "3")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from command_line import OURS
 
-from automl.settings import ADDED_LATER
-from automl.settings_shape import check_settings
-from db.records import StoreError
-from db.schema import Row
+from automl.db.records import StoreError
+from automl.db.schema import Row
+from automl.settings.schema import ADDED_LATER
+from automl.settings.stored_form import check_settings
 
 INLINE = ("--workers", "0")
 CODES = {0, 1, 3, 4}

@@ -2,8 +2,8 @@
 
 import contextlib
 
-from db.records import State
-from db.store import Store
+from automl.db.records import State
+from automl.db.store import Store
 
 LATE = """
 import os, signal, time

@@ -11,11 +11,11 @@ import pytest
 from store_helpers import START, Clock, make_child, make_search, make_step
 
 from automl.cli.time_check import TimeCheck
+from automl.db.owner import Owner
+from automl.db.records import Delivery
+from automl.db.store import Store
 from automl.estimate import Plan, ReadyChild, RunningChild, TrainedChild, expected_seconds, fitted_cost, seconds_left
-from automl.standing import PREPARED, Clerk
-from db.owner import Owner
-from db.records import Delivery
-from db.store import Store
+from automl.status import PREPARED, Clerk
 
 STARTUP, OVERHEAD = 5.0, 0.1  # seconds until the first worker is ready, and between two children of one
 

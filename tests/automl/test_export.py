@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from command_line import OURS, alone
 
+from automl.child_trainers.data.digits import load_digits_data
+from automl.db import blobs
+from automl.db.store import Store
 from automl.export import EXPORTERS, Written
-from child_trainers.data.digits import load_digits_data
-from db import blobs
-from db.store import Store
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -20,9 +20,9 @@ import pytest
 from command_line import OURS, files_in
 
 from automl.cli.commands import resume_command
+from automl.db import blobs
+from automl.db.store import Store
 from automl.surroundings import working_in
-from db import blobs
-from db.store import Store
 
 INLINE = ("--workers", "0")
 ASSETS = Path(__file__).parents[1] / "db" / "assets"

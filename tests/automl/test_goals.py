@@ -8,7 +8,7 @@ import pytest
 
 import automl as face
 from automl import Choice
-from db.store import Store
+from automl.db.store import Store
 
 TEXT = """
 from automl import Choice

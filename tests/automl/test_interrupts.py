@@ -14,10 +14,10 @@ import pytest
 from command_line import MINE, OURS, Watcher, lives, running, script, wait_until
 from waiting import SECONDS
 
-from automl.loop import StopNow
-from child_trainers.heartbeat import Heartbeat
-from db.records import Fault, SearchState
-from db.store import Store
+from automl.child_trainers.workers.heartbeat import Heartbeat
+from automl.coordinator import StopNow
+from automl.db.records import Fault, SearchState
+from automl.db.store import Store
 
 WORKERS = ("--workers", "2")
 
@@ -193,12 +193,12 @@ def test_a_killed_coordinator_is_taken_over_at_once(held, hold, watcher, automl)
 
 def test_a_coordinator_that_was_taken_over_writes_nothing(automl, mine, folder, watcher, monkeypatch):
     """Its lease runs out while it is asleep; another takes the search; it wakes up, and is told."""
-    monkeypatch.setattr("automl.running.Heartbeat", functools.partial(Heartbeat, interval=0.1))
+    monkeypatch.setattr("automl.runtime.Heartbeat", functools.partial(Heartbeat, interval=0.1))
     os.environ["TAKE_OVER"] = str(folder / "automl.db")
     mine.write_text(
         MINE.replace(
             "    while Path",
-            "    from db.owner import Owner\n    from db.store import Store\n"
+            "    from automl.db.owner import Owner\n    from automl.db.store import Store\n"
             "    store = Store(os.environ['TAKE_OVER'])\n"
             "    lease = store.take_lease('mine', Owner.this_process(), gone=lambda owner: True)\n"
             "    store.close()\n    while Path",

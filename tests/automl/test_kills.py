@@ -10,9 +10,9 @@ import signal
 
 from command_line import MINE, OURS, Running, Watcher, lives, running, wait_until
 
-from db.owner import Owner
-from db.records import State
-from db.store import Store
+from automl.db.owner import Owner
+from automl.db.records import State
+from automl.db.store import Store
 
 CHILDREN = 200
 KILLS = 20

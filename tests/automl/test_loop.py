@@ -7,11 +7,11 @@ import itertools
 import pytest
 from stepping import Bench, Killed, KillingStore, SteppedPool, Tally, digest, worth
 
-from automl.loop import Ending, Stop
-from automl.proposing import Cost, Limits
-from automl.running import with_counts
-from child_trainers.task import DivergedError
-from db.records import Fault, Origin, SearchState, State
+from automl.child_trainers.task import DivergedError
+from automl.coordinator import Ending, Stop
+from automl.db.records import Fault, Origin, SearchState, State
+from automl.proposer import Cost, Limits
+from automl.runtime import with_counts
 
 BUDGET = 5
 SHAPES = [(1, 1, False), (1, 3, True), (2, 1, True), (2, 3, False)]  # replicas, workers, whether people ask

@@ -12,7 +12,7 @@ import pytest
 from command_line import run_automl
 
 import automl as package
-from child_trainers.data.digits import load_digits_data
+from automl.child_trainers.data.digits import load_digits_data
 
 TABLE = """
 import os
@@ -108,8 +108,8 @@ def test_a_search_of_the_first_version_runs_where_its_file_lies(automl, table, m
 
 def forget(path, *keys):
     """Takes settings out of a store that an earlier version did not write."""
-    from db.owner import Owner
-    from db.store import Store
+    from automl.db.owner import Owner
+    from automl.db.store import Store
 
     with contextlib.closing(Store(str(path))) as store:
         search = store.searches()[0]

@@ -9,16 +9,16 @@ import random
 
 import pytest
 
-from automl import proposing
-from automl.proposing import TRIES, Cost, Limits, Proposer
-from controllers.base import Controller, ControllerState, Proposal
-from controllers.keyed import child_seed, stream
-from controllers.random_search import RandomSearch
-from db.records import Origin, Request
-from search_spaces.decisions import Choice, Links
-from search_spaces.narrowing import Narrowing, parse_rule
-from search_spaces.recorded import Catalogue
-from search_spaces.space import Space
+from automl import proposer as proposing
+from automl.controllers.base import Controller, ControllerState, Proposal
+from automl.controllers.keyed import child_seed, stream
+from automl.controllers.random_search import RandomSearch
+from automl.db.records import Origin, Request
+from automl.proposer import TRIES, Cost, Limits, Proposer
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.narrowing import Narrowing, parse_rule
+from automl.search_spaces.recorded import Catalogue
+from automl.search_spaces.space import Space
 
 SEED = 5
 

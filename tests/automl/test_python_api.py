@@ -13,8 +13,8 @@ from command_line import MINE, Watcher, run_automl
 from command_line import OURS as FLAGS
 
 import automl
-from child_trainers.data.digits import load_digits_data
-from db.records import NameTakenError, SearchState, StoreError, UnknownSearchError
+from automl.child_trainers.data.digits import load_digits_data
+from automl.db.records import NameTakenError, SearchState, StoreError, UnknownSearchError
 
 OURS = {"space": "mine.py:space", "task": "mine.py:evaluate", "controller": "random", "workers": 0}
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from command_line import OURS, files_in
 
-from db.read_only import ReadOnlyFile
-from db.records import StoreError
-from db.store import Store
+from automl.db.read_only import ReadOnlyFile
+from automl.db.records import StoreError
+from automl.db.store import Store
 
 ROOT = Path(__file__).parents[2]
 # Runs commands one after the other, and prints what came of each.
@@ -178,7 +178,7 @@ def test_a_file_with_transactions_beside_it_is_read_from_a_copy(file, searched):
 
 
 def test_transactions_beside_the_file_that_a_link_leads_to_are_read(searched, tmp_path, monkeypatch):
-    monkeypatch.setattr("db.database.ReadOnlyFile", Unwritable)
+    monkeypatch.setattr("automl.db.database.ReadOnlyFile", Unwritable)
     (tmp_path / "link.db").symlink_to(searched)
     with contextlib.closing(sqlite3.connect(searched)) as writer:
         writer.execute("UPDATE searches SET name = 'renamed'")
@@ -188,7 +188,7 @@ def test_transactions_beside_the_file_that_a_link_leads_to_are_read(searched, tm
 
 
 def test_what_is_written_while_it_is_read_is_never_shown_torn(searched, monkeypatch):
-    monkeypatch.setattr("db.database.ReadOnlyFile", Unwritable)
+    monkeypatch.setattr("automl.db.database.ReadOnlyFile", Unwritable)
 
     def write(name):
         with contextlib.closing(sqlite3.connect(searched)) as writer, writer:

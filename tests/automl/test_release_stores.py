@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from command_line import run_automl
 
-from automl.settings import completed
-from child_trainers.data.dataset import ImageData
-from child_trainers.experiment import make_task
-from child_trainers.tasks.image_classification import ImageClassification
-from db.records import Child
-from db.store import Store
+from automl.child_trainers.data.dataset import ImageData
+from automl.child_trainers.experiment import make_task
+from automl.child_trainers.images.task import ImageClassification
+from automl.db.records import Child
+from automl.db.store import Store
+from automl.settings.schema import completed
 
 RELEASED = Path(__file__).with_name("assets") / "release-0.1.0.sqlite"
 DIGESTS = {

@@ -8,7 +8,7 @@ import pytest
 from command_line import MINE, OURS
 
 import automl as package
-from db.store import Store
+from automl.db.store import Store
 
 INLINE = ("--workers", "0")
 TEXT = MINE.replace("(spec, report)", "(spec, report, epochs=2)")

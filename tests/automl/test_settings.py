@@ -8,7 +8,8 @@ import os
 
 import pytest
 
-from automl.settings import (
+from automl.child_trainers.devices import default_precision, visible_gpus
+from automl.settings.schema import (
     Asked,
     changeable_options,
     check_name,
@@ -20,7 +21,6 @@ from automl.settings import (
     task_options,
     with_data_dir,
 )
-from child_trainers.devices import default_precision, visible_gpus
 
 
 def refusal(function, *arguments, **options):

@@ -12,12 +12,12 @@ from sampling import sample
 
 from automl.cli.tables import children_lines
 from automl.cli.views import LiveView, PlainView, panel
-from automl.standing import Standing, duration, early_endings, figure, quantity, spec_drawing, spec_line
-from db.records import Child, EndingCount, Search, State, StoreError
-from search_spaces.recurrent_cell.space import recurrent_cell
-from search_spaces.space import Space
-from search_spaces.update_rule.spec import UpdateRule
-from search_spaces.walk import spec_to_json
+from automl.db.records import Child, EndingCount, Search, State, StoreError
+from automl.search_spaces.recurrent_cell.space import recurrent_cell
+from automl.search_spaces.space import Space
+from automl.search_spaces.update_rule.spec import UpdateRule
+from automl.search_spaces.walk import spec_to_json
+from automl.status import Standing, duration, early_endings, figure, quantity, spec_drawing, spec_line
 
 SEARCH = Search(
     id=1,

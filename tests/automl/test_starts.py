@@ -190,7 +190,7 @@ def test_a_search_that_fails_before_its_first_proposals_is_removed(automl, folde
 
     write('yield Choice("a", (1, 2))')
     assert automl("search", "kept", *OURS, "--children", "1").code == 0
-    monkeypatch.setattr("automl.running.InlinePool", fail)
+    monkeypatch.setattr("automl.pools.InlinePool", fail)
     before = files_in(folder)
     with pytest.raises(OSError, match="no more processes"):
         face.search("a", x=np.zeros((8, 4, 4)), y=np.arange(8) % 2, controller="random", workers=0)

@@ -148,7 +148,7 @@ def test_ctrl_c_before_a_search_begins_keeps_the_store_that_is_there(searched, a
 
 def test_ctrl_c_before_a_search_begins_keeps_the_store_that_another_search_has_made_meanwhile(mine, folder):
     code = INTERRUPTED.replace(
-        "os.kill(", "__import__('db.store').store.Store('automl.db', create=True).close(); os.kill("
+        "os.kill(", "__import__('automl.db.store').db.store.Store('automl.db', create=True).close(); os.kill("
     )
     ran = command("search", "other", "--children", "1", code=code.format(module="tensorflow") + BEGIN)
     assert (ran.code, ran.err) == (130, "Nothing was started.\n")

@@ -41,7 +41,7 @@ def test_what_a_file_defines_can_be_sent_to_other_processes(automl, folder, work
         assert child["reward"] == 20 + sum(2 * n for n in range(child["spec"]))
 
 
-@pytest.mark.parametrize("name", ["db.py", "random.py", "automl.py"])
+@pytest.mark.parametrize("name", ["requests.py", "random.py", "automl.py"])
 def test_a_name_that_means_something_else_is_refused_before_anything_is_stored(automl, mine, folder, name):
     mine.rename(folder / name)
     files = ("--space", f"{name}:space", "--task", f"{name}:evaluate", "--controller", "random")

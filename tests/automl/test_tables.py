@@ -13,8 +13,8 @@ from rich.console import Console
 
 from automl.cli.tables import table_lines
 from automl.cli.views import BestTable
-from automl.standing import Clerk
-from db.store import Store
+from automl.db.store import Store
+from automl.status import Clerk
 
 TWO = """
 import time

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from command_line import OURS, alone, clean_environment, run_automl
 
+from automl.child_trainers.data.digits import load_digits_data
+from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.task import DivergedError
+from automl.db.store import Store
 from automl.retraining import full_recipe
-from automl.standing import spread
-from child_trainers.data.digits import load_digits_data
-from child_trainers.task import DivergedError
-from child_trainers.tasks.image_classification import ImageClassification
-from db.store import Store
+from automl.status import spread
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

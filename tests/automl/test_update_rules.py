@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from command_line import Watcher, children_of, running, wait_until
 
-from db.records import Fault, State
-from search_spaces.update_rule.spec import UpdateRule
+from automl.db.records import Fault, State
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

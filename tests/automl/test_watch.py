@@ -11,9 +11,9 @@ from command_line import MINE, OURS, clean_environment, run_automl
 
 from automl.cli import views
 from automl.cli.watch import watch
-from db.owner import Owner
-from db.records import SearchState
-from db.store import Store
+from automl.db.owner import Owner
+from automl.db.records import SearchState
+from automl.db.store import Store
 
 INLINE = ("--workers", "0")
 TALKING = MINE.replace(

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from child_trainers.user_files import UserFile
-from db.owner import Owner
-from db.records import Child, Lease, NewChild, Step
-from db.store import Store
-from search_spaces.space import Space
-from search_spaces.walk import spec_to_json
+from automl.child_trainers.user_files import UserFile
+from automl.db.owner import Owner
+from automl.db.records import Child, Lease, NewChild, Step
+from automl.db.store import Store
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import spec_to_json
 
 
 class Clock:

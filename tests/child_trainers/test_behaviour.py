@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from child_trainers.behaviour import EARLIER, Behaviour, earlier_behaviours
+from automl.child_trainers.behaviour import EARLIER, Behaviour, earlier_behaviours
 
 NAMES = [field.name for field in dataclasses.fields(Behaviour)]
 

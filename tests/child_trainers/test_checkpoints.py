@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from child_trainers import trainer
-from child_trainers.checkpoints import Checkpoint
-from child_trainers.devices import Compute
-from child_trainers.experiment import Experiment
-from child_trainers.image_training import DeviceData, ImageTrainer, LossScale, train
-from child_trainers.networks import KerasNetwork, make_network
-from child_trainers.recipes import Recipe
-from child_trainers.task import Task, fresh_start
-from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.worker import ClaimReport, Worker
-from db.records import Delivery, Fault, State
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.decisions import Choice
-from search_spaces.space import Space
+from automl.child_trainers.devices import Compute
+from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.images.networks import KerasNetwork, make_network
+from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.images.training import DeviceData, ImageTrainer, LossScale, train
+from automl.child_trainers.recipes import Recipe
+from automl.child_trainers.task import Task, fresh_start
+from automl.child_trainers.training import trainer
+from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.workers.worker import ClaimReport, Worker
+from automl.db.records import Delivery, Fault, State
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.space import Space
 
 FIRST = {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}
 SECOND = {"w": -FIRST["w"], "half": np.float16([1.5]), "steps": np.int64(2**40), "none": np.zeros((0, 3))}

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from waiting import SECONDS
 
-from child_trainers.data import cifar10
-from child_trainers.data.cifar10 import BINARY_LAYOUT, PYTHON_LAYOUT, Archive, load_cifar10
-from child_trainers.data.dataset import DataError
+from automl.child_trainers.data import cifar10
+from automl.child_trainers.data.cifar10 import BINARY_LAYOUT, PYTHON_LAYOUT, Archive, load_cifar10
+from automl.child_trainers.data.dataset import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (18, 3072)).astype(np.uint8)
 LABELS = [int(label) for label in np.arange(18) % 10]

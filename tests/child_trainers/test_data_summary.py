@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from child_trainers.data.dataset import ImageData
-from child_trainers.data.digits import load_digits_data
-from child_trainers.data.npz import load_npz
-from child_trainers.data.pydoc_topics import load_pydoc
-from child_trainers.data.summary import describe_images, describe_text
-from child_trainers.data.text import load_text, make_text
+from automl.child_trainers.data.dataset import ImageData
+from automl.child_trainers.data.digits import load_digits_data
+from automl.child_trainers.data.npz import load_npz
+from automl.child_trainers.data.pydoc_topics import load_pydoc
+from automl.child_trainers.data.summary import describe_images, describe_text
+from automl.child_trainers.data.text import load_text, make_text
 
 
 def images(shape=(8, 8, 1), classes=4, per_class=12, **changes):

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import child_trainers
-from child_trainers.data.dataset import DataError, ImageData, shuffled_indices, split
+from automl import child_trainers
+from automl.child_trainers.data.dataset import DataError, ImageData, shuffled_indices, split
 
 
 def make_data(**changes):
@@ -148,9 +148,9 @@ def test_split_refuses(num_labels, num_validation, message):
 
 def test_importing_the_data_sets_imports_nothing_heavy():
     program = (
-        "import sys, child_trainers.data.cifar10, child_trainers.data.digits, child_trainers.data.npz;"
+        "import sys; from automl.child_trainers.data import cifar10, digits, npz;"
         "print([name for name in ('tensorflow', 'keras', 'sklearn') if name in sys.modules])"
     )
-    root = Path(child_trainers.__file__).parents[1]
+    root = Path(child_trainers.__file__).parents[2]
     answer = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert answer.stdout == "[]\n"

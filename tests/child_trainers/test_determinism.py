@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from child_trainers.determinism import checking_determinism
-from child_trainers.process import ROOT
-from child_trainers.user_files import UserFile
-from search_spaces.recorded import UnstableSpaceError
-from search_spaces.space import Space
+from automl.child_trainers.determinism import checking_determinism
+from automl.child_trainers.user_files import UserFile
+from automl.child_trainers.workers.process import ROOT
+from automl.search_spaces.recorded import UnstableSpaceError
+from automl.search_spaces.space import Space
 
 OF_A_SET = """
 from automl import Choice
@@ -35,7 +35,7 @@ def test_modules_in_the_current_folder_are_not_taken_for_those_of_python(tmp_pat
 def test_a_list_made_from_a_set_is_recognized(hash_seed):
     """Under most of these hash seeds two of the words collide: then the order of a set depends on how it was made."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from child_trainers.set_order import may_be_from_set\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from automl.child_trainers.set_order import may_be_from_set\n"
         "found = list({'few', 'many', 'more'})\n"
         "print(may_be_from_set(found), may_be_from_set([{'a': 1}, {'b': 2}]))"
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from child_trainers import devices
-from child_trainers.process import ROOT
+from automl.child_trainers import devices
+from automl.child_trainers.workers.process import ROOT
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_native_prints_are_kept_from_the_terminal_and_nothing_else():
     code = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from child_trainers.devices import quiet_native_start
+from automl.child_trainers.devices import quiet_native_start
 before = set(os.listdir("/proc/self/fd"))
 with quiet_native_start():
     os.write(2, b"native noise")
@@ -217,7 +217,7 @@ def test_native_lines_of_the_start_are_hidden_and_all_others_are_not(chosen, lev
     code = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from child_trainers.devices import without_native_lines
+from automl.child_trainers.devices import without_native_lines
 before = set(os.listdir("/proc/self/fd"))
 try:
     with without_native_lines():

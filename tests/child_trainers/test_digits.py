@@ -1,6 +1,6 @@
 import numpy as np
 
-from child_trainers.data.digits import load_digits_data
+from automl.child_trainers.data.digits import load_digits_data
 
 
 def test_digits_are_the_1797_of_scikit_learn():

@@ -5,16 +5,16 @@ import sys
 
 import pytest
 
-from child_trainers.early_stop import (
+from automl.child_trainers.task import Objective
+from automl.child_trainers.training.early_stop import (
     FIRST_CHILDREN,
     EarlyStopError,
     EarlyStopper,
     SuccessiveHalving,
     predict_reward,
 )
-from child_trainers.process import ROOT
-from child_trainers.task import Objective
-from db.records import Delivery, Fault
+from automl.child_trainers.workers.process import ROOT
+from automl.db.records import Delivery, Fault
 
 OTHERS = (0.3, 0.4, 0.55, 0.7)  # what every child before reached, by epoch
 EPOCHS = len(OTHERS)
@@ -267,7 +267,7 @@ def test_the_prediction_goes_by_the_value_at_the_last_epoch(finish, new_stopper)
 
 def test_it_is_imported_without_optuna():
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import child_trainers.early_stop; "
+        "import sys; sys.path.insert(0, sys.argv[1]); import automl.child_trainers.training.early_stop; "
         "print({'optuna', 'tensorflow', 'keras'} & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], capture_output=True, text=True, check=True)

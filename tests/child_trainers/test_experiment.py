@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import pytest
 
-from child_trainers.experiment import known, make_experiment, make_space, make_task
-from child_trainers.process import ROOT
-from child_trainers.recipes import DIGITS
-from child_trainers.task import FunctionTask
-from child_trainers.user_files import UserFileError
-from search_spaces.decisions import Choice
+from automl.child_trainers.experiment import known, make_experiment, make_space, make_task
+from automl.child_trainers.recipes import DIGITS
+from automl.child_trainers.task import FunctionTask
+from automl.child_trainers.user_files import UserFileError
+from automl.child_trainers.workers.process import ROOT
+from automl.search_spaces.decisions import Choice
 
 
 def message(make, settings):
@@ -29,7 +29,7 @@ def settings_of(settings_of):
 def mine(tmp_path):
     def write(text):
         path = tmp_path / "mine.py"
-        path.write_text("from search_spaces.decisions import Choice\n" + text)
+        path.write_text("from automl.search_spaces.decisions import Choice\n" + text)
         return str(path)
 
     return write
@@ -206,7 +206,7 @@ def test_making_an_experiment_imports_no_tensorflow(tmp_path):
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from child_trainers.experiment import make_experiment
+from automl.child_trainers.experiment import make_experiment
 settings = {
     "space": {"name": "convnet", "preset": None, "options": {}, "file": None},
     "narrowing": {"fix": [], "only": []},

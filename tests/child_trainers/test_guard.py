@@ -12,15 +12,15 @@ import time
 import pytest
 from waiting import SECONDS
 
-from child_trainers.process import ROOT
-from db.records import State
-from search_spaces.decisions import Choice
+from automl.child_trainers.workers.process import ROOT
+from automl.db.records import State
+from automl.search_spaces.decisions import Choice
 
 # A group of three: a worker that tells its pid and its child's, that child, and the guard.
 WORKER = """
 import subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from child_trainers.guard import leave_guard
+from automl.child_trainers.workers.guard import leave_guard
 leave_guard(int(sys.argv[2]))
 sleeper = subprocess.Popen(["sh", "-c", "trap '' INT TERM HUP; exec sleep 1000"], stdout=subprocess.DEVNULL)
 print(sleeper.pid, flush=True)
@@ -162,7 +162,7 @@ def test_the_guard_holds_nothing_of_the_worker(worker):
 
 TASK = """
 import ctypes, os, subprocess
-from search_spaces.decisions import Choice
+from automl.search_spaces.decisions import Choice
 
 def space():
     return (yield Choice("deed", ("wait", "hold")))
@@ -178,9 +178,9 @@ COORDINATOR = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from child_trainers.pool import Deadlines, LocalPool
-from db.records import State
-from db.store import Store
+from automl.child_trainers.workers.pool import Deadlines, LocalPool
+from automl.db.records import State
+from automl.db.store import Store
 order = json.loads(sys.stdin.readline())
 store = Store(order["store"])
 pool = LocalPool(store, order, count=2, gpus=[], log_dir=Path(sys.argv[2]), deadlines=Deadlines(stall=1e9))

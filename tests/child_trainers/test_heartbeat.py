@@ -3,7 +3,7 @@ import threading
 import pytest
 from waiting import SECONDS
 
-from child_trainers.heartbeat import Heartbeat
+from automl.child_trainers.workers.heartbeat import Heartbeat
 
 
 def beating_threads():

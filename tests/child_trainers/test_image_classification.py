@@ -5,15 +5,15 @@ import keras
 import numpy as np
 import pytest
 
-from child_trainers.data.dataset import DataError
-from child_trainers.devices import Compute
-from child_trainers.recipes import DIGITS, Recipe
-from child_trainers.task import DivergedError, Goal, Objective
-from child_trainers.tasks.image_classification import SHAPES, ImageClassification
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.joint.spec import TrainedNet
-from search_spaces.update_rule.spec import UpdateRule
+from automl.child_trainers.data.dataset import DataError
+from automl.child_trainers.devices import Compute
+from automl.child_trainers.images.task import SHAPES, ImageClassification
+from automl.child_trainers.recipes import DIGITS, Recipe
+from automl.child_trainers.task import DivergedError, Goal, Objective
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.joint.spec import TrainedNet
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 NET = ConvNet((ConvLayer(3, 3, 8, (), pool=True), ConvLayer(3, 3, 16, (0,)), ConvLayer(1, 1, 8, (0, 1))))
 

@@ -13,10 +13,12 @@ import pytest
 import tensorflow as tf
 from waiting import SECONDS
 
-from child_trainers import image_training
-from child_trainers.data.dataset import ImageData
-from child_trainers.devices import Compute, environment
-from child_trainers.image_training import (
+from automl.child_trainers.data.dataset import ImageData
+from automl.child_trainers.devices import Compute, environment
+from automl.child_trainers.images import training as image_training
+from automl.child_trainers.images.networks import KerasNetwork
+from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.images.training import (
     DeviceData,
     ImageTrainer,
     LossScale,
@@ -25,14 +27,12 @@ from child_trainers.image_training import (
     learning_rate,
     train,
 )
-from child_trainers.networks import KerasNetwork
-from child_trainers.process import ROOT
-from child_trainers.recipes import Recipe
-from child_trainers.task import DivergedError, fresh_start
-from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.trainer import weights_of
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.spec import ConvNet
+from automl.child_trainers.recipes import Recipe
+from automl.child_trainers.task import DivergedError, fresh_start
+from automl.child_trainers.training.trainer import weights_of
+from automl.child_trainers.workers.process import ROOT
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.spec import ConvNet
 
 
 class FakeReport:
@@ -561,11 +561,11 @@ def test_the_same_child_twice_is_bit_equal():
 CHILDREN = """
 import hashlib, json, sys
 sys.path.insert(0, sys.argv[1])
-from child_trainers.devices import Compute
-from child_trainers.recipes import Recipe
-from child_trainers.tasks.image_classification import ImageClassification
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.spec import ConvNet
+from automl.child_trainers.devices import Compute
+from automl.child_trainers.recipes import Recipe
+from automl.child_trainers.images.task import ImageClassification
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.spec import ConvNet
 
 class Report:
     checkpoint = None

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from child_trainers.data.dataset import DataError
-from child_trainers.devices import Compute
-from child_trainers.recipes import QUICK_TEXT, RECIPES, LanguageRecipe
-from child_trainers.task import DivergedError, Goal, Objective
-from child_trainers.tasks.language_modeling import LanguageModeling
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.joint.spec import TrainedCell
-from search_spaces.recurrent_cell.lstm import LSTM
-from search_spaces.recurrent_cell.named import NASCELL
-from search_spaces.recurrent_cell.spec import RecurrentCell
-from search_spaces.recurrent_cell.tree import CellNode
-from search_spaces.update_rule.spec import UpdateRule
+from automl.child_trainers.data.dataset import DataError
+from automl.child_trainers.devices import Compute
+from automl.child_trainers.recipes import QUICK_TEXT, RECIPES, LanguageRecipe
+from automl.child_trainers.task import DivergedError, Goal, Objective
+from automl.child_trainers.text.task import LanguageModeling
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.joint.spec import TrainedCell
+from automl.search_spaces.recurrent_cell.lstm import LSTM
+from automl.search_spaces.recurrent_cell.named import NASCELL
+from automl.search_spaces.recurrent_cell.spec import RecurrentCell
+from automl.search_spaces.recurrent_cell.tree import CellNode
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -170,7 +170,7 @@ def test_a_saved_model_loads_with_the_source_alone(child, tmp_path):
         "import sys; sys.path = [p for p in sys.path if not p.endswith('/main')]\n"
         "import cell, keras, numpy as np, json, tensorflow as tf\n"
         "model = keras.models.load_model('model.keras')\n"
-        "assert 'search_spaces' not in sys.modules\n"
+        "assert 'automl' not in sys.modules\n"
         f"zeros = [tf.zeros((1, 12))] * {2 * task.recipe.layers}\n"
         "words = tf.constant([['the', 'cat', 'dog']])\n"
         "print(json.dumps(np.asarray(model([words, *zeros])[0])[0].tolist()))\n"

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from child_trainers import language_training, trainer
-from child_trainers.checkpoints import Checkpoint
-from child_trainers.data.text import make_text
-from child_trainers.language_model import Dropout, LanguageModel
-from child_trainers.language_size import num_parameters, units_within
-from child_trainers.language_training import (
+from automl.child_trainers.data.text import make_text
+from automl.child_trainers.recipes import LanguageRecipe
+from automl.child_trainers.task import DivergedError
+from automl.child_trainers.text import training as language_training
+from automl.child_trainers.text.model import Dropout, LanguageModel
+from automl.child_trainers.text.sizes import num_parameters, units_within
+from automl.child_trainers.text.training import (
     LanguageTrainer,
     Rows,
     add_rows,
@@ -26,11 +27,11 @@ from child_trainers.language_training import (
     to_device,
     train_language_model,
 )
-from child_trainers.recipes import LanguageRecipe
-from child_trainers.task import DivergedError
-from search_spaces.recurrent_cell.lstm import LSTM
-from search_spaces.recurrent_cell.named import NASCELL
-from search_spaces.recurrent_cell.spec import RecurrentCell
+from automl.child_trainers.training import trainer
+from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.search_spaces.recurrent_cell.lstm import LSTM
+from automl.search_spaces.recurrent_cell.named import NASCELL
+from automl.search_spaces.recurrent_cell.spec import RecurrentCell
 
 RECIPE = LanguageRecipe(
     epochs=2, batch_size=3, unroll=4, units=5, parameters=None, learning_rate=0.5, clip_norm=0.3, init_scale=0.4

@@ -8,8 +8,8 @@ import sys
 import pytest
 from waiting import SECONDS
 
-from child_trainers.devices import environment
-from child_trainers.process import ROOT
+from automl.child_trainers.devices import environment
+from automl.child_trainers.workers.process import ROOT
 
 SCRIPT = """
 import json, sys, tempfile
@@ -20,15 +20,15 @@ import tensorflow as tf
 (processor,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from child_trainers import image_training
-from child_trainers.checkpoints import Checkpoint
-from child_trainers.devices import Compute
-from child_trainers.networks import make_network
-from child_trainers.recipes import Recipe
-from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.image_training import DeviceData, ImageTrainer, scope_of
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.spec import ConvNet
+from automl.child_trainers.images import training as image_training
+from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.devices import Compute
+from automl.child_trainers.images.networks import make_network
+from automl.child_trainers.recipes import Recipe
+from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.images.training import DeviceData, ImageTrainer, scope_of
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.spec import ConvNet
 
 NET = ConvNet((ConvLayer(3, 3, 16, ()),))
 SMALLEST = ConvNet((ConvLayer(1, 1, 8, ()),))

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from child_trainers.devices import FLOAT32, Compute
-from child_trainers.networks import KerasNetwork, make_network, set_weights
-from child_trainers.trainer import weights_of
-from db import blobs
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.network import ConvNetwork
-from search_spaces.convnet.spec import ConvNet
+from automl.child_trainers.devices import FLOAT32, Compute
+from automl.child_trainers.images.networks import KerasNetwork, make_network, set_weights
+from automl.child_trainers.training.trainer import weights_of
+from automl.db import blobs
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.network import ConvNetwork
+from automl.search_spaces.convnet.spec import ConvNet
 
 SHAPE, CLASSES = (5, 4, 2), 3
 DEEP = ConvNet(tuple(ConvLayer(1, 1, 2, (index - 1,) if index else ()) for index in range(12)))

@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from child_trainers.data.dataset import DataError
-from child_trainers.data.npz import load_npz
+from automl.child_trainers.data.dataset import DataError
+from automl.child_trainers.data.npz import load_npz
 
 LABELS = np.arange(20) % 4
 

@@ -6,8 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from child_trainers.data.dataset import DataError
-from child_trainers.data.numpy_unpickler import unpickle_arrays
+from automl.child_trainers.data.dataset import DataError
+from automl.child_trainers.data.numpy_unpickler import unpickle_arrays
 
 
 class Call:
@@ -86,7 +86,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path, protocol):
         (Call(np.fromfile, "x"), "fromfile"),
         (np.float64(1), "scalar"),
         (np.matrix, "numpy.matrix"),
-        (DataError("x"), "child_trainers.data.dataset.DataError"),
+        (DataError("x"), "automl.child_trainers.data.dataset.DataError"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

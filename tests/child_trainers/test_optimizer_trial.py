@@ -3,10 +3,10 @@
 import pytest
 import tensorflow as tf
 
-from child_trainers.image_training import learning_rate
-from child_trainers.optimizer_trial import _image_schedule, make_optimizer, meaning_of, rule_name
-from child_trainers.recipes import SCHEDULES, Recipe
-from search_spaces.update_rule.spec import UpdateRule
+from automl.child_trainers.images.training import learning_rate
+from automl.child_trainers.recipes import SCHEDULES, Recipe
+from automl.child_trainers.update_rules.trial import _image_schedule, make_optimizer, meaning_of, rule_name
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

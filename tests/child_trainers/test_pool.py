@@ -12,13 +12,13 @@ import time
 import pytest
 from waiting import SECONDS
 
-import child_trainers
-from child_trainers import pool as pool_module
-from child_trainers.pool import RENEW_SECONDS, Deadlines, InlinePool, LocalPool, PoolError
-from child_trainers.process import ROOT, WorkerProcess
-from child_trainers.worker import STORE_LOST_EXIT
-from db.records import FINAL, Fault, State
-from search_spaces.decisions import Choice
+from automl import child_trainers, db
+from automl.child_trainers.workers import pool as pool_module
+from automl.child_trainers.workers.pool import RENEW_SECONDS, Deadlines, InlinePool, LocalPool, PoolError
+from automl.child_trainers.workers.process import ROOT, WorkerProcess
+from automl.child_trainers.workers.worker import STORE_LOST_EXIT
+from automl.db.records import FINAL, Fault, State
+from automl.search_spaces.decisions import Choice
 
 MEBI = 2**20
 DEEDS = (
@@ -44,7 +44,7 @@ DEEDS = (
 FILE = f"""
 import contextlib, ctypes, os, resource, signal, subprocess, sys, threading
 from pathlib import Path
-from search_spaces.decisions import Choice
+from automl.search_spaces.decisions import Choice
 
 kept = []
 
@@ -107,7 +107,7 @@ def task(spec, report):
         os._exit({STORE_LOST_EXIT})
     metrics = {{"reward": 1.0, "pid": os.getpid()}}
     if spec == "tell":
-        import child_trainers, db
+        from automl import child_trainers, db
         metrics["ours"] = [child_trainers.__file__, db.__file__]
         metrics["cmdline"] = Path("/proc/self/cmdline").read_text()
         metrics["environ"] = Path("/proc/self/environ").read_text()
@@ -605,7 +605,7 @@ def test_gpus_are_dealt_in_turn_and_named(new_pool):
 
 def test_a_worker_is_ours_wherever_the_search_is_started(new_pool, tmp_path, monkeypatch):
     stranger = tmp_path / "elsewhere"
-    for package in ("child_trainers", "db", "search_spaces"):
+    for package in ("automl", "child_trainers", "db", "search_spaces"):
         (stranger / package).mkdir(parents=True)
         (stranger / package / "__init__.py").write_text("raise RuntimeError('a stranger')")
     monkeypatch.chdir(stranger)
@@ -613,7 +613,7 @@ def test_a_worker_is_ours_wherever_the_search_is_started(new_pool, tmp_path, mon
     search, pool = new_pool("tell")
     run_all(search, pool)
     metrics = search.child(0).metrics
-    assert metrics["ours"] == [child_trainers.__file__, os.path.join(ROOT, "db", "__init__.py")]
+    assert metrics["ours"] == [child_trainers.__file__, db.__file__]
     assert metrics["cwd"] == str(stranger)
 
 

@@ -11,8 +11,8 @@ import time
 import pytest
 from waiting import SECONDS
 
-from child_trainers import process
-from child_trainers.process import LOG_TAIL, WorkerProcess, child_mark, own_resident_bytes
+from automl.child_trainers.workers import process
+from automl.child_trainers.workers.process import LOG_TAIL, WorkerProcess, child_mark, own_resident_bytes
 
 
 @pytest.fixture

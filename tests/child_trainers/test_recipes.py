@@ -3,8 +3,8 @@ import pkgutil
 
 import pytest
 
-from child_trainers.recipes import RECIPES, Recipe
-from child_trainers.tasks import TASKS
+from automl.child_trainers.recipes import RECIPES, Recipe
+from automl.child_trainers.registry import TASKS
 
 
 def test_the_paper_s_recipe():

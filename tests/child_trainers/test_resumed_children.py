@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from child_trainers import trainer
-from child_trainers.early_stop import FIRST_CHILDREN
-from child_trainers.experiment import Experiment
-from child_trainers.task import Objective, Outcome, Task
-from child_trainers.trainer import Trainer, train_epochs
-from child_trainers.worker import Worker
-from db.records import Fault, State, Step
-from search_spaces.decisions import Choice
-from search_spaces.space import Space
+from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.task import Objective, Outcome, Task
+from automl.child_trainers.training import trainer
+from automl.child_trainers.training.early_stop import FIRST_CHILDREN
+from automl.child_trainers.training.trainer import Trainer, train_epochs
+from automl.child_trainers.workers.worker import Worker
+from automl.db.records import Fault, State, Step
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.space import Space
 
 EPOCHS = 9
 LATE = 6  # children that are poor until their worker dies, and better than all others in the end

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from child_trainers.task import (
+from automl.child_trainers.task import (
     DivergedError,
     FunctionTask,
     Goal,
@@ -17,7 +17,7 @@ from child_trainers.task import (
     read_outcome,
     reported,
 )
-from db.records import Fault
+from automl.db.records import Fault
 
 MINIMIZE = Goal("loss", minimize=True)
 MAXIMIZE = Goal("accuracy", minimize=False)

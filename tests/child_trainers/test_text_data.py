@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from waiting import SECONDS
 
-from child_trainers.data import ptb
-from child_trainers.data.dataset import DataError
-from child_trainers.data.ptb import PtbFile, load_ptb
-from child_trainers.data.pydoc_topics import load_pydoc
-from child_trainers.data.text import END, UNKNOWN, load_text, make_text, tokens_of
+from automl.child_trainers.data import ptb
+from automl.child_trainers.data.dataset import DataError
+from automl.child_trainers.data.ptb import PtbFile, load_ptb
+from automl.child_trainers.data.pydoc_topics import load_pydoc
+from automl.child_trainers.data.text import END, UNKNOWN, load_text, make_text, tokens_of
 
 DATA = Path(os.environ.get("AUTOML_DATA", ""))
 PARTS = {"train": ["b", "a", "a", "c", "c", "c"], "validation": ["a", "d"], "test": ["c", "b"]}

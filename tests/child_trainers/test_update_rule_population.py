@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from child_trainers.data.digits import load_digits_data
-from child_trainers.data.pydoc_topics import load_pydoc
-from child_trainers.image_training import to_device
-from child_trainers.language_model import LanguageModel
-from child_trainers.language_training import LanguageTrainer
-from child_trainers.language_training import to_device as text_to_device
-from child_trainers.recipes import QUICK_TEXT, LanguageRecipe
-from child_trainers.update_rules.networks import ConvChild, TextChild, keras_child
-from child_trainers.update_rules.population import Member, Population
-from search_spaces.recurrent_cell.lstm import LSTM
-from search_spaces.update_rule.named import RULES
-from search_spaces.update_rule.program import encode
-from search_spaces.update_rule.spec import UpdateRule
+from automl.child_trainers.data.digits import load_digits_data
+from automl.child_trainers.data.pydoc_topics import load_pydoc
+from automl.child_trainers.images.training import to_device
+from automl.child_trainers.recipes import QUICK_TEXT, LanguageRecipe
+from automl.child_trainers.text.model import LanguageModel
+from automl.child_trainers.text.training import LanguageTrainer
+from automl.child_trainers.text.training import to_device as text_to_device
+from automl.child_trainers.update_rules.flat_networks import ConvChild, TextChild, keras_child
+from automl.child_trainers.update_rules.population import Member, Population
+from automl.search_spaces.recurrent_cell.lstm import LSTM
+from automl.search_spaces.update_rule.named import RULES
+from automl.search_spaces.update_rule.program import encode
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 TEXTS = ["g", "adam", "momentum", "exp(linear_decay * sign(g) * sign(m)) * g", "g + drop(m, 0.3) + noise"]
 TEXTS += ["drop(drop(g, 0.3), 0.5) + drop(m, 0.3)"]

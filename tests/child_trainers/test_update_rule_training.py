@@ -5,13 +5,13 @@ import functools
 import numpy as np
 import pytest
 
-from child_trainers.recipes import RuleRecipe, RuleTextRecipe
-from child_trainers.task import Assignment, Goal, Outcome
-from child_trainers.tasks.update_rules import ImageRules, TextRules, hopeless_accuracy
-from child_trainers.update_rules.screen import CENTRE, Screen, functions
-from search_spaces.update_rule.named import RULES
-from search_spaces.update_rule.program import encode
-from search_spaces.update_rule.spec import UpdateRule
+from automl.child_trainers.recipes import RuleRecipe, RuleTextRecipe
+from automl.child_trainers.task import Assignment, Goal, Outcome
+from automl.child_trainers.update_rules.screening import CENTRE, Screen, functions
+from automl.child_trainers.update_rules.task import ImageRules, TextRules, hopeless_accuracy
+from automl.search_spaces.update_rule.named import RULES
+from automl.search_spaces.update_rule.program import encode
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 QUICK = {"num_train": 320, "batch_size": 32, "epochs": 2, "rates": (0.01, 0.1)}

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from waiting import SECONDS
 
-from child_trainers import user_files
-from child_trainers.user_files import UserFile, UserFileError
+from automl.child_trainers import user_files
+from automl.child_trainers.user_files import UserFile, UserFileError
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +152,7 @@ def test_a_helper_beside_it_can_be_imported(write):
     )
 
 
-@pytest.mark.parametrize("name", ["db", "controllers", "search_spaces", "child_trainers", "automl", "queue", "numpy"])
+@pytest.mark.parametrize("name", ["automl", "queue", "numpy"])
 @pytest.mark.parametrize("statement", ["import {}", "def f():\n    from {} import x", "__import__('{}')"])
 def test_a_file_beside_it_with_the_name_of_another_module_is_refused(write, name, statement):
     beside = write("x = 1", f"{name}.py")
@@ -164,15 +165,25 @@ def test_a_file_beside_it_with_the_name_of_another_module_is_refused(write, name
 
 
 def test_a_clash_in_what_lies_beside_it_is_refused_too(write, tmp_path):
-    (tmp_path / "db").mkdir()
-    (tmp_path / "db" / "__init__.py").write_text("raise RuntimeError('a stranger')")
-    helper = write("import importlib\ndef g(): return importlib.import_module('db')\n", "helper_of_db.py")
+    (tmp_path / "optuna").mkdir()
+    (tmp_path / "optuna" / "__init__.py").write_text("raise RuntimeError('a stranger')")
+    helper = write("import importlib\ndef g(): return importlib.import_module('optuna')\n", "helper_of_mine.py")
     (tmp_path / "__init__.py").write_text("")
-    for statement in ("import helper_of_db", "from . import helper_of_db", "from .helper_of_db import g"):
+    for statement in ("import helper_of_mine", "from . import helper_of_mine", "from .helper_of_mine import g"):
         assert refusal(f"{write('def f():' + chr(10) + '    ' + statement)}:f") == (
-            f"{helper} imports 'db', the name of {tmp_path / 'db'} beside it and of automl's own package 'db', which "
-            f"Python finds first; rename {tmp_path / 'db'}."
+            f"{helper} imports 'optuna', the name of {tmp_path / 'optuna'} beside it and of {optuna.__file__}, which "
+            f"Python finds first; rename {tmp_path / 'optuna'}."
         )
+
+
+@pytest.mark.parametrize("name", ["db", "controllers", "search_spaces", "child_trainers"])
+def test_the_names_of_our_inner_packages_are_the_user_s(write, name):
+    write("n = 7\n", f"{name}.py")
+    path = write(f"import {name}\ndef f(): return {name}.n\n")
+    file = UserFile.read(f"{path}:f")
+    file.check_name()
+    assert file.load()() == 7
+    del sys.modules[name]
 
 
 def test_a_file_of_ours_is_no_clash():
@@ -243,7 +254,7 @@ def test_a_package_that_it_does_not_import_is_not_run(tmp_path):
     assert UserFile.read(f"{tmp_path / 'space.py'}:f").load()() == 5
 
 
-@pytest.mark.parametrize("name", ["db", "automl", "random", "numpy", "pytest"])
+@pytest.mark.parametrize("name", ["automl", "random", "numpy", "pytest"])
 def test_a_name_that_means_something_else(write, name):
     path = write("def f(): return __name__\n", f"{name}.py")
     file = UserFile.read(f"{path}:f")

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from child_trainers.behaviour import Behaviour
-from child_trainers.data.digits import load_digits_data
-from child_trainers.image_training import to_device
-from child_trainers.recipes import Recipe
-from child_trainers.tasks.image_classification import ImageClassification
-from child_trainers.whitening import (
+from automl.child_trainers.behaviour import Behaviour
+from automl.child_trainers.data.digits import load_digits_data
+from automl.child_trainers.images.standardization import (
     WHITENING_SOURCE,
     Brightness,
     brightness_of,
     whitening,
     whitening_source,
 )
+from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.images.training import to_device
+from automl.child_trainers.recipes import Recipe
 
 DIGITS = load_digits().images[:300, ..., np.newaxis]
 RECIPE = Recipe(num_train=200, num_validation=40)

@@ -9,19 +9,19 @@ import sys
 import numpy as np
 import pytest
 
-from child_trainers import heartbeat
-from child_trainers import worker as worker_module
-from child_trainers.early_stop import FIRST_CHILDREN, EarlyStopError
-from child_trainers.experiment import Experiment
-from child_trainers.process import ROOT
-from child_trainers.task import Objective, Outcome, SearchFaultError, Task
-from child_trainers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Recycling, Worker, _read_line
-from db.owner import Owner
-from db.records import Delivery, Fault, SearchState, State, StoreError
-from db.store import CLAIM_SECONDS
-from search_spaces.decisions import Choice
-from search_spaces.recorded import decision_to_json
-from search_spaces.space import Space
+from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.task import Objective, Outcome, SearchFaultError, Task
+from automl.child_trainers.training.early_stop import FIRST_CHILDREN, EarlyStopError
+from automl.child_trainers.workers import heartbeat
+from automl.child_trainers.workers import worker as worker_module
+from automl.child_trainers.workers.process import ROOT
+from automl.child_trainers.workers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Recycling, Worker, _read_line
+from automl.db.owner import Owner
+from automl.db.records import Delivery, Fault, SearchState, State, StoreError
+from automl.db.store import CLAIM_SECONDS
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.recorded import decision_to_json
+from automl.search_spaces.space import Space
 
 
 def space():
@@ -520,15 +520,16 @@ def test_weights_that_would_need_pickle_are_a_fault(search, task, new_worker):
 
 def test_importing_a_worker_imports_nothing_slow():
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import child_trainers.worker; "
-        "print({'tensorflow', 'keras', 'sklearn', 'alembic', 'optuna', 'controllers', 'automl'} & set(sys.modules))"
+        "import sys; sys.path.insert(0, sys.argv[1]); import automl.child_trainers.workers.worker; "
+        "slow = {'tensorflow', 'keras', 'sklearn', 'alembic', 'optuna', 'automl.controllers', 'automl.coordinator'}; "
+        "print(slow & set(sys.modules))"
     )
     ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], capture_output=True, text=True, check=True)
     assert ran.stdout == "set()\n"
 
 
 def test_a_worker_without_orders_ends():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from child_trainers.worker import main; main()"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from automl.child_trainers.workers.worker import main; main()"
     with open(os.devnull) as nothing:
         ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], stdin=nothing, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (1, "The coordinator ended before it said what to do.\n")

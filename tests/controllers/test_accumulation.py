@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from controllers.base import ControllerState, Draw, Result
-from controllers.reinforce.controller import Reinforce
-from controllers.reinforce.presets import PRESETS, SCALES
-from search_spaces.decisions import Choice
-from search_spaces.space import Space
+from automl.controllers.base import ControllerState, Draw, Result
+from automl.controllers.reinforce.controller import Reinforce
+from automl.controllers.reinforce.presets import PRESETS, SCALES
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.space import Space
 
 PAPER = {**PRESETS["paper-cells"], "learning_rate": 0.01}
 

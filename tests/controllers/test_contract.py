@@ -12,13 +12,13 @@ import sys
 import numpy as np
 import pytest
 
-import controllers
-from controllers.base import ControllerState, Draw, Result
-from controllers.reinforce import sampling
-from search_spaces.decisions import Choice, Links
-from search_spaces.narrowing import Narrowing, parse_rule
-from search_spaces.space import Space
-from search_spaces.walk import canonical_json
+from automl import controllers
+from automl.controllers.base import ControllerState, Draw, Result
+from automl.controllers.reinforce import sampling
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.narrowing import Narrowing, parse_rule
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import canonical_json
 
 SEED = 7
 DRAWS = [Draw(number) for number in range(11)]  # more than are drawn together

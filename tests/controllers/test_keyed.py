@@ -2,7 +2,7 @@
 
 import pytest
 
-from controllers.keyed import child_seed, initial, stream
+from automl.controllers.keyed import child_seed, initial, stream
 
 
 def test_golden_values():

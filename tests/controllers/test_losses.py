@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from controllers.reinforce.losses import (
+from automl.controllers.reinforce.losses import (
     adam,
     clipped_loss,
     imitation_loss,

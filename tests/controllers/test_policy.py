@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from controllers.base import Draw, Result
-from controllers.ppo import Ppo
-from controllers.reinforce.controller import Reinforce
-from controllers.reinforce.encoding import encode, together
-from controllers.reinforce.heads import Heads, NewKindError
-from controllers.reinforce.policy import (
+from automl.controllers.base import Draw, Result
+from automl.controllers.ppo import Ppo
+from automl.controllers.reinforce.controller import Reinforce
+from automl.controllers.reinforce.encoding import encode, together
+from automl.controllers.reinforce.heads import Heads, NewKindError
+from automl.controllers.reinforce.policy import (
     ANCHORS,
     EMBEDDING,
     START,
@@ -23,13 +23,13 @@ from controllers.reinforce.policy import (
     lstm_cell,
     next_input,
 )
-from controllers.reinforce.presets import PRESETS, Settings
-from controllers.reinforce.sampling import Sampler
-from controllers.reinforce.update import children_log_probs
-from search_spaces.decisions import Choice, Links
-from search_spaces.narrowing import Narrowing, parse_rule
-from search_spaces.space import Space
-from search_spaces.walk import replay
+from automl.controllers.reinforce.presets import PRESETS, Settings
+from automl.controllers.reinforce.sampling import Sampler
+from automl.controllers.reinforce.update import children_log_probs
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.narrowing import Narrowing, parse_rule
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import replay
 
 UNITS = 5
 

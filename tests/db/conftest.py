@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from store_helpers import Clock
 
-from db.schema import Row
-from db.store import Store
+from automl.db.schema import Row
+from automl.db.store import Store
 
 
 @pytest.fixture

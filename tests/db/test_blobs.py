@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from db import blobs
-from db.digest import state_hash
-from db.records import StoreError
+from automl.db import blobs
+from automl.db.digest import state_hash
+from automl.db.records import StoreError
 
 ARRAYS = {
     "dense/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from store_helpers import files_under, make_search, start
 
-from db import engine as engine_module
-from db.engine import NETWORK_FILESYSTEMS, open_engine, parse_address, parse_json, refuse_network, shown
-from db.records import StoreError
-from db.schema import APPLICATION_ID, REVISION
-from db.store import Store
+from automl.db import engine as engine_module
+from automl.db.engine import NETWORK_FILESYSTEMS, open_engine, parse_address, parse_json, refuse_network, shown
+from automl.db.records import StoreError
+from automl.db.schema import APPLICATION_ID, REVISION
+from automl.db.store import Store
 
 SECRET_URL = "postgresql://u:secret@localhost:1/d?password=secret&sslpassword=secret"
 
@@ -338,7 +338,7 @@ def test_a_server_that_goes_away_is_one_sentence(postgres_store: str) -> None:
 def test_without_its_package_postgresql_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['psycopg'] = None\n"
-        "from db.store import Store\n"
+        "from automl.db.store import Store\n"
         "try: Store('postgresql://u:secret@h/d')\n"
         "except Exception as error: print(error)"
     )

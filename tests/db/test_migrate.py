@@ -35,12 +35,12 @@ from store_helpers import (
     trained,
 )
 
-from db import database as database_module
-from db import engine as engine_module
-from db import migrate
-from db.records import State, StoreError
-from db.schema import REVISION, Row
-from db.store import Store, training_kind
+from automl.db import database as database_module
+from automl.db import engine as engine_module
+from automl.db import migrate
+from automl.db.records import State, StoreError
+from automl.db.schema import REVISION, Row
+from automl.db.store import Store, training_kind
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(__file__).parent / "assets"
@@ -374,8 +374,8 @@ def test_a_migration_that_fails_changes_nothing(
 KILLED = """
 import sys
 from pathlib import Path
-from db import database, engine, migrate
-from db.store import Store
+from automl.db import database, engine, migrate
+from automl.db.store import Store
 folder, path = sys.argv[1:]
 known = engine._known_revisions() | {"9999"}
 migrate.MIGRATIONS = Path(folder)

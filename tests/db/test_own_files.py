@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from db import own_files
+from automl.db import own_files
 
 IS_LINK = "it is, or lies behind, a link, which automl does not follow here"
 

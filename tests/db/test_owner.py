@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from db import owner as owner_module
-from db.owner import Owner
+from automl.db import owner as owner_module
+from automl.db.owner import Owner
 
 THIS = Owner.this_process()
 pytestmark = pytest.mark.skipif(not THIS.boot, reason="processes are told apart by /proc, which this system lacks")

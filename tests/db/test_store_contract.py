@@ -28,8 +28,8 @@ from store_helpers import (
     trained,
 )
 
-from db import blobs
-from db.records import (
+from automl.db import blobs
+from automl.db.records import (
     ATTEMPTS,
     MACHINE_FAULTS,
     Claim,
@@ -48,8 +48,8 @@ from db.records import (
     StoreError,
     UnknownSearchError,
 )
-from db.schema import ArtefactRow, ChildRow, StepRow
-from db.store import CLAIM_SECONDS, LEASE_SECONDS, UNCLEAN_TAKEOVERS, Store
+from automl.db.schema import ArtefactRow, ChildRow, StepRow
+from automl.db.store import CLAIM_SECONDS, LEASE_SECONDS, UNCLEAN_TAKEOVERS, Store
 
 CHARGED = [fault for fault in Fault if fault != Fault.INTERRUPTED]
 
@@ -209,7 +209,7 @@ def test_flops_let_no_number_in_that_the_budget_does_not(store: Store) -> None:
 
 
 def test_without_a_budget_the_lowest_numbers_are_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("db.store.MOST_COMPARED", 3)
+    monkeypatch.setattr("automl.db.store.MOST_COMPARED", 3)
     search, _ = start_with_flops(store, [1, 2, 3, 4, 5])
     assert numbers_claimed(store, search, 5) == [2, 3, 4, 1, 0]
 
@@ -871,7 +871,7 @@ def test_blobs_of_the_last_two_steps_and_of_every_hundredth_are_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search, lease = start(store)
-    monkeypatch.setattr("db.store.KEPT_EVERY", 4)
+    monkeypatch.setattr("automl.db.store.KEPT_EVERY", 4)
     for number in range(1, 11):
         store.commit_step(lease, make_step(number), {}, [], {})
     kept = {row["number"] for row in steps_with_blobs(store)}
@@ -1050,7 +1050,7 @@ def train_all(store: Store, search: Search, rewards: list[float], keep: int) -> 
 def test_weights_of_the_best_children_are_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, largest: int
 ) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", largest)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", largest)
     search, _ = start(store, children=6)
     rewards = [0.5, 0.25, 0.75, 0.25, 0.875, 0.125]
     ids = train_all(store, search, rewards, keep=2)
@@ -1083,7 +1083,7 @@ def test_no_weights_are_kept_where_none_are_wanted(store: Store) -> None:
 def test_equal_weights_of_two_children_are_two_files(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", 10)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", 10)
     ids = []
     for name in ("one", "two"):
         search, _ = start(store, name=name)
@@ -1097,7 +1097,7 @@ def test_equal_weights_of_two_children_are_two_files(
 def test_damaged_weights_are_noticed(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
 ) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", 2**20 if damage == "row" else 10)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", 2**20 if damage == "row" else 10)
     search, _ = start(store)
     (child_id,) = train_all(store, search, [0.5], keep=1)
     if damage == "row":
@@ -1116,7 +1116,7 @@ def test_damaged_weights_are_noticed(
 def test_weights_that_cannot_be_written_deliver_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", 10)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", 10)
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from store_helpers import HERE, Clock, make_child, make_search, make_step
 
-from db.records import Claim, Delivery, Fault, Lease, LeaseHeldError, SearchState, StaleLeaseError, State
-from db.store import CLAIM_SECONDS, LEASE_SECONDS, Store
+from automl.db.records import Claim, Delivery, Fault, Lease, LeaseHeldError, SearchState, StaleLeaseError, State
+from automl.db.store import CLAIM_SECONDS, LEASE_SECONDS, Store
 
 CHILDREN = 6
 FLOPS = (10, None, 20, 10, 30, 30)

@@ -14,9 +14,9 @@ import pytest
 from store_helpers import HERE, claim, make_child, make_search, make_step, start, trained
 from waiting import SECONDS
 
-from db.owner import Owner
-from db.records import Delivery, Fault, LeaseHeldError, NameTakenError, SearchState
-from db.store import Store
+from automl.db.owner import Owner
+from automl.db.records import Delivery, Fault, LeaseHeldError, NameTakenError, SearchState
+from automl.db.store import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +129,7 @@ def test_workers_and_takeovers_do_not_block_each_other(address: str) -> None:
 
 CREATE = """
 import sys
-from db.store import Store
+from automl.db.store import Store
 sys.stdin.read(1)
 store = Store(sys.argv[1], create=True)
 print(len(store.searches()))

@@ -7,8 +7,16 @@ import dataclasses
 import pytest
 from store_helpers import HERE, START, THERE, Clock, dump, make_child, make_search, make_step, start
 
-from db.records import LeaseHeldError, Origin, Progress, Request, SearchState, StaleLeaseError, UnknownSearchError
-from db.store import LEASE_SECONDS, Store
+from automl.db.records import (
+    LeaseHeldError,
+    Origin,
+    Progress,
+    Request,
+    SearchState,
+    StaleLeaseError,
+    UnknownSearchError,
+)
+from automl.db.store import LEASE_SECONDS, Store
 
 # To stop
 

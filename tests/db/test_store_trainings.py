@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from store_helpers import START, Clock, claim, dump, make_training, packed, start, trained
 
-from db.records import SearchState, StoreError, Training
-from db.store import Store, training_kind
+from automl.db.records import SearchState, StoreError, Training
+from automl.db.store import Store, training_kind
 
 SMALL, LARGE = 2**20, 10  # what a database holds of weights: all, or none
 
@@ -74,13 +74,13 @@ def test_the_same_training_again_replaces_it(
     store: Store, clock: Clock, child_id: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: int, second: int
 ) -> None:
     other = make_training(child_id, seed=1)
-    monkeypatch.setattr("db.store.LARGEST_BLOB", first)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", first)
     store.keep_training(other, packed(0.125))
     store.keep_training(make_training(child_id, reward=0.25), packed(0.25))
     others = files(tmp_path) // 2
     clock.pass_seconds(5)
     again = make_training(child_id, reward=0.75)
-    monkeypatch.setattr("db.store.LARGEST_BLOB", second)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", second)
     store.keep_training(again, packed(0.75))
     assert store.trainings(child_id)[-1] == dataclasses.replace(again, finished=START + 5)
     assert len(store.trainings(child_id)) == 2
@@ -89,7 +89,7 @@ def test_the_same_training_again_replaces_it(
 
 
 def test_equal_weights_again_stay(store: Store, child_id: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", LARGE)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", LARGE)
     training = make_training(child_id)
     for _ in range(2):
         store.keep_training(training, packed(0.5))
@@ -99,7 +99,7 @@ def test_equal_weights_again_stay(store: Store, child_id: int, monkeypatch: pyte
 def test_equal_weights_of_two_trainings_are_two_files(
     store: Store, child_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", LARGE)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", LARGE)
     first, second = (make_training(child_id, recipe_hash=recipe) for recipe in ("long", "longer"))
     for training in (first, second):
         store.keep_training(training, packed(0.5))
@@ -108,7 +108,7 @@ def test_equal_weights_of_two_trainings_are_two_files(
 
 
 def test_equal_weights_of_a_search_and_a_training_are_two_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", LARGE)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", LARGE)
     search, _ = start(store)
     claimed = claim(store, search)
     assert store.deliver(claimed, trained(0.25, packed(0.25)), keep=1)
@@ -123,7 +123,7 @@ def test_equal_weights_of_a_search_and_a_training_are_two_files(store: Store, mo
 def test_better_children_do_not_displace_trainings(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, largest: int
 ) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", largest)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", largest)
     search, _ = start(store)
     first = claim(store, search)
     assert store.deliver(first, trained(0.25, packed(0.25)), keep=1)
@@ -141,7 +141,7 @@ def test_better_children_do_not_displace_trainings(
 def test_trainings_are_deleted_with_their_search(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, largest: int
 ) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", largest)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", largest)
     trainings = []
     for name in ("one", "two"):
         search, lease = start(store, name=name)
@@ -163,7 +163,7 @@ def test_trainings_are_deleted_with_their_search(
 def test_weights_that_cannot_be_written_keep_nothing_and_drop_nothing(
     store: Store, child_id: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: bool
 ) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", LARGE)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", LARGE)
     training = make_training(child_id)
     if before:
         store.keep_training(training, packed(0.25))
@@ -181,7 +181,7 @@ def test_weights_that_cannot_be_written_keep_nothing_and_drop_nothing(
 
 
 def test_a_training_of_no_child_is_refused(store: Store, child_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("db.store.LARGEST_BLOB", LARGE)
+    monkeypatch.setattr("automl.db.store.LARGEST_BLOB", LARGE)
     before = dump(store)
     with pytest.raises(StoreError, match="refused: ") as caught:
         store.keep_training(make_training(child_id + 99), packed(0.5))

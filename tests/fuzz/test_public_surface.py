@@ -24,18 +24,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import automl
+from automl.child_trainers.data.npz import load_npz
+from automl.child_trainers.data.text import load_text
+from automl.child_trainers.experiment import make_experiment
+from automl.child_trainers.task import DivergedError, FunctionTask, InvalidResultError, Record
 from automl.cli import app
-from automl.settings import Asked, check_name, from_toml, parse_count, parse_seconds, stored_settings, task_options
-from automl.standing import spec_drawing, spec_line
-from child_trainers.data.npz import load_npz
-from child_trainers.data.text import load_text
-from child_trainers.experiment import make_experiment
-from child_trainers.task import DivergedError, FunctionTask, InvalidResultError, Record
-from db.records import StoreError
-from search_spaces.decisions import Choice, Links
-from search_spaces.narrowing import parse_rule
-from search_spaces.space import Space
-from search_spaces.update_rule.spec import UpdateRule
+from automl.db.records import StoreError
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.narrowing import parse_rule
+from automl.search_spaces.space import Space
+from automl.search_spaces.update_rule.spec import UpdateRule
+from automl.settings.schema import (
+    Asked,
+    check_name,
+    from_toml,
+    parse_count,
+    parse_seconds,
+    stored_settings,
+    task_options,
+)
+from automl.status import spec_drawing, spec_line
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = tuple(

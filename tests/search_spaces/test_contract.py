@@ -7,11 +7,11 @@ import pkgutil
 import pytest
 from sampling import sample
 
-import search_spaces
-from search_spaces.decisions import Choice
-from search_spaces.narrowing import Narrowing, Rule
-from search_spaces.space import Space
-from search_spaces.walk import canonical_hash, canonical_json, spec_to_json
+from automl import search_spaces
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.narrowing import Narrowing, Rule
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import canonical_hash, canonical_json, spec_to_json
 
 MEMBERS = [
     (name, preset) for name in search_spaces.SPACES for preset in pkgutil.resolve_name(search_spaces.PRESETS[name])

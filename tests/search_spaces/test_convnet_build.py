@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import sampling
 
-from search_spaces.convnet.build import build
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.space import PRESETS, convnet
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.space import Space
+from automl.search_spaces.convnet.build import build
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.space import PRESETS, convnet
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.space import Space
 
 INPUT_SHAPE = (9, 7, 3)
 

@@ -4,10 +4,10 @@ import random
 import keras
 import pytest
 
-from search_spaces.convnet.cost import Cost, count
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.shapes import LayerShapes, joined, net_shapes
-from search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.convnet.cost import Cost, count
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.shapes import LayerShapes, joined, net_shapes
+from automl.search_spaces.convnet.spec import ConvNet
 
 
 def random_net(generator, depth):

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.space import PRESETS, SCHEDULES, convnet, depth_schedule
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.decisions import Choice, Links
-from search_spaces.space import Space
-from search_spaces.walk import Walk, replay
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.space import PRESETS, SCHEDULES, convnet, depth_schedule
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk, replay
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -147,8 +147,8 @@ def test_dangling_layers_are_those_that_none_reads():
 def test_sampling_canonical_form_cost_and_source_import_no_keras():
     code = (
         "import sys\n"
-        "from search_spaces.convnet.space import convnet\n"
-        "from search_spaces.walk import Walk, replay\n"
+        "from automl.search_spaces.convnet.space import convnet\n"
+        "from automl.search_spaces.walk import Walk, replay\n"
         "net = replay(Walk(convnet(depths=(2,))), [0] * 8).spec\n"
         "net.canonical(), net.count((8, 8, 3), 10), net.source((8, 8, 3), 10)\n"
         "print(sorted({'keras', 'tensorflow', 'numpy'} & set(sys.modules)))\n"

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from search_spaces.decisions import Choice, Links
+from automl.search_spaces.decisions import Choice, Links
 
 
 def test_a_choice_is_one_token_that_stands_for_an_option():

@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
-from search_spaces.convnet.layers import ConvLayer
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.drawing import layers_dot, quoted
-from search_spaces.joint.spec import TrainedCell, TrainedNet
-from search_spaces.recurrent_cell.named import NASCELL
-from search_spaces.update_rule.spec import UpdateRule
+from automl.search_spaces.convnet.layers import ConvLayer
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.drawing import layers_dot, quoted
+from automl.search_spaces.joint.spec import TrainedCell, TrainedNet
+from automl.search_spaces.recurrent_cell.named import NASCELL
+from automl.search_spaces.update_rule.spec import UpdateRule
 
 NET = ConvNet(
     (

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from search_spaces.convnet.space import PRESETS, convnet
-from search_spaces.convnet.spec import ConvNet
-from search_spaces.decisions import Choice, Links
-from search_spaces.narrowing import Narrowing, parse_rule
-from search_spaces.space import Space
-from search_spaces.walk import spec_to_json
+from automl.search_spaces.convnet.space import PRESETS, convnet
+from automl.search_spaces.convnet.spec import ConvNet
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.narrowing import Narrowing, parse_rule
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import spec_to_json
 
 CONVNETS = {
     **PRESETS,

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from sampling import sample
 
-from search_spaces.joint.space import PRESETS, joint
-from search_spaces.joint.spec import TrainedCell, TrainedNet
-from search_spaces.recurrent_cell.space import recurrent_cell
-from search_spaces.space import Space
-from search_spaces.update_rule.spec import UpdateRule
-from search_spaces.walk import canonical_hash, spec_to_json
+from automl.search_spaces.joint.space import PRESETS, joint
+from automl.search_spaces.joint.spec import TrainedCell, TrainedNet
+from automl.search_spaces.recurrent_cell.space import recurrent_cell
+from automl.search_spaces.space import Space
+from automl.search_spaces.update_rule.spec import UpdateRule
+from automl.search_spaces.walk import canonical_hash, spec_to_json
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

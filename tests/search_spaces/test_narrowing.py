@@ -1,7 +1,7 @@
 import pytest
 
-from search_spaces.decisions import Choice, Links
-from search_spaces.narrowing import Narrowing, nearest_first, parse_rule
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.narrowing import Narrowing, nearest_first, parse_rule
 
 DEPTH = Choice("depth", (2, 3))
 KNOWN = [DEPTH]

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from search_spaces.decisions import Choice, Links
-from search_spaces.ordering import ChangedError, Ordering, ordered
-from search_spaces.recorded import decision_to_json
-from search_spaces.space import Space
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.ordering import ChangedError, Ordering, ordered
+from automl.search_spaces.recorded import decision_to_json
+from automl.search_spaces.space import Space
 
 
 def met(*pairs):

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from search_spaces.convnet.space import convnet
-from search_spaces.decisions import Choice, Links
-from search_spaces.plain import plain
-from search_spaces.recorded import ChildMismatchError, decision_to_json, decode_recorded, difference_of
-from search_spaces.space import Space
-from search_spaces.walk import spec_to_json
+from automl.search_spaces.convnet.space import convnet
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.plain import plain
+from automl.search_spaces.recorded import ChildMismatchError, decision_to_json, decode_recorded, difference_of
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import spec_to_json
 
 
 def layers(first=(16, 32), name="units", kind="k", links=1, factor=1, more=False, second=True):

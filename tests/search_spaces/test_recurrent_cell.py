@@ -12,14 +12,14 @@ import pytest
 import tensorflow as tf
 from sampling import sample
 
-from search_spaces.recurrent_cell.layer import TreeCell
-from search_spaces.recurrent_cell.lstm import LSTM
-from search_spaces.recurrent_cell.named import NASCELL
-from search_spaces.recurrent_cell.space import PRESETS, recurrent_cell
-from search_spaces.recurrent_cell.spec import EveryReluCell, RecurrentCell
-from search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode, CellTree, levels
-from search_spaces.space import Space
-from search_spaces.walk import canonical_json, spec_to_json
+from automl.search_spaces.recurrent_cell.layer import TreeCell
+from automl.search_spaces.recurrent_cell.lstm import LSTM
+from automl.search_spaces.recurrent_cell.named import NASCELL
+from automl.search_spaces.recurrent_cell.space import PRESETS, recurrent_cell
+from automl.search_spaces.recurrent_cell.spec import EveryReluCell, RecurrentCell
+from automl.search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode, CellTree, levels
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import canonical_json, spec_to_json
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -11,18 +11,18 @@ import pytest
 import tensorflow as tf
 from sampling import sample
 
-from search_spaces.space import Space
-from search_spaces.update_rule.expression import RuleError, canonical, drops_of, parse, text_of, with_places
-from search_spaces.update_rule.language import DECAYS, OPERANDS, UNARY
-from search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
-from search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
-from search_spaces.update_rule.meaning import Moment, decay_at, evaluate, normal, uniform
-from search_spaces.update_rule.named import RULES
-from search_spaces.update_rule.optimizer import RuleOptimizer
-from search_spaces.update_rule.program import encode, update_of
-from search_spaces.update_rule.space import PRESETS, update_rule
-from search_spaces.update_rule.spec import Group, SharedMaskRule, UpdateRule
-from search_spaces.walk import spec_to_json
+from automl.search_spaces.space import Space
+from automl.search_spaces.update_rule.expression import RuleError, canonical, drops_of, parse, text_of, with_places
+from automl.search_spaces.update_rule.language import DECAYS, OPERANDS, UNARY
+from automl.search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
+from automl.search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
+from automl.search_spaces.update_rule.meaning import Moment, decay_at, evaluate, normal, uniform
+from automl.search_spaces.update_rule.named import RULES
+from automl.search_spaces.update_rule.optimizer import RuleOptimizer
+from automl.search_spaces.update_rule.program import encode, update_of
+from automl.search_spaces.update_rule.space import PRESETS, update_rule
+from automl.search_spaces.update_rule.spec import Group, SharedMaskRule, UpdateRule
+from automl.search_spaces.walk import spec_to_json
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from search_spaces.decisions import Choice, Links
-from search_spaces.walk import Walk, canonical_hash, canonical_json, possible_answers, replay, spec_to_json
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.walk import Walk, canonical_hash, canonical_json, possible_answers, replay, spec_to_json
 
 
 def tiny():

@@ -18,8 +18,8 @@ from typing import Any
 
 from waiting import SECONDS
 
-from db.records import Child
-from db.store import Store
+from automl.db.records import Child
+from automl.db.store import Store
 
 # A space of 1,024 children and a task that is done at once, unless a folder `hold` lies beside the file.
 MINE = """
@@ -134,7 +134,7 @@ class Watcher:
 
     def ask(self, question: Callable[[Store, int], Any]) -> Any:
         """The answer for the search's store and id; None while there is no such search."""
-        from db.records import StoreError
+        from automl.db.records import StoreError
 
         if not self._path.exists():
             return None

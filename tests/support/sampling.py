@@ -2,9 +2,9 @@
 
 import random
 
-from search_spaces.decisions import Choice
-from search_spaces.space import Space
-from search_spaces.walk import Walk
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk
 
 
 def sample(space: Space, seed: int) -> Walk:

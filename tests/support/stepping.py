@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from automl.loop import Coordinator, Ending, Stop, unpack_state
-from automl.proposing import Cost, Limits, Proposer
-from child_trainers.experiment import Experiment
-from child_trainers.pool import Pool
-from child_trainers.task import FunctionTask
-from child_trainers.worker import Worker
-from controllers.base import Controller, ControllerState, Draw, Proposal, Result
-from controllers.keyed import stream
-from db.owner import Owner
-from db.records import Claim, Delivery, Search
-from db.store import Store
-from search_spaces.decisions import Choice
-from search_spaces.recorded import Catalogue
-from search_spaces.space import Space
+from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.task import FunctionTask
+from automl.child_trainers.workers.pool import Pool
+from automl.child_trainers.workers.worker import Worker
+from automl.controllers.base import Controller, ControllerState, Draw, Proposal, Result
+from automl.controllers.keyed import stream
+from automl.coordinator import Coordinator, Ending, Stop, unpack_state
+from automl.db.owner import Owner
+from automl.db.records import Claim, Delivery, Search
+from automl.db.store import Store
+from automl.proposer import Cost, Limits, Proposer
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.recorded import Catalogue
+from automl.search_spaces.space import Space
 
 NUM_DIGITS = 4
 

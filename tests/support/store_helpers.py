@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import select
 
-from db import blobs
-from db.digest import state_hash
-from db.owner import Owner
-from db.records import Child, Claim, Delivery, Lease, NewChild, Search, Step, Training
-from db.schema import Row
-from db.store import Store
+from automl.db import blobs
+from automl.db.digest import state_hash
+from automl.db.owner import Owner
+from automl.db.records import Child, Claim, Delivery, Lease, NewChild, Search, Step, Training
+from automl.db.schema import Row
+from automl.db.store import Store
 
 START = 1_700_000_000.0
 HERE = Owner("this-host", "boot-a", 11, 100)  # on no real host, so never known to be gone

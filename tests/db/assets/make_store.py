@@ -16,8 +16,8 @@ sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parents[2] / 
 
 from store_helpers import Clock, claim, make_child, make_step, make_training, packed, start, trained  # noqa: E402
 
-from db.records import Delivery, Fault  # noqa: E402
-from db.store import Store  # noqa: E402
+from automl.db.records import Delivery, Fault  # noqa: E402
+from automl.db.store import Store  # noqa: E402
 
 
 def main(path: str) -> None:

@@ -1,0 +1,401 @@
+"""The search loop: proposes batches, waits for their children, learns from them in order, and knows when to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from automl.child_trainers.task import Objective
+from automl.child_trainers.workers.pool import Pool, PoolError
+from automl.controllers.base import Controller, ControllerState, Result
+from automl.db import blobs
+from automl.db.digest import state_hash
+from automl.db.records import Child, Fault, Lease, NewChild, Search, SearchState, State, Step
+from automl.db.store import Store
+from automl.proposer import Proposer
+
+GRACE_SECONDS = 10.0
+WAIT_SECONDS = 0.2
+FIRST_FAILURES = 3
+FAILURES_IN_A_ROW = 10
+
+
+CTRL_C = "stopped by SIGINT"  # the cause of a pause by Ctrl-C
+TIME_OVER = "the time given with --time is over"
+GIVEN_TIME_OVER = "the time that was given is over"  # the same in Python
+
+
+class ExitCode(enum.IntEnum):
+    """What a command that runs a search exits with."""
+
+    DONE = 0  # the budget of children or time is used up, or the whole space is trained
+    ERROR = 1
+    USAGE = 2
+    PAUSED = 3  # by automl stop, by a signal, or after repeated failures
+    FAILED = 4  # no child is trained, or the space is exhausted and some of its children failed
+    INTERRUPTED = 130  # by Ctrl-C
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a run of the loop ended.
+
+    Attributes:
+        failed: it paused because of failures.
+        trained: children of the search that are trained.
+        failures: children of the search that failed or were lost.
+    """
+
+    state: SearchState
+    cause: str | None = None
+    failed: bool = False
+    trained: int = 0
+    failures: int = 0
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.state == SearchState.PAUSED and self.cause not in (TIME_OVER, GIVEN_TIME_OVER):
+            return ExitCode.INTERRUPTED if self.cause == CTRL_C else ExitCode.PAUSED
+        # A budget counts trained children only; in an exhausted space the failed ones are missing.
+        missing = self.failures if self.state == SearchState.EXHAUSTED else 0
+        return ExitCode.FAILED if missing or not self.trained else ExitCode.DONE
+
+    @property
+    def ok(self) -> bool:
+        """Whether the search reached its budget, or trained its whole space."""
+        return self.exit_code == ExitCode.DONE
+
+
+class Stop:
+    """A request to end: nothing more is claimed, and running children get a grace."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._made = clock()
+        self.cause: str | None = None
+        self._since = 0.0
+
+    def request(self, cause: str) -> None:
+        if self.cause is None:
+            self.cause, self._since = cause, self._clock()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the run began, its preparation included."""
+        return self._clock() - self._made
+
+    @property
+    def overdue(self) -> bool:
+        return self.cause is not None and self._clock() - self._since > GRACE_SECONDS
+
+
+class StopNow(BaseException):
+    """Raised into a child that trains in this process when its grace is over."""
+
+
+class Coordinator:
+    """Runs one search under its lease.
+
+    Every turn reads where the search stands from the store, and every change is one transaction: whatever dies, the
+    next coordinator goes on from there. K replicas share the controller: batch b is drawn from the state after batch
+    b - K, and batches are learned from in order, so the search is a function of its seed and the rewards, however many
+    workers there are and in whatever order they finish.
+
+    Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.2, with a fixed lag in place of their unordered updates.
+
+    Args:
+        floor: the reward of a failed child; None for the lowest reward among children of earlier batches.
+        population: how many children of a batch are trained together.
+        keep_going: do not pause when child after child fails.
+        log: where a person finds what failed children printed.
+        objective: the metric of early stopping, or None where children cannot be stopped.
+        early_stop: the name of the pruner.
+
+    Attributes:
+        warnings: what differs from what the user asked for, one sentence each.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        search: Search,
+        lease: Lease,
+        controller: Controller,
+        proposer: Proposer,
+        pool: Pool,
+        *,
+        floor: float | None,
+        population: int = 1,
+        keep_going: bool = False,
+        log: str = "",
+        objective: Objective | None = None,
+        early_stop: str = "none",
+    ) -> None:
+        self.warnings: list[str] = []
+        self._objective = objective  # None after the check that children report it
+        self._early_stop = early_stop
+        self._store = store
+        self._search = search
+        self._lease = lease
+        self._controller = controller
+        self._proposer = proposer
+        self._pool = pool
+        self._floor = floor
+        self._population = population
+        self._keep_going = keep_going
+        self._log = log
+        self._step = store.last_step(search.id)
+        failed = store.children(search.id, states=[State.FAILED, State.LOST], first=self._window())
+        self._failed_before = {child.number for child in failed}
+        # If nothing is trained yet, the first children to end show whether children can be trained at all.
+        self._began = store.now() if search.num_trained == 0 else None
+
+    @property
+    def notes(self) -> list[str]:
+        """Notices for the user about the workers and the search, one sentence each."""
+        return [*self._pool.notes, *self.warnings]
+
+    def run(self, budget: int | None, stop: Stop, on_turn: Callable[[], None] = lambda: None) -> Ending:
+        """Turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` says so."""
+        stopping = False
+        if self._step is None and self._consume():
+            self._pool.wake()
+            on_turn()  # show the first proposals: a pool in this process trains them before the turn ends
+        while True:
+            ending = self.turn(budget, stopping=stopping)
+            on_turn()
+            if ending is not None:
+                return ending
+            progress = self._store.progress(self._search.id)
+            if progress.stop_requested:
+                stop.request("stopped by automl stop")
+            if stop.cause is not None:
+                if not stopping:
+                    self._store.set_state(self._lease, SearchState.STOPPING)
+                    stopping = True
+                if stop.overdue:
+                    return Ending(SearchState.PAUSED, stop.cause)
+                if progress.running == 0:
+                    return self._end(budget) or Ending(SearchState.PAUSED, stop.cause)
+
+    def turn(self, budget: int | None, *, stopping: bool = False) -> Ending | None:
+        """Learns from what is complete, lets the pool do what is due, and says whether the search has ended."""
+        if self._consume():
+            self._pool.wake()
+        self._check_objective()
+        ending = self._end(budget)
+        if ending is not None:
+            # The last children may have failed since the look at failures of the last turn.
+            return (None if stopping else self._failing(ending)) or ending
+        try:
+            news = self._pool.tend()
+        except PoolError as error:
+            return Ending(SearchState.PAUSED, str(error), failed=True)
+        if not news:
+            self._pool.wait(WAIT_SECONDS)
+            return None
+        return None if stopping else self._failing()
+
+    def _check_objective(self) -> None:
+        """Warns if the first child that is trained to its end never reported the metric of early stopping."""
+        if self._objective is None or self._early_stop == "none":
+            return
+        found = self._store.top(self._search.id, 1)
+        if not found:
+            return
+        metric, self._objective = self._objective.metric, None
+        reported = {name: None for point in self._store.measurements(found[0].id) for name in point.metrics}
+        if metric not in reported:
+            self.warnings.append(
+                f"--early-stop {self._early_stop} goes by {metric}, which is never reported, so nothing can be "
+                f"stopped: the epochs of child {found[0].number} reported {' and '.join(reported) or 'nothing'}."
+            )
+
+    def _in_populations(self, children: list[NewChild], first: int) -> list[NewChild]:
+        """The children of a batch that begins with this number, each with its population; alone where they are 1."""
+        size = self._population
+        if size == 1:
+            return children
+        return [
+            dataclasses.replace(child, population=child.number - (child.number - first) % size) for child in children
+        ]
+
+    def _consume(self) -> bool:
+        """Learns from every complete batch in order; True where new children were proposed."""
+        proposed = False
+        if self._step is None:
+            proposed = self._commit(None, [], {}, {})
+        while self._step is not None:
+            if not self._store.is_complete(self._search.id, self._step.number):
+                break
+            children = self._store.children(self._search.id, batch=self._step.number)
+            if not children:
+                break
+            rewards = {child.number: self._reward(child, children) for child in children}
+            figures = self._controller.tell(
+                [
+                    Result(
+                        child.number,
+                        tuple(child.tokens),
+                        tuple(child.log_probs),
+                        rewards[child.number],
+                        trained=child.state == State.TRAINED,
+                    )
+                    for child in children
+                ]
+            )
+            proposed |= self._commit(self._step.number, children, rewards, figures)
+        return proposed
+
+    def _commit(
+        self,
+        batch: int | None,
+        children: list[Child],
+        rewards: dict[int, float | None],
+        figures: dict[str, object],
+    ) -> bool:
+        """Writes the controller's state with the proposals drawn under it. The first step fills all K batches."""
+        number = 0 if batch is None else batch + 1
+        first = 0 if batch is None else batch + self._search.replicas
+        last = number + self._search.replicas
+        size = self._search.batch_size
+        proposals = []
+        answered: dict[int, int | str] = {}
+        if self._step is None or self._step.figures["proposed"]:
+            requests = self._store.requests(self._search.id)
+            for following in range(first, last):
+                numbers = range(following * size, (following + 1) * size)
+                of_people = self._proposer.answer(requests, numbers, batch=following, drawn_under=number)
+                requests = requests[len(of_people) :]
+                answered |= {request: answer for request, answer, _ in of_people}
+                made = [child for _, _, child in of_people if child is not None]
+                drawn = self._proposer.propose(numbers, batch=following, drawn_under=number, made=made)
+                proposals += self._in_populations(drawn, numbers.start)
+                if len(drawn) < size:
+                    break
+        full = len(proposals) == size * (last - first)
+        state = self._controller.state()
+        blob = pack_state(state)
+        step = Step(
+            number=number,
+            consumed_batch=batch,
+            # `proposed` ends proposing for good: a space once exhausted stays so.
+            figures={**figures, "proposed": full},
+            state_hash=state_hash(state.arrays, state.values),
+            blob=blob,
+            blob_sha256=blobs.sha256(blob),
+        )
+        refused = dict(self._proposer.refused)
+        decisions = self._proposer.catalogue.taken()
+        self._store.commit_step(self._lease, step, rewards, proposals, refused, answered, decisions)
+        self._step = step
+        return bool(proposals)
+
+    def _reward(self, child: Child, batch: list[Child]) -> float | None:
+        """What the controller is told: a failed child gets the floor, a lost one nothing."""
+        if child.state == State.TRAINED:
+            return child.reward
+        if child.state == State.LOST:
+            return None
+        if self._floor is not None:
+            return self._floor
+        lowest = self._store.lowest_reward(self._search.id, before_batch=child.batch)
+        if lowest is None:
+            lowest = min((other.reward for other in batch if other.reward is not None), default=0.0)
+        return lowest
+
+    def _end(self, budget: int | None) -> Ending | None:
+        """How the search has ended, with all learned from that it trained; None where it has not ended."""
+        progress = self._store.progress(self._search.id)
+        trained = progress.trained
+        if progress.running:
+            return None
+        assert self._step is not None
+        if budget is not None and trained >= budget:
+            ending = Ending(SearchState.FINISHED)
+        elif progress.ready == 0 and not self._step.figures["proposed"]:
+            wanted = "" if budget is None else f"/{budget}"
+            over = [reason for reason in self._proposer.refused if reason.startswith("max_")]
+            within = f" within {' and '.join('--' + reason.replace('_', '-') for reason in over)}" if over else ""
+            ending = Ending(SearchState.EXHAUSTED, f"exhausted {trained}{wanted}: the space has no more{within}")
+        else:
+            return None
+        self._consume()  # the last children may have ended since this turn's look, and nobody would come back for them
+        return ending
+
+    def _window(self) -> int:
+        """Children from this number on may still take part in a row of failures that is new."""
+        consumed = 0 if self._step is None else self._step.number * self._search.batch_size
+        return max(0, consumed - 2 * FAILURES_IN_A_ROW)
+
+    def _failing(self, ending: Ending | None = None) -> Ending | None:
+        """A pause because of failures, or None.
+
+        If nothing was trained before this run, the search pauses when the first three children to end failed, or when
+        the first returned no valid reward. It also pauses when ten in a row by number failed with one fault in this
+        run.
+
+        Args:
+            ending: how the search is about to end; a budget that is reached is not a failure.
+        """
+        if self._keep_going or (ending is not None and ending.state == SearchState.FINISHED):
+            return None
+        if not self._store.failed(self._search.id, first=self._window()):
+            return None
+        first = self._first_failures()
+        row = first or self._failures_in_a_row()
+        if not row:
+            return None
+        if first:
+            many = "The first child" if len(first) == 1 else f"The first {len(first)} children"
+        else:
+            many = f"{FAILURES_IN_A_ROW} children in a row"
+        log = f" Their log is {self._log}." if self._log else ""
+        causes = {child.fault: f"{child.fault}: {child.message}" for child in row}  # the latest message of each fault
+        return Ending(
+            SearchState.PAUSED,
+            f"{many} failed ({'; '.join(causes.values())}).{log} Mend the cause and resume, or resume with "
+            "--keep-going.",
+            failed=True,
+        )
+
+    def _first_failures(self) -> list[Child]:
+        if self._began is None:
+            return []
+        ended = self._store.first_ended(self._search.id, since=self._began, count=FIRST_FAILURES)
+        if ended and ended[0].fault == Fault.INVALID:  # every child would return the same kind of value
+            self._began = None
+            return ended[:1]
+        if len(ended) < FIRST_FAILURES:
+            return []
+        self._began = None  # checked once
+        return ended if all(child.state != State.TRAINED for child in ended) else []
+
+    def _failures_in_a_row(self) -> list[Child]:
+        row: list[Child] = []
+        for child in self._store.children(self._search.id, first=self._window()):
+            failed = child.state in (State.FAILED, State.LOST) and child.number not in self._failed_before
+            if not failed or (row and row[-1].fault != child.fault):
+                row = []
+            if failed:
+                row.append(child)
+            if len(row) == FAILURES_IN_A_ROW:
+                return row
+        return []
+
+
+def pack_state(state: ControllerState) -> bytes:
+    """A controller's arrays and values as one blob; the values are JSON in an array of bytes."""
+    text = json.dumps(state.values, allow_nan=False).encode()
+    return blobs.pack({**state.arrays, "values.json": np.frombuffer(text, np.uint8)})
+
+
+def unpack_state(blob: bytes, sha256: str | None) -> ControllerState:
+    """The state of `pack_state`. Raises StoreError where the blob is damaged."""
+    arrays = blobs.unpack(blob, sha256)
+    return ControllerState(arrays, json.loads(arrays.pop("values.json").tobytes()))

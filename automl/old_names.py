@@ -1,0 +1,32 @@
+"""Tells readers of import names of automl 0.1.0 the new ones. To be removed in 0.3.0."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+OLD_NAMES = ("child_trainers", "controllers", "db", "search_spaces")
+
+
+class OldNames(MetaPathFinder, Loader):
+    """Comes last on `sys.meta_path`, so it is asked only where the user has no package of such a name."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in OLD_NAMES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        raise ModuleNotFoundError(
+            f"No module named {spec.name!r}; if automl's is meant, its name is automl.{spec.name} since version 0.2.0.",
+            name=spec.name,
+        )
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Never called: `create_module` raises."""
+
+
+def tell_new_names() -> None:
+    if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
+        sys.meta_path.append(OldNames())

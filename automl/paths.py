@@ -1,0 +1,90 @@
+"""Where the store of a command and the files of its searches are. Imports nothing slow: a look at a store is quick."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+from pathlib import Path
+
+from automl.child_trainers.training.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS
+from automl.child_trainers.workers.process import LOG_FOLDERS
+from automl.db import own_files
+from automl.db.engine import address_text
+from automl.db.records import (
+    Search,
+    State,
+    StoreError,
+    is_search_name,
+)
+from automl.db.store import Store
+
+DEFAULT_STORE = "automl.db"
+
+
+def store_address(given: str | os.PathLike[str] | None) -> str:
+    """The store that was asked for: the argument, else AUTOML_STORE, else `automl.db` in the current folder.
+
+    Raises:
+        StoreError: the argument is empty (such as an unset shell variable) or not a path.
+    """
+    return (os.environ.get("AUTOML_STORE") or DEFAULT_STORE) if given is None else address_text(given)
+
+
+def open_store(address: str | os.PathLike[str] | None = None) -> Store:
+    """Opens a store for looking. Raises StoreError where there is none."""
+    return Store(store_address(address), readonly=True)
+
+
+def log_dir(store: Store, name: str) -> Path:
+    """Where workers' output goes: beside a SQLite store, else in the user's folder for logs, one for each database.
+
+    Raises:
+        StoreError: the name, which may be from somebody else's store, leads out of that folder.
+    """
+    check_stored_name(name)
+    if store.file is not None:
+        return store.file.with_name(f"{store.file.name}.logs") / name
+    import platformdirs
+
+    return Path(platformdirs.user_log_dir("automl")) / store.folder_name / name
+
+
+def check_stored_name(name: str) -> None:
+    """Raises StoreError if a search in a store has an invalid name."""
+    if not is_search_name(name):
+        raise StoreError(
+            f"The store has a search called {name!r}, a name that automl never gives: it may lead to other folders, so "
+            "nothing is read or written for it. It can be looked at, and deleted from the store with automl delete."
+        )
+
+
+def delete_files(store: Store, name: str) -> None:
+    """Deletes the logs and checkpoints of a search; deletes nothing if the name is not valid."""
+    if not is_search_name(name):
+        return
+    logs, checkpoints = log_dir(store, name), checkpoint_dir(store, name)
+    for folder, own, pattern in ((logs, LOG_FOLDERS, "worker-*.log"), (checkpoints, CHECKPOINT_FOLDERS, "child-*")):
+        for file in fnmatch.filter(own_files.names(folder, own=own), pattern):
+            with contextlib.suppress(OSError):
+                own_files.remove(folder / file, own=own)
+    own_files.remove_if_empty(checkpoints, own=CHECKPOINT_FOLDERS)
+    own_files.remove_if_empty(logs, own=LOG_FOLDERS)
+
+
+def checkpoint_dir(store: Store, name: str) -> Path:
+    """Where children's checkpoints go while they are trained: beside the logs' folder."""
+    return log_dir(store, name) / "checkpoints"
+
+
+def drop_checkpoints(store: Store, search: Search) -> None:
+    """Deletes those of children that nobody will train on: who ended them, a pool or a lease, had no hold of them."""
+    folder = checkpoint_dir(store, search.name)
+    files = [file for file in own_files.names(folder, own=CHECKPOINT_FOLDERS) if file.startswith("child-")]
+    if not files:
+        return
+    over = {f"child-{child.number}" for child in store.children(search.id, states=[State.FAILED, State.LOST])}
+    for file in files:
+        if file.partition(".")[0] in over:
+            with contextlib.suppress(OSError):  # whatever is left costs a little space, and `delete` tries again
+                own_files.remove(folder / file, own=CHECKPOINT_FOLDERS)

@@ -1,0 +1,285 @@
+"""From draws to children worth training: no repeats, nothing over a limit, and an end when none is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from automl.controllers.base import Controller, Draw, Proposal
+from automl.controllers.keyed import child_seed, stream
+from automl.db.records import NewChild, Origin, Request
+from automl.search_spaces.decisions import Choice
+from automl.search_spaces.recorded import Catalogue, ChildMismatchError, decode_recorded
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import canonical_hash, possible_answers, spec_to_json
+
+REPEAT = "repeat"  # why a draw was refused, beside the limits
+TRIES = 20
+AHEAD = 24  # draws that are made together, later tries among them: most of them are remembered, the rest fill a step
+MOST_NEIGHBOURS = 1_000
+KEPT_CANDIDATES = 4_096
+MOST_PAIRS = 50_000  # of changes, from which the neighbours two changes away are picked
+MOST_WEIGHED = 8  # new candidates that the controller weighs against each other
+LARGEST_ENUMERATED = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a child may cost; None is no limit. FLOPs are for one example, forward."""
+
+    params: int | None = None
+    flops: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Parameters and FLOPs of a spec; None where the spec cannot say."""
+
+    params: int | None
+    flops: int | None
+
+
+class Proposer:
+    """Fills batches of children.
+
+    A repeat, and a draw over a limit, gets no row: it is drawn again under (seed, number, try). After 20 tries a
+    neighbour of the first draw is taken: one unforced decision changed (one bit of a `Links`) and what depends on it
+    drawn again, the most probable first; then two decisions; then, in a space small enough to enumerate, any child.
+
+    Args:
+        seen: canonical hashes of the children proposed so far; it grows with every child proposed here.
+        catalogue: the decisions of these children; it grows likewise.
+        refused: how many draws were refused so far, by reason; it grows likewise.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        controller: Controller,
+        cost: Callable[[Any], Cost],
+        limits: Limits,
+        *,
+        seed: int,
+        seen: set[str],
+        refused: Mapping[str, int],
+        catalogue: Catalogue,
+    ) -> None:
+        self.catalogue = catalogue
+        self._space = space
+        self._controller = controller
+        self._cost = cost
+        self._limits = limits
+        self._seed = seed
+        self._seen = seen
+        self.refused = Counter(refused)
+        self._all: dict[str, tuple[int, ...]] | None = None
+        # A policy that has made up its mind draws the same few children, and their neighbours are the same too.
+        self._hash_of = functools.lru_cache(KEPT_CANDIDATES)(
+            lambda tokens: canonical_hash(space.decode(tokens).spec, tokens)
+        )
+        self._cost_of = functools.lru_cache(KEPT_CANDIDATES)(lambda tokens: cost(space.decode(tokens).spec))
+        self._settled = functools.lru_cache(KEPT_CANDIDATES)(functools.partial(_settled, space))
+
+    def answer(
+        self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, drawn_under: int
+    ) -> list[tuple[int, int | str, NewChild | None]]:
+        """Makes children of people's requests, under the first of these numbers.
+
+        Returns:
+            for each request that was answered, in order: its id, the child's number or why it was refused, and the
+            child. Where there are more requests than numbers, the rest is left.
+        """
+        answers: list[tuple[int, int | str, NewChild | None]] = []
+        free = list(numbers)
+        for request in requests:
+            if not free:
+                break
+            made = self._make(request, free[0], batch, drawn_under)
+            answers.append((request.id, made, None) if isinstance(made, str) else (request.id, free.pop(0), made))
+        return answers
+
+    def _make(self, request: Request, number: int, batch: int, drawn_under: int) -> NewChild | str:
+        """The child of a request, with its log-probabilities under the controller, or why it cannot be one."""
+        tokens = tuple(request.tokens)
+        try:
+            walk = self._space.decode(tokens)
+            if request.spec is not None:
+                decode_recorded(self._space, tokens, request.spec, None)
+        except ChildMismatchError as error:
+            return f"its tokens no longer make the child that was asked for: {error}"
+        except ValueError as error:
+            return str(error)
+        answers = walk.answers
+        (proposal,) = self._controller.ask([Draw(number, 0, answers)])
+        if proposal.tokens != tokens:
+            return "it is outside what --fix, --only or the schedule leaves"
+        reason = self._refusal(tokens)
+        if reason is not None:
+            return "the search has it already" if reason == REPEAT else "it is over a limit of the search"
+        return self._accept(number, proposal, batch, drawn_under, Origin.PERSON, 0)
+
+    def propose(
+        self, numbers: Sequence[int], *, batch: int, drawn_under: int, made: Sequence[NewChild] = ()
+    ) -> list[NewChild]:
+        """Children of these numbers, in their order; fewer where the space is exhausted.
+
+        Args:
+            made: those of `answer`, which have their numbers already.
+        """
+        children = {child.number: child for child in made}
+        first_draws: dict[int, Proposal] = {}
+        tried = dict.fromkeys(numbers, 0)
+        while pending := [number for number in numbers if number not in children and tried[number] < TRIES]:
+            for draw, proposal in self._draw(pending, tried):
+                number = draw.number
+                if number in children:
+                    continue
+                tried[number] = draw.attempt + 1
+                first_draws.setdefault(number, proposal)
+                reason = self._refusal(proposal.tokens)
+                if reason is None:
+                    children[number] = self._accept(number, proposal, batch, drawn_under, Origin.POLICY, draw.attempt)
+                else:
+                    self.refused[reason] += 1
+        while (missing := next((number for number in numbers if number not in children), None)) is not None:
+            found = self._neighbour(missing, first_draws[missing])
+            if found is not None:
+                children[missing] = self._accept(missing, found, batch, drawn_under, Origin.NEIGHBOUR, TRIES)
+                continue
+            if max(children, default=-1) < missing or max(children) in {child.number for child in made}:
+                break
+            # Numbers have no gap: the last child of the batch gives way, and may come back under this number.
+            self._seen.discard(children.pop(max(children)).canonical_hash)
+        return [children[number] for number in numbers if number in children]
+
+    def _draw(self, pending: Sequence[int], tried: Mapping[int, int]) -> list[tuple[Draw, Proposal]]:
+        """The next draw of each number, and after the first ones later tries beside them, since eight new draws cost
+        hardly more than one. In order of tries, so that a later one counts only if no earlier did."""
+        redraws = any(tried[number] for number in pending)
+        ahead = max(1, AHEAD // len(pending)) if redraws else 1
+        draws = [
+            Draw(number, tried[number] + try_ahead)
+            for try_ahead in range(ahead)
+            for number in pending
+            if tried[number] + try_ahead < TRIES
+        ]
+        return list(zip(draws, self._controller.ask(draws), strict=True))
+
+    def _refusal(self, tokens: tuple[int, ...]) -> str | None:
+        """Why this child is not proposed, or None: it was before, or it is over a limit."""
+        return REPEAT if self._hash_of(tokens) in self._seen else self._over(self._cost_of(tokens))
+
+    def _over(self, cost: Cost) -> str | None:
+        """The limit that a child of this cost is over, or None."""
+        if self._limits.params is not None and (cost.params or 0) > self._limits.params:
+            return "max_params"
+        if self._limits.flops is not None and (cost.flops or 0) > self._limits.flops:
+            return "max_flops"
+        return None
+
+    def _accept(
+        self, number: int, proposal: Proposal, batch: int, drawn_under: int, origin: Origin, tries: int
+    ) -> NewChild:
+        tokens = proposal.tokens
+        cost = self._cost_of(tokens)
+        walk = self._space.decode(tokens)
+        self._seen.add(self._hash_of(tokens))
+        return NewChild(
+            number=number,
+            batch=batch,
+            drawn_under=drawn_under,
+            origin=origin,
+            tries=tries,
+            tokens=tokens,
+            log_probs=proposal.log_probs,
+            canonical_hash=self._hash_of(tokens),
+            spec=spec_to_json(walk.spec),
+            decisions=self.catalogue.numbers_of(walk.decisions),
+            seed=child_seed(self._seed, number),
+            params=cost.params,
+            flops=cost.flops,
+        )
+
+    def _neighbour(self, number: int, drawn: Proposal) -> Proposal | None:
+        answers = self._space.decode(drawn.tokens).answers
+        changes = self._changes(number, drawn.tokens)
+        found = self._most_probable(number, ({**answers, **change} for change in changes))
+        if found is None:
+            pairs = itertools.islice(itertools.combinations(changes, 2), MOST_PAIRS)
+            apart = [(one, other) for one, other in pairs if one.keys() != other.keys()]
+            picked = self._shuffled(number, apart, most=MOST_NEIGHBOURS)
+            found = self._most_probable(number, ({**answers, **one, **other} for one, other in picked))
+        return found or self._most_probable(number, self._left(number))
+
+    def _most_probable(self, number: int, candidates: Iterable[Mapping[str, tuple[int, ...]]]) -> Proposal | None:
+        may_be_new = (given for given in candidates if self._may_be_new(number, given))
+        open_candidates = list(itertools.islice(may_be_new, MOST_WEIGHED))
+        if not open_candidates:
+            return None
+        proposals = self._controller.ask([Draw(number, TRIES, given) for given in open_candidates])
+        ranked = sorted(proposals, key=lambda proposal: -proposal.log_prob)
+        return next((proposal for proposal in ranked if self._refusal(proposal.tokens) is None), None)
+
+    def _may_be_new(self, number: int, given: Mapping[str, tuple[int, ...]]) -> bool:
+        """False where the given answers settle the whole child and it would be refused: no need to weigh it."""
+        tokens = self._settled(number if self._space.schedule else 0, tuple(given.items()))
+        return tokens is None or self._refusal(tokens) is None
+
+    def _changes(self, number: int, tokens: tuple[int, ...]) -> list[dict[str, tuple[int, ...]]]:
+        """Every change of one unforced decision: another option, or one bit turned; shuffled, since equally probable
+        neighbours must not all change the first decision."""
+        walk = self._space.walk(number)
+        rest = tokens
+        changes: list[dict[str, tuple[int, ...]]] = []
+        while (decision := walk.decision) is not None:
+            answer, rest = rest[: decision.num_tokens], rest[decision.num_tokens :]
+            if isinstance(decision, Choice):
+                others = [other for other in possible_answers(decision) if other != answer]
+            else:
+                others = [
+                    (*answer[:index], 1 - answer[index], *answer[index + 1 :])
+                    for index, forced in enumerate(decision.forced)
+                    if forced is None
+                ]
+            changes += [{decision.name: other} for other in others]
+            walk.answer(answer)
+        return self._shuffled(number, changes)
+
+    def _left(self, number: int) -> list[dict[str, tuple[int, ...]]]:
+        """Some children that were not proposed yet, of a space small enough to enumerate."""
+        if self._all is None or self._space.schedule is not None:
+            self._all = self._enumerated(number)
+        left = [tokens for fingerprint, tokens in self._all.items() if fingerprint not in self._seen]
+        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left, most=MOST_WEIGHED)]
+
+    def _enumerated(self, number: int) -> dict[str, tuple[int, ...]]:
+        """Tokens by canonical hash of every child within the limits; none where the space is too large."""
+        walks = list(itertools.islice(self._space.enumerate(number), LARGEST_ENUMERATED + 1))
+        if len(walks) > LARGEST_ENUMERATED:
+            return {}
+        return {
+            canonical_hash(walk.spec, walk.tokens): walk.tokens
+            for walk in walks
+            if self._over(self._cost(walk.spec)) is None
+        }
+
+    def _shuffled(self, number: int, items: Sequence[Any], most: int | None = None) -> list[Any]:
+        """The items, or `most` of them, in an order of this number's own."""
+        order = stream(self._seed, number, TRIES + 1).permutation(len(items))
+        return [items[index] for index in order[:most].tolist()]
+
+
+def _settled(space: Space, number: int, given: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[int, ...] | None:
+    """The tokens of the child that these answers settle, or None where they leave something open."""
+    draw = Draw(number, TRIES, dict(given))
+    walk = space.walk(number)
+    while (decision := walk.decision) is not None:
+        answer = draw.answer(decision)
+        if answer is None:
+            return None
+        walk.answer(answer)
+    return walk.tokens

@@ -1,0 +1,317 @@
+"""Runs a search: takes the lease, makes the parts, runs the coordinator, and releases the lease whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from automl.child_trainers.data.summary import DataSummary
+from automl.child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, make_space
+from automl.child_trainers.workers.heartbeat import Heartbeat
+from automl.controllers.base import Controller
+from automl.coordinator import Coordinator, Ending, Stop, StopNow, unpack_state
+from automl.db.owner import Owner
+from automl.db.records import (
+    Fault,
+    Lease,
+    Search,
+    SearchState,
+    StaleLeaseError,
+    State,
+)
+from automl.db.store import Store
+from automl.machine import machine, prepare_process, versions
+from automl.paths import drop_checkpoints, log_dir
+from automl.pools import make_pool
+from automl.preparation import (
+    READING,
+    Progress,
+    Run,
+    Stage,
+    check_gpus,
+    checking_space,
+    cost_function,
+    make_controller,
+    prepare_experiment,
+    user_files_of,
+)
+from automl.proposer import Limits, Proposer
+from automl.recording import accepted_order, newly_recorded
+from automl.resuming import Resume, as_created
+from automl.search_spaces import SPACES
+from automl.search_spaces.recorded import Catalogue
+from automl.settings.checks import check_task_options
+from automl.settings.schema import (
+    may_download,
+)
+from automl.status import PREPARED
+from automl.surroundings import (
+    enter,
+    workdir_of,
+    working_in,
+)
+
+ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
+
+
+def run_search(
+    store: Store,
+    name: str,
+    run: Run,
+    stop: Stop,
+    *,
+    resume: Resume | None = None,
+    own: Own = NOTHING_OWN,
+    on_turn: Callable[[Coordinator], None] | None = None,
+    on_data: Callable[[DataSummary], None] | None = None,
+    progress: Progress | None = None,
+    stage: Stage = lambda text: None,
+) -> Ending:
+    """Runs a search under its lease until it ends, and releases it whatever happens.
+
+    Args:
+        resume: from `prepare_resume`; its changes are written once the lease is held.
+        own: a space or a task that only this process has.
+        on_turn: called after every turn of the loop.
+        on_data: called before the first turn with how the data were read, if the task knows.
+        stage: called before each step that may take seconds.
+
+    Raises:
+        LeaseHeldError: another process runs it.
+        StaleLeaseError: another process took it over meanwhile.
+    """
+    if resume is None:
+        resume = as_created(store.search(name), run)
+    with working_in(workdir_of(resume.settings)):
+        return _run_search(store, name, resume, stop, own, on_turn, on_data, progress, stage)
+
+
+def _run_search(
+    store: Store,
+    name: str,
+    resume: Resume,
+    stop: Stop,
+    own: Own,
+    on_turn: Callable[[Coordinator], None] | None,
+    on_data: Callable[[DataSummary], None] | None,
+    progress: Progress | None,
+    stage: Stage,
+) -> Ending:
+    # Errors are found before the lease is taken, because other processes see the lease.
+    parts = _make_parts(store, resume, own, progress, stage)
+    if on_data is not None and (summary := parts.experiment.task.data_summary()) is not None:
+        on_data(summary)
+    lease = store.take_lease(name, Owner.this_process())
+    ending = _as_before(lease)
+    try:
+        with Heartbeat(lambda: _renew(store, lease, stop)):
+            # Another process may have resumed the search since it was read, with changes of its own.
+            before, resume = resume, resume.again(store)
+            if (before.run, before.settings) != (resume.run, resume.settings):
+                enter(workdir_of(resume.settings))
+                parts = _make_parts(store, resume, own, progress, stage)
+            proposer = _make_proposer(store, resume, parts)
+            ending = Ending(SearchState.PAUSED, ERROR)  # all checks are done: the run begins
+            ending = _run_under_lease(store, resume, lease, parts, proposer, stop, on_turn, stage)
+        return with_counts(store, name, ending)
+    except StopNow:
+        ending = Ending(SearchState.PAUSED, stop.cause)
+        return with_counts(store, name, ending)
+    except KeyboardInterrupt:
+        ending = Ending(SearchState.PAUSED, AT_ONCE)
+        raise
+    except StaleLeaseError:
+        ending = None  # type: ignore[assignment]
+        raise
+    finally:
+        if ending is not None:
+            store.release(lease, ending.state, ending.cause)
+
+
+def with_counts(store: Store, name: str, ending: Ending) -> Ending:
+    """The ending with the numbers of trained and of failed or lost children."""
+    counts = store.counts(store.search(name).id)
+    failures = counts[State.FAILED] + counts[State.LOST]
+    return dataclasses.replace(ending, trained=counts[State.TRAINED], failures=failures)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """The space and task, and the controller of a search."""
+
+    experiment: Experiment
+    controller: Controller
+    of_children: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)  # decisions to be recorded
+
+
+def _as_before(lease: Lease) -> Ending:
+    """The state of a search before the lease was taken, for a run that does not begin."""
+    if lease.state in (SearchState.RUNNING, SearchState.STOPPING):  # of a process that died
+        return Ending(SearchState.PAUSED, ERROR)
+    return Ending(SearchState(lease.state), lease.cause)
+
+
+def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | None, stage: Stage) -> _Parts:
+    """Makes the parts of a search. Raises ValueError if a change of the resume is not valid."""
+    search, settings, run = resume.search, resume.settings, resume.run
+    prepare_process(search.threads, run.workers, settings["policy_device"])
+    check_gpus(settings["compute"]["devices"])
+    _check_session(settings, own, run.workers)
+    if "space.file" in resume.changes:
+        settings["space"] = {**settings["space"], "order": []}
+        changed = make_space(settings)
+        with checking_space(settings, changed):
+            settings["space"]["order"] = accepted_order(store, search, changed)
+    download = resume.asked is None or may_download(settings, resume.asked.get("data_dir"))
+    experiment = prepare_experiment(settings, own, run.workers, progress, stage, download=download)
+    controller = make_controller(settings, experiment, search.seed, stage)
+    _check_fixed(store, search, controller, experiment, settings, resume.changes)
+    if settings["task"]["file"] is None:
+        stage(READING.format(settings["task"]["name"]))
+    experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
+    return _Parts(experiment, controller)
+
+
+def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
+    """Restores the controller and makes the proposer for the steps that follow. Raises ValueError if the space makes
+    other children from stored tokens."""
+    search, settings = resume.search, resume.settings
+    experiment, controller = parts.experiment, parts.controller
+    catalogue = Catalogue(store.decisions(search.id))
+    parts.of_children.update(
+        newly_recorded(
+            store,
+            search,
+            experiment.space,
+            catalogue,
+            all_children=settings["space"]["name"] not in SPACES,
+            changed="space.file" in resume.changes,
+        )
+    )
+    step = store.last_step(search.id)
+    if step is not None and step.blob is not None:
+        controller.restore(unpack_state(step.blob, step.blob_sha256))
+        controller.forget({child.number for child in store.children(search.id, states=[State.FAILED])})
+    limits = Limits(**settings["limits"])
+    return Proposer(
+        experiment.space,
+        controller,
+        cost_function(experiment, limits),
+        limits,
+        seed=search.seed,
+        seen=store.hashes(search.id),
+        refused=search.refused,
+        catalogue=catalogue,
+    )
+
+
+def _run_under_lease(
+    store: Store,
+    resume: Resume,
+    lease: Lease,
+    parts: _Parts,
+    proposer: Proposer,
+    stop: Stop,
+    on_turn: Callable[[Coordinator], None] | None,
+    stage: Stage,
+) -> Ending:
+    search, run, settings, changes = resume.search, resume.run, resume.settings, resume.changes
+    experiment, controller = parts.experiment, parts.controller
+    decisions = proposer.catalogue.taken()
+    store.change_settings(lease, settings, decisions=decisions, of_children=parts.of_children)
+    if "task.goal" in changes:
+        store.retry(search.name, faults=[Fault.INVALID], lease=lease)
+    store.set_budget(lease, run.children)
+    segment = store.begin_segment(lease, _segment(run, search, settings, changes, stop.age))
+    ending = Ending(SearchState.PAUSED, ERROR)
+    try:
+        with contextlib.closing(make_pool(store, search, lease, experiment, settings, run, stage)) as pool:
+            coordinator = Coordinator(
+                store,
+                search,
+                lease,
+                controller,
+                proposer,
+                pool,
+                population=experiment.task.population,
+                floor=experiment.task.floor,
+                keep_going=settings["keep_going"],
+                log=str(log_dir(store, search.name)) if run.workers else "",
+                objective=experiment.task.objective,
+                early_stop=settings["early_stop"],
+            )
+            ending = coordinator.run(run.children, stop, lambda: on_turn(coordinator) if on_turn else None)
+    except StopNow:
+        ending = Ending(SearchState.PAUSED, stop.cause)
+    except KeyboardInterrupt:
+        ending = Ending(SearchState.PAUSED, AT_ONCE)
+        raise
+    finally:
+        store.end_segment(lease, segment, ending.cause or ending.state)
+        drop_checkpoints(store, search)
+    return ending
+
+
+def _check_session(settings: Mapping[str, Any], own: Own, workers: int) -> None:
+    """Raises ValueError where a function of a session is missing, not wanted, or could not be found by workers."""
+    for group in ("space", "task"):
+        of_session = settings[group]["name"].startswith(SESSION)
+        if of_session and workers:
+            raise ValueError(
+                f"Workers cannot find the {group} {settings[group]['name'].removeprefix(SESSION)}, which lives in one "
+                "session alone; use workers=0."
+            )
+        if group in own and not of_session:
+            raise ValueError(f"This search has a {group} of its own; drop the argument {group}.")
+
+
+def _check_fixed(
+    store: Store,
+    search: Search,
+    controller: Controller,
+    experiment: Experiment,
+    settings: Mapping[str, Any],
+    changes: Mapping[str, Any],
+) -> None:
+    """Raises ValueError if a change would invalidate stored states or metrics, or has no effect."""
+    task = experiment.task
+    fixed = [name for name in changes if name.removeprefix("controller.") in controller.fixed_options]
+    if fixed and store.last_step(search.id) is not None:
+        raise ValueError(f"{fixed[0]} cannot be changed after a search has begun: what was learned would not fit.")
+    spec = experiment.space.survey()[0].spec
+    options = [
+        name.removeprefix("task.") for name in changes if name.removeprefix("task.") in settings["task"]["options"]
+    ]
+    check_task_options(options, settings, task, spec)
+    for option in task.fixed_options:
+        if f"task.{option}" in changes:
+            raise ValueError(
+                f"task.{option} cannot be changed after a search has begun: rewards would no longer compare."
+            )
+
+
+def _renew(store: Store, lease: Lease, stop: Stop) -> bool:
+    try:
+        store.renew_lease(lease)
+    except StaleLeaseError as error:
+        stop.request(str(error))  # the loop may have nothing to write for long; this makes it write, and be told
+        return False
+    return True
+
+
+def _segment(
+    run: Run, search: Search, settings: Mapping[str, Any], changes: Mapping[str, Any], prepared: float
+) -> dict[str, Any]:
+    files = {group: {"path": file.path, "sha256": file.sha256} for group, file in user_files_of(settings).items()}
+    return {
+        "children": run.children,
+        "time": None if run.time is None or math.isinf(run.time) else run.time,
+        "workers": run.workers,
+        "versions": versions(),
+        "machine": machine() | {"threads_per_worker": search.threads, PREPARED: round(prepared, 3)},
+        "user_files": files,
+        "changes": dict(changes),
+    }

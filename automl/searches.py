@@ -1,0 +1,197 @@
+"""Creates searches and prepares their resumes: checks everything that was asked before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from automl.approval import approve
+from automl.child_trainers.devices import (
+    default_workers,
+    visible_gpus,
+)
+from automl.child_trainers.experiment import NOTHING_OWN, Experiment, Own, known
+from automl.controllers import SCALES
+from automl.controllers.base import Draw
+from automl.db.records import (
+    ATTEMPTS,
+    Fault,
+    State,
+    StoreError,
+)
+from automl.db.store import Store
+from automl.machine import prepare_process
+from automl.paths import delete_files
+from automl.preparation import (
+    READING,
+    Progress,
+    Run,
+    Stage,
+    check_gpus,
+    checking_space,
+    cost_function,
+    make_controller,
+    prepare_experiment,
+    user_files_of,
+)
+from automl.proposer import Limits
+from automl.search_spaces.recorded import check_options
+from automl.search_spaces.walk import spec_to_json
+from automl.settings.checks import check_asked
+from automl.settings.schema import (
+    Asked,
+    check_name,
+    stored_settings,
+)
+from automl.surroundings import (
+    workdir_of,
+    working_in,
+)
+
+FIRST_DRAWS = 8  # children that are drawn once before a search is written
+BATCH_SIZE = 8  # children that a controller step proposes, where nobody says how many
+
+
+def create(
+    store: Store,
+    name: str,
+    asked: Asked,
+    *,
+    own: Own = NOTHING_OWN,
+    progress: Progress | None = None,
+    stage: Stage = lambda text: None,
+) -> Run:
+    """Checks everything that was asked, then writes the new search. Returns its first run.
+
+    Args:
+        store: may not exist yet; it is made last, so that a refused start leaves nothing behind.
+        own: a space or a task that only this process has.
+        stage: called before each step that may take seconds.
+
+    Raises:
+        NameTakenError: the name exists; nothing was changed.
+        ValueError: something that was asked cannot be; nothing was written.
+    """
+    check_name(name)
+    refuse_taken(store, name)
+    settings = stored_settings(asked)
+    with working_in(workdir_of(settings)):
+        run, replicas, batch_size = _checked(asked, settings, own, progress, stage)
+    store.make()
+    store.create_search(
+        name,
+        space=settings["space"]["name"],
+        task=settings["task"]["name"],
+        controller=settings["controller"]["name"],
+        seed=asked.seed,
+        replicas=replicas,
+        batch_size=batch_size,
+        threads=asked.threads,
+        settings=settings,
+        budget=run.children,
+    )
+    return run
+
+
+def _checked(
+    asked: Asked, settings: dict[str, Any], own: Own, progress: Progress | None, stage: Stage
+) -> tuple[Run, int, int]:
+    """Checks what was asked and completes the settings; returns the first run, the batches in flight and their size."""
+    check_gpus(asked.gpus_per_child)
+    workers = asked.workers
+    if workers is None:
+        workers = default_workers(len(visible_gpus()) // asked.gpus_per_child * asked.workers_per_gpu)
+    run = Run(asked.budget, asked.time, workers)
+    scale = _scale(asked)
+    replicas = asked.replicas or scale.get("replicas") or (2 if run.workers else 1)
+    batch_size = asked.batch_size or scale.get("batch_size") or BATCH_SIZE
+    settings["run"] = dataclasses.asdict(run)
+    prepare_process(asked.threads, run.workers, asked.policy_device)
+    for file in user_files_of(settings).values():
+        file.check_name()
+    experiment = prepare_experiment(settings, own, run.workers, progress, stage)
+    check_asked(asked, settings, experiment)
+    with checking_space(settings, experiment.space):
+        _check_task(settings, experiment, asked.seed, stage)
+    for file in user_files_of(settings).values():
+        approve(file)  # the user has just named it
+    return run, replicas, batch_size
+
+
+def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, stage: Stage) -> None:
+    """Checks the task, the data and the first proposals of a new search, and completes its settings.
+
+    Raises:
+        ValueError: one of them is not valid.
+    """
+    task = experiment.task
+    if settings["early_stop"] != "none" and task.objective is None:
+        name, stop = settings["task"]["name"], settings["early_stop"]
+        raise ValueError(
+            f"Children of the task {name} report no epochs that --early-stop {stop} could go by; drop it, or for a "
+            "function of your own say how many there are with --set task.epochs=N."
+        )
+    task.check_goal()
+    if settings["task"]["file"] is None:
+        stage(READING.format(settings["task"]["name"]))
+    task.prepare()  # wrong data must leave no search behind
+    settings["task"]["fingerprint"] = task.fingerprint
+    settings["task"]["brightness"] = task.brightness
+    settings["task"]["reading"] = task.reading()
+    settings["task"]["constants"] = task.constants()  # a recipe may be another in a later version
+    cost = cost_function(experiment, Limits(**settings["limits"]))
+    controller = make_controller(settings, experiment, seed, stage)
+    # Errors of the first proposals are found now, before anything is written.
+    for proposal in controller.ask([Draw(number) for number in range(FIRST_DRAWS)]):
+        walk = experiment.space.decode(proposal.tokens)
+        check_options(walk.decisions)
+        spec_to_json(walk.spec)
+        cost(walk.spec)
+
+
+def _scale(asked: Asked) -> Mapping[str, int]:
+    """Batches in flight and their size, where the controller's preset says them."""
+    scales = pkgutil.resolve_name(SCALES[asked.controller]) if asked.controller in SCALES else {}
+    found: Mapping[str, int] = scales.get(asked.controller_preset, {})
+    return found
+
+
+def refuse_taken(store: Store, name: str) -> None:
+    """Raises NameTakenError before anything slow is imported."""
+    if store.has_search(name):
+        raise store.name_taken(name)
+
+
+@contextlib.contextmanager
+def deleting_unless_started(store: Store, name: str) -> Iterator[None]:
+    """Deletes a new search if the body of the `with` fails before any child is proposed."""
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(StoreError):
+            if store.last_step(store.search(name).id) is None:
+                store.delete(name)
+                delete_files(store, name)
+        raise
+
+
+def make_ready(store: Store, name: str, *, fault: str | None = None, number: int | None = None) -> list[int]:
+    """Makes failed and lost children ready to be trained again; returns their numbers.
+
+    Raises:
+        ValueError: there is no such fault, or the child has not failed.
+        LeaseHeldError: the search runs.
+    """
+    faults = () if fault is None else (Fault(known("fault", fault, list(ATTEMPTS))),)
+    if number is not None:
+        found = store.children(store.search(name).id, number=number)
+        if not found:
+            raise ValueError(f"{name!r} has no child {number}; see automl show {name}.")
+        if found[0].state not in (State.FAILED, State.LOST):
+            raise ValueError(f"Child {number} of {name!r} has not failed: it is {found[0].state}.")
+        if faults and found[0].fault not in faults:
+            raise ValueError(f"Child {number} of {name!r} failed otherwise: it is {found[0].fault}.")
+    return store.retry(name, faults=faults, number=number)

@@ -1,0 +1,97 @@
+"""Refuses options without effect, and a missing option that a user's own task needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.recipes import OF_UPDATES
+from automl.child_trainers.task import FunctionTask, Task
+from automl.settings.schema import Asked
+from automl.surroundings import check_runs_code
+
+DOWNLOADED = ("cifar10", "ptb")  # tasks whose data are in --data-dir
+
+
+def check_asked(asked: Asked, settings: Mapping[str, Any], experiment: Experiment) -> None:
+    """Raises ValueError if an option of a new search has no effect."""
+    task = experiment.task
+    spec = experiment.space.survey()[0].spec
+    check_task_options(settings["task"]["options"], settings, task, spec)
+    check_epochs_given(task, settings)
+    check_data_dir(asked.data_dir, settings)
+    if asked.workdir is not None:
+        check_runs_code(settings)
+    wanted = {
+        "--precision": asked.precision not in (None, "float32"),
+        "--xla": asked.xla,
+        "--gpus-per-child": asked.gpus_per_child > 1,
+    }
+    flag = next((flag for flag, given in wanted.items() if given), None)
+    if flag is None:
+        return
+    if isinstance(task, FunctionTask):
+        raise ValueError(f"{flag} has no effect on a task of your own, which does its own training; drop it.")
+    if not task.takes_compute:
+        raise ValueError(f"{flag} has no effect on update rules, which are judged in float32 on one device; drop it.")
+    if not hasattr(spec, "network") and not hasattr(spec, "step"):
+        raise ValueError(
+            f"{flag} has no effect on {type(spec).__name__}, which has no method network(…): Keras models are trained "
+            "in float32 on one device; drop it."
+        )
+
+
+def check_task_options(names: Iterable[str], settings: Mapping[str, Any], task: Task, spec: Any) -> None:
+    """Raises ValueError where one of these options of the task has no effect on children like this one.
+
+    Args:
+        names: the options that were given.
+    """
+    for name in names:
+        if isinstance(task, FunctionTask):
+            if name == "epochs":
+                _check_epochs(settings, task)
+            continue
+        if name in OF_UPDATES and hasattr(spec, "optimizer"):
+            raise ValueError(
+                f"task.{name} has no effect on children of the space {settings['space']['name']}, which bring an "
+                "update rule of their own; drop it."
+            )
+        recipe = getattr(task, "recipe", None)
+        units = getattr(recipe, "units", None)
+        if name == "parameters" and units is not None and getattr(recipe, name) is not None:
+            raise ValueError(
+                f"task.parameters has no effect where task.units is {units}; drop it, or add --set task.units=null."
+            )
+        if name == "screen_sample" and not getattr(recipe, "screened", True):
+            raise ValueError("task.screen_sample has no effect where task.screened is false; drop it.")
+
+
+def check_epochs_given(task: Task, settings: Mapping[str, Any]) -> None:
+    """Raises ValueError if a user's own task needs `epochs` and no number is given."""
+    if isinstance(task, FunctionTask) and task.needs_epochs and settings["task"]["options"].get("epochs") is None:
+        raise ValueError(
+            f"The task {settings['task']['name']} asks for 'epochs'; say how many with --set task.epochs=N, or give "
+            "the parameter a default."
+        )
+
+
+def check_data_dir(given: str | None, settings: Mapping[str, Any]) -> None:
+    """Raises ValueError if --data-dir is given for a task that does not use it."""
+    task = settings["task"]["name"]
+    if given is not None and task not in DOWNLOADED:
+        raise ValueError(
+            f"--data-dir has no effect on the task {task}; it names the folder of {' or '.join(DOWNLOADED)}. Drop it."
+        )
+
+
+def _check_epochs(settings: Mapping[str, Any], task: FunctionTask) -> None:
+    epochs = settings["task"]["options"].get("epochs")
+    if type(epochs) is not int or epochs < 1:
+        raise ValueError(f"task.epochs is {epochs!r}; it must be a whole number above 0.")
+    if not task.takes_epochs and settings["early_stop"] == "none":
+        raise ValueError(
+            f"task.epochs has no effect on {settings['task']['name']}, which has no parameter 'epochs'; add the "
+            "parameter, or drop the option. (With --early-stop it says how many epochs are reported.)"
+        )

@@ -1,0 +1,141 @@
+"""What tasks on data that come with the project, or lie in a person's file, have in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from automl.child_trainers.behaviour import Behaviour
+from automl.child_trainers.data.dataset import DataError
+from automl.child_trainers.devices import FLOAT32, Compute
+from automl.child_trainers.recipes import LanguageRecipe, Recipe
+from automl.child_trainers.task import DivergedError, Goal, Objective, Outcome, Task
+
+if TYPE_CHECKING:
+    import keras
+
+NEWEST = Behaviour()
+AnyRecipe = TypeVar("AnyRecipe", Recipe, LanguageRecipe)
+
+
+class BuiltInTask(Task, Generic[AnyRecipe]):
+    """Trains networks on data of a name.
+
+    Args:
+        name: of the data.
+        recipe: the constants of training.
+        data_dir: where data sets lie.
+        goal: another metric as the reward.
+        progress: called with bytes done and bytes in all while data are downloaded.
+        fingerprint: of the data that the search began with; other data are refused.
+        compute: in which precision children are trained, whether under XLA, and on how many devices each.
+        reading: how the search has read its data; see `Task.reading`.
+        behaviour: the versions of computations; by default those of a new search.
+        download: whether missing data may be fetched to `data_dir`.
+
+    Attributes:
+        maximize: whether more is better of the task's metric.
+    """
+
+    floor = 0.0
+    takes_compute = True
+    maximize: ClassVar[bool]
+
+    def __init__(
+        self,
+        name: str,
+        recipe: AnyRecipe,
+        *,
+        data_dir: Path | None = None,
+        goal: Goal | None = None,
+        progress: Any = None,
+        fingerprint: str | None = None,
+        compute: Compute = FLOAT32,
+        behaviour: Behaviour = NEWEST,
+        reading: Mapping[str, Any] | None = None,
+        download: bool = True,
+    ) -> None:
+        self.name = name
+        self.recipe: AnyRecipe = recipe
+        self._data_dir = data_dir
+        self._goal = goal
+        self._progress = progress
+        self._download = download
+        self._expected = fingerprint
+        self._reading = reading
+        self._compute = compute
+        self._behaviour = behaviour
+        metric, maximize = (self.metric, self.maximize) if goal is None else (goal.metric, not goal.minimize)
+        self.objective = Objective(metric, maximize, recipe.epochs)
+        if goal is not None:
+            self.floor = None  # type: ignore[assignment]
+
+    @property
+    @abc.abstractmethod
+    def data(self) -> Any:
+        """What children are trained on, limited as the recipe says. Raises DataError."""
+
+    @property
+    @abc.abstractmethod
+    def device_data(self) -> Any:
+        """The same as tensors, shared by all children of a worker."""
+
+    def prepare(self) -> None:
+        _ = self.data
+
+    @property
+    @abc.abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """Metrics of every epoch and every trained child, any of which can be the goal; `metric` comes first."""
+
+    def check_goal(self) -> None:
+        if self._goal is not None and self._goal.metric not in self.metrics:
+            raise ValueError(
+                f"{self._goal}: the task {self.name} reports no metric {self._goal.metric!r} that can count; it has "
+                f"{' and '.join(self.metrics)}."
+            )
+
+    def _optimizer_of(self, spec: Any, steps_per_epoch: int, seed: int) -> keras.optimizers.Optimizer | None:
+        """The optimizer that a child brings itself, if it does."""
+        if not hasattr(spec, "optimizer"):
+            return None
+        decay_steps = steps_per_epoch * self.recipe.epochs
+        optimizer: keras.optimizers.Optimizer = spec.optimizer(decay_steps=decay_steps, seed=seed % 2**31)
+        return optimizer
+
+    def _result(self, train: Callable[[], Outcome], *, by_own_rule: bool, worst: float) -> Outcome:
+        """What a training came to. That a child's own rule diverges is a result, not a failure: the reward 0.
+
+        Args:
+            worst: what then stands for the metric.
+        """
+        try:
+            return train()
+        except DivergedError:
+            if not by_own_rule or (self._goal is not None and self._goal.metric != self.metric):
+                raise
+            return Outcome(0.0, {self.metric: worst}, ending="diverged")
+
+    def _refuse_missing(self, path: Path) -> None:
+        """Raises DataError if the data of a stored search have moved."""
+        if self._expected is not None and not os.path.isfile(path):
+            kind = self.name.partition(":")[0]
+            raise DataError(f"{path} is not there any more; say where these data lie now with --data {kind}:PATH.")
+
+    def warm_up(self) -> None:
+        _ = self.device_data
+
+    def constants(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.recipe)
+
+    def describe(self) -> dict[str, Any]:
+        compute = {"precision": self._compute.precision}
+        if self._compute.xla:
+            compute["xla"] = "on"
+        if self._compute.devices > 1:
+            compute["devices"] = str(self._compute.devices)
+        return {"data": self.name} | self.constants() | compute

@@ -1,0 +1,1 @@
+"""Image classification: the task, its training loop, networks and standardization. Open `task.py` first."""

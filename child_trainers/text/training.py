@@ -1,0 +1,353 @@
+"""Trains a language model: text on the device, one compiled epoch of truncated back-propagation, exact perplexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from automl.child_trainers.data.text import TextData
+from automl.child_trainers.recipes import LanguageRecipe
+from automl.child_trainers.task import DivergedError, Objective, Outcome, Report
+from automl.child_trainers.text.model import Dropout, LanguageModel, State
+from automl.child_trainers.training.trainer import Trainer, train_epochs
+from automl.child_trainers.training.updates import GradientDescent, KerasUpdate, Update
+
+REWARD_SCALE = 80.0  # c of the reward c / perplexity^2
+VALIDATION_CHUNK = 500  # tokens whose products with the input are taken at once
+METRIC = "val_perplexity"
+IGNORES_INPUT = "ignores_input"  # a metric: true of a child whose predictions do not depend on its input
+LEAST_GAIN = 1e-5  # nats per token; a smaller change of the loss by the input counts as none
+
+
+class Rows(NamedTuple):
+    """Rows of a matrix, and which they are."""
+
+    indices: tf.Tensor  # int32 (count,)
+    values: tf.Tensor  # float32, or their gradients; as many rows in whatever shape
+
+
+class DeviceText(NamedTuple):
+    """Training text in streams side by side, and validation text as one."""
+
+    streams: tf.Tensor  # int32 (tokens, batch)
+    validation: tf.Tensor  # int32 (tokens,)
+
+
+def to_device(text: TextData, batch_size: int) -> DeviceText:
+    """Cuts the training text into `batch_size` streams of equal length; what is left over at its end is dropped."""
+    length = len(text.train) // batch_size
+    streams = text.train[: batch_size * length].reshape(batch_size, length)
+    return DeviceText(tf.constant(np.ascontiguousarray(streams.T)), tf.constant(text.validation))
+
+
+def frequency_loss(bias: np.ndarray, tokens: np.ndarray) -> float:
+    """The mean loss in nats when every prediction is the softmax of the bias alone."""
+    logits = bias.astype(np.float64)
+    highest = logits.max()
+    return float(highest + np.log(np.exp(logits - highest).sum()) - logits[tokens].mean())
+
+
+def reward_of(perplexity: float) -> float:
+    """80 / perplexity^2, 0 where the square would overflow. Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.2."""
+    return REWARD_SCALE / perplexity**2 if perplexity < 1e150 else 0.0
+
+
+def train_language_model(
+    network: LanguageModel,
+    data: DeviceText,
+    recipe: LanguageRecipe,
+    *,
+    seed: int,
+    report: Report,
+    xla: bool = False,
+    optimizer: keras.optimizers.Optimizer | None = None,
+) -> Outcome:
+    """Trains a network and returns its reward, 80 / (lowest validation perplexity of its epochs)^2.
+
+    Args:
+        optimizer: in place of the recipe's, with rates of its own; the recipe's clipping holds with any.
+
+    Raises:
+        DivergedError: the training loss is not finite; found at the step where it happens.
+    """
+    trainer = LanguageTrainer(network, data, recipe, seed, xla=xla, optimizer=optimizer)
+    trained = train_epochs(trainer, report, Objective(METRIC, False, recipe.epochs))
+    best = trained.history[trained.epoch - 1]
+    metrics = {
+        **best,
+        "epoch": trained.epoch,
+        "loss": trained.history[-1]["loss"],
+        "units": network.units,
+        "traces": trainer.traces,
+    }
+    return Outcome(reward_of(best[METRIC]), metrics, trained.weights, trained.epoch, dict(trainer.seconds))
+
+
+class LanguageTrainer(Trainer):
+    """One language model's compiled steps. Two traces: an epoch of training, and the whole validation.
+
+    An epoch reads its streams from their beginning; the state after a step is that before the next, and gradients go
+    back to the step's first token.
+    """
+
+    def __init__(
+        self,
+        network: LanguageModel,
+        data: DeviceText,
+        recipe: LanguageRecipe,
+        seed: int,
+        *,
+        xla: bool = False,
+        optimizer: keras.optimizers.Optimizer | None = None,
+    ) -> None:
+        self._update: Update = GradientDescent(network) if optimizer is None else KerasUpdate(optimizer, network)
+        super().__init__(network, self._update.slots)
+        self._model = network
+        self._data = data
+        self._recipe = recipe
+        self._seed = seed
+        self.steps_per_epoch = steps_per_epoch(data, recipe)
+        self._step = tf.function(self._train_step, jit_compile=True) if xla else self._train_step
+        self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
+        self._loss = self._traced(self._validation_loss)
+
+    def train_epoch(self, epoch: int) -> float:
+        train = self._epoch()
+        with self._phase("train"):
+            steps, total = (value.numpy() for value in train(tf.constant(epoch)))
+        if not math.isfinite(total):
+            raise DivergedError(f"The training loss of step {steps} of epoch {epoch + 1} is {total}.")
+        return float(total) / self.steps_per_epoch
+
+    def metrics(self) -> dict[str, float]:
+        """The perplexity of the validation text, every token but the first predicted from all before it.
+
+        If the loss is that of the softmax's bias alone, the network has learned only word frequencies, and the metric
+        IGNORES_INPUT is true. This happens to cells that multiply small states: the state starts at zero and shrinks in
+        every layer, until it no longer changes the logits.
+
+        Raises:
+            DivergedError: see `perplexity_of`.
+        """
+        validation_loss = self._loss()
+        with self._phase("validate"):
+            loss = float(validation_loss())
+        perplexity = perplexity_of(loss, "validation")
+        bits = {"val_bits_per_character": loss / math.log(2.0)} if self._recipe.level == "character" else {}
+        bias = self._model.trainable["softmax/bias"].numpy()
+        ignoring = abs(loss - frequency_loss(bias, self._data.validation.numpy()[1:])) < LEAST_GAIN
+        return {METRIC: perplexity} | bits | ({IGNORES_INPUT: True} if ignoring else {})
+
+    def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Steps that were trained, and the sum of their losses."""
+        steps, unroll = self.steps_per_epoch, self._recipe.unroll
+        streams = self._data.streams
+        rate = learning_rate(self._recipe, epoch)
+
+        def body(step: tf.Tensor, total: tf.Tensor, state: State) -> tuple[tf.Tensor, tf.Tensor, State]:
+            first = step * unroll
+            shape = (unroll, streams.shape[1])
+            read = tf.ensure_shape(streams[first : first + unroll], shape)
+            wanted = tf.ensure_shape(streams[first + 1 : first + unroll + 1], shape)
+            loss, state = self._step(read, wanted, state, rate, tf.stack([self._seed, (epoch * steps + step) * 64]))
+            with tf.control_dependencies([loss]):
+                self._steps_done.assign_add(1)
+            return step + 1, total + loss, state
+
+        def goes_on(step: tf.Tensor, total: tf.Tensor, state: State) -> tf.Tensor:
+            return tf.logical_and(step < steps, tf.math.is_finite(total))
+
+        start = (tf.constant(0), tf.constant(0.0), self._model.zero_state(int(streams.shape[1])))
+        step, total, _ = tf.while_loop(goes_on, body, start)
+        return step, total
+
+    def _train_step(
+        self, read: tf.Tensor, wanted: tf.Tensor, state: State, rate: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, State]:
+        """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, and the state after it."""
+        loss, gradients, state = step_gradients(self._model, read, wanted, state, seed)
+        self._update.apply(gradients, rate)
+        return loss, state
+
+    def _validation_loss(self) -> tf.Tensor:
+        return text_loss(self._model, self._data.validation)
+
+
+def perplexity_of(loss: float, part: str) -> float:
+    """Of a mean loss in nats on this part of the data.
+
+    Raises:
+        DivergedError: it is not finite, or beyond what can be written down.
+    """
+    if not loss < 700:  # exp would overflow; a uniform guess over a million types has 14
+        raise DivergedError(f"The {part} loss is {loss} nats a token.")
+    return math.exp(loss)
+
+
+def steps_per_epoch(data: DeviceText, recipe: LanguageRecipe) -> int:
+    return (int(data.streams.shape[0]) - 1) // recipe.unroll
+
+
+def step_gradients(
+    model: LanguageModel, read: tf.Tensor, wanted: tf.Tensor, state: State, seed: tf.Tensor
+) -> tuple[tf.Tensor, dict[str, tf.Tensor | tf.IndexedSlices], State]:
+    """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, its clipped gradients by name,
+    and the state after it. Of matrices of which only rows were read, the gradients are rows too.
+
+    Args:
+        seed: int32 (2,), of dropout and of sampled types.
+    """
+    recipe, weights = model.recipe, model.trainable
+    dropout = Dropout(recipe, seed)
+    width = model.cell.num_products * model.units
+    taps = [tf.zeros((recipe.unroll, read.shape[1], width)) for _ in range(recipe.layers)]
+    labels = tf.reshape(wanted, (-1,))
+    # Rows are taken before the tape sees them: their gradients are then rows too, and not the whole matrix.
+    rows = {"embedding": Rows(tf.reshape(read, (-1,)), tf.gather(weights["embedding"], read))}
+    if recipe.sampled_types is not None:
+        drawn = draw_types(recipe.sampled_types, model.num_types, seed)
+        weighed = tf.concat([labels, drawn], axis=0)
+        for name in (model.output_name, "softmax/bias"):
+            rows[f"output {name}"] = Rows(weighed, tf.gather(weights[name], weighed))
+    recurrent = {f"layer{index}/recurrent_kernel": index for index in range(recipe.layers)}
+    of_rows = {"embedding"} if recipe.sampled_types is None else {"embedding", model.output_name, "softmax/bias"}
+    dense = [name for name in weights if name not in recurrent and name not in of_rows]
+    if recipe.sampled_types is None and recipe.shared_embeddings:
+        dense.append("embedding")
+    with tf.GradientTape() as tape:
+        tape.watch([*taps, *(row.values for row in rows.values()), *(weights[name] for name in dense)])
+        embedded = rows["embedding"].values
+        if (kept := dropout.streams(read.shape[1])) is not None:
+            state = [(h * kept, c * kept) for h, c in state]
+        if (keep := dropout.types(model.num_types)) is not None:
+            embedded = embedded * tf.gather(keep, read)
+        hidden, state, states = model.hidden(embedded, state, dropout=dropout, taps=taps)
+        hidden = tf.reshape(hidden, (-1, model.units))
+        if recipe.sampled_types is None:
+            logits = model.product(hidden, weights[model.output_name], transpose_b=True) + weights["softmax/bias"]
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        else:
+            losses = sampled_losses(
+                model,
+                hidden,
+                rows[f"output {model.output_name}"],
+                rows["output softmax/bias"],
+                num_labels=labels.shape[0],
+            )
+        loss = tf.reduce_mean(losses)
+        # As in Zaremba et al. 2014, what is learned from is the sum over a stream's tokens, whatever is reported.
+        summed = recipe.unroll * loss
+    of_dense, of_taps, of_values = tape.gradient(
+        summed, [[weights[name] for name in dense], taps, {name: row.values for name, row in rows.items()}]
+    )
+    gradients: dict[str, tf.Tensor | tf.IndexedSlices] = dict(zip(dense, of_dense, strict=True))
+    for name, index in recurrent.items():
+        gradients[name] = model.product(states[index], tf.reshape(of_taps[index], (-1, width)), transpose_a=True)
+    for name in of_rows:
+        parts = [Rows(row.indices, of_values[key]) for key, row in rows.items() if key.removeprefix("output ") == name]
+        gradients[name] = add_rows(parts, weights[name].shape, gradients.get(name))
+    scale = clip_scale(list(gradients.values()), recipe.clip_norm)
+    clipped: dict[str, tf.Tensor | tf.IndexedSlices] = {}
+    for name, gradient in gradients.items():
+        rows_only = isinstance(gradient, tf.IndexedSlices)
+        values = scale * (gradient.values if rows_only else gradient)
+        clipped[name] = tf.IndexedSlices(values, gradient.indices, gradient.dense_shape) if rows_only else values
+    return loss, clipped, [(tf.stop_gradient(h), tf.stop_gradient(c)) for h, c in state]
+
+
+def text_loss(model: LanguageModel, tokens: tf.Tensor) -> tf.Tensor:
+    """The mean loss in nats of a text, int32 (tokens,), read as one stream from a state of zeros; float32 scalar.
+
+    Every token but the first is predicted once, from all that come before it.
+    """
+    count = int(tokens.shape[0]) - 1
+    chunk = min(VALIDATION_CHUNK, count)
+    embedding = model.trainable["embedding"]
+
+    def loss_of(read: tf.Tensor, wanted: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        hidden, state = model.scan(tf.gather(embedding, read)[:, tf.newaxis], state)
+        logits = model.logits(tf.reshape(hidden, (-1, model.units)))
+        return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits)), state
+
+    def body(first: tf.Tensor, total: tf.Tensor, state: State) -> tuple[tf.Tensor, tf.Tensor, State]:
+        last = tf.minimum(first + chunk, count)
+        loss, state = loss_of(tokens[first:last], tokens[first + 1 : last + 1], state)
+        return last, total + tf.cast(loss, tf.float64), state
+
+    start = (tf.constant(0), tf.constant(0.0, tf.float64), model.zero_state(1))
+    _, total, _ = tf.while_loop(lambda first, *_: first < count, body, start)
+    return tf.cast(total / count, tf.float32)
+
+
+def learning_rate(recipe: LanguageRecipe, epoch: tf.Tensor) -> tf.Tensor:
+    """The rate of an epoch from 0: steady first, then lower by a factor every epoch (Zaremba et al. 2014, 4.1)."""
+    decays = tf.maximum(epoch + 1 - recipe.steady_epochs, 0)
+    return recipe.learning_rate * tf.pow(recipe.decay, tf.cast(decays, tf.float32))
+
+
+def clip_scale(gradients: Sequence[tf.Tensor | tf.IndexedSlices], clip_norm: float) -> tf.Tensor:
+    """What gradients are multiplied by so that their norm, over all of them, is at most `clip_norm`.
+
+    Source: Pascanu et al. 2013 (arXiv:1211.5063), section 3.2.
+    """
+    plain = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in plain]))
+    return clip_norm / tf.maximum(norm, clip_norm)
+
+
+def draw_types(count: int, num_types: int, seed: tf.Tensor) -> tf.Tensor:
+    """Types to stand for all, int32 (count,), with repeats: half by Zipf's law of their ranks, half uniformly."""
+    uniform = tf.random.stateless_uniform((count,), seed + [0, 63])
+    half = count // 2
+    by_rank = tf.exp(uniform[:half] * math.log(num_types + 1.0)) - 1.0
+    drawn = tf.concat([by_rank, uniform[half:] * num_types], axis=0)
+    return tf.minimum(tf.cast(drawn, tf.int32), num_types - 1)
+
+
+def expected_counts(types: tf.Tensor, count: int, num_types: int) -> tf.Tensor:
+    """How often each of these types is among `count` that `draw_types` draws, on average; float32."""
+    half = count // 2
+    rank = tf.cast(types, tf.float32)
+    by_rank = tf.math.log((rank + 2.0) / (rank + 1.0)) / math.log(num_types + 1.0)
+    return half * by_rank + (count - half) / num_types
+
+
+def sampled_losses(model: LanguageModel, hidden: tf.Tensor, rows: Rows, biases: Rows, *, num_labels: int) -> tf.Tensor:
+    """The cross-entropy of each token, float32 (num_labels,), with an unbiased estimate of what it is divided by.
+
+        Z = exp(o_y) + sum over drawn s, other than y, of exp(o_s) / (how often s is drawn on average)
+
+    Args:
+        rows, biases: of the softmax, first those of the labels, then those of the drawn types.
+
+    Source: Bengio & Senécal 2008, "Adaptive importance sampling to accelerate training of a neural probabilistic
+    language model", section III, with the label's own share exact; Jean et al. 2015 (arXiv:1412.2007), section 3.
+    """
+    labels, drawn = rows.indices[:num_labels], rows.indices[num_labels:]
+    own = tf.reduce_sum(hidden * rows.values[:num_labels], axis=1) + biases.values[:num_labels]
+    rarity = tf.math.log(expected_counts(drawn, drawn.shape[0], model.num_types))
+    others = model.product(hidden, rows.values[num_labels:], transpose_b=True) + biases.values[num_labels:] - rarity
+    others = tf.where(labels[:, tf.newaxis] == drawn, -1e9, others)
+    return tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], others], axis=1), axis=1) - own
+
+
+def add_rows(
+    parts: Sequence[Rows], shape: tf.TensorShape, whole: tf.Tensor | None = None
+) -> tf.Tensor | tf.IndexedSlices:
+    """The gradient of a matrix of which rows were taken, each row once: only then are its norm and its update right.
+
+    Args:
+        whole: the gradient of the matrix itself, where it was read otherwise too.
+    """
+    indices = tf.concat([part.indices for part in parts], axis=0)
+    values = tf.concat([tf.reshape(part.values, (-1, *shape[1:])) for part in parts], axis=0)
+    if whole is not None:
+        return tf.tensor_scatter_nd_add(whole, indices[:, tf.newaxis], values)
+    types, places = tf.unique(indices)
+    summed = tf.math.unsorted_segment_sum(values, places, tf.shape(types)[0])
+    return tf.IndexedSlices(summed, types, tf.constant(shape.as_list()))

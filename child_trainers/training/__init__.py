@@ -1,0 +1,1 @@
+"""What all training shares: epochs, updates of weights, checkpoints and early stopping. Open `trainer.py` first."""

@@ -1,0 +1,253 @@
+"""The networks that update rules are judged by, as functions of one flat vector of weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from automl.child_trainers.images.training import VALIDATION_BATCH, batches, cross_entropy
+from automl.child_trainers.images.training import DeviceData as DeviceImages
+from automl.child_trainers.text.model import LanguageModel, State, initial_weights, weight_shapes
+from automl.child_trainers.text.training import DeviceText, step_gradients, steps_per_epoch, text_loss
+
+MOMENTUM = 0.9  # of moving averages: an epoch has few steps
+EPSILON = 1e-3
+FILTERS = 32
+
+
+class FlatNetwork(Protocol):
+    """A network whose weights are one vector and whose other state is another, so that a rule changes all at once.
+
+    Attributes:
+        shapes: of the weights by name, in the vector's order.
+        state_shapes: likewise, of what training changes otherwise.
+        keeps_state: whether a trained model needs that state as well.
+        steps_per_epoch: training steps.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    state_shapes: Mapping[str, tuple[int, ...]]
+    keeps_state: bool
+    steps_per_epoch: int
+
+    def initial(self, seed: int) -> np.ndarray:
+        """The weights of a child before training, float32 (size,)."""
+
+    def initial_state(self) -> np.ndarray:
+        """The state before the first step, float32."""
+
+    def epoch_state(self, state: tf.Tensor) -> tf.Tensor:
+        """The state with which an epoch begins, from that which the one before it left."""
+
+    def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """What the steps of an epoch go by, from an int32 seed and the epoch's number: an order of the data, or the
+        seeds of what is drawn."""
+
+    def gradient(
+        self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The mean loss in nats of a step of an epoch, its gradient by the weights, and the state after it."""
+
+    def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
+        """What the network is worth on the validation data, float32 scalar."""
+
+
+class ConvChild:
+    """Two convolutions of 32 filters 3 x 3, each with batch normalization, ReLU and pooling, and a dense layer.
+
+    Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1; where it pools it does not say.
+    """
+
+    keeps_state = True  # moving averages
+
+    def __init__(self, data: DeviceImages, num_classes: int, batch_size: int) -> None:
+        count, height, width, channels = data.x_train.shape
+        self._data = data
+        self._batch_size, self.steps_per_epoch = batches(count, batch_size)
+        features = FILTERS * (height // 4) * (width // 4)
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            "conv0/kernel": (3, 3, channels, FILTERS),
+            "conv0/gamma": (FILTERS,),
+            "conv0/beta": (FILTERS,),
+            "conv1/kernel": (3, 3, FILTERS, FILTERS),
+            "conv1/gamma": (FILTERS,),
+            "conv1/beta": (FILTERS,),
+            "dense/kernel": (features, num_classes),
+            "dense/bias": (num_classes,),
+        }
+        averages = [f"conv{index}/moving_{name}" for index in range(2) for name in ("mean", "variance")]
+        self.state_shapes: Mapping[str, tuple[int, ...]] = dict.fromkeys(averages, (FILTERS,))
+
+    def initial(self, seed: int) -> np.ndarray:
+        """He et al. 2015's normal weights for the convolutions, Glorot's for the dense layer."""
+        generator = np.random.Generator(np.random.PCG64(seed))
+        parts = []
+        for name, shape in self.shapes.items():
+            if name.endswith("kernel"):
+                fan_in = math.prod(shape[:-1])
+                variance = 2.0 / fan_in if name.startswith("conv") else 2.0 / (fan_in + shape[-1])
+                parts.append(generator.standard_normal(math.prod(shape)) * math.sqrt(variance))
+            else:
+                parts.append(np.full(shape, 1.0 if name.endswith("gamma") else 0.0))
+        return np.concatenate(parts).astype(np.float32)
+
+    def initial_state(self) -> np.ndarray:
+        return np.tile(np.repeat(np.array([0.0, 1.0], np.float32), FILTERS), 2)
+
+    def epoch_state(self, state: tf.Tensor) -> tf.Tensor:
+        return state
+
+    def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        count = int(self._data.x_train.shape[0])
+        return tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([seed, epoch]))
+
+    def gradient(
+        self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        size = self._batch_size
+        indices = tf.ensure_shape(plan[step * size : (step + 1) * size], (size,))
+        images, labels = tf.gather(self._data.x_train, indices), tf.gather(self._data.y_train, indices)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            logits, batch_averages = self._pass(images, unflatten(weights, self.shapes), None)
+            loss = cross_entropy(logits, labels)
+        state = MOMENTUM * state + (1.0 - MOMENTUM) * batch_averages
+        return loss, tape.gradient(loss, weights), state
+
+    def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
+        """The accuracy, in [0, 1]; NaN where weights are not finite, which the last step's loss does not show yet."""
+        x, y = self._data.x_validation, self._data.y_validation
+        named, averages = unflatten(weights, self.shapes), unflatten(state, self.state_shapes)
+        count = int(x.shape[0])
+
+        def body(start: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            end = start + VALIDATION_BATCH
+            logits, _ = self._pass(x[start:end], named, averages)
+            found = tf.argmax(logits, axis=1, output_type=y.dtype)
+            return end, correct + tf.math.count_nonzero(found == y[start:end], dtype=tf.int32)
+
+        _, correct = tf.while_loop(lambda start, _: start < count, body, (tf.constant(0), tf.constant(0)))
+        finite = tf.reduce_all(tf.math.is_finite(weights))
+        return tf.where(finite, tf.cast(correct, tf.float32) / count, math.nan)
+
+    @staticmethod
+    def _pass(
+        x: tf.Tensor, weights: Mapping[str, tf.Tensor], averages: Mapping[str, tf.Tensor] | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits, and the batch's means and variances; normalized by these, or by moving averages where given."""
+        found = []
+        for index in range(2):
+            x = tf.nn.conv2d(x, weights[f"conv{index}/kernel"], 1, "SAME")
+            scale, offset = weights[f"conv{index}/gamma"], weights[f"conv{index}/beta"]
+            moving = {}
+            if averages is not None:
+                moving = {name: averages[f"conv{index}/moving_{name}"] for name in ("mean", "variance")}
+            x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                x, scale, offset, epsilon=EPSILON, is_training=averages is None, **moving
+            )
+            found += [mean, variance]
+            x = tf.nn.relu(tf.nn.max_pool2d(x, 2, 2, "VALID"))  # as the other way round, on a quarter of the values
+        features = tf.reshape(x, (-1, weights["dense/kernel"].shape[0]))
+        return features @ weights["dense/kernel"] + weights["dense/bias"], tf.concat(found, axis=0)
+
+
+def keras_child(
+    input_shape: tuple[int, ...], num_classes: int, *, weights: Mapping[str, np.ndarray] | None = None
+) -> keras.Model:
+    """A `ConvChild` as a Keras model, from whitened images to logits; with its weights where they are given."""
+    layers: list[keras.layers.Layer] = []
+    for index in range(2):
+        layers += [
+            keras.layers.Conv2D(FILTERS, 3, padding="same", use_bias=False, name=f"conv{index}"),
+            keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON),
+            keras.layers.ReLU(),
+            keras.layers.MaxPool2D(),
+        ]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(num_classes)]
+    model = keras.Sequential([keras.Input(input_shape), *layers], name="child")
+    if weights is None:
+        return model
+    parts = ("kernel", "gamma", "beta", "moving_mean", "moving_variance")
+    names = [*(f"conv{index}/{part}" for index in range(2) for part in parts), "dense/kernel", "dense/bias"]
+    model.set_weights([weights[name] for name in names])
+    return model
+
+
+class TextChild:
+    """A language model, trained by truncated back-propagation; its state is that of its layers.
+
+    Args:
+        model: says cell, sizes and recipe; its own weights are not used.
+    """
+
+    keeps_state = False  # where the training text ended
+
+    def __init__(self, model: LanguageModel, data: DeviceText) -> None:
+        self._model = model
+        self._data = data
+        self.shapes: Mapping[str, tuple[int, ...]] = weight_shapes(
+            model.cell, model.num_types, model.units, model.recipe
+        )
+        self._batch = int(data.streams.shape[1])
+        self._layers = model.recipe.layers
+        shape = (self._batch, model.units)
+        self.state_shapes: Mapping[str, tuple[int, ...]] = {
+            f"layer{index}/{name}": shape for index in range(self._layers) for name in "hc"
+        }
+        self.steps_per_epoch = steps_per_epoch(data, model.recipe)
+
+    def initial(self, seed: int) -> np.ndarray:
+        model = self._model
+        weights = initial_weights(model.cell, model.num_types, model.units, model.recipe, seed=seed)
+        return np.concatenate([weights[name].ravel() for name in self.shapes])
+
+    def initial_state(self) -> np.ndarray:
+        return np.zeros(sum(math.prod(shape) for shape in self.state_shapes.values()), np.float32)
+
+    def epoch_state(self, state: tf.Tensor) -> tf.Tensor:
+        return tf.zeros_like(state)
+
+    def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        return tf.stack([seed, epoch * self.steps_per_epoch])
+
+    def gradient(
+        self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        unroll, streams = self._model.recipe.unroll, self._data.streams
+        first = step * unroll
+        read = tf.ensure_shape(streams[first : first + unroll], (unroll, self._batch))
+        wanted = tf.ensure_shape(streams[first + 1 : first + unroll + 1], (unroll, self._batch))
+        drawing = tf.stack([plan[0], (plan[1] + step) * 64])
+        model = self._with(weights)
+        loss, gradients, after = step_gradients(model, read, wanted, self._layer_states(state), drawing)
+        flat = [tf.reshape(tf.convert_to_tensor(gradients[name]), (-1,)) for name in self.shapes]
+        return (
+            loss,
+            tf.concat(flat, axis=0),
+            tf.concat([tf.reshape(part, (-1,)) for layer in after for part in layer], axis=0),
+        )
+
+    def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
+        """The perplexity of the validation text, read as one stream."""
+        return tf.exp(text_loss(self._with(weights), self._data.validation))
+
+    def _with(self, weights: tf.Tensor) -> LanguageModel:
+        model = copy.copy(self._model)
+        model.trainable = unflatten(weights, self.shapes)
+        return model
+
+    def _layer_states(self, state: tf.Tensor) -> State:
+        parts = list(unflatten(state, self.state_shapes).values())
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def unflatten(vector: tf.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
+    """The parts of a vector by name."""
+    parts = tf.split(vector, [math.prod(shape) for shape in shapes.values()])
+    return {name: tf.reshape(part, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

@@ -1,0 +1,211 @@
+"""Update rules, judged by how well a small network learns with them, on images or on text."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from automl.child_trainers.data.summary import DataSummary
+from automl.child_trainers.devices import FLOAT32, Compute
+from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.recipes import Recipe, RuleRecipe, RuleTextRecipe
+from automl.child_trainers.task import Assignment, Goal, Outcome, Report, Task, read_outcome
+from automl.child_trainers.text.task import LanguageModeling
+from automl.search_spaces.recurrent_cell.lstm import LSTM
+from automl.search_spaces.update_rule.spec import UpdateRule
+
+if TYPE_CHECKING:
+    import keras
+
+    from automl.child_trainers.update_rules.training import RuleTrainer
+
+HOPELESS_IMAGES = 0.05  # of what is above the accuracy of a guess
+HOPELESS_TEXT = 0.5  # times the perplexity of a guess
+
+
+Network = TypeVar("Network", ImageClassification, LanguageModeling)
+
+
+class RuleTask(Task, Generic[Network]):
+    """Judges update rules: a sweep of learning rates, then a training at the best.
+
+    Args:
+        name: of the data, as for the task of networks on them.
+        recipe: the constants of the sweep and of the training.
+        goal: another metric as the reward.
+        compute: not used; rules are judged in float32, which is as fast for networks of this size.
+        data: where they lie and what they must be: the other arguments of `BuiltInTask`.
+
+    Attributes:
+        network: the task whose data, and whose measure, rules are judged by.
+    """
+
+    network: Network
+    floor = 0.0
+
+    def __init__(
+        self,
+        name: str,
+        recipe: Any,
+        *,
+        goal: Goal | None = None,
+        compute: Compute = FLOAT32,
+        **data: Any,
+    ) -> None:
+        self.network = self._network(name, recipe, **data)
+        self.recipe = recipe
+        self.population = recipe.population
+        self.metric = self.network.metric
+        self.fixed_options = ("rates", "epochs", "sweep_epochs", *self.network.fixed_options)
+        self.reading_options = self.network.reading_options
+        self.reads_words = self.network.reads_words
+        self._goal = goal
+        if goal is not None:
+            if goal.metric != self.metric:
+                raise ValueError(f"Update rules are judged by {self.metric} here; drop {goal}.")
+            self.floor = None  # type: ignore[assignment]
+
+    @property
+    def fingerprint(self) -> str | None:  # type: ignore[override]
+        return self.network.fingerprint
+
+    @property
+    def brightness(self) -> Sequence[float] | None:  # type: ignore[override]
+        return self.network.brightness
+
+    def reading(self) -> dict[str, Any] | None:
+        return self.network.reading()
+
+    def prepare(self) -> None:
+        self.network.prepare()
+
+    def warm_up(self) -> None:
+        self.network.warm_up()
+
+    def check(self, spec: Any) -> None:
+        if not isinstance(spec, UpdateRule):
+            raise ValueError(
+                f"Update rules are judged here, and this space makes {type(spec).__name__}; choose the space "
+                "update-rule, or a task of your own."
+            )
+
+    def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+        ((_, ended),) = self.evaluate_together([Assignment(spec, seed, report)])
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
+
+    def evaluate_together(self, children: Sequence[Assignment]) -> Iterator[tuple[int, Outcome | Exception]]:
+        for index, ended in self._trainer.train(children):
+            yield index, ended if isinstance(ended, Exception) else read_outcome(ended, self._goal)
+
+    def data_summary(self) -> DataSummary:
+        return self.network.data_summary()
+
+    def validate(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
+        return self.network.validate(model, self._network_spec)
+
+    def columns(self) -> str:
+        return self.network.columns()
+
+    def test(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
+        return self.network.test(model, self._network_spec)
+
+    def same(self, found: float, stored: float) -> bool:
+        return self.network.same(found, stored)
+
+    def constants(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.recipe)
+
+    def describe(self) -> dict[str, Any]:
+        return {"data": self.network.name} | self.constants()
+
+    @abc.abstractmethod
+    def _network(self, name: str, recipe: Any, **data: Any) -> Network:
+        """The task of networks on the same data."""
+
+    @property
+    @abc.abstractmethod
+    def _network_spec(self) -> Any:
+        """What the network's task knows the trained network by."""
+
+    @functools.cached_property
+    @abc.abstractmethod
+    def _trainer(self) -> RuleTrainer: ...
+
+    @abc.abstractmethod
+    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+        """The network that was trained with the rule, with its stored weights."""
+
+
+class ImageRules(RuleTask[ImageClassification]):
+    """Update rules judged by a convolutional network's accuracy; see `update_rules.networks.ConvChild`."""
+
+    recipe_kind = RuleRecipe
+    reward_words = "validation accuracy after the training at the best rate"
+
+    def _network(self, name: str, recipe: RuleRecipe, **data: Any) -> ImageClassification:
+        limits = Recipe(num_train=recipe.num_train, num_validation=recipe.num_validation)
+        return ImageClassification(name, limits, **data)
+
+    @functools.cached_property
+    def _trainer(self) -> RuleTrainer:
+        from automl.child_trainers.update_rules.flat_networks import ConvChild
+        from automl.child_trainers.update_rules.training import Figure, RuleTrainer
+
+        classes = self.network.shapes[1]
+        child = ConvChild(self.network.device_data, classes, self.recipe.batch_size)
+        hopeless = hopeless_accuracy(self.network.data.y_validation)
+        figure = Figure(self.metric, True, 0.0, hopeless, lambda accuracy: accuracy)
+        return RuleTrainer(child, figure, self.recipe)
+
+    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+        from automl.child_trainers.update_rules.flat_networks import keras_child
+
+        return self.network.with_preprocessing(keras_child(*self.network.shapes, weights=weights))
+
+    @property
+    def _network_spec(self) -> Any:
+        return None
+
+
+class TextRules(RuleTask[LanguageModeling]):
+    """Update rules judged by the perplexity of an LSTM of one layer; the reward is 80 / perplexity^2."""
+
+    recipe_kind = RuleTextRecipe
+    reward_words = "80 / (validation perplexity)² after the training at the best rate"
+
+    def _network(self, name: str, recipe: RuleTextRecipe, **data: Any) -> LanguageModeling:
+        return LanguageModeling(name, recipe.of_language(), **data)
+
+    @functools.cached_property
+    def _trainer(self) -> RuleTrainer:
+        from automl.child_trainers.text.model import LanguageModel
+        from automl.child_trainers.text.training import reward_of
+        from automl.child_trainers.update_rules.flat_networks import TextChild
+        from automl.child_trainers.update_rules.training import Figure, RuleTrainer
+
+        types = len(self.network.data.vocabulary)
+        model = LanguageModel(LSTM(), types, self.recipe.units, self.network.recipe, seed=0)
+        figure = Figure(self.metric, False, types, HOPELESS_TEXT * types, reward_of)
+        child = TextChild(model, self.network.device_data)
+        return RuleTrainer(child, figure, self.recipe)
+
+    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+        model: keras.Model = self.network.model(self._network_spec, weights)
+        return model
+
+    @property
+    def _network_spec(self) -> Any:
+        return LSTM()
+
+
+def hopeless_accuracy(labels: np.ndarray) -> float:
+    """An accuracy that a network comes to which has learned next to nothing but the commonest of these labels."""
+    guess = float(np.bincount(labels).max()) / len(labels)
+    return guess + HOPELESS_IMAGES * (1.0 - guess)

@@ -1,0 +1,1 @@
+"""Processes that train children, and the pools that start, watch and end them. Open `pool.py` first."""
