@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -64,15 +65,24 @@ def test_an_installed_automl_searches_inside_a_project_with_folders_of_our_names
         (project / name / "__init__.py").write_text("raise RuntimeError('the project\\'s own package was imported')\n")
     (project / "mine.py").write_text(MINE)
 
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [str(python.with_name("automl")), "search", "s", *OURS, "--children", "2", "--workers", "1"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
 
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "Done: 2 children trained." in done.stdout
     where = "import automl; print(automl.__file__)"
-    found = subprocess.run([python, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        [python, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True, env=environment
+    ).stdout
     expected = source if way == "editable" else tmp_path / "environment"
     assert Path(found.strip()).is_relative_to(expected)
+    # In none of the ways does an import by a bare name find a package of ours, and pip has none to overwrite.
+    bare = "import importlib.util; print([n for n in ('db', 'controllers') if importlib.util.find_spec(n)])"
+    assert (
+        subprocess.run([python, "-c", bare], cwd=tmp_path, capture_output=True, text=True, env=environment).stdout
+        == "[]\n"
+    )
 
 
 def test_every_advice_to_install_names_our_distribution_and_one_of_its_extras() -> None:
