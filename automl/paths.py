@@ -7,7 +7,6 @@ import fnmatch
 import os
 from pathlib import Path
 
-from automl.child_trainers.training.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS
 from automl.child_trainers.workers.process import LOG_FOLDERS
 from automl.db import own_files
 from automl.db.engine import address_text
@@ -61,6 +60,8 @@ def check_stored_name(name: str) -> None:
 
 def delete_files(store: Store, name: str) -> None:
     """Deletes the logs and checkpoints of a search; deletes nothing if the name is not valid."""
+    from automl.child_trainers.training.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS  # imports NumPy
+
     if not is_search_name(name):
         return
     logs, checkpoints = log_dir(store, name), checkpoint_dir(store, name)
@@ -79,6 +80,8 @@ def checkpoint_dir(store: Store, name: str) -> Path:
 
 def drop_checkpoints(store: Store, search: Search) -> None:
     """Deletes those of children that nobody will train on: who ended them, a pool or a lease, had no hold of them."""
+    from automl.child_trainers.training.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS  # imports NumPy
+
     folder = checkpoint_dir(store, search.name)
     files = [file for file in own_files.names(folder, own=CHECKPOINT_FOLDERS) if file.startswith("child-")]
     if not files:
