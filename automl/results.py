@@ -278,8 +278,17 @@ class Result:
         return BestChild(self, found, top[0])
 
     def dataframe(self) -> pandas.DataFrame:
-        """One row per child. Needs pandas."""
-        import pandas
+        """One row per child.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError(
+                "dataframe() needs pandas; install it with: pip install 'automl-reinforce[dataframe]'"
+            ) from None
 
         rows: Sequence[dict[str, Any]] = [dataclasses.asdict(child) for child in self.children]
         return pandas.DataFrame(rows).set_index("number") if rows else pandas.DataFrame()

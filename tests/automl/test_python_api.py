@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,14 @@ def test_exports_and_the_dataframe(mine, folder):
     frame = result.dataframe()
     assert list(frame.index) == [child.number for child in result.children]
     assert frame["reward"].max() == result.best.reward
+
+
+def test_a_dataframe_without_pandas_names_the_extra(mine, folder, monkeypatch):
+    result = automl.search("mine", **OURS, children=1)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError) as raised:
+        result.dataframe()
+    assert str(raised.value) == "dataframe() needs pandas; install it with: pip install 'automl-reinforce[dataframe]'"
 
 
 def test_a_result_of_a_search_that_somebody_else_ran(digits, folder):
