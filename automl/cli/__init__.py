@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line. Open `app.py` first: it declares the commands; `entry.py` is where the process starts."""

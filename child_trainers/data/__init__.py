@@ -1,1 +1,1 @@
-"""Data sets: real images and labels, checked on the way in (`dataset.ImageData` is what every loader returns)."""
+"""Data sets, checked when they are read. Open `dataset.py` first for images (`ImageData`), `text.py` for texts."""
