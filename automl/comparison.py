@@ -20,7 +20,6 @@ import numpy as np
 from automl.child_trainers.built_in import BuiltInTask
 from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.devices import environment, start_tensorflow
-from automl.child_trainers.experiment import known
 from automl.child_trainers.images.task import ImageClassification
 from automl.child_trainers.recipes import RATES
 from automl.child_trainers.registry import TASKS, kind_of
@@ -35,6 +34,7 @@ from automl.child_trainers.update_rules.trial import (
     run,
 )
 from automl.child_trainers.user_files import UserFile
+from automl.search_spaces.names import validate_choice
 from automl.wording import counted
 
 Progress = Callable[
@@ -70,12 +70,12 @@ class Comparison:
 
     def check(self) -> None:
         """Raises ValueError where something cannot be; loads the data."""
-        known("task", kind_of(self.task), TASKS)
+        validate_choice("task", kind_of(self.task), TASKS)
         fields = dataclasses.fields(kind_of_task(self.task).recipe_kind)
         for option in self.options:
             if option in UNUSED:
                 raise ValueError(f"{option} cannot be set here: {UNUSED[option]}.")
-            known("task option", option, [field.name for field in fields if field.name not in UNUSED])
+            validate_choice("task option", option, [field.name for field in fields if field.name not in UNUSED])
         if len(set(self.optimizers)) < len(self.optimizers):
             raise ValueError("An optimizer is named twice; name each once.")
         if self.seeds < 1 or self.sweep_epochs < 1:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl.child_trainers.data.dataset import DataError
-from automl.child_trainers.experiment import known
 from automl.db.records import Child, Search, State, StoreError, Training
 from automl.db.store import Store, training_kind
 from automl.model_files import read_tflite, write_onnx, write_saved_model, write_tflite
 from automl.search_spaces.drawing import layers_dot
+from automl.search_spaces.names import validate_choice
 from automl.search_spaces.walk import spec_to_json
 from automl.status import child_json
 from automl.stored import in_workdir, load_experiment, load_space, recorded_child
@@ -78,9 +78,9 @@ def export_child(
         ExportError: there is no such child, it has no weights or no such form, or the file exists (without `force`).
         ValueError: the format is unknown.
     """
-    write = EXPORTERS[known("format", format, EXPORTERS)]
+    write = EXPORTERS[validate_choice("format", format, EXPORTERS)]
     if source is not None:
-        known("source of weights", source, ["search", "train"])
+        validate_choice("source of weights", source, ["search", "train"])
     if path.is_symlink() or (path.exists() and not force):
         kind = "a link" if path.is_symlink() else "there already"
         raise ExportError(f"{path} is {kind}; choose another path{'' if path.is_symlink() else ' or add --force'}.")

@@ -17,12 +17,13 @@ from automl.child_trainers.devices import (
     visible_gpus,
     without_native_lines,
 )
-from automl.child_trainers.experiment import Experiment, Own, known, make_experiment
+from automl.child_trainers.experiment import Experiment, Own, make_experiment
 from automl.child_trainers.user_files import UserFile
 from automl.controllers import CONTROLLERS, PRESETS
 from automl.controllers.base import Controller
 from automl.proposer import Cost, Limits
 from automl.search_spaces import SPACES
+from automl.search_spaces.names import validate_choice
 from automl.search_spaces.recorded import check_options
 from automl.search_spaces.space import Space
 
@@ -95,10 +96,10 @@ def make_controller(
     chosen = settings["controller"]
     with quiet_native_start():
         presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
-        preset = presets[known("controller preset", chosen["preset"] or next(iter(presets)), presets)]
+        preset = presets[validate_choice("controller preset", chosen["preset"] or next(iter(presets)), presets)]
         kind = pkgutil.resolve_name(CONTROLLERS[chosen["name"]])
         for option in chosen["options"]:
-            known("controller option", option, list(kind.options()))
+            validate_choice("controller option", option, list(kind.options()))
         controller: Controller = kind(experiment.space, seed=seed, **(preset | chosen["options"]))
     return controller
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl.child_trainers.data.summary import DataSummary
-from automl.child_trainers.experiment import SESSION, known
+from automl.child_trainers.experiment import SESSION
 from automl.child_trainers.user_files import UserFile
 from automl.coordinator import GIVEN_TIME_OVER, Coordinator, Ending, Stop
 from automl.db import own_files
@@ -28,6 +28,7 @@ from automl.export import export_child, model_of
 from automl.paths import open_store, store_address
 from automl.resuming import prepare_resume, resumed
 from automl.runtime import run_search
+from automl.search_spaces.names import validate_choice
 from automl.searches import create, deleting_unless_started, make_ready, refuse_taken
 from automl.settings.schema import Asked, check_name
 from automl.surroundings import arrays_path, current_folder, working_in
@@ -69,7 +70,7 @@ def search(
     names = [field.name for field in dataclasses.fields(Asked)]
     own: dict[str, Callable[..., Any]] = {}
     for key, value in asked.items():
-        known("setting", key, names)
+        validate_choice("setting", key, names)
         if isinstance(value, list):
             asked[key] = tuple(value)
         if isinstance(value, os.PathLike):
@@ -124,7 +125,7 @@ def resume(
     """
     names = [name for name, one in inspect.signature(resumed).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for key, value in changes.items():
-        known("setting of a resume", key, names)
+        validate_choice("setting of a resume", key, names)
         if isinstance(value, os.PathLike):
             changes[key] = os.fspath(value)
     own = {key: changes.pop(key) for key in ("space", "task") if callable(changes.get(key))}

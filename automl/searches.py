@@ -13,7 +13,7 @@ from automl.child_trainers.devices import (
     default_workers,
     visible_gpus,
 )
-from automl.child_trainers.experiment import NOTHING_OWN, Experiment, Own, known
+from automl.child_trainers.experiment import NOTHING_OWN, Experiment, Own
 from automl.controllers import SCALES
 from automl.controllers.base import Draw
 from automl.db.records import (
@@ -38,6 +38,7 @@ from automl.preparation import (
     user_files_of,
 )
 from automl.proposer import Limits
+from automl.search_spaces.names import validate_choice
 from automl.search_spaces.recorded import check_options
 from automl.search_spaces.walk import spec_to_json
 from automl.settings.checks import check_asked
@@ -185,7 +186,7 @@ def make_ready(store: Store, name: str, *, fault: str | None = None, number: int
         ValueError: there is no such fault, or the child has not failed.
         LeaseHeldError: the search runs.
     """
-    faults = () if fault is None else (Fault(known("fault", fault, list(ATTEMPTS))),)
+    faults = () if fault is None else (Fault(validate_choice("fault", fault, list(ATTEMPTS))),)
     if number is not None:
         found = store.children(store.search(name).id, number=number)
         if not found:

@@ -16,7 +16,8 @@ from automl.child_trainers.registry import kind_of, recipes_of, tasks_of
 from automl.child_trainers.task import FunctionTask, Goal, Task
 from automl.child_trainers.user_files import UserFile
 from automl.search_spaces import PRESETS, SCHEDULES, SPACES
-from automl.search_spaces.narrowing import Narrowing, nearest_first, parse_rule
+from automl.search_spaces.names import validate_choice
+from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.ordering import Ordering, ordered
 from automl.search_spaces.space import Space
 
@@ -60,10 +61,10 @@ def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
         if file is not None:
             function = file.load()
     else:
-        name = known("space", chosen["name"], SPACES)
+        name = validate_choice("space", chosen["name"], SPACES)
         function = pkgutil.resolve_name(SPACES[name])
         presets = pkgutil.resolve_name(PRESETS[name])
-        options = presets[known("preset", chosen["preset"] or next(iter(presets)), presets)] | options
+        options = presets[validate_choice("preset", chosen["preset"] or next(iter(presets)), presets)] | options
     assert function is not None
     _check_options(chosen["name"], function, options)
     narrowing = settings["narrowing"]
@@ -72,7 +73,7 @@ def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
     schedule = None
     if (schedule_name := settings["schedule"]) is not None:
         schedules = pkgutil.resolve_name(SCHEDULES[chosen["name"]]) if chosen["name"] in SCHEDULES else {}
-        schedule = schedules[known("schedule", schedule_name, schedules)]
+        schedule = schedules[validate_choice("schedule", schedule_name, schedules)]
     made: Callable[[], Any] = functools.partial(function, **options)
     if chosen.get("order"):  # of the options, after the user's file was changed
         made = ordered(made, Ordering.from_json(chosen["order"]))
@@ -109,7 +110,7 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
     ]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         for option in options:
-            known("space option", option, [parameter.name for parameter in named])
+            validate_choice("space option", option, [parameter.name for parameter in named])
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise ValueError(
@@ -156,13 +157,15 @@ def make_task(
     name = chosen["name"]
     space = settings["space"]["name"]
     tasks, recipes = tasks_of(space), recipes_of(space, name)
-    make = pkgutil.resolve_name(tasks[known("task", kind_of(name), tasks)])
-    constants = chosen.get("constants") or recipes[known("recipe", chosen["recipe"] or next(iter(recipes)), recipes)]
+    make = pkgutil.resolve_name(tasks[validate_choice("task", kind_of(name), tasks)])
+    constants = (
+        chosen.get("constants") or recipes[validate_choice("recipe", chosen["recipe"] or next(iter(recipes)), recipes)]
+    )
     fields = [field.name for field in dataclasses.fields(make.recipe_kind)]
     for option in chosen["options"]:
-        known("task option", option, fields)
+        validate_choice("task option", option, fields)
     for constant in constants:
-        known("constant of training", constant, fields)  # a store may name any
+        validate_choice("constant of training", constant, fields)  # a store may name any
     recipe = make.recipe_kind(**(constants | chosen["options"]))
     data_dir = None if chosen["data_dir"] is None else Path(chosen["data_dir"])
     compute = Compute(**settings["compute"])
@@ -190,13 +193,5 @@ def reward_definition(settings: Mapping[str, Any]) -> str:
     if chosen["file"] is not None or chosen["name"].startswith(SESSION):
         return FunctionTask.reward_words
     tasks = tasks_of(settings["space"]["name"])
-    kind: type[Task] = pkgutil.resolve_name(tasks[known("task", kind_of(chosen["name"]), tasks)])
+    kind: type[Task] = pkgutil.resolve_name(tasks[validate_choice("task", kind_of(chosen["name"]), tasks)])
     return kind.reward_words
-
-
-def known(what: str, name: str, names: Mapping[str, Any] | list[str]) -> str:
-    """The name itself. Raises ValueError with the known names, nearest first."""
-    if name not in names:
-        listed = nearest_first(name, list(names)) or "none"
-        raise ValueError(f"There is no {what} called {name!r}; there is {listed}.")
-    return name

@@ -23,7 +23,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from automl.child_trainers.seeding import LIBRARIES, Seeder, basic_kept, seed_basic
-from automl.search_spaces.narrowing import nearest_first
+from automl.search_spaces.names import nearest_first
 
 OURS = Path(__file__).absolute().parents[1]  # the folder of the package `automl`
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 import functools
 import re
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from automl.search_spaces.decisions import Choice, Decision, Links
+from automl.search_spaces.names import nearest_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,23 +92,6 @@ class Narrowing:
                 )
         for decision in known.values():
             self(decision)
-
-
-def nearest_first(name: str, known: Sequence[str], most: int = 8) -> str:
-    """The known names as a text, nearest to `name` first; long lists are cut. Case, dashes and spaces break ties."""
-
-    def distances(other: str) -> tuple[float, float]:
-        pairs = ((_bare(name), _bare(other)), (name, other))
-        bare, exact = (-difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
-        return bare, exact
-
-    ranked = sorted(known, key=distances)
-    shown = ", ".join(ranked[:most])
-    return shown if len(ranked) <= most else f"{shown} and {len(ranked) - most} more"
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[-_\s]", "", name).casefold()
 
 
 def _narrow_choice(choice: Choice, rule: Rule) -> Choice:

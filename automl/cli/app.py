@@ -28,7 +28,7 @@ class _Commands(TyperGroup):
             option = getattr(error, "option_name", None)
             if option is None or (context := getattr(error, "ctx", None)) is None:
                 raise
-            from automl.search_spaces.narrowing import nearest_first
+            from automl.search_spaces.names import nearest_first
 
             options = [name for one in context.command.params for name in one.opts if name.startswith("--")]
             error.message = f"There is no option {option!r}; there is {nearest_first(option, options)}."  # type: ignore[attr-defined]

@@ -14,13 +14,14 @@ from typing import Any
 
 from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.devices import PRECISIONS, default_precision, visible_gpus
-from automl.child_trainers.experiment import SESSION, known
+from automl.child_trainers.experiment import SESSION
 from automl.child_trainers.recipes import PRUNERS
 from automl.child_trainers.registry import OF_FILES, TASKS, default_task, early_stop_of, kind_of, preset_of, recipes_of
 from automl.child_trainers.user_files import UserFile, meant_file
 from automl.controllers import CONTROLLERS
 from automl.db.records import is_search_name
 from automl.search_spaces import SPACES
+from automl.search_spaces.names import validate_choice
 from automl.settings.stored_form import check_settings
 from automl.surroundings import check_workdir, current_folder
 
@@ -174,9 +175,9 @@ class Asked:
         if self.policy_device not in ("cpu", "gpu"):
             raise ValueError(f"--policy-device is {self.policy_device!r}; it is cpu or gpu.")
         if self.early_stop is not None:
-            known("pruner", self.early_stop, list(PRUNERS))
+            validate_choice("pruner", self.early_stop, list(PRUNERS))
         if self.precision is not None:
-            known("precision", self.precision, list(PRECISIONS))
+            validate_choice("precision", self.precision, list(PRECISIONS))
 
     @property
     def chosen_task(self) -> str:
@@ -204,7 +205,7 @@ def from_toml(path: Path) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(Asked)]
     values: dict[str, Any] = {}
     for key, value in content.items():
-        name = known("setting", key.replace("-", "_"), names)
+        name = validate_choice("setting", key.replace("-", "_"), names)
         if isinstance(value, dict) and name != "set":
             options = f"; options of the {name} stand in [set.{name}]" if name in GROUPS else ""
             raise ValueError(f"{path}: {key!r} is a table, where one value is expected{options}.")
@@ -244,7 +245,7 @@ def stored_settings(asked: Asked) -> dict[str, Any]:
             "data_dir": _data_dir(asked.data_dir),
         },
         "controller": {
-            "name": known("controller", asked.controller, CONTROLLERS),
+            "name": validate_choice("controller", asked.controller, CONTROLLERS),
             "preset": asked.controller_preset,
             "options": options["controller"],
         },
@@ -368,7 +369,7 @@ def _parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         group, dot, name = key.strip().partition(".")
         if not equals or not dot or not name:
             raise ValueError(f"--set {text!r} is not of the form GROUP.NAME=VALUE, for example space.strides=true.")
-        options[known("group of options", group, list(GROUPS))][name] = _value(value.strip())
+        options[validate_choice("group of options", group, list(GROUPS))][name] = _value(value.strip())
     return options
 
 
@@ -391,7 +392,7 @@ def _name(what: str, reference: str, names: Mapping[str, Any]) -> str:
         return reference
     if reference not in names and (meant := meant_file(reference)) is not None:
         raise ValueError(f"There is no {what} called {reference!r}; for a function of your own write {meant}.")
-    return known(what, reference, names)
+    return validate_choice(what, reference, names)
 
 
 def _task_name(reference: str) -> str:

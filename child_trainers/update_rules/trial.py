@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl.child_trainers.experiment import known
 from automl.child_trainers.images.task import ImageClassification
 from automl.child_trainers.recipes import COMPARED_TEXT, RECIPES, LanguageRecipe, Recipe
 from automl.child_trainers.registry import TASKS, kind_of
@@ -18,6 +17,7 @@ from automl.child_trainers.task import DivergedError, Record
 from automl.child_trainers.text.task import LanguageModeling
 from automl.child_trainers.update_rules.reference_networks import NETWORKS, ReferenceNetwork
 from automl.child_trainers.user_files import UserFile
+from automl.search_spaces.names import validate_choice
 from automl.search_spaces.recurrent_cell.lstm import LSTM
 from automl.search_spaces.update_rule.expression import RuleError, drops_of, with_places
 from automl.search_spaces.update_rule.named import RULES
@@ -152,7 +152,7 @@ def make_optimizer(text: str, rate: Any, decay_steps: int, seed: int) -> keras.o
         rule = RULES[text] if text in RULES else _rule(text)
     except RuleError:
         if text.isidentifier():  # a name mistyped, rather than a rule
-            known("optimizer", text, [*RULES, *kinds])
+            validate_choice("optimizer", text, [*RULES, *kinds])
         raise
     return rule.optimizer(learning_rate=rate, decay_steps=decay_steps, seed=seed)
 

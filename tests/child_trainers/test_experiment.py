@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from automl.child_trainers.experiment import known, make_experiment, make_space, make_task
+from automl.child_trainers.experiment import make_experiment, make_space, make_task
 from automl.child_trainers.recipes import DIGITS
 from automl.child_trainers.task import FunctionTask
 from automl.child_trainers.user_files import UserFileError
@@ -42,15 +42,6 @@ def space(sizes=(1, 2), name="size"):
 def task(spec, epochs=3):
     return {"reward": spec, "epochs": epochs}
 """
-
-
-def test_known_names_come_nearest_first():
-    assert known("space", "convnet", {"convnet": 1}) == "convnet"
-    with pytest.raises(ValueError) as caught:
-        known("fruit", "pears", ["fig", "pear", "peach"])
-    assert str(caught.value) == "There is no fruit called 'pears'; there is pear, peach, fig."
-    with pytest.raises(ValueError, match=r"There is no fruit called 'fig'; there is none\."):
-        known("fruit", "fig", [])
 
 
 def test_unknown_names(settings_of):

@@ -1,7 +1,7 @@
 import pytest
 
 from automl.search_spaces.decisions import Choice, Links
-from automl.search_spaces.narrowing import Narrowing, nearest_first, parse_rule
+from automl.search_spaces.narrowing import Narrowing, parse_rule
 
 DEPTH = Choice("depth", (2, 3))
 KNOWN = [DEPTH]
@@ -117,9 +117,3 @@ def test_a_rule_that_does_not_fit_is_told(rules, message):
     with pytest.raises(ValueError) as error:
         narrowing(*rules).check(KNOWN)
     assert str(error.value) == message
-
-
-def test_nearest_first_cuts_long_lists():
-    names = [f"layer{index}/width" for index in range(12)]
-    assert nearest_first("layer7/widht", names).startswith("layer7/width, ")
-    assert nearest_first("layer7/widht", names).endswith(" and 4 more")
