@@ -49,6 +49,16 @@ def log_dir(store: Store, name: str) -> Path:
     return Path(platformdirs.user_log_dir("automl")) / store.folder_name / name
 
 
+def check_name(name: str) -> str:
+    """A search's name. Raises ValueError for one that a terminal or a folder could not bear."""
+    if not is_search_name(name):
+        raise ValueError(
+            f"{name!r} cannot name a search; use up to 100 letters, digits, '.', '_' and '-', beginning with a letter "
+            "or digit."
+        )
+    return name
+
+
 def check_stored_name(name: str) -> None:
     """Raises StoreError if a search in a store has an invalid name."""
     if not is_search_name(name):

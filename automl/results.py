@@ -25,12 +25,12 @@ from automl.db import own_files
 from automl.db.records import FINAL, Child, Search, State, StoreError, is_search_name
 from automl.db.store import Store
 from automl.export import export_child, model_of
-from automl.paths import open_store, store_address
+from automl.paths import check_name, open_store, store_address
 from automl.resuming import prepare_resume, resumed
 from automl.runtime import run_search
 from automl.search_spaces.names import validate_choice
 from automl.searches import create, deleting_unless_started, make_ready, refuse_taken
-from automl.settings.schema import Asked, check_name
+from automl.settings.schema import SearchConfig
 from automl.surroundings import arrays_path, current_folder, working_in
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ def search(
     arrays: Mapping[str, np.ndarray] | None = None,
     store: str | os.PathLike[str] | None = None,
     on_child_end: Callable[[Child], None] | None = None,
-    **asked: Any,
+    **options: Any,
 ) -> Result:
     """Starts a search and runs it to its end.
 
-    Takes the settings of `automl.settings.Asked` by name, for example `task="digits"`, `children=20`, `workers=0`.
+    Takes the options of docs/settings.md by name, for example `task="digits"`, `children=20`, `time="10m"`.
     `space` and `task` may also be functions: those of a module are found in its file by every worker and by a later
     `resume`; those of a notebook or a session need `workers=0`.
 
@@ -63,33 +63,28 @@ def search(
         on_child_end: called with every child that has ended, soon after it did.
 
     Raises:
-        ValueError: a setting is unknown or wrong.
+        ValueError: an option is unknown or has a bad value.
         NameTakenError: the name exists.
     """
     address = store_address(store)
-    names = [field.name for field in dataclasses.fields(Asked)]
+    options = SearchConfig.read(options)
     own: dict[str, Callable[..., Any]] = {}
-    for key, value in asked.items():
-        validate_choice("setting", key, names)
-        if isinstance(value, list):
-            asked[key] = tuple(value)
-        if isinstance(value, os.PathLike):
-            asked[key] = os.fspath(value)
-        if key in ("space", "task") and callable(value):
-            asked[key] = _reference(value, workers=asked.get("workers"))
-            if not UserFile.is_reference(asked[key]):
-                own[key] = value
+    for key in ("space", "task"):
+        if callable(function := options.get(key)):
+            options[key] = _reference(function, workers=options.get("workers"))
+            if not UserFile.is_reference(options[key]):
+                own[key] = function
     given = {"x_train": x, "y_train": y, **(arrays or {})} if x is not None or y is not None or arrays else {}
-    if given and "task" in asked:
+    if given and "task" in options:
         raise ValueError("Arrays are a task of their own; drop the argument task, or x and y.")
     check_name(name)
-    settings = Asked(**asked)
+    config = SearchConfig(**options)
     with contextlib.closing(Store(address, create=True, deferred=True)) as opened:
         refuse_taken(opened, name)
         try:
             if given:
-                settings = dataclasses.replace(settings, task=_keep_arrays(opened, name, given))
-            run = create(opened, name, settings, own=own)
+                config = dataclasses.replace(config, task=_keep_arrays(opened, name, given))
+            run = create(opened, name, config, own=own)
         except BaseException:
             if given:
                 _drop_arrays(opened, name)

@@ -18,13 +18,8 @@ from automl.db.store import Store
 from automl.paths import check_stored_name
 from automl.preparation import Run, user_files_of
 from automl.settings.checks import check_data_dir
-from automl.settings.schema import (
-    Asked,
-    changeable_options,
-    completed,
-    goal_of,
-    with_data_dir,
-)
+from automl.settings.schema import SearchConfig, goal_of
+from automl.settings.stored import changeable_options, completed, with_data_dir
 from automl.settings.stored_form import check_settings
 from automl.surroundings import (
     current_folder,
@@ -72,6 +67,10 @@ def prepare_resume(store: Store, name: str, **asked: Any) -> Resume:
     """
     search = store.search(name)
     check_stored_name(search.name)
+    options = SearchConfig.resumable()
+    given = {key: value for key, value in asked.items() if key in options and value is not None}
+    asked |= SearchConfig.read(given)
+    SearchConfig.check({key: asked[key] for key in given})
     return Resume(search, *resumed(store, search, **asked), asked, current_folder())
 
 
@@ -104,7 +103,6 @@ def resumed(
         UserFileError, ValueError.
     """
     name = search.name
-    Asked(children=children, time=time, workers=workers)  # which checks them
     check_settings(search.settings, started=True)
     settings = completed(search.settings)
     last = Run(**settings["run"])

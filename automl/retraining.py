@@ -19,7 +19,8 @@ from automl.db.records import Child, Search, Training
 from automl.db.store import Store
 from automl.search_spaces.walk import canonical_json
 from automl.settings.checks import check_task_options
-from automl.settings.schema import completed, task_options
+from automl.settings.parsing import task_options
+from automl.settings.stored import completed
 from automl.stored import load_experiment, recorded_child
 
 Progress = Callable[[int, int, Mapping[str, float], float], None]  # seed, epoch, its metrics, the seconds it took

@@ -44,9 +44,7 @@ from automl.resuming import Resume, as_created
 from automl.search_spaces import SPACES
 from automl.search_spaces.recorded import Catalogue
 from automl.settings.checks import check_task_options
-from automl.settings.schema import (
-    may_download,
-)
+from automl.settings.stored import may_download
 from automl.status import PREPARED
 from automl.surroundings import (
     enter,

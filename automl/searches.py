@@ -1,4 +1,4 @@
-"""Creates searches and prepares their resumes: checks everything that was asked before anything is written."""
+"""Creates searches and prepares their resumes: checks the whole configuration before anything is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from automl.db.records import (
 )
 from automl.db.store import Store
 from automl.machine import prepare_process
-from automl.paths import delete_files
+from automl.paths import check_name, delete_files
 from automl.preparation import (
     READING,
     Progress,
@@ -41,12 +41,9 @@ from automl.proposer import Limits
 from automl.search_spaces.names import validate_choice
 from automl.search_spaces.recorded import check_options
 from automl.search_spaces.walk import spec_to_json
-from automl.settings.checks import check_asked
-from automl.settings.schema import (
-    Asked,
-    check_name,
-    stored_settings,
-)
+from automl.settings.checks import check_config
+from automl.settings.schema import SearchConfig
+from automl.settings.stored import stored_settings
 from automl.surroundings import (
     workdir_of,
     working_in,
@@ -59,13 +56,13 @@ BATCH_SIZE = 8  # children that a controller step proposes, where nobody says ho
 def create(
     store: Store,
     name: str,
-    asked: Asked,
+    config: SearchConfig,
     *,
     own: Own = NOTHING_OWN,
     progress: Progress | None = None,
     stage: Stage = lambda text: None,
 ) -> Run:
-    """Checks everything that was asked, then writes the new search. Returns its first run.
+    """Checks the whole configuration, then writes the new search. Returns its first run.
 
     Args:
         store: may not exist yet; it is made last, so that a refused start leaves nothing behind.
@@ -74,23 +71,23 @@ def create(
 
     Raises:
         NameTakenError: the name exists; nothing was changed.
-        ValueError: something that was asked cannot be; nothing was written.
+        ValueError: an option has a bad value or no effect; nothing was written.
     """
     check_name(name)
     refuse_taken(store, name)
-    settings = stored_settings(asked)
+    settings = stored_settings(config)
     with working_in(workdir_of(settings)):
-        run, replicas, batch_size = _checked(asked, settings, own, progress, stage)
+        run, replicas, batch_size = _checked(config, settings, own, progress, stage)
     store.make()
     store.create_search(
         name,
         space=settings["space"]["name"],
         task=settings["task"]["name"],
         controller=settings["controller"]["name"],
-        seed=asked.seed,
+        seed=config.seed,
         replicas=replicas,
         batch_size=batch_size,
-        threads=asked.threads,
+        threads=config.threads,
         settings=settings,
         budget=run.children,
     )
@@ -98,25 +95,25 @@ def create(
 
 
 def _checked(
-    asked: Asked, settings: dict[str, Any], own: Own, progress: Progress | None, stage: Stage
+    config: SearchConfig, settings: dict[str, Any], own: Own, progress: Progress | None, stage: Stage
 ) -> tuple[Run, int, int]:
-    """Checks what was asked and completes the settings; returns the first run, the batches in flight and their size."""
-    check_gpus(asked.gpus_per_child)
-    workers = asked.workers
+    """Checks the configuration and completes the settings; returns the first run, the batches in flight, their size."""
+    check_gpus(config.gpus_per_child)
+    workers = config.workers
     if workers is None:
-        workers = default_workers(len(visible_gpus()) // asked.gpus_per_child * asked.workers_per_gpu)
-    run = Run(asked.budget, asked.time, workers)
-    scale = _scale(asked)
-    replicas = asked.replicas or scale.get("replicas") or (2 if run.workers else 1)
-    batch_size = asked.batch_size or scale.get("batch_size") or BATCH_SIZE
+        workers = default_workers(len(visible_gpus()) // config.gpus_per_child * config.workers_per_gpu)
+    run = Run(config.budget, config.time, workers)
+    scale = _scale(config)
+    replicas = config.replicas or scale.get("replicas") or (2 if run.workers else 1)
+    batch_size = config.batch_size or scale.get("batch_size") or BATCH_SIZE
     settings["run"] = dataclasses.asdict(run)
-    prepare_process(asked.threads, run.workers, asked.policy_device)
+    prepare_process(config.threads, run.workers, config.policy_device)
     for file in user_files_of(settings).values():
         file.check_name()
     experiment = prepare_experiment(settings, own, run.workers, progress, stage)
-    check_asked(asked, settings, experiment)
+    check_config(config, settings, experiment)
     with checking_space(settings, experiment.space):
-        _check_task(settings, experiment, asked.seed, stage)
+        _check_task(settings, experiment, config.seed, stage)
     for file in user_files_of(settings).values():
         approve(file)  # the user has just named it
     return run, replicas, batch_size
@@ -153,10 +150,10 @@ def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, sta
         cost(walk.spec)
 
 
-def _scale(asked: Asked) -> Mapping[str, int]:
+def _scale(config: SearchConfig) -> Mapping[str, int]:
     """Batches in flight and their size, where the controller's preset says them."""
-    scales = pkgutil.resolve_name(SCALES[asked.controller]) if asked.controller in SCALES else {}
-    found: Mapping[str, int] = scales.get(asked.controller_preset, {})
+    scales = pkgutil.resolve_name(SCALES[config.controller]) if config.controller in SCALES else {}
+    found: Mapping[str, int] = scales.get(config.controller_preset, {})
     return found
 
 

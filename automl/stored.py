@@ -16,7 +16,7 @@ from automl.db.store import Store
 from automl.search_spaces.recorded import ChildMismatchError, child_mismatch, decode_recorded
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
-from automl.settings.schema import completed, may_download, with_data_dir
+from automl.settings.stored import completed, may_download, with_data_dir
 from automl.surroundings import with_data, with_kept_arrays, with_workdir, workdir_of, working_in
 
 

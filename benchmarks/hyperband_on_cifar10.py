@@ -27,7 +27,7 @@ from printed import PrintedRecord
 
 import automl
 from automl.child_trainers.devices import Compute, default_precision, environment
-from automl.settings.schema import parse_seconds
+from automl.settings.parsing import parse_seconds
 
 MAX_FLOPS = 12_000_000
 WHO = ("automl", "hyperband")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from automl.cli.flags import Commands, GroupedCommand, flag, with_flags
 from automl.cli.terminal import print
+from automl.settings.schema import SearchConfig
 
 EXIT_CODES = (
     "Exit codes: 0 done (the budget of children or time is used up, or the whole space is trained), 1 error, 2 wrong "
@@ -18,26 +19,8 @@ EXIT_CODES = (
 )
 
 
-class _Commands(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter:
-            raise
-        except Exception as error:
-            option = getattr(error, "option_name", None)
-            if option is None or (context := getattr(error, "ctx", None)) is None:
-                raise
-            from automl.search_spaces.names import nearest_first
-
-            options = [name for one in context.command.params for name in one.opts if name.startswith("--")]
-            error.message = f"There is no option {option!r}; there is {nearest_first(option, options)}."  # type: ignore[attr-defined]
-            error.possibilities = None  # type: ignore[attr-defined]
-            raise
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -52,23 +35,11 @@ StoreOption = Annotated[
     typer.Option("--store", help="Database URL or SQLite file.", envvar="AUTOML_STORE", show_default="automl.db"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Children = Annotated[int | None, typer.Option("--children", help="Children to train in all.")]
-Time = Annotated[str | None, typer.Option("--time", help="Time for this start: 45s, 10m, 1.5h.")]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", help="Processes that train; 0: this one.", show_default="one per GPU, else cores / 2"),
-]
-DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets lie (or AUTOML_DATA).")]
-Minimize = Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is minus this metric.")]
-Maximize = Annotated[str | None, typer.Option(metavar="METRIC", help="The reward is this metric.")]
+DataDir = Annotated[str | None, flag("data_dir")]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="PATH", help="Where the search's npz: or text: data are now.")
 ]
-Workdir = Annotated[
-    str | None,
-    typer.Option("--workdir", metavar="DIR", help="Folder your own code runs in.", show_default="as the search began"),
-]
-KeepGoing = Annotated[bool | None, typer.Option("--keep-going", help="Do not pause when child after child fails.")]
+Workdir = Annotated[str | None, flag("workdir", resume=True)]
 
 
 def _print_version(wanted: bool) -> None:
@@ -88,183 +59,35 @@ def _root(
     pass
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=EXIT_CODES, cls=GroupedCommand)
+@with_flags(SearchConfig.options())
 def search(
     name: Name,
-    space: Annotated[
-        str | None,
-        typer.Option(help="convnet, recurrent-cell, update-rule, joint, or FILE.py:FUNCTION.", show_default="convnet"),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Of the space: small, paper; extended.", show_default="the first")
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="digits, cifar10, npz:PATH, ptb, pydoc, text:PATH, or FILE.py:FUNCTION.",
-            show_default="the space's own",
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Of the task; for cifar10: quick, paper; for texts: quick, small, paper.")
-    ] = None,
-    controller: Annotated[str | None, typer.Option(help="reinforce, ppo, random.", show_default="reinforce")] = None,
-    controller_preset: Annotated[
-        str | None, typer.Option(help="Of the controller: default, paper; paper-cells.")
-    ] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="GROUP.NAME=VALUE", help="One option: space.strides=true.")
-    ] = None,
-    fix: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Fix decisions: 'layer*/filter_height=3'.")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE,VALUE", help="Leave only these options.")
-    ] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the space: depth (grows as in the paper).")] = None,
-    max_params: Annotated[str | None, typer.Option(help="Largest number of parameters: 300k.")] = None,
-    max_flops: Annotated[str | None, typer.Option(help="Largest number of FLOPs for one example: 50M.")] = None,
-    minimize: Minimize = None,
-    maximize: Maximize = None,
-    children: Annotated[
-        int | None, typer.Option(help="Children to train in all.", show_default="100, or no end with --time")
-    ] = None,
-    time: Time = None,
-    workers: Workers = None,
-    threads: Annotated[int | None, typer.Option(help="Of each worker.", show_default="1")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.", show_default="0")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Children a controller step learns from.", show_default="8, or the preset's")
-    ] = None,
-    replicas: Annotated[
-        int | None, typer.Option(help="Batches in flight.", show_default="2, 1 with --workers 0, or the preset's")
-    ] = None,
-    keep: Annotated[int | None, typer.Option(help="Keep weights of so many best children.", show_default="10")] = None,
-    stall: Annotated[str | None, typer.Option(help="End a worker without a step for so long.")] = None,
-    child_timeout: Annotated[str | None, typer.Option(help="Time that a child may take.")] = None,
-    worker_memory: Annotated[
-        str | None, typer.Option(help="Memory a worker may hold: 4G.", show_default="its share of the machine's")
-    ] = None,
-    recycle_after: Annotated[
-        int | None, typer.Option(help="Children after which a worker is replaced.", show_default="1000")
-    ] = None,
-    recycle_growth: Annotated[
-        str | None, typer.Option(help="Growth of memory at which it is earlier.", show_default="2G")
-    ] = None,
-    keep_going: KeepGoing = None,
-    data_dir: DataDir = None,
-    policy_device: Annotated[str | None, typer.Option(help="cpu, gpu.", show_default="cpu")] = None,
-    early_stop: Annotated[
-        str | None,
-        typer.Option(help="Stop hopeless children: median, hyperband, asha, none.", show_default="median for quick"),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(help="Of training: float32, bfloat16, float16.", show_default="the machine's fastest"),
-    ] = None,
-    xla: Annotated[bool | None, typer.Option("--xla", help="Compile training steps with XLA.")] = None,
-    gpus_per_child: Annotated[
-        int | None, typer.Option(help="GPUs that train one child together.", show_default="1")
-    ] = None,
-    workers_per_gpu: Annotated[
-        int | None, typer.Option(help="Workers that share one GPU and its memory.", show_default="1")
-    ] = None,
-    workdir: Annotated[
-        str | None,
-        typer.Option("--workdir", metavar="DIR", help="Folder your own code runs in.", show_default="this one"),
-    ] = None,
+    *,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these; flags win.")] = None,
     store: StoreOption = None,
+    **given: Any,
 ) -> None:
     """Start a search."""
     from automl.cli.search import start
-    from automl.settings.schema import parse_count, parse_seconds
 
-    given = {
-        "space": space,
-        "preset": preset,
-        "task": task,
-        "recipe": recipe,
-        "controller": controller,
-        "controller_preset": controller_preset,
-        "set": tuple(set) if set else None,
-        "fix": tuple(fix) if fix else None,
-        "only": tuple(only) if only else None,
-        "schedule": schedule,
-        "max_params": None if max_params is None else parse_count(max_params),
-        "max_flops": None if max_flops is None else parse_count(max_flops),
-        "minimize": minimize,
-        "maximize": maximize,
-        "children": children,
-        "time": None if time is None else parse_seconds(time),
-        "workers": workers,
-        "threads": threads,
-        "seed": seed,
-        "batch_size": batch_size,
-        "replicas": replicas,
-        "keep": keep,
-        "stall": None if stall is None else parse_seconds(stall),
-        "child_timeout": None if child_timeout is None else parse_seconds(child_timeout),
-        "worker_memory": None if worker_memory is None else parse_count(worker_memory),
-        "recycle_after": recycle_after,
-        "recycle_growth": None if recycle_growth is None else parse_count(recycle_growth),
-        "keep_going": keep_going,
-        "data_dir": data_dir,
-        "policy_device": policy_device,
-        "early_stop": early_stop,
-        "precision": precision,
-        "xla": xla,
-        "gpus_per_child": gpus_per_child,
-        "workers_per_gpu": workers_per_gpu,
-        "workdir": workdir,
-    }
-    start(name, store, config, {key: value for key, value in given.items() if value is not None})
+    start(name, store, config, given)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=EXIT_CODES, cls=GroupedCommand)
+@with_flags(SearchConfig.resumable(), resume=True)
 def resume(
     name: Name,
-    children: Children = None,
-    time: Time = None,
-    workers: Workers = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GROUP.NAME=VALUE", help="Change an option: controller.entropy=0.01, task.epochs=8."),
-    ] = None,
-    keep_going: KeepGoing = None,
-    space: Annotated[str | None, typer.Option(help="FILE.py:FUNCTION: approve your own space here.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="FILE.py:FUNCTION: approve your own task here; npz:PATH, text:PATH: as --data.")
-    ] = None,
+    *,
     accept_change: Annotated[bool, typer.Option("--accept-change", help="Accept a changed file of yours.")] = False,
-    minimize: Minimize = None,
-    maximize: Maximize = None,
     data: Data = None,
-    workdir: Workdir = None,
-    data_dir: DataDir = None,
     store: StoreOption = None,
+    **given: Any,
 ) -> None:
     """Go on with a search, or further, from the database alone."""
     from automl.cli.search import go_on
-    from automl.settings.schema import parse_seconds
 
-    go_on(
-        name,
-        store,
-        children=children,
-        time=None if time is None else parse_seconds(time),
-        workers=workers,
-        set=tuple(set) if set else (),
-        keep_going=keep_going,
-        space=space,
-        task=task,
-        accept_change=accept_change,
-        minimize=minimize,
-        maximize=maximize,
-        data=data,
-        workdir=workdir,
-        data_dir=data_dir,
-    )
+    go_on(name, store, accept_change=accept_change, data=data, **given)
 
 
 @app.command()

@@ -20,7 +20,8 @@ from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
 from automl.search_spaces.update_rule.spec import UpdateRule
-from automl.settings.schema import LARGEST, task_options
+from automl.settings.parsing import task_options
+from automl.settings.schema import MOST_PROCESSES
 from automl.status import figure, spread
 from automl.wording import counted
 
@@ -44,8 +45,8 @@ def compare_optimizers(
     picture: Path | None,
     as_json: bool,
 ) -> None:
-    if workers is not None and not 1 <= workers <= LARGEST["workers"]:
-        raise ValueError(f"--workers is {workers}; it must be 1 to {LARGEST['workers']}.")
+    if workers is not None and not 1 <= workers <= MOST_PROCESSES:
+        raise ValueError(f"--workers is {workers}; it must be 1 to {MOST_PROCESSES}.")
     ignore_closed_output()
     names = list(optimizers)
     if search is not None:

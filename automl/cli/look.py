@@ -113,7 +113,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     # They import NumPy, which `list` and `top` need not wait for.
     from automl.child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
     from automl.child_trainers.experiment import reward_definition
-    from automl.settings.schema import completed
+    from automl.settings.stored import completed
 
     with _open(store_option) as store:
         search = store.search(name)
@@ -231,7 +231,7 @@ def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
     from automl.child_trainers.experiment import make_space
     from automl.search_spaces import SPACES
     from automl.search_spaces.decisions import Choice
-    from automl.settings.schema import completed
+    from automl.settings.stored import completed
 
     try:
         settings = completed(search.settings)

@@ -29,24 +29,26 @@ from automl.results import delete_arrays
 from automl.resuming import Resume, prepare_resume
 from automl.runtime import run_search, with_counts
 from automl.searches import create, deleting_unless_started, make_ready, refuse_taken
-from automl.settings.schema import Asked, completed, from_toml
+from automl.settings.schema import SearchConfig
+from automl.settings.stored import completed
+from automl.settings.toml_file import SettingsFile
 from automl.status import failures_text, is_interrupted
 from automl.surroundings import workdir_notice, workdir_of, working_in
 from automl.wording import counted
 
 
-def start(name: str, store_option: str | None, config: Path | None, given: dict[str, Any]) -> None:
-    configured = {} if config is None else from_toml(config)
-    if "set" in configured and "set" in given:
-        given["set"] = configured["set"] + given["set"]  # single options: of one named twice, the last holds
-    asked = Asked(**configured | given)
+def start(name: str, store_option: str | None, config_file: Path | None, flags: dict[str, Any]) -> None:
+    file = None if config_file is None else SettingsFile.read(config_file)
+    locating_errors = contextlib.nullcontext if file is None else functools.partial(file.locating_errors, flags)
+    with locating_errors():
+        config = SearchConfig(**flags if file is None else file.overridden_by(flags))
     ignore_closed_output()
     with contextlib.closing(Store(store_address(store_option), create=True, deferred=True)) as store:
         refuse_taken(store, name)
         view = make_view(store, name)
         view.note(f"Preparing the search {name!r} in {store}")
-        with view.preparing():
-            run = create(store, name, asked, progress=view.download, stage=view.stage)
+        with view.preparing(), locating_errors():
+            run = create(store, name, config, progress=view.download, stage=view.stage)
             startup.finish()
         with deleting_unless_started(store, name):
             with view.preparing():

@@ -18,7 +18,7 @@ from automl.export import find_child
 from automl.machine import prepare_process
 from automl.paths import checkpoint_dir, store_address
 from automl.retraining import full_recipe, retrain
-from automl.settings.schema import LARGEST
+from automl.settings.schema import MOST_PROCESSES
 from automl.status import figure, spec_line, spread
 from automl.stored import in_workdir
 
@@ -39,8 +39,8 @@ def train(
 ) -> None:
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}; it must be 1 or more.")
-    if threads is not None and not 1 <= threads <= LARGEST["threads"]:
-        raise ValueError(f"--threads is {threads}; it must be 1 to {LARGEST['threads']}.")
+    if threads is not None and not 1 <= threads <= MOST_PROCESSES:
+        raise ValueError(f"--threads is {threads}; it must be 1 to {MOST_PROCESSES}.")
     ignore_closed_output()
     if data_dir is not None:
         os.environ["AUTOML_DATA"] = data_dir

@@ -8,25 +8,25 @@ from typing import Any
 from automl.child_trainers.experiment import Experiment
 from automl.child_trainers.recipes import OF_UPDATES
 from automl.child_trainers.task import FunctionTask, Task
-from automl.settings.schema import Asked
+from automl.settings.schema import SearchConfig
 from automl.surroundings import check_runs_code
 
 DOWNLOADED = ("cifar10", "ptb")  # tasks whose data are in --data-dir
 
 
-def check_asked(asked: Asked, settings: Mapping[str, Any], experiment: Experiment) -> None:
+def check_config(config: SearchConfig, settings: Mapping[str, Any], experiment: Experiment) -> None:
     """Raises ValueError if an option of a new search has no effect."""
     task = experiment.task
     spec = experiment.space.survey()[0].spec
     check_task_options(settings["task"]["options"], settings, task, spec)
     check_epochs_given(task, settings)
-    check_data_dir(asked.data_dir, settings)
-    if asked.workdir is not None:
+    check_data_dir(config.data_dir, settings)
+    if config.workdir is not None:
         check_runs_code(settings)
     wanted = {
-        "--precision": asked.precision not in (None, "float32"),
-        "--xla": asked.xla,
-        "--gpus-per-child": asked.gpus_per_child > 1,
+        "--precision": config.precision not in (None, "float32"),
+        "--xla": config.xla,
+        "--gpus-per-child": config.gpus_per_child > 1,
     }
     flag = next((flag for flag, given in wanted.items() if given), None)
     if flag is None:

@@ -7,7 +7,8 @@ import pytest
 
 from automl.child_trainers.behaviour import Behaviour
 from automl.db.store import Store
-from automl.settings.schema import Asked, stored_settings
+from automl.settings.schema import SearchConfig
+from automl.settings.stored import stored_settings
 
 ONE_MASK = "keeps the behaviour of 0.1.0: one mask for all drops of a rule"
 
@@ -17,7 +18,7 @@ def stored(folder):
     """Makes a search whose settings have this behaviour; None for one of 0.1.0."""
 
     def make(behaviour, **asked):
-        settings = stored_settings(Asked(**asked)) | {"run": {"children": 1, "time": None, "workers": 0}}
+        settings = stored_settings(SearchConfig(**asked)) | {"run": {"children": 1, "time": None, "workers": 0}}
         del settings["behaviour"]
         if behaviour is not None:
             settings["behaviour"] = behaviour

@@ -17,7 +17,7 @@ from command_line import OURS
 
 from automl.db.records import StoreError
 from automl.db.schema import Row
-from automl.settings.schema import ADDED_LATER
+from automl.settings.stored import ADDED_LATER
 from automl.settings.stored_form import check_settings
 
 INLINE = ("--workers", "0")

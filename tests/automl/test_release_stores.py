@@ -15,7 +15,7 @@ from automl.child_trainers.experiment import make_task
 from automl.child_trainers.images.task import ImageClassification
 from automl.db.records import Child
 from automl.db.store import Store
-from automl.settings.schema import completed
+from automl.settings.stored import completed
 
 RELEASED = Path(__file__).with_name("assets") / "release-0.1.0.sqlite"
 DIGESTS = {

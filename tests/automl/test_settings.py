@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 
 import pytest
 
 from automl.child_trainers.devices import default_precision, visible_gpus
-from automl.settings.schema import (
-    Asked,
-    changeable_options,
-    check_name,
-    completed,
-    from_toml,
-    parse_count,
-    parse_seconds,
-    stored_settings,
-    task_options,
-    with_data_dir,
-)
+from automl.paths import check_name
+from automl.settings.parsing import parse_count, parse_seconds, task_options
+from automl.settings.schema import SearchConfig
+from automl.settings.stored import changeable_options, completed, stored_settings, with_data_dir
 
 
 def refusal(function, *arguments, **options):
@@ -85,12 +76,12 @@ def test_names():
     ],
 )
 def test_values_of_options(text, value):
-    options = stored_settings(Asked(set=(text,)))["task"]["options"]
+    options = stored_settings(SearchConfig(set=(text,)))["task"]["options"]
     assert options == {"x": value} and type(options["x"]) is type(value)
 
 
 def test_options_by_group_and_the_last_of_one_name_holds():
-    settings = stored_settings(Asked(set=("space.a=1", "task.b=2", "controller.c=3", "task.b=4")))
+    settings = stored_settings(SearchConfig(set=("space.a=1", "task.b=2", "controller.c=3", "task.b=4")))
     assert [settings[group]["options"] for group in ("space", "task", "controller")] == [{"a": 1}, {"b": 4}, {"c": 3}]
 
 
@@ -99,8 +90,8 @@ def test_options_of_no_form_or_group():
         sentence = f"--set {text!r} is not of the form GROUP.NAME=VALUE, for example space.strides=true."
         if text == ".a=1":
             sentence = "There is no group of options called ''; there is space, task, controller."
-        assert refusal(stored_settings, Asked(set=(text,))) == sentence
-    assert refusal(stored_settings, Asked(set=("taks.a=1",))).startswith(
+        assert refusal(stored_settings, SearchConfig(set=(text,))) == sentence
+    assert refusal(stored_settings, SearchConfig(set=("taks.a=1",))).startswith(
         "There is no group of options called 'taks'; there is task, "
     )
 
@@ -151,30 +142,30 @@ def test_options_of_no_form_or_group():
     ],
 )
 def test_bad_values(setting, value, sentence):
-    found = refusal(Asked, **{setting: value})
+    found = refusal(SearchConfig, **{setting: value})
     assert found.startswith(sentence) if sentence.endswith(", ") else found == sentence
 
 
 def test_both_goals():
-    assert refusal(Asked, minimize="a", maximize="b") == (
+    assert refusal(SearchConfig, minimize="a", maximize="b") == (
         "--minimize and --maximize exclude each other; name the one metric that counts."
     )
 
 
 def test_a_child_has_gpus_or_shares_one():
-    assert refusal(Asked, gpus_per_child=2, workers_per_gpu=2) == (
+    assert refusal(SearchConfig, gpus_per_child=2, workers_per_gpu=2) == (
         "--gpus-per-child and --workers-per-gpu exclude each other; a child has GPUs or shares one."
     )
 
 
 def test_the_budget_is_a_hundred_children_where_nothing_else_ends_it():
-    assert Asked().budget == 100
-    assert Asked(children=7).budget == Asked(children=7, time=60.0).budget == 7
-    assert Asked(time=60.0).budget is None
+    assert SearchConfig().budget == 100
+    assert SearchConfig(children=7).budget == SearchConfig(children=7, time=60.0).budget == 7
+    assert SearchConfig(time=60.0).budget is None
 
 
 def test_settings_are_plain_json(folder):
-    settings = stored_settings(Asked(minimize="loss", fix=("depth=3",), max_params=9, schedule="depth"))
+    settings = stored_settings(SearchConfig(minimize="loss", fix=("depth=3",), max_params=9, schedule="depth"))
     assert json.loads(json.dumps(settings)) == settings
     assert settings["task"]["goal"] == {"metric": "loss", "minimize": True}
     assert settings["limits"] == {"params": 9, "flops": None}
@@ -182,18 +173,18 @@ def test_settings_are_plain_json(folder):
 
 
 def test_a_relative_path_is_stored_as_an_absolute_one(folder):
-    settings = stored_settings(Asked(task="npz:mine.npz", data_dir="data"))
+    settings = stored_settings(SearchConfig(task="npz:mine.npz", data_dir="data"))
     assert settings["task"]["name"] == f"npz:{folder / 'mine.npz'}"
     assert settings["task"]["data_dir"] == str(folder / "data")
-    assert stored_settings(Asked(task="npz:~/mine.npz"))["task"]["name"] == f"npz:{os.environ['HOME']}/mine.npz"
+    assert stored_settings(SearchConfig(task="npz:~/mine.npz"))["task"]["name"] == f"npz:{os.environ['HOME']}/mine.npz"
 
 
 def test_where_data_lie(folder):
-    assert stored_settings(Asked())["task"]["data_dir"] is None
+    assert stored_settings(SearchConfig())["task"]["data_dir"] is None
     os.environ["AUTOML_DATA"] = ""
-    assert stored_settings(Asked())["task"]["data_dir"] is None
+    assert stored_settings(SearchConfig())["task"]["data_dir"] is None
     os.environ["AUTOML_DATA"] = "there"
-    settings = stored_settings(Asked())
+    settings = stored_settings(SearchConfig())
     assert settings["task"]["data_dir"] == str(folder / "there")
     assert with_data_dir(settings, "here")["task"]["data_dir"] == str(folder / "here")
     del os.environ["AUTOML_DATA"]
@@ -216,18 +207,18 @@ def test_how_children_are_trained_is_settled_when_a_search_begins(gpus):
     """A search that is resumed on another machine goes on as it began."""
     for chosen, fastest in (("0", "bfloat16"), ("-1", default_precision([]))):
         gpus(chosen)
-        assert stored_settings(Asked())["compute"] == {"precision": fastest, "xla": False, "devices": 1}
+        assert stored_settings(SearchConfig())["compute"] == {"precision": fastest, "xla": False, "devices": 1}
         for precision in ("float32", "bfloat16", "float16"):
-            asked = Asked(precision=precision, xla=True)
+            asked = SearchConfig(precision=precision, xla=True)
             assert stored_settings(asked)["compute"] == {"precision": precision, "xla": True, "devices": 1}
-    assert stored_settings(Asked(gpus_per_child=2))["compute"]["devices"] == 2
+    assert stored_settings(SearchConfig(gpus_per_child=2))["compute"]["devices"] == 2
     with pytest.raises(ValueError, match="--gpus-per-child and --xla exclude each other"):
-        Asked(gpus_per_child=2, xla=True)
+        SearchConfig(gpus_per_child=2, xla=True)
 
 
 def test_early_stopping_is_the_recipes_unless_it_is_asked_for():
     def pruner(**asked):
-        return stored_settings(Asked(**asked))["early_stop"]
+        return stored_settings(SearchConfig(**asked))["early_stop"]
 
     assert (pruner(), pruner(task="cifar10"), pruner(task="cifar10", recipe="paper")) == ("none", "median", "none")
     assert pruner(task="cifar10", early_stop="none") == "none"
@@ -238,7 +229,7 @@ def test_early_stopping_is_the_recipes_unless_it_is_asked_for():
 def test_settings_of_an_earlier_version_mean_what_they_meant_then():
     """Before there was a choice, children were trained to their end, in float32 and without XLA."""
     late = ("compute", "workers_per_gpu", "early_stop", "worker_memory", "recycling", "behaviour", "workdir")
-    settings = stored_settings(Asked(precision="bfloat16", xla=True, early_stop="median"))
+    settings = stored_settings(SearchConfig(precision="bfloat16", xla=True, early_stop="median"))
     assert completed(settings) == settings
     old = {name: value for name, value in settings.items() if name not in late}
     assert completed(old) == old | {
@@ -269,141 +260,3 @@ def test_constants_of_a_recipe_with_and_without_their_group():
     assert task_options(["epochs=30", "task.schedule=cosine"]) == {"epochs": 30, "schedule": "cosine"}
     assert task_options([]) == {}
     assert "is not of the form" in refusal(task_options, ["epochs"])
-
-
-# TOML
-
-
-def write(folder, text):
-    path = folder / "search.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def test_every_setting_can_stand_in_a_file(folder):
-    text = """
-space = "convnet"
-preset = "paper"
-task = "cifar10"
-recipe = "quick"
-controller = "random"
-controller-preset = "default"
-fix = ["depth=6"]
-only = ["layer*/filter_height=3,5"]
-schedule = "depth"
-max-params = "300k"
-max_flops = 5000000
-minimize = "loss"
-seed = 3
-replicas = 1
-batch-size = 4
-threads = 2
-children = 200
-time = "1.5h"
-workers = 2
-keep = 3
-stall = "10m"
-child-timeout = 90
-keep-going = true
-data-dir = "data"
-policy-device = "gpu"
-precision = "float16"
-xla = true
-early-stop = "hyperband"
-worker-memory = "4G"
-recycle-after = 50
-recycle-growth = "500M"
-gpus-per-child = 1
-workers-per-gpu = 2
-workdir = "work"
-
-[set.task]
-epochs = 8
-schedule = "cosine"
-
-[set.space]
-depths = [6, 8]
-"""
-    (folder / "work").mkdir()
-    values = from_toml(write(folder, text))
-    assert {*values, "maximize"} == {field.name for field in dataclasses.fields(Asked)}
-    assert (values["max_params"], values["max_flops"]) == (300_000, 5_000_000)
-    assert (values["time"], values["stall"], values["child_timeout"]) == (5400.0, 600.0, 90.0)
-    asked = Asked(**values)
-    options = stored_settings(asked)
-    assert options["task"]["options"] == {"epochs": 8, "schedule": "cosine"}
-    assert options["space"]["options"] == {"depths": [6, 8]}
-    assert options["compute"] == {"precision": "float16", "xla": True, "devices": 1}
-    assert (options["early_stop"], options["workers_per_gpu"]) == ("hyperband", 2)
-    assert (options["worker_memory"], options["recycling"]) == (4 * 10**9, {"after": 50, "growth": 500 * 10**6})
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("childern = 3", "There is no setting called 'childern'; there is children, "),
-        ("Children = 3", "There is no setting called 'Children'; there is children, "),
-        ("batchSize = 3", "There is no setting called 'batchSize'; there is batch_size, "),
-        ("[task]\nepochs = 3", "{path}: 'task' is a table, where one value is expected; options of the task stand in "),
-        ("children = {a = 1}", "{path}: 'children' is a table, where one value is expected."),
-        ("children = nan", "--children is nan; it must be a whole number."),
-        ("seed = 1e3", "--seed is 1000.0; it must be a whole number."),
-        ("stall = inf", "'inf' is not a time; write for example 45s, 10m or 1.5h."),
-        ("[set.task]\nepochs = nan", "An option cannot be NaN: "),
-        ('space = "convnet', "{path} is not TOML: "),
-        ('time = "soon"', "'soon' is not a time; write for example 45s, 10m or 1.5h."),
-        ("max-params = true", "'True' is not a number; write for example 300000, 300k or 1.5M."),
-        ('children = "20"', "--children is '20'; it must be a whole number."),
-        ('precision = "bf16"', "There is no precision called 'bf16'; there is "),
-        ("precision = 16", "--precision is 16; it must be a text."),
-        ("xla = 1", "--xla is 1; it must be true or false."),
-        ('fix = "depth=3"', "--fix is 'depth=3'; it must be a list of texts."),
-        ("fix = [3]", "--fix is (3,); it must be a list of texts."),
-        ("set = 3", "{path}: 'set' holds tables by group; write for example [set.task] and below it epochs = 8."),
-        ("[set]\ntask = 3", "{path}: 'set' holds tables by group; write for example [set.task] and below it "),
-        ("[set.taks]\nepochs = 3", "There is no group of options called 'taks'; there is task, "),
-    ],
-)
-def test_bad_files(folder, text, sentence):
-    path = write(folder, text)
-    found = refusal(lambda: stored_settings(Asked(**from_toml(path))))
-    assert found.startswith(sentence.format(path=path))
-
-
-def test_a_file_as_windows_writes_it(folder):
-    path = folder / "search.toml"
-    path.write_bytes(b'\xef\xbb\xbfspace = "convnet"\r\nmax-params = 1_000\r\n[set.task]\r\nepochs = 8\r\n')
-    assert from_toml(path) == {"space": "convnet", "max_params": 1000, "set": ("task.epochs=8",)}
-    path.write_text("children = " + "[" * 5000)
-    assert refusal(from_toml, path).startswith(f"{path} is not TOML: ")
-
-
-def test_a_file_that_is_no_text(folder):
-    path = folder / "search.toml"
-    path.write_bytes(b'space = "\xe9"')
-    assert refusal(from_toml, path).startswith(f"{path} is not TOML: ")
-    assert (
-        refusal(from_toml, folder / "none.toml")
-        == f"{folder / 'none.toml'} cannot be read: No such file or directory; name another file with --config."
-    )
-    assert refusal(from_toml, folder).startswith(f"{folder} cannot be read: Is a directory; name another file")
-
-
-def test_flags_win_and_single_options_add_up(automl, mine, folder):
-    mine.write_text(mine.read_text().replace("(spec, report)", "(spec, report, epochs)"))
-    write(
-        folder,
-        'task = "mine.py:evaluate"\nspace = "mine.py:space"\ncontroller = "random"\nseed = 3\nchildren = 9\n'
-        'fix = ["digit0=1"]\n[set.task]\nepochs = 8\n',
-    )
-    flags = ("--config", "search.toml", "--children", "1", "--workers", "0", "--set", "task.epochs=2")
-    assert automl("search", "mine", *flags).code == 0
-    settings = automl("show", "mine", "--json").json["settings"]
-    assert settings["run"]["children"] == 1
-    assert settings["task"]["options"] == {"epochs": 2}
-    assert settings["narrowing"]["fix"] == ["digit0=1"]
-    flags = ("--config", "search.toml", "--children", "1", "--workers", "0", "--fix", "digit1=2", "--seed", "4")
-    assert automl("search", "other", *flags).code == 0
-    shown = automl("show", "other", "--json").json
-    assert shown["settings"]["task"]["options"] == {"epochs": 8}
-    assert (shown["settings"]["narrowing"]["fix"], shown["seed"]) == (["digit1=2"], 4)

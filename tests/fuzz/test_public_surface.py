@@ -30,19 +30,15 @@ from automl.child_trainers.experiment import make_experiment
 from automl.child_trainers.task import DivergedError, FunctionTask, InvalidResultError, Record
 from automl.cli import app
 from automl.db.records import StoreError
+from automl.paths import check_name
 from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.narrowing import parse_rule
 from automl.search_spaces.space import Space
 from automl.search_spaces.update_rule.spec import UpdateRule
-from automl.settings.schema import (
-    Asked,
-    check_name,
-    from_toml,
-    parse_count,
-    parse_seconds,
-    stored_settings,
-    task_options,
-)
+from automl.settings.parsing import parse_count, parse_seconds, task_options
+from automl.settings.schema import SearchConfig
+from automl.settings.stored import stored_settings
+from automl.settings.toml_file import SettingsFile
 from automl.status import spec_drawing, spec_line
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +107,7 @@ def test_times_and_counts(text: str) -> None:
         assert parse_count(text) >= 0
 
 
-FIELDS = [field.name.replace("_", "-") for field in Asked.__dataclass_fields__.values()]
+FIELDS = [option.key for option in SearchConfig.options().values()]
 
 
 def toml_of(table: dict[str, Any]) -> str:
@@ -135,7 +131,7 @@ def test_toml_files(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "search.toml"
     path.write_bytes(content)
     with explained():
-        stored_settings(Asked(**from_toml(path)))
+        stored_settings(SearchConfig(**SettingsFile.read(path).values))
 
 
 SPACES = ("convnet", "recurrent-cell", "update-rule", "joint")
@@ -154,8 +150,8 @@ def test_options_of_spaces_and_tasks(
 ) -> None:
     texts = tuple(f"{group}.{name}={json.dumps(value)}" for group, name, value in options)
     with explained():
-        asked = Asked(space=space, task=task, set=texts, only=tuple(f"{name}={value}" for name, value in rules))
-        make_experiment(stored_settings(asked))
+        config = SearchConfig(space=space, task=task, set=texts, only=tuple(f"{name}={value}" for name, value in rules))
+        make_experiment(stored_settings(config))
 
 
 @given(st.sampled_from([*SPACES, "mine.py:space", "nonsense"]), json_values())
