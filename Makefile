@@ -1,9 +1,9 @@
-# `make demo` and `make test` need Python 3.11 to 3.13 and make, nothing else: they make .venv and install into it.
+# `make demo`, `make test` and `make docs` need Python 3.11 to 3.13 and make, nothing else: they make .venv and install into it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install clean
+.PHONY: demo test docs install clean
 
 demo: install
 	rm -rf demo
@@ -19,6 +19,9 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+docs: install
+	$(BIN)/python -m automl.settings.reference docs/settings.md
 
 install: $(VENV)/installed
 

@@ -16,8 +16,6 @@ from automl.search_spaces.names import nearest_first
 from automl.settings.option import Option
 from automl.settings.schema import SearchConfig
 
-VALUES = {"seconds": "<time>", "count": "<count>"}  # what --help shows for values in these units
-
 
 class Commands(TyperGroup):
     """The commands. An unknown flag is answered with the known ones, nearest first."""
@@ -99,7 +97,7 @@ def _flag_of(option: Option, resume: bool) -> OptionInfo:
     help, default = option.help, option.default_words
     if resume and option.on_resume is not None:
         help, default = option.on_resume.help or help, option.on_resume.default
-    value = option.metavar or VALUES.get(option.unit or "") or f"<{option.kind}>"
+    value = option.metavar or f"<{option.unit_word or option.kind}>"
     info: OptionInfo = Flag(
         option.flag,
         help=help,

@@ -19,9 +19,9 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # by annotation: the types t
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((tuple,), "a list of texts"),
 }
-UNITS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {  # how a value is read from a text, and written
-    "seconds": (parse_seconds, seconds_text),
-    "count": (parse_count, count_text),
+UNITS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str], str]] = {  # how to read and write one; what it is
+    "seconds": (parse_seconds, seconds_text, "time"),
+    "count": (parse_count, count_text, "count"),
 }
 
 
@@ -93,7 +93,16 @@ class Option:
         """The default as a text; None where there is nothing to say."""
         if self.default_text is not None or self.default is None or self.default is False or self.default == ():
             return self.default_text
-        return str(self.default) if self.unit is None else UNITS[self.unit][1](self.default)
+        return self.text_of(self.default)
+
+    def text_of(self, value: Any) -> str:
+        """A value as a flag takes it."""
+        return str(value) if self.unit is None else UNITS[self.unit][1](value)
+
+    @property
+    def unit_word(self) -> str | None:
+        """What a value in the option's unit is called: a time or a count."""
+        return None if self.unit is None else UNITS[self.unit][2]
 
     def known_choices(self) -> Iterable[str] | None:
         """The allowed values; None where any will do."""

@@ -79,6 +79,5 @@ def parse_value(text: str) -> Any:
 
 def _in_units(number: float, units: Mapping[str, int]) -> str:
     """The number in the largest unit that divides it, or else in the unit 1."""
-    fitting = [(factor, unit) for unit, factor in units.items() if factor == 1 or number % factor == 0]
-    factor, unit = max(fitting)
-    return f"{number / factor:g}{unit}"
+    factor, unit = max((factor, unit) for unit, factor in units.items() if factor == 1 or number % factor == 0)
+    return f"{number if number % factor else int(number // factor)}{unit}"

@@ -9,7 +9,7 @@ import pytest
 
 from automl.child_trainers.devices import default_precision, visible_gpus
 from automl.paths import check_name
-from automl.settings.parsing import parse_count, parse_seconds, task_options
+from automl.settings.parsing import count_text, parse_count, parse_seconds, seconds_text, task_options
 from automl.settings.schema import SearchConfig
 from automl.settings.stored import changeable_options, completed, stored_settings, with_data_dir
 
@@ -44,6 +44,21 @@ def test_counts(text, count):
 @pytest.mark.parametrize("text", ["", "few", "-1", "1,000", "1 million", "0x10", "k"])
 def test_no_counts(text):
     assert refusal(parse_count, text) == f"{text!r} is not a number; write for example 300000, 300k or 1.5M."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1800.0, "30m"), (90, "90s"), (0.5, "0.5s"), (7200, "2h"), (36500 * 86400, "36500d")],
+)
+def test_texts_of_seconds(seconds, text):
+    assert seconds_text(seconds) == text and parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(2 * 10**9, "2G"), (300_000, "300k"), (1234, "1234"), (5_000_000, "5M"), (1_234_567, "1234567")]
+)
+def test_texts_of_counts(count, text):
+    assert count_text(count) == text and parse_count(text) == count
 
 
 def test_names():
