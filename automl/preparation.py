@@ -17,7 +17,7 @@ from automl.child_trainers.devices import (
     visible_gpus,
     without_native_lines,
 )
-from automl.child_trainers.experiment import Experiment, Own, make_experiment
+from automl.child_trainers.experiment import Experiment, UserCallables, make_experiment
 from automl.child_trainers.user_files import UserFile
 from automl.controllers import CONTROLLERS, PRESETS
 from automl.controllers.base import Controller
@@ -69,7 +69,7 @@ def check_gpus(per_child: int) -> None:
 
 def prepare_experiment(
     settings: Mapping[str, Any],
-    own: Own,
+    user_callables: UserCallables,
     workers: int,
     progress: Progress | None,
     stage: Stage,
@@ -81,7 +81,7 @@ def prepare_experiment(
     for file in files:
         stage(f"Importing {file.path}")
     with without_native_lines():
-        experiment = make_experiment(settings, own=own, progress=progress, download=download)
+        experiment = make_experiment(settings, user_callables=user_callables, progress=progress, download=download)
     if workers == 0 and any(USES_TENSORFLOW.search(file.text) for file in files):
         stage(IMPORTING)
         start_tensorflow()  # otherwise it prints when the first child uses it

@@ -68,12 +68,12 @@ def search(
     """
     address = store_address(store)
     options = SearchConfig.read(options)
-    own: dict[str, Callable[..., Any]] = {}
+    user_callables: dict[str, Callable[..., Any]] = {}
     for key in ("space", "task"):
         if callable(function := options.get(key)):
             options[key] = _reference(function, workers=options.get("workers"))
             if not UserFile.is_reference(options[key]):
-                own[key] = function
+                user_callables[key] = function
     given = {"x_train": x, "y_train": y, **(arrays or {})} if x is not None or y is not None or arrays else {}
     if given and "task" in options:
         raise ValueError("Arrays are a task of their own; drop the argument task, or x and y.")
@@ -84,7 +84,7 @@ def search(
         try:
             if given:
                 config = dataclasses.replace(config, task=_keep_arrays(opened, name, given))
-            run = create(opened, name, config, own=own)
+            run = create(opened, name, config, user_callables=user_callables)
         except BaseException:
             if given:
                 _drop_arrays(opened, name)
@@ -96,7 +96,7 @@ def search(
                     name,
                     run,
                     stop,
-                    own=own,
+                    user_callables=user_callables,
                     on_turn=_telling(opened, name, on_child_end),
                     on_data=functools.partial(_log_data, doubts=True),
                 )
@@ -123,7 +123,7 @@ def resume(
         validate_choice("setting of a resume", key, names)
         if isinstance(value, os.PathLike):
             changes[key] = os.fspath(value)
-    own = {key: changes.pop(key) for key in ("space", "task") if callable(changes.get(key))}
+    user_callables = {key: changes.pop(key) for key in ("space", "task") if callable(changes.get(key))}
     with contextlib.closing(Store(store_address(store), upgrade=True)) as opened:
         prepared = prepare_resume(opened, name, **changes)
         with _time_limit(prepared.run.time) as stop:
@@ -133,7 +133,7 @@ def resume(
                 prepared.run,
                 stop,
                 resume=prepared,
-                own=own,
+                user_callables=user_callables,
                 on_turn=_telling(opened, name, on_child_end),
                 on_data=functools.partial(_log_data, doubts=False),
             )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from automl.child_trainers.data.summary import DataSummary
-from automl.child_trainers.experiment import NOTHING_OWN, SESSION, Experiment, Own, make_space
+from automl.child_trainers.experiment import NO_USER_CALLABLES, SESSION, Experiment, UserCallables, make_space
 from automl.child_trainers.workers.heartbeat import Heartbeat
 from automl.controllers.base import Controller
 from automl.coordinator import Coordinator, Ending, Stop, StopNow, unpack_state
@@ -62,7 +62,7 @@ def run_search(
     stop: Stop,
     *,
     resume: Resume | None = None,
-    own: Own = NOTHING_OWN,
+    user_callables: UserCallables = NO_USER_CALLABLES,
     on_turn: Callable[[Coordinator], None] | None = None,
     on_data: Callable[[DataSummary], None] | None = None,
     progress: Progress | None = None,
@@ -72,7 +72,7 @@ def run_search(
 
     Args:
         resume: from `prepare_resume`; its changes are written once the lease is held.
-        own: a space or a task that only this process has.
+        user_callables: a space or a task that only this process has.
         on_turn: called after every turn of the loop.
         on_data: called before the first turn with how the data were read, if the task knows.
         stage: called before each step that may take seconds.
@@ -84,7 +84,7 @@ def run_search(
     if resume is None:
         resume = as_created(store.search(name), run)
     with working_in(workdir_of(resume.settings)):
-        return _run_search(store, name, resume, stop, own, on_turn, on_data, progress, stage)
+        return _run_search(store, name, resume, stop, user_callables, on_turn, on_data, progress, stage)
 
 
 def _run_search(
@@ -92,14 +92,14 @@ def _run_search(
     name: str,
     resume: Resume,
     stop: Stop,
-    own: Own,
+    user_callables: UserCallables,
     on_turn: Callable[[Coordinator], None] | None,
     on_data: Callable[[DataSummary], None] | None,
     progress: Progress | None,
     stage: Stage,
 ) -> Ending:
     # Errors are found before the lease is taken, because other processes see the lease.
-    parts = _make_parts(store, resume, own, progress, stage)
+    parts = _make_parts(store, resume, user_callables, progress, stage)
     if on_data is not None and (summary := parts.experiment.task.data_summary()) is not None:
         on_data(summary)
     lease = store.take_lease(name, Owner.this_process())
@@ -110,7 +110,7 @@ def _run_search(
             before, resume = resume, resume.again(store)
             if (before.run, before.settings) != (resume.run, resume.settings):
                 enter(workdir_of(resume.settings))
-                parts = _make_parts(store, resume, own, progress, stage)
+                parts = _make_parts(store, resume, user_callables, progress, stage)
             proposer = _make_proposer(store, resume, parts)
             ending = Ending(SearchState.PAUSED, ERROR)  # all checks are done: the run begins
             ending = _run_under_lease(store, resume, lease, parts, proposer, stop, on_turn, stage)
@@ -152,19 +152,21 @@ def _as_before(lease: Lease) -> Ending:
     return Ending(SearchState(lease.state), lease.cause)
 
 
-def _make_parts(store: Store, resume: Resume, own: Own, progress: Progress | None, stage: Stage) -> _Parts:
+def _make_parts(
+    store: Store, resume: Resume, user_callables: UserCallables, progress: Progress | None, stage: Stage
+) -> _Parts:
     """Makes the parts of a search. Raises ValueError if a change of the resume is not valid."""
     search, settings, run = resume.search, resume.settings, resume.run
     prepare_process(search.threads, run.workers, settings["policy_device"])
     check_gpus(settings["compute"]["devices"])
-    _check_session(settings, own, run.workers)
+    _check_session(settings, user_callables, run.workers)
     if "space.file" in resume.changes:
         settings["space"] = {**settings["space"], "order": []}
         changed = make_space(settings)
         with checking_space(settings, changed):
             settings["space"]["order"] = accepted_order(store, search, changed)
     download = resume.asked is None or may_download(settings, resume.asked.get("data_dir"))
-    experiment = prepare_experiment(settings, own, run.workers, progress, stage, download=download)
+    experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage, download=download)
     controller = make_controller(settings, experiment, search.seed, stage)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
     if settings["task"]["file"] is None:
@@ -253,7 +255,7 @@ def _run_under_lease(
     return ending
 
 
-def _check_session(settings: Mapping[str, Any], own: Own, workers: int) -> None:
+def _check_session(settings: Mapping[str, Any], user_callables: UserCallables, workers: int) -> None:
     """Raises ValueError where a function of a session is missing, not wanted, or could not be found by workers."""
     for group in ("space", "task"):
         of_session = settings[group]["name"].startswith(SESSION)
@@ -262,7 +264,7 @@ def _check_session(settings: Mapping[str, Any], own: Own, workers: int) -> None:
                 f"Workers cannot find the {group} {settings[group]['name'].removeprefix(SESSION)}, which lives in one "
                 "session alone; use workers=0."
             )
-        if group in own and not of_session:
+        if group in user_callables and not of_session:
             raise ValueError(f"This search has a {group} of its own; drop the argument {group}.")
 
 

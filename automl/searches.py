@@ -13,7 +13,7 @@ from automl.child_trainers.devices import (
     default_workers,
     visible_gpus,
 )
-from automl.child_trainers.experiment import NOTHING_OWN, Experiment, Own
+from automl.child_trainers.experiment import NO_USER_CALLABLES, Experiment, UserCallables
 from automl.controllers import SCALES
 from automl.controllers.base import Draw
 from automl.db.records import (
@@ -58,7 +58,7 @@ def create(
     name: str,
     config: SearchConfig,
     *,
-    own: Own = NOTHING_OWN,
+    user_callables: UserCallables = NO_USER_CALLABLES,
     progress: Progress | None = None,
     stage: Stage = lambda text: None,
 ) -> Run:
@@ -66,7 +66,7 @@ def create(
 
     Args:
         store: may not exist yet; it is made last, so that a refused start leaves nothing behind.
-        own: a space or a task that only this process has.
+        user_callables: a space or a task that only this process has.
         stage: called before each step that may take seconds.
 
     Raises:
@@ -77,7 +77,7 @@ def create(
     refuse_taken(store, name)
     settings = stored_settings(config)
     with working_in(workdir_of(settings)):
-        run, replicas, batch_size = _checked(config, settings, own, progress, stage)
+        run, replicas, batch_size = _checked(config, settings, user_callables, progress, stage)
     store.make()
     store.create_search(
         name,
@@ -95,7 +95,11 @@ def create(
 
 
 def _checked(
-    config: SearchConfig, settings: dict[str, Any], own: Own, progress: Progress | None, stage: Stage
+    config: SearchConfig,
+    settings: dict[str, Any],
+    user_callables: UserCallables,
+    progress: Progress | None,
+    stage: Stage,
 ) -> tuple[Run, int, int]:
     """Checks the configuration and completes the settings; returns the first run, the batches in flight, their size."""
     check_gpus(config.gpus_per_child)
@@ -110,7 +114,7 @@ def _checked(
     prepare_process(config.threads, run.workers, config.policy_device)
     for file in user_files_of(settings).values():
         file.check_name()
-    experiment = prepare_experiment(settings, own, run.workers, progress, stage)
+    experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage)
     check_config(config, settings, experiment)
     with checking_space(settings, experiment.space):
         _check_task(settings, experiment, config.seed, stage)

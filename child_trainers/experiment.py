@@ -22,8 +22,8 @@ from automl.search_spaces.ordering import Ordering, ordered
 from automl.search_spaces.space import Space
 
 SESSION = "session:"  # begins the name of a function that only one process has
-Own = Mapping[str, Callable[..., Any]]
-NOTHING_OWN: Own = {}
+UserCallables = Mapping[str, Callable[..., Any]]
+NO_USER_CALLABLES: UserCallables = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,26 +35,33 @@ class Experiment:
 
 
 def make_experiment(
-    settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None, download: bool = True
+    settings: Mapping[str, Any],
+    *,
+    user_callables: UserCallables = NO_USER_CALLABLES,
+    progress: Any = None,
+    download: bool = True,
 ) -> Experiment:
     """The space and the task of a search's settings.
 
     Args:
-        own: functions that are the `space` or the `task` themselves, where only this process has them.
+        user_callables: functions that are the `space` or the `task` themselves, where only this process has them.
         download: whether missing data may be fetched to the folder for data.
 
     Raises:
         ValueError: a name, preset, option or value is unknown or wrong; the message has the known ones, nearest first.
         UserFileError: a person's file is missing, changed, or has no such attribute.
     """
-    return Experiment(make_space(settings, own=own), make_task(settings, own=own, progress=progress, download=download))
+    return Experiment(
+        make_space(settings, user_callables=user_callables),
+        make_task(settings, user_callables=user_callables, progress=progress, download=download),
+    )
 
 
-def make_space(settings: Mapping[str, Any], *, own: Own = NOTHING_OWN) -> Space:
+def make_space(settings: Mapping[str, Any], *, user_callables: UserCallables = NO_USER_CALLABLES) -> Space:
     chosen = settings["space"]
     file = UserFile.from_json(chosen["file"])
     options = dict(chosen["options"])
-    function = _of_session("space", chosen["name"], own)
+    function = _of_session("space", chosen["name"], user_callables)
     if function is not None or file is not None:
         if chosen["preset"] is not None:
             raise ValueError(f"A space of your own has no presets; drop the preset {chosen['preset']!r}.")
@@ -119,7 +126,7 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
             )
 
 
-def _of_session(group: str, name: str, own: Own) -> Callable[..., Any] | None:
+def _of_session(group: str, name: str, user_callables: UserCallables) -> Callable[..., Any] | None:
     """The function of this session that a search's space or task is, or None where it is none.
 
     Raises:
@@ -127,21 +134,25 @@ def _of_session(group: str, name: str, own: Own) -> Callable[..., Any] | None:
     """
     if not name.startswith(SESSION):
         return None
-    if group not in own:
+    if group not in user_callables:
         raise ValueError(
             f"The {group} of this search is {name.removeprefix(SESSION)}, a function of a Python session; go on there "
             f"with automl.resume(NAME, {group}=…)."
         )
-    return own[group]
+    return user_callables[group]
 
 
 def make_task(
-    settings: Mapping[str, Any], *, own: Own = NOTHING_OWN, progress: Any = None, download: bool = True
+    settings: Mapping[str, Any],
+    *,
+    user_callables: UserCallables = NO_USER_CALLABLES,
+    progress: Any = None,
+    download: bool = True,
 ) -> Task:
     behaviour = Behaviour.of_settings(settings)
     chosen = settings["task"]
     goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
-    of_session = _of_session("task", chosen["name"], own)
+    of_session = _of_session("task", chosen["name"], user_callables)
     file = UserFile.from_json(chosen["file"])
     if of_session is not None or file is not None:
         if chosen["recipe"] is not None:
