@@ -222,11 +222,9 @@ def test_lines_of_keys_in_every_form():
 
 def all_keys(value, path=()):
     """The paths of all keys that `tomllib` reads."""
-    if isinstance(value, list):
-        return set().union(*(all_keys(item, path) for item in value))
-    if not isinstance(value, dict):
-        return {path} if path else set()
-    return ({path} if path else set()).union(*(all_keys(item, (*path, key)) for key, item in value.items()))
+    inner = [((*path, key), item) for key, item in value.items()] if isinstance(value, dict) else []
+    inner += [(path, item) for item in value] if isinstance(value, list) else []
+    return {path}.union(*(all_keys(item, place) for place, item in inner)) - {()}
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
