@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from automl.child_trainers.task import Objective
 from automl.child_trainers.workers.pool import Pool, PoolError
-from automl.controllers.base import Controller, ControllerState, Result
+from automl.controller_records import pack_state, results_of
+from automl.controllers.base import Controller, PendingChild
 from automl.db import blobs
 from automl.db.digest import state_hash
 from automl.db.records import Child, Fault, Lease, NewChild, Search, SearchState, State, Step
@@ -150,6 +148,7 @@ class Coordinator:
         self._keep_going = keep_going
         self._log = log
         self._step = store.last_step(search.id)
+        self._pending = {child.number: PendingChild(child.number, tuple(child.tokens)) for child in self._untold()}
         failed = store.children(search.id, states=[State.FAILED, State.LOST], first=self._window())
         self._failed_before = {child.number for child in failed}
         # If nothing is trained yet, the first children to end show whether children can be trained at all.
@@ -237,18 +236,9 @@ class Coordinator:
             if not children:
                 break
             rewards = {child.number: self._reward(child, children) for child in children}
-            figures = self._controller.tell(
-                [
-                    Result(
-                        child.number,
-                        tuple(child.tokens),
-                        tuple(child.log_probs),
-                        rewards[child.number],
-                        trained=child.state == State.TRAINED,
-                    )
-                    for child in children
-                ]
-            )
+            figures = self._controller.tell(results_of(children, rewards))
+            for child in children:
+                del self._pending[child.number]
             proposed |= self._commit(self._step.number, children, rewards, figures)
         return proposed
 
@@ -270,31 +260,38 @@ class Coordinator:
             requests = self._store.requests(self._search.id)
             for following in range(first, last):
                 numbers = range(following * size, (following + 1) * size)
+                self._proposer.pending = tuple(self._pending.values())
                 of_people = self._proposer.answer(requests, numbers, batch=following, drawn_under=number)
                 requests = requests[len(of_people) :]
                 answered |= {request: answer for request, answer, _ in of_people}
                 made = [child for _, _, child in of_people if child is not None]
                 drawn = self._proposer.propose(numbers, batch=following, drawn_under=number, made=made)
+                self._pending |= {child.number: PendingChild(child.number, child.tokens) for child in drawn}
                 proposals += self._in_populations(drawn, numbers.start)
                 if len(drawn) < size:
                     break
         full = len(proposals) == size * (last - first)
         state = self._controller.state()
-        blob = pack_state(state)
+        blob = None if state is None else pack_state(state)
         step = Step(
             number=number,
             consumed_batch=batch,
             # `proposed` ends proposing for good: a space once exhausted stays so.
             figures={**figures, "proposed": full},
-            state_hash=state_hash(state.arrays, state.values),
+            state_hash=state_hash({}, None) if state is None else state_hash(state.arrays, state.values),
             blob=blob,
-            blob_sha256=blobs.sha256(blob),
+            blob_sha256=None if blob is None else blobs.sha256(blob),
         )
         refused = dict(self._proposer.refused)
         decisions = self._proposer.catalogue.taken()
         self._store.commit_step(self._lease, step, rewards, proposals, refused, answered, decisions)
         self._step = step
         return bool(proposals)
+
+    def _untold(self) -> list[Child]:
+        """The children that were proposed and that the controller has not learned from."""
+        first = 0 if self._step is None else self._step.number * self._search.batch_size
+        return self._store.children(self._search.id, first=first)
 
     def _reward(self, child: Child, batch: list[Child]) -> float | None:
         """What the controller is told: a failed child gets the floor, a lost one nothing."""
@@ -387,15 +384,3 @@ class Coordinator:
             if len(row) == FAILURES_IN_A_ROW:
                 return row
         return []
-
-
-def pack_state(state: ControllerState) -> bytes:
-    """A controller's arrays and values as one blob; the values are JSON in an array of bytes."""
-    text = json.dumps(state.values, allow_nan=False).encode()
-    return blobs.pack({**state.arrays, "values.json": np.frombuffer(text, np.uint8)})
-
-
-def unpack_state(blob: bytes, sha256: str | None) -> ControllerState:
-    """The state of `pack_state`. Raises StoreError where the blob is damaged."""
-    arrays = blobs.unpack(blob, sha256)
-    return ControllerState(arrays, json.loads(arrays.pop("values.json").tobytes()))

@@ -17,11 +17,19 @@ from automl.child_trainers.devices import (
     visible_gpus,
     without_native_lines,
 )
-from automl.child_trainers.experiment import Experiment, UserCallables, make_experiment
+from automl.child_trainers.experiment import (
+    NO_USER_CALLABLES,
+    SESSION,
+    Experiment,
+    UserCallables,
+    make_experiment,
+    of_session,
+)
 from automl.child_trainers.user_files import UserFile
 from automl.controllers import CONTROLLERS, PRESETS
-from automl.controllers.base import Controller
-from automl.proposer import Cost, Limits
+from automl.controllers.base import Controller, Cost
+from automl.controllers.checked import CheckedController, ControllerError
+from automl.proposer import Limits
 from automl.search_spaces import SPACES
 from automl.search_spaces.names import validate_choice
 from automl.search_spaces.recorded import check_options
@@ -89,11 +97,30 @@ def prepare_experiment(
 
 
 def make_controller(
-    settings: Mapping[str, Any], experiment: Experiment, seed: int, stage: Stage = lambda text: None
+    settings: Mapping[str, Any],
+    experiment: Experiment,
+    seed: int,
+    stage: Stage = lambda text: None,
+    *,
+    user_callables: UserCallables = NO_USER_CALLABLES,
 ) -> Controller:
-    if settings["controller"]["name"] != "random" and "tensorflow" not in sys.modules:
-        stage(IMPORTING)
+    """The controller of a search's settings, fresh. One of the user's own is held to the contract.
+
+    Args:
+        user_callables: a controller's class that only this process has.
+
+    Raises:
+        ValueError: a preset or an option is unknown or wrong.
+        ControllerError: the user's own cannot be made.
+        UserFileError: its file is missing, changed, or has no such class.
+    """
     chosen = settings["controller"]
+    kind = of_session("controller", chosen["name"], user_callables)
+    file = UserFile.from_json(chosen.get("file"))
+    if kind is not None or file is not None:
+        return _users_controller(chosen, file.load() if file is not None else kind, file, experiment, seed)
+    if chosen["name"] != "random" and "tensorflow" not in sys.modules:
+        stage(IMPORTING)
     with quiet_native_start():
         presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
         preset = presets[validate_choice("controller preset", chosen["preset"] or next(iter(presets)), presets)]
@@ -102,6 +129,27 @@ def make_controller(
             validate_choice("controller option", option, list(kind.options()))
         controller: Controller = kind(experiment.space, seed=seed, **(preset | chosen["options"]))
     return controller
+
+
+def _users_controller(
+    chosen: Mapping[str, Any], kind: Any, file: UserFile | None, experiment: Experiment, seed: int
+) -> CheckedController:
+    if chosen["preset"] is not None:
+        raise ValueError(f"A controller of your own has no presets; drop the preset {chosen['preset']!r}.")
+    name = f"The controller {chosen['name'].removeprefix(SESSION)}"
+    if not (isinstance(kind, type) and issubclass(kind, Controller)):
+        raise ControllerError(
+            f"{name} is not a subclass of automl.controllers.base.Controller; make it one, or name another class."
+        )
+    for option in chosen["options"]:
+        validate_choice("controller option", option, list(kind.options()))
+    return CheckedController(
+        lambda: kind(experiment.space, seed=seed, **chosen["options"]),
+        experiment.space,
+        seed=seed,
+        name=name,
+        path=None if file is None else file.path,
+    )
 
 
 def cost_function(experiment: Experiment, limits: Limits) -> Callable[[Any], Cost]:
@@ -122,5 +170,5 @@ def cost_function(experiment: Experiment, limits: Limits) -> Callable[[Any], Cos
 
 
 def user_files_of(settings: Mapping[str, Any]) -> dict[str, UserFile]:
-    files = {group: UserFile.from_json(settings[group]["file"]) for group in ("space", "task")}
+    files = {group: UserFile.from_json(settings[group].get("file")) for group in ("space", "task", "controller")}
     return {group: file for group, file in files.items() if file is not None}

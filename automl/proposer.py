@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from automl.controllers.base import Controller, Draw, Proposal
+from automl.controllers.base import Controller, Cost, Draw, PendingChild, Proposal
 from automl.controllers.keyed import child_seed, stream
 from automl.db.records import NewChild, Origin, Request
 from automl.search_spaces.decisions import Choice
@@ -35,14 +35,6 @@ class Limits:
     flops: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Parameters and FLOPs of a spec; None where the spec cannot say."""
-
-    params: int | None
-    flops: int | None
-
-
 class Proposer:
     """Fills batches of children.
 
@@ -54,6 +46,9 @@ class Proposer:
         seen: canonical hashes of the children proposed so far; it grows with every child proposed here.
         catalogue: the decisions of these children; it grows likewise.
         refused: how many draws were refused so far, by reason; it grows likewise.
+
+    Attributes:
+        pending: the children in flight, which are shown to the controller.
     """
 
     def __init__(
@@ -69,6 +64,7 @@ class Proposer:
         catalogue: Catalogue,
     ) -> None:
         self.catalogue = catalogue
+        self.pending: Sequence[PendingChild] = ()
         self._space = space
         self._controller = controller
         self._cost = cost
@@ -114,7 +110,7 @@ class Proposer:
         except ValueError as error:
             return str(error)
         answers = walk.answers
-        (proposal,) = self._controller.ask([Draw(number, 0, answers)])
+        (proposal,) = self._controller.ask([Draw(number, 0, answers)], self.pending)
         if proposal.tokens != tokens:
             return "it is outside what --fix, --only or the schedule leaves"
         reason = self._refusal(tokens)
@@ -167,7 +163,7 @@ class Proposer:
             for number in pending
             if tried[number] + try_ahead < TRIES
         ]
-        return list(zip(draws, self._controller.ask(draws), strict=True))
+        return list(zip(draws, self._controller.ask(draws, self.pending), strict=True))
 
     def _refusal(self, tokens: tuple[int, ...]) -> str | None:
         """Why this child is not proposed, or None: it was before, or it is over a limit."""
@@ -220,7 +216,7 @@ class Proposer:
         open_candidates = list(itertools.islice(may_be_new, MOST_WEIGHED))
         if not open_candidates:
             return None
-        proposals = self._controller.ask([Draw(number, TRIES, given) for given in open_candidates])
+        proposals = self._controller.ask([Draw(number, TRIES, given) for given in open_candidates], self.pending)
         ranked = sorted(proposals, key=lambda proposal: -proposal.log_prob)
         return next((proposal for proposal in ranked if self._refusal(proposal.tokens) is None), None)
 

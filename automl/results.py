@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pandas
 
 logger = logging.getLogger(__name__)
+OWN = ("space", "task", "controller")  # settings that may be the user's own functions or class
 
 
 def search(
@@ -54,7 +55,7 @@ def search(
 
     Takes the options of docs/settings.md by name, for example `task="digits"`, `children=20`, `time="10m"`.
     `space` and `task` may also be functions: those of a module are found in its file by every worker and by a later
-    `resume`; those of a notebook or a session need `workers=0`.
+    `resume`; those of a notebook or a session need `workers=0`. `controller` may be a class, which no worker needs.
 
     Args:
         x, y: images (count, height, width[, channels]) and labels (count,) to train on, in place of a task. They are
@@ -69,9 +70,9 @@ def search(
     address = store_address(store)
     options = SearchConfig.read(options)
     user_callables: dict[str, Callable[..., Any]] = {}
-    for key in ("space", "task"):
+    for key in OWN:
         if callable(function := options.get(key)):
-            options[key] = _reference(function, workers=options.get("workers"))
+            options[key] = _reference(function, workers=0 if key == "controller" else options.get("workers"))
             if not UserFile.is_reference(options[key]):
                 user_callables[key] = function
     given = {"x_train": x, "y_train": y, **(arrays or {})} if x is not None or y is not None or arrays else {}
@@ -116,14 +117,15 @@ def resume(
 ) -> Result:
     """Resumes a search: takes `children`, `time`, `workers` and the other arguments of `resumed`.
 
-    A search over a function of a notebook takes the same function again, as `space=` or `task=`.
+    A search over a function of a notebook takes the same function again, as `space=` or `task=`, and one with a
+    controller of a notebook takes its class, as `controller=`.
     """
     names = [name for name, one in inspect.signature(resumed).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for key, value in changes.items():
         validate_choice("setting of a resume", key, names)
         if isinstance(value, os.PathLike):
             changes[key] = os.fspath(value)
-    user_callables = {key: changes.pop(key) for key in ("space", "task") if callable(changes.get(key))}
+    user_callables = {key: changes.pop(key) for key in OWN if callable(changes.get(key))}
     with contextlib.closing(Store(store_address(store), upgrade=True)) as opened:
         prepared = prepare_resume(opened, name, **changes)
         with _time_limit(prepared.run.time) as stop:
@@ -167,7 +169,7 @@ def _log_data(summary: DataSummary, *, doubts: bool) -> None:
 def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
     """How a search names a function: by its file, or by its name alone where only this process has it."""
     title = getattr(function, "__qualname__", repr(function))
-    file = inspect.getsourcefile(function) if inspect.isfunction(function) else None
+    file = _source_file(function)
     if file is not None and title.isidentifier() and function.__module__ != "__main__" and os.path.isfile(file):
         return f"{file}:{title}"
     if workers != 0:
@@ -176,6 +178,13 @@ def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
             "or import it from there, or use workers=0."
         )
     return f"{SESSION}{title}"
+
+
+def _source_file(function: Callable[..., Any]) -> str | None:
+    if inspect.isfunction(function) or inspect.isclass(function):
+        with contextlib.suppress(TypeError, OSError):  # a class of a session, or one that is built in
+            return inspect.getsourcefile(function)
+    return None
 
 
 def delete_arrays(store: Store, name: str) -> None:

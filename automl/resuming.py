@@ -84,6 +84,7 @@ def resumed(
     set: Sequence[str] = (),
     space: str | None = None,
     task: str | None = None,
+    controller: str | None = None,
     data_dir: str | None = None,
     keep_going: bool | None = None,
     accept_change: bool = False,
@@ -94,10 +95,10 @@ def resumed(
 ) -> tuple[Run, dict[str, Any], dict[str, Any]]:
     """What a resume does: the run, the settings, and what it changes in them.
 
-    A bare resume repeats the last budgets. `set` changes options of the task and the controller. `space` and `task`
-    approve the user's files on this machine. `minimize` and `maximize` set the metric of the reward while no child is
-    trained; children that failed because it was not set are trained again. `data`, or `task` as `npz:PATH` or
-    `text:PATH`, says where the search's data are now, and `workdir` in which folder the user's code runs.
+    A bare resume repeats the last budgets. `set` changes options of the task and the controller. `space`, `task` and
+    `controller` approve the user's files on this machine. `minimize` and `maximize` set the metric of the reward while
+    no child is trained; children that failed because it was not set are trained again. `data`, or `task` as `npz:PATH`
+    or `text:PATH`, says where the search's data are now, and `workdir` in which folder the user's code runs.
 
     Raises:
         UserFileError, ValueError.
@@ -127,8 +128,8 @@ def resumed(
     for group, options in changeable_options(set).items():
         settings[group] = {**settings[group], "options": settings[group]["options"] | options}
         changes |= {f"{group}.{option}": value for option, value in options.items()}
-    for group, given in (("space", space), ("task", task)):
-        stored = UserFile.from_json(settings[group]["file"])
+    for group, given in (("space", space), ("task", task), ("controller", controller)):
+        stored = UserFile.from_json(settings[group].get("file"))
         file = _approved(name, group, stored, given, accept_change=accept_change)
         if file is not None and file != stored:
             settings[group] = {**settings[group], "name": f"{file.path}:{file.attribute}", "file": file.to_json()}

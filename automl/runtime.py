@@ -11,8 +11,10 @@ from typing import Any
 from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.experiment import NO_USER_CALLABLES, SESSION, Experiment, UserCallables, make_space
 from automl.child_trainers.workers.heartbeat import Heartbeat
+from automl.controller_records import restore_controller
 from automl.controllers.base import Controller
-from automl.coordinator import Coordinator, Ending, Stop, StopNow, unpack_state
+from automl.controllers.checked import ControllerError
+from automl.coordinator import Coordinator, Ending, Stop, StopNow
 from automl.db.owner import Owner
 from automl.db.records import (
     Fault,
@@ -118,6 +120,10 @@ def _run_search(
     except StopNow:
         ending = Ending(SearchState.PAUSED, stop.cause)
         return with_counts(store, name, ending)
+    except ControllerError as error:
+        if ending.cause == ERROR:
+            ending = Ending(SearchState.PAUSED, str(error))
+        raise
     except KeyboardInterrupt:
         ending = Ending(SearchState.PAUSED, AT_ONCE)
         raise
@@ -167,7 +173,7 @@ def _make_parts(
             settings["space"]["order"] = accepted_order(store, search, changed)
     download = resume.asked is None or may_download(settings, resume.asked.get("data_dir"))
     experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage, download=download)
-    controller = make_controller(settings, experiment, search.seed, stage)
+    controller = make_controller(settings, experiment, search.seed, stage, user_callables=user_callables)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
     if settings["task"]["file"] is None:
         stage(READING.format(settings["task"]["name"]))
@@ -191,10 +197,7 @@ def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
             changed="space.file" in resume.changes,
         )
     )
-    step = store.last_step(search.id)
-    if step is not None and step.blob is not None:
-        controller.restore(unpack_state(step.blob, step.blob_sha256))
-        controller.forget({child.number for child in store.children(search.id, states=[State.FAILED])})
+    restore_controller(store, search.id, controller)
     limits = Limits(**settings["limits"])
     return Proposer(
         experiment.space,
@@ -246,6 +249,9 @@ def _run_under_lease(
             ending = coordinator.run(run.children, stop, lambda: on_turn(coordinator) if on_turn else None)
     except StopNow:
         ending = Ending(SearchState.PAUSED, stop.cause)
+    except ControllerError as error:
+        ending = Ending(SearchState.PAUSED, str(error))
+        raise
     except KeyboardInterrupt:
         ending = Ending(SearchState.PAUSED, AT_ONCE)
         raise
@@ -257,9 +263,9 @@ def _run_under_lease(
 
 def _check_session(settings: Mapping[str, Any], user_callables: UserCallables, workers: int) -> None:
     """Raises ValueError where a function of a session is missing, not wanted, or could not be found by workers."""
-    for group in ("space", "task"):
+    for group in ("space", "task", "controller"):
         of_session = settings[group]["name"].startswith(SESSION)
-        if of_session and workers:
+        if of_session and workers and group != "controller":  # which workers do not need
             raise ValueError(
                 f"Workers cannot find the {group} {settings[group]['name'].removeprefix(SESSION)}, which lives in one "
                 "session alone; use workers=0."

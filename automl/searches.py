@@ -16,6 +16,7 @@ from automl.child_trainers.devices import (
 from automl.child_trainers.experiment import NO_USER_CALLABLES, Experiment, UserCallables
 from automl.controllers import SCALES
 from automl.controllers.base import Draw
+from automl.controllers.checked import CheckedController
 from automl.db.records import (
     ATTEMPTS,
     Fault,
@@ -117,13 +118,15 @@ def _checked(
     experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage)
     check_config(config, settings, experiment)
     with checking_space(settings, experiment.space):
-        _check_task(settings, experiment, config.seed, stage)
+        _check_task(settings, experiment, config.seed, stage, user_callables)
     for file in user_files_of(settings).values():
         approve(file)  # the user has just named it
     return run, replicas, batch_size
 
 
-def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, stage: Stage) -> None:
+def _check_task(
+    settings: dict[str, Any], experiment: Experiment, seed: int, stage: Stage, user_callables: UserCallables
+) -> None:
     """Checks the task, the data and the first proposals of a new search, and completes its settings.
 
     Raises:
@@ -145,9 +148,12 @@ def _check_task(settings: dict[str, Any], experiment: Experiment, seed: int, sta
     settings["task"]["reading"] = task.reading()
     settings["task"]["constants"] = task.constants()  # a recipe may be another in a later version
     cost = cost_function(experiment, Limits(**settings["limits"]))
-    controller = make_controller(settings, experiment, seed, stage)
+    controller = make_controller(settings, experiment, seed, stage, user_callables=user_callables)
     # Errors of the first proposals are found now, before anything is written.
-    for proposal in controller.ask([Draw(number) for number in range(FIRST_DRAWS)]):
+    draws = [Draw(number) for number in range(FIRST_DRAWS)]
+    if isinstance(controller, CheckedController):
+        controller.check(draws)
+    for proposal in controller.ask(draws):
         walk = experiment.space.decode(proposal.tokens)
         check_options(walk.decisions)
         spec_to_json(walk.spec)

@@ -29,8 +29,8 @@ def check_workdir(given: str) -> str:
 
 def runs_code_of_user(settings: Mapping[str, Any]) -> bool:
     """Whether a search runs the user's own code, which may depend on the current folder."""
-    parts = [settings[group] for group in ("space", "task")]
-    return any(part["file"] is not None or part["name"].startswith(SESSION) for part in parts)
+    parts = [settings[group] for group in ("space", "task", "controller")]
+    return any(part.get("file") is not None or part["name"].startswith(SESSION) for part in parts)
 
 
 def workdir_of(settings: Mapping[str, Any]) -> str | None:

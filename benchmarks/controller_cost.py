@@ -22,9 +22,9 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.update(environment(1, None))
 
+    from automl.controller_records import pack_state
     from automl.controllers.base import Draw, Result
     from automl.controllers.reinforce.controller import Reinforce
-    from automl.coordinator import pack_state
     from automl.search_spaces.convnet.space import PRESETS, convnet
     from automl.search_spaces.narrowing import Narrowing, parse_rule
     from automl.search_spaces.space import Space

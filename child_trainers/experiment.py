@@ -61,7 +61,7 @@ def make_space(settings: Mapping[str, Any], *, user_callables: UserCallables = N
     chosen = settings["space"]
     file = UserFile.from_json(chosen["file"])
     options = dict(chosen["options"])
-    function = _of_session("space", chosen["name"], user_callables)
+    function = of_session("space", chosen["name"], user_callables)
     if function is not None or file is not None:
         if chosen["preset"] is not None:
             raise ValueError(f"A space of your own has no presets; drop the preset {chosen['preset']!r}.")
@@ -126,8 +126,8 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
             )
 
 
-def _of_session(group: str, name: str, user_callables: UserCallables) -> Callable[..., Any] | None:
-    """The function of this session that a search's space or task is, or None where it is none.
+def of_session(group: str, name: str, user_callables: UserCallables) -> Callable[..., Any] | None:
+    """The function or class of this session that a search's space, task or controller is, or None where it is none.
 
     Raises:
         ValueError: it is one that this process was not given.
@@ -135,8 +135,9 @@ def _of_session(group: str, name: str, user_callables: UserCallables) -> Callabl
     if not name.startswith(SESSION):
         return None
     if group not in user_callables:
+        what = "class" if group == "controller" else "function"
         raise ValueError(
-            f"The {group} of this search is {name.removeprefix(SESSION)}, a function of a Python session; go on there "
+            f"The {group} of this search is {name.removeprefix(SESSION)}, a {what} of a Python session; go on there "
             f"with automl.resume(NAME, {group}=…)."
         )
     return user_callables[group]
@@ -152,9 +153,9 @@ def make_task(
     behaviour = Behaviour.of_settings(settings)
     chosen = settings["task"]
     goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
-    of_session = _of_session("task", chosen["name"], user_callables)
+    function = of_session("task", chosen["name"], user_callables)
     file = UserFile.from_json(chosen["file"])
-    if of_session is not None or file is not None:
+    if function is not None or file is not None:
         if chosen["recipe"] is not None:
             raise ValueError(f"A task of your own has no recipes; drop the recipe {chosen['recipe']!r}.")
         options = dict(chosen["options"])
@@ -162,8 +163,8 @@ def make_task(
         if options:
             raise ValueError(f"A task of your own takes only task.epochs, not task.{next(iter(options))}.")
         if file is None:
-            assert of_session is not None
-            return FunctionTask(of_session, goal=goal, epochs=epochs)
+            assert function is not None
+            return FunctionTask(function, goal=goal, epochs=epochs)
         return FunctionTask(file.load(), goal=goal, epochs=epochs, uses=file.uses, importing=file.importing)
     name = chosen["name"]
     space = settings["space"]["name"]

@@ -76,7 +76,7 @@ class UserFile:
         try:
             found = UserFile.read(f"{self.path}:{self.attribute}")
         except UserFileError as error:
-            where = f"FILE.py:{self.attribute} after --space or --task of automl resume"
+            where = f"FILE.py:{self.attribute} after --space, --task or --controller of automl resume"
             raise UserFileError(f"{str(error).rstrip('.')}; put it back, or say where it is now: {where}.") from None
         if found.sha256 != self.sha256:
             raise UserFileError(

@@ -8,7 +8,7 @@ import functools
 from automl.controllers.reinforce.controller import Reinforce
 from automl.controllers.reinforce.losses import clipped_loss
 from automl.controllers.reinforce.presets import Settings
-from automl.controllers.reinforce.update import Learned, Updater
+from automl.controllers.reinforce.update import Learned, Surrogate, Updater
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,5 +41,11 @@ class Ppo(Reinforce):
     settings_kind = PpoSettings
 
     def _updater_of(self, learned: Learned, *, compiled: bool) -> Updater:
-        loss = functools.partial(clipped_loss, clip=self.settings.clip)
-        return Updater(learned, self.settings, loss, passes=self.settings.passes, compiled=compiled)
+        return Updater(
+            learned, self.settings, _surrogate(self.settings.clip), passes=self.settings.passes, compiled=compiled
+        )
+
+
+@functools.cache  # controllers with one and the same loss share their graphs
+def _surrogate(clip: float) -> Surrogate:
+    return functools.partial(clipped_loss, clip=clip)

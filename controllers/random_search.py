@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from automl.controllers.base import Controller, ControllerState, Draw, Proposal, Result
+from automl.controllers.base import ControllerState, Draw, PendingChild, PolicyController, Proposal, Result
 from automl.controllers.keyed import stream
 from automl.search_spaces.decisions import Choice, Decision
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}}
 
 
-class RandomSearch(Controller):
+class RandomSearch(PolicyController):
     """Draws uniformly and learns nothing; its state is empty."""
 
-    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+    def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
         return [self._draw(draw) for draw in draws]
 
     def _draw(self, draw: Draw) -> Proposal:
@@ -33,7 +33,7 @@ class RandomSearch(Controller):
             walk.answer(tokens)
         return Proposal(walk.tokens, tuple(log_probs))
 
-    def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
+    def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         return {}
 
     def state(self) -> ControllerState:

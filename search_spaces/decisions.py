@@ -1,11 +1,12 @@
-"""The two kinds of decision that a space can yield: one of n options, or any subset of the earlier layers."""
+"""The decisions that a space can yield: one of n options, or any subset of the earlier layers. `numeric` has choices of
+numbers in a range."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 from automl.search_spaces.plain import plain
 
@@ -25,8 +26,10 @@ class Choice:
     kind: str = ""
     allowed: tuple[bool, ...] | None = None
 
+    ordered: ClassVar[bool] = False  # whether options are numbers in a range; see `numeric.Numeric.unit_value`
+
     def __post_init__(self) -> None:
-        _check_names("Choice", self.name, self.kind)
+        check_names("Choice", self.name, self.kind)
         try:
             options = iter(self.options)
         except TypeError:  # also of an array without dimensions, which is an instance of Iterable
@@ -43,12 +46,14 @@ class Choice:
         if not given:
             raise ValueError(f"Choice {self.name!r} has no options; give it at least one.")
         object.__setattr__(self, "options", plain(given))
-        if self.allowed is not None and (len(self.allowed) != len(self.options) or not any(self.allowed)):
-            raise ValueError(
-                f"Choice {self.name!r}: the mask {self.allowed} must allow at least one of {self.options}."
-            )
+        self._check_mask()
         if not self.kind:
-            object.__setattr__(self, "kind", f"{_without_digits(self.name)}{list(given)!r}")
+            object.__setattr__(self, "kind", f"{without_digits(self.name)}{list(given)!r}")
+
+    def _check_mask(self) -> None:
+        if self.allowed is not None and (len(self.allowed) != len(self.options) or not any(self.allowed)):
+            what = f"{type(self).__name__} {self.name!r}"
+            raise ValueError(f"{what}: the mask {self.allowed} must allow at least one of {self.options}.")
 
     @property
     def num_tokens(self) -> int:
@@ -64,6 +69,10 @@ class Choice:
 
     def allows(self, token: int) -> bool:
         return self.allowed is None or self.allowed[token]
+
+    def admits(self, tokens: tuple[int, ...]) -> bool:
+        """Whether these can be its answer, as it is narrowed."""
+        return len(tokens) == 1 and 0 <= tokens[0] < len(self.options) and self.allows(tokens[0])
 
     def check(self, tokens: tuple[int, ...]) -> None:
         (token,) = tokens
@@ -91,15 +100,17 @@ class Links:
     kind: str = ""
     forced_bits: tuple[int | None, ...] | None = None
 
+    ordered: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
-        _check_names("Links", self.name, self.kind)
+        check_names("Links", self.name, self.kind)
         if isinstance(self.count, bool) or not isinstance(self.count, Integral) or self.count < 0:
             raise ValueError(f"Links {self.name!r}: count is {self.count!r}; it must be a whole number, 0 or more.")
         object.__setattr__(self, "count", int(self.count))
         if self.forced_bits is not None and len(self.forced_bits) != self.count:
             raise ValueError(f"Links {self.name!r}: {len(self.forced_bits)} forced bits for {self.count} layers.")
         if not self.kind:
-            object.__setattr__(self, "kind", _without_digits(self.name))
+            object.__setattr__(self, "kind", without_digits(self.name))
 
     @property
     def num_tokens(self) -> int:
@@ -108,6 +119,12 @@ class Links:
     @property
     def forced(self) -> tuple[int | None, ...]:
         return (None,) * self.count if self.forced_bits is None else self.forced_bits
+
+    def admits(self, tokens: tuple[int, ...]) -> bool:
+        """Whether these can be its answer, as it is narrowed."""
+        return len(tokens) == self.count and all(
+            token in (0, 1) and forced in (None, token) for forced, token in zip(self.forced, tokens, strict=True)
+        )
 
     def check(self, tokens: tuple[int, ...]) -> None:
         for token in tokens:
@@ -125,7 +142,7 @@ class Links:
 Decision = Choice | Links
 
 
-def _check_names(what: str, name: Any, kind: Any) -> None:
+def check_names(what: str, name: Any, kind: Any) -> None:
     """Raises ValueError where the name or the kind of a decision is no text."""
     if not isinstance(name, str):
         raise ValueError(f"A {what} has the name {name!r}; a decision's name is a text.")
@@ -133,5 +150,5 @@ def _check_names(what: str, name: Any, kind: Any) -> None:
         raise ValueError(f"{what} {name!r} has the kind {kind!r}; a decision's kind is a text.")
 
 
-def _without_digits(name: str) -> str:
+def without_digits(name: str) -> str:
     return re.sub(r"\d+", "", name)

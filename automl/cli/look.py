@@ -288,7 +288,7 @@ def _fields(record: Any) -> dict[str, Any]:
 def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with user files as path and checksum, and a vocabulary as its size, since their texts are long."""
     shown = dict(settings)
-    for group in ("space", "task"):
+    for group in ("space", "task", "controller"):
         part = settings.get(group)
         if isinstance(part, dict) and isinstance(file := part.get("file"), dict):
             shown[group] = {**part, "file": {key: value for key, value in file.items() if key != "text"}}

@@ -105,7 +105,10 @@ class SearchConfig:
     )
 
     controller: str = option(
-        "reinforce", "Controller that proposes the children: reinforce, ppo, random.", group=CONTROLLER
+        "reinforce",
+        "Controller that proposes the children: reinforce, ppo, random, or FILE.py:CLASS.",
+        group=CONTROLLER,
+        on_resume=OnResume("FILE.py:CLASS: approve your own controller on this machine."),
     )
     controller_preset: str | None = option(
         None, "Preset of the controller: default, paper; paper-cells.", group=CONTROLLER, default_text="the first"

@@ -58,9 +58,10 @@ def stored_settings(config: SearchConfig) -> dict[str, Any]:
             "data_dir": _data_dir(config.data_dir),
         },
         "controller": {
-            "name": validate_choice("controller", config.controller, CONTROLLERS),
+            "name": _name("controller", config.controller, CONTROLLERS),
             "preset": config.controller_preset,
             "options": options["controller"],
+            "file": _file(config.controller),
         },
         "keep": config.keep,
         "stall": config.stall,

@@ -97,7 +97,7 @@ _settings = _table(
         "schedule": _optional(_text),
         "limits": _table({"params": _optional(_positive), "flops": _optional(_positive)}, exact=True),
         "task": _table(_task, _read),
-        "controller": _table(_named),
+        "controller": _table(_named, {"file": _file}),
         "keep": _natural,
         "stall": _seconds,
         "child_timeout": _optional(_seconds),

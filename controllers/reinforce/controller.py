@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from automl.controllers.base import Controller, ControllerState, Draw, Proposal, Result
+from automl.controllers.base import (
+    ControllerState,
+    Draw,
+    PendingChild,
+    PolicyController,
+    Proposal,
+    Result,
+    ResultState,
+)
 from automl.controllers.reinforce.encoding import Encoded, encode, together
 from automl.controllers.reinforce.heads import Heads, NewKindError
 from automl.controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
@@ -33,7 +41,7 @@ FIRST_STATE = ControllerState(
 )
 
 
-class Reinforce(Controller):
+class Reinforce(PolicyController):
     """A two-layer LSTM policy over the space's decisions, trained by REINFORCE with a moving baseline.
 
     With `advantage="reward"` and nothing imitated it is the controller of Zoph & Le 2017 (arXiv:1611.01578), section 3.
@@ -84,7 +92,7 @@ class Reinforce(Controller):
         self._sampler: Sampler | None = None  # until the next update
         self._encoded: dict[Key, Encoded] = {}  # children of the latest update that the next may imitate again
 
-    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+    def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
         if self._sampler is None:
             self._sampler = Sampler(self.space, self.seed, self._updater.weights, self._heads)
         try:
@@ -93,13 +101,13 @@ class Reinforce(Controller):
             # Drawn apart, in larger tables that are for it alone: asking must change neither this controller nor the
             # last bit of another draw, and how far tables are padded can.
             if len(draws) > 1:
-                return [proposal for draw in draws for proposal in self._propose([draw])]
-            return self._with_room_for(error.decisions)._propose(draws)
+                return [proposal for draw in draws for proposal in self.propose([draw], pending)]
+            return self._with_room_for(error.decisions).propose(draws, pending)
         for draw, (proposal, walk) in zip(draws, drawn, strict=True):
             self._keep_walk((draw.number, proposal.tokens), walk)
         return [proposal for proposal, _ in drawn]
 
-    def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
+    def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         if not results:
             return {}
         settings = self.settings
@@ -217,7 +225,11 @@ class Reinforce(Controller):
     def _remember(self, results: Sequence[Result]) -> None:
         """Updates the elite with the best trained children; of equal rewards the older ones stay. Failed children,
         whose reward is the floor, never enter it."""
-        seen = [Best(result.number, result.tokens, float(result.reward or 0.0)) for result in results if result.trained]
+        seen = [
+            Best(result.number, result.tokens, float(result.reward or 0.0))
+            for result in results
+            if result.state == ResultState.TRAINED
+        ]
         ranked = sorted([*self._best, *seen], key=lambda best: (-best.reward, best.number))
         self._best = ranked[: self.settings.imitate]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -97,6 +98,9 @@ class Learned(NamedTuple):
     steps: tf.Tensor  # float32 scalar, those that Adam took
 
 
+Update = Callable[..., tuple[Learned, tf.Tensor, tf.Tensor, tf.Tensor]]
+
+
 class Updater:
     """The compiled update, a function of what was learned: reading as many TensorFlow variables afterwards, to draw and
     to store, would take milliseconds.
@@ -116,7 +120,7 @@ class Updater:
         self._settings = settings
         self._surrogate = surrogate
         self._passes = passes
-        self._update: Any = None
+        self._update: Update | None = None
         self._compiled = compiled
 
     @property
@@ -142,14 +146,11 @@ class Updater:
         if self._update is None:
             # One trace for every number of steps and children: the graph that a first batch's shape would give is a
             # different one, and a search that was resumed has another first batch.
-            learned = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), self._learned)
+            shapes = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), self._learned)
             children = tf.nest.map_structure(
                 lambda part: tf.TensorSpec((None, None, *part.shape[2:]), part.dtype), sequences
             )
-            scalar, vector = tf.TensorSpec((), tf.int32), tf.TensorSpec((None,), tf.float32)
-            self._update = tf.function(
-                self._graph, (learned, children, vector, scalar), autograph=False, jit_compile=self._compiled
-            )
+            self._update = _graph(self._surrogate, self._settings, shapes, children, self._compiled)
         tensors = tf.nest.map_structure(tf.constant, sequences)
         for _ in range(self._passes):
             self._learned, loss, entropy, probabilities = self._update(
@@ -157,16 +158,25 @@ class Updater:
             )
         return float(loss), float(entropy), probabilities.numpy()
 
-    def _graph(
-        self, learned: Learned, sequences: Sequences, advantages: tf.Tensor, num_imitated: tf.Tensor
+
+@functools.lru_cache(maxsize=16)  # tracing takes seconds; controllers of equal shapes share a graph
+def _graph(surrogate: Surrogate, settings: Settings, shapes: Learned, children: Sequences, compiled: bool) -> Update:
+    """The update as a graph.
+
+    Args:
+        shapes, children: `tf.TensorSpec` in place of tensors.
+    """
+
+    def update(
+        learned: Learned, sequences: Sequences, advantages: tf.Tensor, num_imitated: tf.Tensor
     ) -> tuple[Learned, tf.Tensor, tf.Tensor, tf.Tensor]:
-        settings, weights = self._settings, learned.weights
+        weights = learned.weights
         with tf.GradientTape() as tape:
             tape.watch(weights)
             drawn = tf.shape(advantages)[0]
             found = children_log_probs(weights, sequences, drawn)
             old = tf.transpose(sequences.old_log_probs)[:drawn]
-            loss = self._surrogate(found.log_probs[:drawn], old, advantages) - settings.entropy * found.entropy
+            loss = surrogate(found.log_probs[:drawn], old, advantages) - settings.entropy * found.entropy
             if settings.imitate:
                 imitated = imitation_loss(found.log_probs[drawn:])
                 loss += settings.imitation * tf.where(num_imitated > 0, imitated, 0.0)
@@ -181,3 +191,7 @@ class Updater:
             seconds.append(second)
         learned = Learned(Weights(*moved), Weights(*firsts), Weights(*seconds), steps)
         return learned, loss, found.entropy, found.probabilities
+
+    scalar, vector = tf.TensorSpec((), tf.int32), tf.TensorSpec((None,), tf.float32)
+    graph: Update = tf.function(update, (shapes, children, vector, scalar), autograph=False, jit_compile=compiled)
+    return graph

@@ -376,7 +376,7 @@ def test_resume_without_the_file(automl, searched, mine):
     moved = mine.with_name("moved.py")
     mine.rename(moved)
     gone = f"{mine} cannot be read: No such file or directory; put it back, or say where it is now: FILE.py:"
-    after = "after --space or --task of automl resume."
+    after = "after --space, --task or --controller of automl resume."
     assert automl("resume", "mine", "--children", "5").error == f"{gone}space {after}"
     only_space = automl("resume", "mine", "--children", "5", "--space", "moved.py:space")
     assert only_space.error == f"{gone}evaluate {after}"

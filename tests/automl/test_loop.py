@@ -8,9 +8,10 @@ import pytest
 from stepping import Bench, Killed, KillingStore, SteppedPool, Tally, digest, worth
 
 from automl.child_trainers.task import DivergedError
+from automl.controllers.base import Cost
 from automl.coordinator import Ending, Stop
 from automl.db.records import Fault, Origin, SearchState, State
-from automl.proposer import Cost, Limits
+from automl.proposer import Limits
 from automl.runtime import with_counts
 
 BUDGET = 5

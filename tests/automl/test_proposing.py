@@ -10,11 +10,11 @@ import random
 import pytest
 
 from automl import proposer as proposing
-from automl.controllers.base import Controller, ControllerState, Proposal
+from automl.controllers.base import Controller, ControllerState, Cost, Proposal
 from automl.controllers.keyed import child_seed, stream
 from automl.controllers.random_search import RandomSearch
 from automl.db.records import Origin, Request
-from automl.proposer import TRIES, Cost, Limits, Proposer
+from automl.proposer import TRIES, Limits, Proposer
 from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.recorded import Catalogue
@@ -55,7 +55,7 @@ class Scripted(Controller):
         self._log_probs = log_probs or {}
         self.asked = []
 
-    def _propose(self, draws):
+    def propose(self, draws, pending):
         self.asked += draws
         return [self._draw(draw) for draw in draws]
 
@@ -74,7 +74,7 @@ class Scripted(Controller):
         usual = self._drawn.get(decision.name, (0,) * decision.num_tokens)
         return tuple(token if forced is None else forced for token, forced in zip(usual, decision.forced, strict=True))
 
-    def _learn(self, results):
+    def learn(self, results):
         return {}
 
     def state(self):

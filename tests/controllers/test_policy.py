@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from automl.controllers.base import Draw, Result
+from automl.controllers.base import Draw, Result, ResultState
 from automl.controllers.ppo import Ppo
 from automl.controllers.reinforce.controller import Reinforce
 from automl.controllers.reinforce.encoding import encode, together
@@ -292,14 +292,17 @@ def test_an_option_that_fails_does_not_become_more_probable(kind, floor):
     before = chance()
     for batch in range(3):
         numbers = range(8 * batch, 8 * batch + 8)
-        controller.tell([Result(n, (int(n % 8 != 3),), (), float(n % 8 == 3) or floor, n % 8 == 3) for n in numbers])
+        states = [ResultState.TRAINED if n % 8 == 3 else ResultState.FAILED for n in numbers]
+        rewards = [float(n % 8 == 3) or floor for n in numbers]
+        told = zip(numbers, rewards, states, strict=True)
+        controller.tell([Result(n, (int(n % 8 != 3),), (), reward, state) for n, reward, state in told])
         assert chance() < before
     assert [best["tokens"] for best in controller.state().values["best"]] == [(0,)] * 3
 
 
 def test_failed_children_are_learned_from_where_no_child_is_imitated():
     controller = Reinforce(Space(either), seed=0)
-    figures = controller.tell([Result(0, (1,), (), 0.0, trained=False), Result(1, (1,), (), 0.0, trained=False)])
+    figures = controller.tell([Result(number, (1,), (), 0.0, ResultState.FAILED) for number in (0, 1)])
     assert (figures["mean_reward"], figures["loss"]) == (0.0, 0.0)
     assert controller.state().values["best"] == []
     assert all(np.isfinite(array).all() for array in controller.state().arrays.values())

@@ -15,13 +15,14 @@ from automl.child_trainers.experiment import Experiment
 from automl.child_trainers.task import FunctionTask
 from automl.child_trainers.workers.pool import Pool
 from automl.child_trainers.workers.worker import Worker
-from automl.controllers.base import Controller, ControllerState, Draw, Proposal, Result
+from automl.controller_records import restore_controller
+from automl.controllers.base import Controller, ControllerState, Cost, Draw, PendingChild, Proposal, Result
 from automl.controllers.keyed import stream
-from automl.coordinator import Coordinator, Ending, Stop, unpack_state
+from automl.coordinator import Coordinator, Ending, Stop
 from automl.db.owner import Owner
 from automl.db.records import Claim, Delivery, Search
 from automl.db.store import Store
-from automl.proposer import Cost, Limits, Proposer
+from automl.proposer import Limits, Proposer
 from automl.search_spaces.decisions import Choice
 from automl.search_spaces.recorded import Catalogue
 from automl.search_spaces.space import Space
@@ -68,7 +69,7 @@ class Tally(Controller):
         super().__init__(space, seed=seed)
         self._told = np.zeros(3)
 
-    def _propose(self, draws: Sequence[Draw]) -> list[Proposal]:
+    def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
         return [self._draw(draw) for draw in draws]
 
     def _draw(self, draw: Draw) -> Proposal:
@@ -78,7 +79,7 @@ class Tally(Controller):
             walk.answer(draw.answer(decision) or (int(uniforms.integers(len(decision.options))),))
         return Proposal(walk.tokens, (-1.0,) * len(walk.tokens))
 
-    def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
+    def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         for result in results:
             self._told = np.array([self._told[0] + 1, (self._told[1] * 0.5 + (result.reward or 0.0)) % 1.0, 0.0])
         return {"told": float(self._told[0])}
@@ -205,9 +206,7 @@ class Bench:
     def coordinator(self, store: Any, lease: Any) -> Coordinator:
         search: Search = store.search("search")
         controller = self._make_controller(self._experiment.space, seed=search.seed)
-        step = store.last_step(search.id)
-        if step is not None:
-            controller.restore(unpack_state(step.blob, step.blob_sha256))
+        restore_controller(store, search.id, controller)
         proposer = Proposer(
             self._experiment.space,
             controller,
