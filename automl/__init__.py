@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from automl.paths import open_store
     from automl.results import Result, resume, retry, search
     from automl.search_spaces.decisions import Choice, Links
+    from automl.search_spaces.numeric import Integer, Real
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Choice", "Links", "Result", "open_store", "resume", "retry", "search"]
+__all__ = ["Choice", "Integer", "Links", "Real", "Result", "open_store", "resume", "retry", "search"]
 
 _HOMES = {
     "Choice": "automl.search_spaces.decisions",
+    "Integer": "automl.search_spaces.numeric",
     "Links": "automl.search_spaces.decisions",
+    "Real": "automl.search_spaces.numeric",
     "Result": "automl.results",
     "open_store": "automl.paths",
     "resume": "automl.results",

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from automl.search_spaces.decisions import Choice, Decision, Links
 from automl.search_spaces.names import nearest_first
+from automl.search_spaces.numeric import Numeric
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """`--fix PATTERN=VALUE` (fix) or `--only PATTERN=VALUE,VALUE`; values are texts, compared with `str(option)`.
 
-    For `Links` the values are layer indices, or `none`, or `all`: fixed, exactly these layers are linked; otherwise no
-    other layer may be.
+    For `Integer` and `Real` they are numbers, and with `--only` also ranges, `1e-4..1e-2`, bounds included. For `Links`
+    the values are layer indices, or `none`, or `all`: fixed, exactly these layers are linked; otherwise no other layer
+    may be.
     """
 
     pattern: str
@@ -80,10 +84,12 @@ class Narrowing:
             choices = [decision for decision in matched if isinstance(decision, Choice)]
             if choices and rule.fix and len(rule.values) > 1:
                 raise ValueError(f"{rule}: --fix takes one value; use --only to leave several.")
-            options = sorted({str(option) for choice in choices for option in choice.options}, key=_numbers_first)
+            numeric = any(isinstance(choice, Numeric) for choice in choices)
+            if numeric and rule.fix and ".." in rule.values[0]:
+                raise ValueError(f"{rule}: --fix takes one value and no range; use --only to leave several.")
             for value in rule.values:
-                if choices and value not in options:
-                    raise ValueError(f"{rule}: {value!r} is not an option; there are {', '.join(options)}.")
+                if choices and not any(_tokens(choice, value) for choice in choices):
+                    raise ValueError(f"{rule}: {_why_none(choices, value)}")
             most = max((decision.count for decision in matched if isinstance(decision, Links)), default=0)
             # One decision of this name has its own sentence, in `_layers`.
             if not choices and rule.pattern not in known and (wrong := _outside(rule.values, most)):
@@ -94,8 +100,51 @@ class Narrowing:
             self(decision)
 
 
+def _tokens(choice: Choice, value: str) -> list[int]:
+    """The tokens of the options that a rule's value names."""
+    if not isinstance(choice, Numeric):
+        return [token for token, option in enumerate(choice.options) if str(option) == value]
+    numbers = _numbers(value)
+    if numbers is None:
+        return []
+    if len(numbers) == 2:
+        return choice.tokens_between(*numbers)
+    with contextlib.suppress(ValueError):
+        return [choice.token_of(numbers[0])]
+    return []
+
+
+def _numbers(value: str) -> list[float] | None:
+    """The number that a value is, or the two bounds of a range; None where it is neither."""
+    low, dots, high = value.partition("..")
+    try:
+        numbers = [float(low), float(high)] if dots else [float(low)]
+    except ValueError:
+        return None
+    return None if any(map(math.isnan, numbers)) else numbers
+
+
+def _why_none(choices: Sequence[Choice], value: str) -> str:
+    """Why a value names no option of any of these choices."""
+    numeric = next((choice for choice in choices if isinstance(choice, Numeric)), None)
+    if numeric is None:
+        options = sorted({str(option) for choice in choices for option in choice.options}, key=_numbers_first)
+        return f"{value!r} is not an option; there are {', '.join(options)}."
+    numbers, low, high = _numbers(value), min(numeric.options), max(numeric.options)
+    if numbers is None:
+        return f"{value!r} is neither a number nor a range; write for example {high} or {low}..{high}."
+    if len(numbers) == 2:
+        return f"no value of {numeric.name!r} lies in the range {value}; they go from {low} to {high}."
+    try:
+        numeric.token_of(numbers[0])
+    except ValueError as error:
+        return str(error)
+    raise AssertionError(f"{value} is an option")
+
+
 def _narrow_choice(choice: Choice, rule: Rule) -> Choice:
-    allowed = tuple(choice.allows(i) and str(option) in rule.values for i, option in enumerate(choice.options))
+    named = {token for value in rule.values for token in _tokens(choice, value)}
+    allowed = tuple(choice.allows(token) and token in named for token in range(len(choice.options)))
     if not any(allowed):
         left = ", ".join(str(option) for i, option in enumerate(choice.options) if choice.allows(i))
         raise ValueError(f"{rule} leaves no option of {choice.name!r}; before it there were {left}.")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.numeric import Numeric
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk, canonical_json, spec_to_json
 
@@ -44,7 +45,9 @@ def decision_to_json(decision: Decision) -> Record:
     """
     if not isinstance(decision, Choice):
         return {"name": decision.name, "kind": decision.kind, "count": decision.count}
-    return {"name": decision.name, "kind": decision.kind, "options": [_stored(decision, o) for o in decision.options]}
+    options = [_stored(decision, option) for option in decision.options]
+    bounds = decision.bounds if isinstance(decision, Numeric) else {}
+    return {"name": decision.name, "kind": decision.kind, "options": options} | bounds
 
 
 def check_options(decisions: Sequence[Decision]) -> None:
@@ -175,12 +178,14 @@ def decision_difference(was: Record | None, now: Record | None) -> str:
     name = was["name"]
     if name != now["name"]:
         return f"there is the decision {now['name']!r} where {name!r} was"
-    if ("options" in was) != ("options" in now):
-        return f"the decision {name!r} is a {_word(now)} where it was a {_word(was)}"
+    if _word(was) != _word(now):
+        return f"the decision {name!r} is {_word(now)} where it was {_word(was)}"
     if "count" in was and was["count"] != now["count"]:
         return f"the decision {name!r} has {now['count']} layers before it where it had {was['count']}"
     if "options" in was and canonical_json(was["options"]) != canonical_json(now["options"]):
         return f"the decision {name!r} has the options {_listed(now)} where it had {_listed(was)}"
+    if was.get("log") != now.get("log"):
+        return f"the decision {name!r} is {'' if now['log'] else 'no longer '}on a log scale"
     return f"the decision {name!r} is of the kind {now['kind']!r} where it was of {was['kind']!r}"
 
 
@@ -222,7 +227,9 @@ def _stored(decision: Choice, option: Any) -> Any:
 
 
 def _word(decision: Record) -> str:
-    return "choice" if "options" in decision else "set of links"
+    if "options" not in decision:
+        return "a set of links"
+    return {"integer": "an integer", "real": "a real number"}.get(decision.get("type", ""), "a choice")
 
 
 def _listed(decision: Record) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.narrowing import Narrowing, Rule
+from automl.search_spaces.numeric import Numeric
 from automl.search_spaces.walk import Walk, possible_answers, replay
 
 Schedule = Callable[[int], Mapping[str, Any]]
@@ -128,6 +129,10 @@ class Space:
 
 
 def _tokens_of(decision: Decision, value: Any) -> tuple[int, ...]:
+    if isinstance(decision, Numeric):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{decision.name!r} cannot be {value!r}; it is a number.")
+        return (decision.token_of(value),)
     if isinstance(decision, Choice):
         # As JSON, which has no tuples and in which true is not 1; else as a person writes it.
         written = [_as_json(option) for option in decision.options]
