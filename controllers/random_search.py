@@ -27,7 +27,7 @@ class RandomSearch(PolicyController):
         log_probs: list[float | None] = []
         while (decision := walk.decision) is not None:
             given = draw.answer(decision)
-            tokens = _uniform_answer(decision, uniforms) if given is None else given
+            tokens = uniform_answer(decision, uniforms) if given is None else given
             free_log_prob = -math.log(_num_options(decision))
             log_probs += [None if bit is not None else free_log_prob for bit in decision.forced]
             walk.answer(tokens)
@@ -50,7 +50,8 @@ def _num_options(decision: Decision) -> int:
     return 2
 
 
-def _uniform_answer(decision: Decision, uniforms: np.random.Generator) -> tuple[int, ...]:
+def uniform_answer(decision: Decision, uniforms: np.random.Generator) -> tuple[int, ...]:
+    """The tokens of an answer that the decision's narrowing admits, all alike probable."""
     if isinstance(decision, Choice):
         possible = [token for token in range(len(decision.options)) if decision.allows(token)]
         return (possible[int(uniforms.random() * len(possible))],)

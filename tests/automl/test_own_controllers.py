@@ -4,99 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
+import own_controllers
 import pytest
 from command_line import MINE
 
 import automl as face
+from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.task import FunctionTask
+from automl.child_trainers.user_files import UserFile
+from automl.controllers.base import Draw, Proposal, Result
+from automl.controllers.checked import CheckedController, ControllerError
 from automl.controllers.random_search import RandomSearch
 from automl.db.store import Store
+from automl.preparation import make_controller
+from automl.search_spaces.space import Space
 
-# Evolution keeps nothing: a resume replays what it was told. Its parents are the best children it was told of.
-EVOLUTION = """
+# The file as a user has it; what the first controller sees is logged beside it.
+TEXT = (
+    Path(own_controllers.__file__).read_text()
+    + """
 import json
 from pathlib import Path
-from automl.controllers.base import Controller, Proposal, ResultState
-from automl.controllers.keyed import stream
 
-class Evolution(Controller):
-    def __init__(self, space, *, seed, parents=3):
-        super().__init__(space, seed=seed)
-        self.parents = parents
-        self.told = []
-
+class Logged(Evolution):
     def propose(self, draws, pending):
-        return [self.draw(draw, pending) for draw in draws]
-
-    def draw(self, draw, pending):
-        random = stream(self.seed, draw.number, draw.attempt)
-        best = sorted(self.told, key=lambda result: -result.reward)[:self.parents]
-        parent = best[random.integers(len(best))].tokens if best else None
-        walk = self.space.walk(draw.number)
-        while (decision := walk.decision) is not None:
-            place = len(walk.tokens)
-            answer = draw.answer(decision)
-            if answer is None and parent is not None and random.random() < 0.9:
-                answer = parent[place:place + decision.num_tokens]
-            walk.answer(answer or (int(random.integers(len(decision.options))),))
-        with Path(__file__).with_name("pending.jsonl").open("a") as file:
-            file.write(json.dumps([draw.number, [[one.number, list(one.tokens)] for one in pending]]) + chr(10))
-        return Proposal(walk.tokens)
-
-    def learn(self, results):
-        self.told += results
-        with Path(__file__).with_name("told.jsonl").open("a") as file:
-            for result in results:
-                cost, origin = result.cost, result.origin
-                file.write(json.dumps([result.number, result.reward, result.state, result.fault, dict(result.metrics),
-                                       cost.seconds is not None, origin, result.stopped_at]) + chr(10))
-        return {"parents": len(self.told)}
-"""
-# A hill climber keeps one number and one array, and has log-probabilities.
-CLIMBER = """
-import math
-import numpy as np
-from automl.controllers.base import ControllerState, PolicyController, Proposal
-from automl.controllers.keyed import stream
-
-class Climber(PolicyController):
-    best, tokens = -1.0, np.zeros(5, np.int64)
-
-    def propose(self, draws, pending):
-        return [self.draw(draw) for draw in draws]
-
-    def draw(self, draw):
-        random = stream(self.seed, draw.number, draw.attempt)
-        walk = self.space.walk(draw.number)
-        log_probs = []
-        while (decision := walk.decision) is not None:
-            old = int(self.tokens[len(log_probs)])
-            given = draw.answer(decision)
-            other = (int(random.integers(4)),) if random.random() < 0.5 else (old,)
-            walk.answer(given or other)
-            log_probs.append(math.log(0.125 + 0.5 * (walk.tokens[-1] == old)))
-        return Proposal(walk.tokens, tuple(log_probs))
+        in_flight = [[one.number, list(one.tokens)] for one in pending]
+        for draw in draws:
+            log("pending", [draw.number, in_flight])
+        return super().propose(draws, pending)
 
     def learn(self, results):
         for result in results:
-            if result.reward > self.best:
-                self.best, self.tokens = result.reward, np.array(result.tokens)
-        return {"best": self.best}
+            log("told", [result.number, result.reward, result.state, result.fault, dict(result.metrics),
+                         result.cost.seconds is not None, result.origin, result.stopped_at])
+        return super().learn(results)
 
-    def state(self):
-        return ControllerState({"tokens": self.tokens}, {"best": self.best})
-
-    def restore(self, state):
-        self.best, self.tokens = state.values["best"], state.arrays["tokens"]
+def log(name, entry):
+    with Path(__file__).with_name(name + ".jsonl").open("a") as file:
+        file.write(json.dumps(entry) + chr(10))
 """
-KINDS = {"evolution.py:Evolution": EVOLUTION, "climber.py:Climber": CLIMBER}
+)
+KINDS = ("climbing.py:Logged", "climbing.py:Climber")
 OURS = ("--space", "mine.py:space", "--task", "mine.py:evaluate", "--batch-size", "4", "--workers", "0")
 
 
 @pytest.fixture(autouse=True)
 def files(mine, folder):
-    for reference, text in KINDS.items():
-        (folder / reference.partition(":")[0]).write_text(text)
+    (folder / "climbing.py").write_text(TEXT)
 
 
 def digest_of(name):
@@ -128,18 +84,18 @@ def test_a_resume_in_the_middle_equals_an_uninterrupted_search(automl, controlle
 
 
 def test_a_controller_without_a_state_stores_none(automl):
-    assert automl("search", "s", *OURS, "--controller", "evolution.py:Evolution", "--children", "8").code == 0
+    assert automl("search", "s", *OURS, "--controller", "climbing.py:Logged", "--children", "8").code == 0
     steps, last = steps_of("s")
     assert last.blob is None
     assert [step.figures.get("parents") for step in steps] == [None, 4, 8]
     assert all(child.log_probs == [] for child in children_of("s"))
     shown = automl("show", "s", "--json").json
     assert "sha256" in shown["settings"]["controller"]["file"] and "text" not in shown["settings"]["controller"]["file"]
-    assert "controller evolution.py:Evolution" in automl("show", "s").out
+    assert "controller climbing.py:Logged" in automl("show", "s").out
 
 
 def test_a_replay_tells_all_batches_in_order_once(automl, folder):
-    arguments = ("--controller", "evolution.py:Evolution", "--children", "10")
+    arguments = ("--controller", "climbing.py:Logged", "--children", "10")
     assert automl("search", "s", *OURS, *arguments).code == 0
     assert numbers_told(folder) == list(range(8))
     (folder / "told.jsonl").unlink()
@@ -152,7 +108,7 @@ def numbers_told(folder):
 
 
 def test_a_controller_sees_the_children_in_flight(automl, folder):
-    arguments = ("--controller", "evolution.py:Evolution", "--replicas", "3", "--children", "16")
+    arguments = ("--controller", "climbing.py:Logged", "--replicas", "3", "--children", "16")
     assert automl("search", "s", *OURS, *arguments).code == 0
     tokens = {child.number: child.tokens for child in children_of("s")}
     seen = [json.loads(line) for line in (folder / "pending.jsonl").read_text().splitlines()]
@@ -170,7 +126,7 @@ def test_a_controller_sees_the_children_in_flight(automl, folder):
 
 def test_a_controller_is_told_all_that_became_of_a_child(automl, mine, folder):
     mine.write_text(MINE.replace("    worth =", "    if sum(spec) % 2:\n        raise ValueError('no')\n    worth ="))
-    arguments = ("--controller", "evolution.py:Evolution", "--children", "8", "--keep-going")
+    arguments = ("--controller", "climbing.py:Logged", "--children", "8", "--keep-going")
     assert automl("search", "s", *OURS, *arguments).code == 0
     told = [json.loads(line) for line in (folder / "told.jsonl").read_text().splitlines()]
     assert {entry[2] for entry in told} == {"trained", "failed"}
@@ -181,7 +137,7 @@ def test_a_controller_is_told_all_that_became_of_a_child(automl, mine, folder):
 
 
 def test_options_are_those_of_the_class(automl):
-    arguments = ("search", "s", *OURS, "--controller", "evolution.py:Evolution", "--children", "4")
+    arguments = ("search", "s", *OURS, "--controller", "climbing.py:Logged", "--children", "4")
     wrong = automl(*arguments, "--set", "controller.parent=2")
     assert wrong.error == "There is no controller option called 'parent'; there is parents."
     assert automl(*arguments, "--set", "controller.parents=2").code == 0
@@ -191,10 +147,10 @@ def test_options_are_those_of_the_class(automl):
 
 
 def test_a_changed_or_moved_file_is_named_and_accepted(automl, folder):
-    arguments = ("--controller", "climber.py:Climber", "--children", "4")
+    arguments = ("--controller", "climbing.py:Climber", "--children", "4")
     assert automl("search", "s", *OURS, *arguments).code == 0
-    file = folder / "climber.py"
-    file.write_text(CLIMBER + "\n")
+    file = folder / "climbing.py"
+    file.write_text(TEXT + "\n")
     assert "accept the new one with --accept-change" in automl("resume", "s", "--children", "8").error
     assert automl("resume", "s", "--children", "8", "--accept-change").code == 0
     file.rename(folder / "other.py")
@@ -204,11 +160,11 @@ def test_a_changed_or_moved_file_is_named_and_accepted(automl, folder):
 
 
 def test_a_controller_of_somebody_else_is_not_run(automl, tmp_path, monkeypatch):
-    assert automl("search", "s", *OURS, "--controller", "climber.py:Climber", "--children", "4").code == 0
+    assert automl("search", "s", *OURS, "--controller", "climbing.py:Climber", "--children", "4").code == 0
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
     approve = ("resume", "s", "--children", "8", "--space", "mine.py:space", "--task", "mine.py:evaluate")
     assert "--controller" in automl(*approve).error
-    assert automl(*approve, "--controller", "climber.py:Climber").code == 0
+    assert automl(*approve, "--controller", "climbing.py:Climber").code == 0
 
 
 class OfSession(RandomSearch):
@@ -232,7 +188,7 @@ def test_a_class_of_a_session_needs_no_worker_and_is_given_again(automl, folder)
 
 def test_a_class_of_a_file_is_found_there(automl, folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
-    from climber import Climber
+    from climbing import Climber
 
     parts = {"space": "mine.py:space", "task": "mine.py:evaluate", "batch_size": 4, "workers": 0}
     assert face.search("s", controller=Climber, children=4, **parts).ending.ok
@@ -325,22 +281,71 @@ MISTAKES = {  # what is wrong, and the end of the sentence that says so
 SAID = "The controller broken.py:Mine "
 
 
+@pytest.fixture
+def checked(folder):
+    """A controller of a file, checked as a search checks it."""
+
+    def make(**change):
+        (folder / "broken.py").write_text(BASE.format(**FINE | change))
+        file = UserFile.read("broken.py:Mine")
+        kind, space = file.load(), Space(UserFile.read("mine.py:space").load())
+        return CheckedController(
+            lambda: kind(space, seed=0), space, seed=0, name="The controller broken.py:Mine", path=file.path
+        )
+
+    return make
+
+
+DRAWS = [Draw(number) for number in range(8)]
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_that_shows_at_once_leaves_no_search(automl, folder, mistake):
+def test_a_mistake_is_said_in_one_sentence(checked, mistake):
     change, said = MISTAKES[mistake]
+    controller = checked(**change)
+    with pytest.raises(ControllerError) as error:
+        controller.check(DRAWS)
+    assert str(error.value).startswith(SAID) and str(error.value).endswith(said)
+
+
+def test_a_mistake_that_shows_at_once_leaves_no_search(automl, folder):
+    change, said = MISTAKES["range"]
     (folder / "broken.py").write_text(BASE.format(**FINE | change))
     refused = automl("search", "s", *OURS, "--controller", "broken.py:Mine", "--children", "8").error
-    assert refused.startswith(SAID) and refused.endswith(said), refused
+    assert refused == SAID + said
     assert not (folder / "automl.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("learn", "said"),
+    [
+        ("raise ValueError('no.')", "raised ValueError in tell (line 20): no."),
+        (
+            "return {'a': {1}}",
+            "returned {'a': {1}} from tell, which is not JSON: Object of type set is not JSON serializable.",
+        ),
+        ("return None", "returned None from tell, which returns a dict."),
+    ],
+)
+def test_a_mistake_in_learning_is_said_in_one_sentence(checked, learn, said):
+    controller = checked(learn=learn)
+    controller.check(DRAWS)
+    with pytest.raises(ControllerError) as error:
+        controller.tell([Result(0, (0, 0, 0, 0, 0), (), 1.0)])
+    assert str(error.value) == SAID + said
+
+
+def test_what_a_controller_proposes_becomes_plain_numbers(checked):
+    (proposal,) = checked(propose="proposals[0] = Proposal(np.array([1, 2, 3, 0, 1]))").ask(DRAWS[:1])
+    assert proposal == Proposal((1, 2, 3, 0, 1)) and type(proposal.tokens[0]) is int
+    (proposal,) = checked(
+        base="PolicyController", propose="proposals[0] = Proposal([1] * 5, [np.float32(-1)] * 5)"
+    ).ask(DRAWS[:1])
+    assert proposal.log_probs == (-1.0,) * 5 and type(proposal.log_probs[0]) is float
 
 
 LATE = {
     "propose": ({"late": 2, "propose": "proposals[0] = Proposal((9,) * 5)"}, "'digit0' cannot be (9,)"),
-    "learn": (
-        {"learn": "if self.told == 2: raise ValueError('no more')"},
-        "raised ValueError in tell (line 20): no more",
-    ),
-    "figures": ({"learn": "if self.told == 2: return {'a': {1}}"}, "returned {'a': {1}} from tell, which is not JSON"),
     "state": ({"state": "return {} if self.told == 2 else None"}, "returned {} from state"),
 }
 
@@ -381,8 +386,15 @@ def test_a_late_mistake_pauses_the_search_which_goes_on_once_it_is_mended(automl
         ("1 / 0", "does not run: ZeroDivisionError in line 1"),
     ],
 )
-def test_what_is_no_controller_is_refused(automl, folder, text, said):
+def test_what_is_no_controller_is_refused(folder, text, said):
     (folder / "broken.py").write_text(text)
-    refused = automl("search", "s", *OURS, "--controller", "broken.py:Mine", "--children", "8").error
-    assert said in refused
-    assert not (folder / "automl.db").exists()
+    chosen = {
+        "name": "broken.py:Mine",
+        "preset": None,
+        "options": {},
+        "file": UserFile.read("broken.py:Mine").to_json(),
+    }
+    experiment = Experiment(Space(UserFile.read("mine.py:space").load()), FunctionTask(lambda spec: 0.0))
+    with pytest.raises(ValueError) as error:
+        make_controller({"controller": chosen}, experiment, seed=0)
+    assert said in str(error.value) and str(error.value).count(". ") == 0

@@ -8,7 +8,6 @@ import json
 
 import pytest
 from rich.console import Console
-from sampling import sample
 
 from automl.cli.tables import children_lines
 from automl.cli.views import LiveView, PlainView, panel
@@ -18,6 +17,7 @@ from automl.search_spaces.space import Space
 from automl.search_spaces.update_rule.spec import UpdateRule
 from automl.search_spaces.walk import spec_to_json
 from automl.status import Standing, duration, early_endings, figure, quantity, spec_drawing, spec_line
+from automl.testing.spaces import sample
 
 SEARCH = Search(
     id=1,

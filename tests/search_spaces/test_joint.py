@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from sampling import sample
 
 from automl.search_spaces.joint.space import PRESETS, joint
 from automl.search_spaces.joint.spec import TrainedCell, TrainedNet
@@ -11,6 +10,7 @@ from automl.search_spaces.recurrent_cell.space import recurrent_cell
 from automl.search_spaces.space import Space
 from automl.search_spaces.update_rule.spec import UpdateRule
 from automl.search_spaces.walk import canonical_hash, spec_to_json
+from automl.testing.spaces import sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

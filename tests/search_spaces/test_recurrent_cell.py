@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sampling import sample
 
 from automl.search_spaces.recurrent_cell.layer import TreeCell
 from automl.search_spaces.recurrent_cell.lstm import LSTM
@@ -20,6 +19,7 @@ from automl.search_spaces.recurrent_cell.spec import EveryReluCell, RecurrentCel
 from automl.search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode, CellTree, levels
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import canonical_json, spec_to_json
+from automl.testing.spaces import sample
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sampling import sample
 
 from automl.search_spaces.space import Space
 from automl.search_spaces.update_rule.expression import RuleError, canonical, drops_of, parse, text_of, with_places
@@ -23,6 +22,7 @@ from automl.search_spaces.update_rule.program import encode, update_of
 from automl.search_spaces.update_rule.space import PRESETS, update_rule
 from automl.search_spaces.update_rule.spec import Group, SharedMaskRule, UpdateRule
 from automl.search_spaces.walk import spec_to_json
+from automl.testing.spaces import sample
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
