@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fnmatch
 import os
 from pathlib import Path
 
-from automl.child_trainers.workers.process import LOG_FOLDERS
-from automl.db import own_files
+from automl.child_trainers.artefacts import Artefacts, FolderArtefacts
 from automl.db.engine import address_text
 from automl.db.records import (
     Search,
@@ -35,18 +32,19 @@ def open_store(address: str | os.PathLike[str] | None = None) -> Store:
     return Store(store_address(address), readonly=True)
 
 
-def log_dir(store: Store, name: str) -> Path:
-    """Where workers' output goes: beside a SQLite store, else in the user's folder for logs, one for each database.
+def artefacts_of(store: Store, name: str) -> FolderArtefacts:
+    """The logs and checkpoints of a search: beside a SQLite store, else in the user's folder for logs, one for each
+    database.
 
     Raises:
         StoreError: the name, which may be from somebody else's store, leads out of that folder.
     """
     check_stored_name(name)
     if store.file is not None:
-        return store.file.with_name(f"{store.file.name}.logs") / name
+        return FolderArtefacts(store.file.with_name(f"{store.file.name}.logs") / name)
     import platformdirs
 
-    return Path(platformdirs.user_log_dir("automl")) / store.folder_name / name
+    return FolderArtefacts(Path(platformdirs.user_log_dir("automl")) / store.folder_name / name)
 
 
 def check_name(name: str) -> str:
@@ -70,34 +68,12 @@ def check_stored_name(name: str) -> None:
 
 def delete_files(store: Store, name: str) -> None:
     """Deletes the logs and checkpoints of a search; deletes nothing if the name is not valid."""
-    from automl.child_trainers.training.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS  # imports NumPy
-
-    if not is_search_name(name):
-        return
-    logs, checkpoints = log_dir(store, name), checkpoint_dir(store, name)
-    for folder, own, pattern in ((logs, LOG_FOLDERS, "worker-*.log"), (checkpoints, CHECKPOINT_FOLDERS, "child-*")):
-        for file in fnmatch.filter(own_files.names(folder, own=own), pattern):
-            with contextlib.suppress(OSError):
-                own_files.remove(folder / file, own=own)
-    own_files.remove_if_empty(checkpoints, own=CHECKPOINT_FOLDERS)
-    own_files.remove_if_empty(logs, own=LOG_FOLDERS)
+    if is_search_name(name):
+        artefacts_of(store, name).delete()
 
 
-def checkpoint_dir(store: Store, name: str) -> Path:
-    """Where children's checkpoints go while they are trained: beside the logs' folder."""
-    return log_dir(store, name) / "checkpoints"
-
-
-def drop_checkpoints(store: Store, search: Search) -> None:
+def drop_checkpoints(store: Store, search: Search, artefacts: Artefacts) -> None:
     """Deletes those of children that nobody will train on: who ended them, a pool or a lease, had no hold of them."""
-    from automl.child_trainers.training.checkpoints import OWN_FOLDERS as CHECKPOINT_FOLDERS  # imports NumPy
-
-    folder = checkpoint_dir(store, search.name)
-    files = [file for file in own_files.names(folder, own=CHECKPOINT_FOLDERS) if file.startswith("child-")]
-    if not files:
-        return
-    over = {f"child-{child.number}" for child in store.children(search.id, states=[State.FAILED, State.LOST])}
-    for file in files:
-        if file.partition(".")[0] in over:
-            with contextlib.suppress(OSError):  # whatever is left costs a little space, and `delete` tries again
-                own_files.remove(folder / file, own=CHECKPOINT_FOLDERS)
+    if held := artefacts.with_checkpoints():
+        over = {child.number for child in store.children(search.id, states=[State.FAILED, State.LOST])}
+        artefacts.drop_checkpoints(held & over)

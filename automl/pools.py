@@ -1,4 +1,4 @@
-"""Makes the pool of a run: workers on this machine, or this process itself."""
+"""Makes the pool of a run: workers on this machine, this process itself, or a pool of the user's own."""
 
 from __future__ import annotations
 
@@ -6,25 +6,43 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from automl.child_trainers.devices import (
-    gpu_groups,
-    memory_share,
-    quiet_native_start,
-    visible_gpus,
-)
+from automl.child_trainers.devices import gpu_groups, memory_share, quiet_native_start, visible_gpus
 from automl.child_trainers.experiment import Experiment
-from automl.child_trainers.workers.pool import Deadlines, InlinePool, LocalPool, Pool
+from automl.child_trainers.workers.local_pool import LocalPool
+from automl.child_trainers.workers.messages import WorkerOrder
+from automl.child_trainers.workers.monitor import Deadlines
+from automl.child_trainers.workers.pool import InlinePool, Pool, PoolMaker, PoolSetup
 from automl.child_trainers.workers.worker import Worker
-from automl.db.records import (
-    Lease,
-    Search,
-)
+from automl.db.records import Lease, Search
 from automl.db.store import Store
-from automl.paths import checkpoint_dir, log_dir
+from automl.paths import artefacts_of
 from automl.preparation import Run, Stage
 from automl.wording import counted
 
 INLINE_DEVICE = "this process"  # of children that are trained in the coordinator
+
+
+def _inline_pool(setup: PoolSetup) -> InlinePool:
+    order = setup.order
+    # No heartbeat: nobody else claims under this lease, which has one of its own.
+    worker = Worker(
+        setup.store,
+        order.search_id,
+        setup.experiment,
+        f"{order.epoch}.inline",
+        INLINE_DEVICE,
+        order.epoch,
+        order.keep,
+        order.early_stop,
+        artefacts=setup.artefacts,
+        beat=False,
+    )
+    with quiet_native_start():
+        worker.warm_up()
+    return InlinePool(worker)
+
+
+POOLS: Mapping[str, PoolMaker] = {"inline": _inline_pool, "local": LocalPool}
 
 
 def make_pool(
@@ -35,50 +53,48 @@ def make_pool(
     settings: Mapping[str, Any],
     run: Run,
     stage: Stage,
+    own: PoolMaker | None = None,
 ) -> Pool:
-    if run.workers == 0:
-        if "tensorflow" not in sys.modules:
-            stage("Preparing to train")
-        name = f"{lease.epoch}.inline"
-        # No heartbeat: nobody else claims under this lease, which has one of its own.
-        worker = Worker(
-            store,
-            search.id,
-            experiment,
-            name,
-            INLINE_DEVICE,
-            lease.epoch,
-            settings["keep"],
-            settings["early_stop"],
-            checkpoint_dir(store, search.name),
-            beat=False,
-        )
-        with quiet_native_start():
-            worker.warm_up()
-        return InlinePool(worker)
-    order = {
-        "store": store.address if store.file is None else str(store.file),
-        "search_id": search.id,
-        "settings": dict(settings),
-        "epoch": lease.epoch,
-        "keep": settings["keep"],
-        "threads": search.threads,
-        "early_stop": settings["early_stop"],
-        "recycling": settings["recycling"],
-        "gpu_share": 1.0 / settings["workers_per_gpu"],
-        "checkpoints": str(checkpoint_dir(store, search.name)),
-    }
-    stage(f"Starting {counted(run.workers, 'worker')}")
-    deadlines = Deadlines(
-        stall=settings["stall"],
-        timeout=settings["child_timeout"],
-        memory=settings["worker_memory"] or memory_share(run.workers),
+    """The pool of a run under its lease.
+
+    Args:
+        own: makes a pool of the user's own in place of one of `POOLS`.
+
+    Raises:
+        TypeError: what the user's own returned is no pool.
+    """
+    artefacts = artefacts_of(store, search.name)
+    order = WorkerOrder(
+        store=store.address if store.file is None else str(store.file),
+        search_id=search.id,
+        settings=dict(settings),
+        epoch=lease.epoch,
+        keep=settings["keep"],
+        threads=search.threads,
+        early_stop=settings["early_stop"],
+        recycle_after=settings["recycling"]["after"],
+        recycle_growth=settings["recycling"]["growth"],
+        gpu_share=1.0 / settings["workers_per_gpu"],
+        artefacts=artefacts.to_json(),
     )
-    return LocalPool(
-        store,
-        order,
+    setup = PoolSetup(
+        store=store,
+        order=order,
+        experiment=experiment,
+        artefacts=artefacts,
+        deadlines=Deadlines(
+            stall=settings["stall"],
+            timeout=settings["child_timeout"],
+            memory=settings["worker_memory"] or memory_share(max(1, run.workers)),
+        ),
         count=run.workers,
-        gpus=gpu_groups(visible_gpus(), settings["compute"]["devices"]),
-        log_dir=log_dir(store, search.name),
-        deadlines=deadlines,
+        gpus=gpu_groups(visible_gpus(), settings["compute"]["devices"]) if run.workers else (),
     )
+    if run.workers:
+        stage(f"Starting {counted(run.workers, 'worker')}")
+    elif "tensorflow" not in sys.modules:
+        stage("Preparing to train")
+    pool = (own or POOLS["local" if run.workers else "inline"])(setup)
+    if not isinstance(pool, Pool):
+        raise TypeError(f"The argument pool must make a Pool (child_trainers/workers/pool.py), got {pool!r}.")
+    return pool

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from automl.child_trainers.artefacts import Artefacts
 from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.registry import kind_of, recipes_of
 from automl.child_trainers.task import DivergedError, Record
-from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.training.checkpoints import Checkpoint, identity_of
 from automl.db import blobs
 from automl.db.records import Child, Search, Training
 from automl.db.store import Store
@@ -55,7 +55,7 @@ def retrain(
     recipe: str | None,
     options: Sequence[str],
     seeds: Sequence[int],
-    folder: Path,
+    artefacts: Artefacts,
     progress: Progress,
     diverged: Callable[[int, str], None],
     data: str | None = None,
@@ -68,7 +68,7 @@ def retrain(
     Args:
         recipe: by name; None is the longest one.
         options: single constants of it, `epochs=30`.
-        folder: for checkpoints.
+        artefacts: where checkpoints go.
         data: where the search's data lie now, as `npz:PATH` or `text:PATH`.
         diverged: told of each seed whose training diverges, and how; there is nothing to be stored of it.
         on_data: called before the first training with how the data were read, where the task says so.
@@ -101,8 +101,8 @@ def retrain(
     for seed in seeds:
         if seed in done:
             continue
-        name = f"child-{child.number}-train-{recipe_hash}-{seed}.checkpoint"
-        checkpoint = Checkpoint.of(folder / name, child.tokens, seed, described)
+        identity = identity_of(child.tokens, seed, described)
+        checkpoint = artefacts.checkpoint(child.number, identity, training=f"train-{recipe_hash}-{seed}")
         began = time.perf_counter()
         try:
             outcome = task.evaluate(spec, seed=seed, report=TrainReport(seed, progress, checkpoint))

@@ -26,7 +26,7 @@ from automl.db.records import (
 )
 from automl.db.store import Store
 from automl.machine import machine, prepare_process, versions
-from automl.paths import drop_checkpoints, log_dir
+from automl.paths import artefacts_of, drop_checkpoints
 from automl.pools import make_pool
 from automl.preparation import (
     READING,
@@ -242,7 +242,7 @@ def _run_under_lease(
                 population=experiment.task.population,
                 floor=experiment.task.floor,
                 keep_going=settings["keep_going"],
-                log=str(log_dir(store, search.name)) if run.workers else "",
+                log=str(artefacts_of(store, search.name)) if run.workers else "",
                 objective=experiment.task.objective,
                 early_stop=settings["early_stop"],
             )
@@ -257,7 +257,7 @@ def _run_under_lease(
         raise
     finally:
         store.end_segment(lease, segment, ending.cause or ending.state)
-        drop_checkpoints(store, search)
+        drop_checkpoints(store, search, artefacts_of(store, search.name))
     return ending
 
 

@@ -52,6 +52,7 @@ class Standing:
     now: float
     seconds: float
     seconds_left: float | None
+    slots: Mapping[int, int] = dataclasses.field(default_factory=dict)  # of the running children's workers, by child
     interrupted: bool = False
 
     @property
@@ -65,7 +66,8 @@ class Standing:
         for child in self.running:
             since = duration(max(0.0, self.now - (child.started or self.now)))
             doing = f"child {child.number} for {since}, {child.progress} steps"
-            lines.append(f"worker {_slot(child)}: {doing}, {spec_line(child.spec, self.search.space)}")
+            worker = self.slots.get(child.number, child.worker or "?")
+            lines.append(f"worker {worker}: {doing}, {spec_line(child.spec, self.search.space)}")
         return lines
 
     @property
@@ -165,7 +167,16 @@ class Clerk:
             upcoming = store.upcoming(search.id, LATEST) if search.budget is not None else []
             left = _seconds_left(search, segment, counts, running, latest, upcoming, now, began)
         return Standing(
-            search, counts, store.top(search.id, best), running, latest, now, seconds, left, interrupted=interrupted
+            search,
+            counts,
+            store.top(search.id, best),
+            running,
+            latest,
+            now,
+            seconds,
+            left,
+            slots=store.slots(search.id),
+            interrupted=interrupted,
         )
 
 
@@ -219,12 +230,6 @@ def is_interrupted(store: Store, search: Search) -> bool:
 def shown_state(store: Store, search: Search) -> str:
     """The search's state as it is shown to the user."""
     return INTERRUPTED if is_interrupted(store, search) else search.state
-
-
-def _slot(child: Child) -> str:
-    """The place of a worker among its pool's, out of its name `EPOCH.SLOT.GENERATION`."""
-    parts = (child.worker or "?").split(".")
-    return parts[1] if len(parts) == 3 else parts[-1]
 
 
 def ignores_input(child: Child) -> bool:

@@ -24,7 +24,7 @@ from printed import PrintedRecord
 import automl
 from automl.child_trainers.devices import Compute, default_precision, environment
 from automl.child_trainers.task import DivergedError
-from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.training.checkpoints import FileCheckpoint
 from automl.search_spaces.recurrent_cell.lstm import LSTM
 from automl.search_spaces.recurrent_cell.named import NASCELL
 
@@ -88,7 +88,7 @@ def trained(name: str, cell: Any, seed: int, epochs: int, folder: Path) -> dict[
     identity = f"{cell} {seed} {task.describe()}"
     if path.exists() and (before := json.loads(path.read_text()))["identity"] == identity:
         return dict(before)
-    checkpoint = Checkpoint(path.with_suffix(".checkpoint"), identity)
+    checkpoint = FileCheckpoint(path.with_suffix(".checkpoint"), identity)
     counted = task.count(cell)
     assert counted is not None
     found: dict[str, Any] = {"identity": identity, "parameters": counted[0], "units": task.units(cell)}

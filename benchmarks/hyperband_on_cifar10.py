@@ -174,7 +174,7 @@ def train_again(folder: Path, who: str, epochs: int) -> None:
     """Trains a best network on all training images; its accuracies go to `tested_WHO.json`."""
     from automl.child_trainers.images.task import ImageClassification
     from automl.child_trainers.recipes import PAPER, Recipe
-    from automl.child_trainers.training.checkpoints import Checkpoint
+    from automl.child_trainers.training.checkpoints import FileCheckpoint
     from automl.search_spaces.convnet.layers import ConvLayer
     from automl.search_spaces.convnet.spec import ConvNet
 
@@ -184,7 +184,7 @@ def train_again(folder: Path, who: str, epochs: int) -> None:
     compute = Compute(default_precision([]))
     task = ImageClassification("cifar10", recipe, data_dir=Path(os.environ["AUTOML_DATA"]), compute=compute)
 
-    checkpoint = Checkpoint(folder / f"train_{who}.checkpoint", f"{who} {epochs}")
+    checkpoint = FileCheckpoint(folder / f"train_{who}.checkpoint", f"{who} {epochs}")
     outcome = task.evaluate(net, seed=0, report=PrintedRecord(who, checkpoint))
     if epochs > 1:
         tested = task.test(task.model(net, dict(outcome.weights or {})))

@@ -15,7 +15,7 @@ from pathlib import Path
 from printed import PrintedRecord
 
 from automl.child_trainers.devices import Compute, default_precision, environment
-from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.training.checkpoints import FileCheckpoint
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     compute = Compute(default_precision([]))
     recipe = LanguageRecipe(**SMALL_LSTM)
     task = LanguageModeling("ptb", recipe, data_dir=Path(os.environ["AUTOML_DATA"]), compute=compute)
-    checkpoint = None if arguments.checkpoint is None else Checkpoint(arguments.checkpoint, str(task.describe()))
+    checkpoint = None if arguments.checkpoint is None else FileCheckpoint(arguments.checkpoint, str(task.describe()))
     outcome = task.evaluate(LSTM(), seed=0, report=PrintedRecord("LSTM", checkpoint))
     seconds = ", ".join(f"{phase} {spent:.0f} s" for phase, spent in outcome.seconds.items())
     print(f"{compute.precision}, {arguments.threads} threads: {seconds}")

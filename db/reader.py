@@ -98,6 +98,17 @@ class Reader(Database):
             rows = connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number)).all()
             return [claim_of(row, row.fence, worker) for row in rows]
 
+    def slots(self, search_id: int) -> dict[int, int]:
+        """The slots of the workers that run children, by the child's number; without workers that have none."""
+        of_child = (AttemptRow.child_id == ChildRow.id) & (AttemptRow.fence == ChildRow.fence)
+        query = (
+            select(ChildRow.number, AttemptRow.slot)
+            .join(AttemptRow, of_child)
+            .where(ChildRow.search_id == search_id, ChildRow.state == State.RUNNING)
+        )
+        with self._read() as connection:
+            return {number: slot for number, slot in connection.execute(query) if slot is not None}
+
     def children(
         self,
         search_id: int,

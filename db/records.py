@@ -210,6 +210,7 @@ class Attempt:
     signal: int | None
     charged: bool
     log: str | None
+    slot: int | None = None  # the worker's place in its pool; None for a worker without one, and before 0.2.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,6 +107,7 @@ class ChildRow(Row):
         Index("ix_children_search_id_state_number", "search_id", "state", "number"),
         Index("ix_children_search_id_state_reward", "search_id", "state", "reward"),
         Index("ix_children_search_id_batch", "search_id", "batch"),
+        Index("ix_children_search_id_finished", "search_id", "finished"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
@@ -163,6 +164,7 @@ class AttemptRow(Row):
     child_id: Mapped[int] = mapped_column(ForeignKey("children.id", ondelete="CASCADE"), primary_key=True)
     fence: Mapped[int] = mapped_column(primary_key=True)
     worker: Mapped[str]
+    slot: Mapped[int | None]
     device: Mapped[str]
     started: Mapped[float]
     ended: Mapped[float | None]

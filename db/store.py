@@ -387,7 +387,9 @@ class Store(Reader):
 
     # Workers
 
-    def claim(self, search_id: int, worker: str, device: str, *, epoch: int | None = None) -> Claim | None:
+    def claim(
+        self, search_id: int, worker: str, device: str, *, epoch: int | None = None, slot: int | None = None
+    ) -> Claim | None:
         """Gives a ready child to `worker`, or None where none may be claimed.
 
         The children that the budget still lets in are the lowest numbers, whatever their order; of these the earliest
@@ -396,13 +398,19 @@ class Store(Reader):
 
         A child whose claim expired counts as ready; its lost attempt is charged to the machine. Nothing is claimed
         while trained and running children fill the budget, or once the search runs under another epoch than `epoch`.
+
+        Args:
+            worker: its name, unique among all workers of the search.
+            slot: its place in its pool, for people.
         """
         with self._write() as connection:
             now = self._now(connection)
             chosen = self._choose(connection, search_id, now, epoch)
-            return None if chosen is None else self._hand_out(connection, now, chosen[0], worker, device)
+            return None if chosen is None else self._hand_out(connection, now, chosen[0], worker, device, slot)
 
-    def claim_together(self, search_id: int, worker: str, device: str, *, epoch: int | None = None) -> list[Claim]:
+    def claim_together(
+        self, search_id: int, worker: str, device: str, *, epoch: int | None = None, slot: int | None = None
+    ) -> list[Claim]:
         """As `claim`, with all ready children of the same population that the budget lets in, each under a fence of
         its own. A child that was running beside others when its worker died comes by itself."""
         with self._write() as connection:
@@ -415,9 +423,11 @@ class Store(Reader):
             if child.population is not None and not child.alone:
                 with_it = (ChildRow.id.in_(lowest), ChildRow.population == child.population, ~ChildRow.alone)
                 members = list(connection.execute(select(ChildRow).where(*with_it).order_by(ChildRow.number)).all())
-            return [self._hand_out(connection, now, member, worker, device) for member in members]
+            return [self._hand_out(connection, now, member, worker, device, slot) for member in members]
 
-    def claim_again(self, search_id: int, number: int, worker: str, device: str, *, epoch: int) -> Claim | None:
+    def claim_again(
+        self, search_id: int, number: int, worker: str, device: str, *, epoch: int, slot: int | None = None
+    ) -> Claim | None:
         """Gives a child that was stopped early to `worker` once more. What the controller has learned from it stays
         learned: None before it has learned, where the child is another's by now, or where the search does not run under
         this epoch."""
@@ -435,7 +445,7 @@ class Store(Reader):
             connection.execute(
                 update(SearchRow).where(SearchRow.id == search_id).values(num_trained=SearchRow.num_trained - 1)
             )
-            return self._hand_out(connection, now, child, worker, device)
+            return self._hand_out(connection, now, child, worker, device, slot)
 
     def claimable(self, search_id: int) -> bool:
         """Whether a `claim` is worth trying: a look that writes nothing."""
@@ -627,7 +637,9 @@ class Store(Reader):
         """The row of the claimed child, or None where the claim is another's by now."""
         return connection.execute(queries.CLAIMED_CHILD, _of(claim)).first()
 
-    def _hand_out(self, connection: Connection, now: float, child: Any, worker: str, device: str) -> Claim:
+    def _hand_out(
+        self, connection: Connection, now: float, child: Any, worker: str, device: str, slot: int | None
+    ) -> Claim:
         fence = child.fence + 1
         values = {
             "state": State.RUNNING,
@@ -638,7 +650,8 @@ class Store(Reader):
             "started": now,
         }
         connection.execute(queries.CHANGE_CHILD, {"of_child": child.id} | values)
-        attempt = {"child_id": child.id, "fence": fence, "worker": worker, "device": device, "started": now}
+        attempt = {"child_id": child.id, "fence": fence, "worker": worker, "slot": slot}
+        attempt |= {"device": device, "started": now}
         connection.execute(queries.BEGIN_ATTEMPT, attempt)
         return claim_of(child, fence, worker)
 

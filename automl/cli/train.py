@@ -16,7 +16,7 @@ from automl.cli.terminal import print, print_json
 from automl.db.store import Store
 from automl.export import find_child
 from automl.machine import prepare_process
-from automl.paths import checkpoint_dir, store_address
+from automl.paths import artefacts_of, store_address
 from automl.retraining import full_recipe, retrain
 from automl.settings.schema import MOST_PROCESSES
 from automl.status import figure, spec_line, spread
@@ -74,7 +74,7 @@ def train(
                 recipe=recipe,
                 options=options,
                 seeds=range(seeds),
-                folder=checkpoint_dir(store, name),
+                artefacts=artefacts_of(store, name),
                 progress=progress,
                 diverged=diverged,
                 data=data,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from automl.cli import startup
 from automl.cli.commands import further_command, look_at, resume_command
@@ -14,7 +13,7 @@ from automl.cli.views import make_view
 from automl.coordinator import GRACE_SECONDS
 from automl.db.records import Attempt, Search, is_search_name
 from automl.db.store import Store
-from automl.paths import log_dir, store_address
+from automl.paths import artefacts_of, store_address
 from automl.pools import INLINE_DEVICE
 from automl.status import is_interrupted, shown_state
 from automl.wording import counted
@@ -54,7 +53,7 @@ def print_logs(name: str, number: int, store_option: str | None) -> None:
         if not found:
             raise ValueError(f"{name!r} has no child {number}; see automl show {name}.")
         attempts = store.attempts(found[0].id)
-        folder = log_dir(store, name) if is_search_name(name) else None
+        logs = str(artefacts_of(store, name)) if is_search_name(name) else None
     if not attempts:
         print(f"Child {number} of {name} was not tried yet.")
     for index, attempt in enumerate(attempts, start=1):
@@ -62,16 +61,16 @@ def print_logs(name: str, number: int, store_option: str | None) -> None:
         status = "" if attempt.exit_code is None else f", exit code {attempt.exit_code}"
         status += "" if attempt.signal is None else f", signal {attempt.signal}"
         print(f"== attempt {index} of child {number}: worker {attempt.worker} on {attempt.device}, {ending}{status}")
-        print_lines(_printed(attempt, folder))
+        print_lines(_printed(attempt, logs))
 
 
-def _printed(attempt: Attempt, folder: Path | None) -> str:
+def _printed(attempt: Attempt, logs: str | None) -> str:
     if attempt.log is not None:
         return attempt.log.rstrip() or "(it printed nothing)"
     if attempt.device == INLINE_DEVICE:
         return "(it printed to the terminal)"
     # It has not delivered, or never came to.
-    where = "" if folder is None else f", in {folder} of the machine that it ran on"
+    where = "" if logs is None else f", in {logs} of the machine that it ran on"
     return f"(what it printed stands in the log of its worker{where})"
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,13 +18,30 @@ from automl.db.records import StoreError
 from automl.search_spaces.walk import canonical_json
 
 logger = logging.getLogger(__name__)
-OWN_FOLDERS = 3  # of a checkpoint's path: STORE.logs/NAME/checkpoints
 INTERVAL = 20.0  # seconds of training that are worth a checkpoint
 
 
+class Checkpoint(Protocol):
+    """One child's latest checkpoint. It is there whole or not at all, whatever dies while it is written."""
+
+    def save(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Writes arrays and JSON values. A disk that is full costs the checkpoint, not the child."""
+
+    def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The newest checkpoint of this child that is whole, or None."""
+
+    def remove(self) -> None:
+        """Deletes it. It is no error where there is none."""
+
+
+def identity_of(tokens: Sequence[int], seed: int, how: Any) -> str:
+    """What tells one child's checkpoint from another's; `how` says how the child is trained (a JSON value)."""
+    return canonical_json([list(tokens), seed, how])
+
+
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """One child's checkpoint file, and the one before it.
+class FileCheckpoint:
+    """A checkpoint in a file, and the one before it.
 
     A file is there whole or not at all: it is written beside, flushed to the disk and renamed. The one before is kept
     until the next but one, for the case that the newest was damaged afterwards.
@@ -39,17 +56,11 @@ class Checkpoint:
     identity: str
     own: int = 0
 
-    @classmethod
-    def of(cls, path: Path, tokens: Sequence[int], seed: int, how: Any) -> Checkpoint:
-        """The checkpoint of a child of a search; `how` says how it is trained (a JSON value)."""
-        return cls(path, canonical_json([list(tokens), seed, how]), OWN_FOLDERS)
-
     @property
     def previous(self) -> Path:
         return self.path.with_suffix(".previous")
 
     def save(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Writes arrays and JSON values. A disk that is full costs the checkpoint, not the child."""
         blob = blobs.pack(arrays)
         header = {"identity": self.identity, "sha256": blobs.sha256(blob), "values": dict(values)}
         content = json.dumps(header, allow_nan=False).encode() + b"\n" + blob
@@ -59,7 +70,6 @@ class Checkpoint:
             logger.warning("The checkpoint %s cannot be written: %s.", self.path, error.strerror)
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """The newest checkpoint of this child that is whole, or None."""
         for path in (self.path, self.previous):
             try:
                 header_line, _, blob = own_files.read(path, own=self.own).partition(b"\n")

@@ -3,86 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import gc
-import json
 import logging
 import os
-import select
-import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from automl.child_trainers.devices import limit_gpu_memory
-from automl.child_trainers.experiment import Experiment, make_experiment
-from automl.child_trainers.task import Assignment, Outcome, SearchFaultError, fault_of, reported
-from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.artefacts import Artefacts, WorkerLog
+from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.task import Assignment, Outcome, SearchFaultError, fault_of
+from automl.child_trainers.training.checkpoints import Checkpoint, identity_of
 from automl.child_trainers.training.early_stop import EarlyStopError, Stopper, make_stopper
+from automl.child_trainers.workers.claim_report import ClaimLostError, ClaimReport
 from automl.child_trainers.workers.heartbeat import Heartbeat
-from automl.child_trainers.workers.process import child_mark, own_resident_bytes, read_tail, size_of
+from automl.child_trainers.workers.process import child_mark
 from automl.db import blobs
 from automl.db.records import Claim, Delivery, StoreError
 from automl.db.store import Store
 from automl.search_spaces.recorded import WHY, ChildMismatchError, Record, child_mismatch, decode_recorded
 
 logger = logging.getLogger(__name__)
-POLL_SECONDS = 0.2
-STORE_LOST_EXIT = 75
 LOG_TAIL = 10_000  # characters
-MOST_NEWS = 3_000  # bytes of a sentence for the pool
-
-
-class ClaimLostError(Exception):
-    """The child is another's by now; what this worker found out is of no use."""
-
-
-class ClaimReport:
-    """Writes a child's measurements under its claim."""
-
-    def __init__(
-        self,
-        store: Store,
-        claim: Claim,
-        stopper: Stopper | None = None,
-        checkpoint: Checkpoint | None = None,
-    ) -> None:
-        self._store = store
-        self._claim = claim
-        self._stopper = stopper
-        self.checkpoint = checkpoint
-        self.last: dict[str, Any] = {}
-        self._steps_done: Callable[[], int] = lambda: 0
-
-    def __call__(self, epoch: int, **metrics: float) -> None:
-        self._measure(epoch, metrics)
-        if self._stopper is not None:
-            self._stopper.report(int(epoch), self.last)
-
-    def restore(self, history: Sequence[Mapping[str, float]]) -> None:
-        for epoch, metrics in enumerate(history, start=1):
-            self._measure(epoch, metrics)
-            if self._stopper is not None:
-                self._stopper.restore(epoch, self.last)
-
-    def _measure(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        plain = reported(epoch, metrics)
-        if not self._store.measure(self._claim, int(epoch), plain):
-            raise ClaimLostError
-        self.last = plain
-
-    def follow(self, steps_done: Callable[[], int]) -> None:
-        self._steps_done = steps_done
-
-    @property
-    def steps(self) -> int:
-        return self._steps_done()
 
 
 @dataclasses.dataclass
@@ -95,8 +41,9 @@ class Worker:
         epoch: the coordinator's epoch that it serves; under another it claims nothing.
         keep: for how many of the best children weights are kept.
         early_stop: the pruner that stops hopeless children, or `none`.
-        log: the file that this process prints to, or None where that is a person's terminal.
-        checkpoints: the folder for children's checkpoints, or None for none.
+        slot: the place in its pool, for people; None where there is only one.
+        artefacts: where checkpoints are kept, or None for none.
+        log: what this process prints to, or None where that is a person's terminal.
         beat: whether a thread renews the claim while a child trains.
     """
 
@@ -108,8 +55,9 @@ class Worker:
     epoch: int
     keep: int
     early_stop: str = "none"
-    checkpoints: Path | None = None
-    log: Path | None = None
+    slot: int | None = None
+    artefacts: Artefacts | None = None
+    log: WorkerLog | None = None
     beat: bool = True
     clock: Callable[[], float] = time.monotonic
     _decisions: list[Record] = dataclasses.field(default_factory=list)  # decisions of the search that were read so far
@@ -129,7 +77,7 @@ class Worker:
     def work_once(self) -> int:
         """Claims, trains and delivers one child, or one population. How many they were; 0 where there was none."""
         if self.experiment.task.population > 1:
-            claims = self.store.claim_together(self.search_id, self.name, self.device, epoch=self.epoch)
+            claims = self.store.claim_together(self.search_id, self.name, self.device, epoch=self.epoch, slot=self.slot)
             if len(claims) > 1:
                 self._train_together(claims)
                 return len(claims)
@@ -149,21 +97,23 @@ class Worker:
     def claim(self) -> Claim | None:
         """A paused child that deserves to go on, else a new one, or None."""
         for number in () if self._stopper is None else self._stopper.to_continue():
-            claim = self.store.claim_again(self.search_id, number, self.name, self.device, epoch=self.epoch)
+            claim = self.store.claim_again(
+                self.search_id, number, self.name, self.device, epoch=self.epoch, slot=self.slot
+            )
             if claim is not None:
                 return claim
-        return self.store.claim(self.search_id, self.name, self.device, epoch=self.epoch)
+        return self.store.claim(self.search_id, self.name, self.device, epoch=self.epoch, slot=self.slot)
 
     def train(self, claim: Claim) -> Delivery | None:
         """What became of the child, or None where the claim was lost on the way."""
         if self.log is None:
             return self._train(claim)
         print(child_mark(claim.number), flush=True)
-        start = size_of(self.log)
+        start = self.log.end()
         delivery = self._train(claim)
         sys.stdout.flush()
         sys.stderr.flush()
-        return None if delivery is None else dataclasses.replace(delivery, log=read_tail(self.log, start))
+        return None if delivery is None else dataclasses.replace(delivery, log=self.log.read(start))
 
     def _train(self, claim: Claim) -> Delivery | None:
         checkpoint = self._checkpoint(claim)
@@ -228,7 +178,7 @@ class Worker:
         """
         for claim in claims:
             print(child_mark(claim.number), flush=True)
-        start = 0 if self.log is None else size_of(self.log)
+        start = 0 if self.log is None else self.log.end()
         reports = [ClaimReport(self.store, claim) for claim in claims]
         left = dict(enumerate(claims))
 
@@ -246,7 +196,7 @@ class Worker:
                 for index, ended in self.experiment.task.evaluate_together(children):
                     delivery = self._ending(left[index], ended)
                     if delivery is not None:
-                        log = None if self.log is None else read_tail(self.log, start)
+                        log = None if self.log is None else self.log.read(start)
                         self.deliver(left[index], dataclasses.replace(delivery, log=delivery.log or log))
                     del left[index]
                 if left:
@@ -283,10 +233,11 @@ class Worker:
         return accepted
 
     def _checkpoint(self, claim: Claim) -> Checkpoint | None:
-        if self.checkpoints is None:
+        if self.artefacts is None:
             return None
-        path = self.checkpoints / f"child-{claim.number}.checkpoint"
-        return Checkpoint.of(path, claim.tokens, claim.seed, self.experiment.task.describe())
+        return self.artefacts.checkpoint(
+            claim.number, identity_of(claim.tokens, claim.seed, self.experiment.task.describe())
+        )
 
     @staticmethod
     def _trained(outcome: Outcome, seconds: float) -> Delivery:
@@ -308,132 +259,3 @@ class Worker:
             return
         with Heartbeat(renew):
             yield
-
-
-class Recycling:
-    """When a worker makes room for a fresh one: training in one process leaves a little memory behind every time.
-
-    Args:
-        after: children.
-        growth: bytes that it holds more than before its first child.
-    """
-
-    def __init__(self, after: int, growth: int) -> None:
-        self._after = after
-        self._growth = growth
-        self._at_first = own_resident_bytes()
-        self.children = 0
-
-    def due(self) -> bool:
-        return self.children >= self._after or own_resident_bytes() - self._at_first > self._growth
-
-
-def main() -> None:
-    """The process that the pool starts. Standard input is the pool's pipe: first a line of JSON, then a byte to wake,
-    and its end is the coordinator's end."""
-    pipe = os.dup(sys.stdin.fileno())
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), sys.stdin.fileno())
-    _die_with_parent()
-    order = json.loads(_read_line(pipe))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    watch = _Watch(pipe)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        _serve(order, watch)
-    except StoreError as error:
-        logger.error("%s", error)
-        _exit_at_once(STORE_LOST_EXIT)
-    except BaseException:
-        traceback.print_exc()
-        _exit_at_once(1)
-
-
-def _serve(order: Mapping[str, Any], watch: _Watch) -> None:
-    store = Store(order["store"])
-    worker = Worker(
-        store,
-        order["search_id"],
-        make_experiment(order["settings"], download=False),
-        order["name"],
-        order["device"],
-        order["epoch"],
-        order["keep"],
-        order["early_stop"],
-        Path(order["checkpoints"]),
-        Path(order["log"]),
-    )
-    if order["gpu_share"] < 1.0:
-        limit_gpu_memory(order["gpu_share"])
-    worker.warm_up()
-    notify = order["notify"]
-    os.write(notify, f"ready {worker.name}\n".encode())
-    recycling = Recycling(**order["recycling"])
-    while not recycling.due():
-        try:
-            trained = worker.work_once() if store.claimable(worker.search_id) else 0
-        except SearchFaultError as error:
-            logger.error("%s", error)
-            os.write(notify, f"fault {worker.name} {_one_line(str(error))}\n".encode())
-            while True:  # until the pool ends this process; its child is not at fault
-                watch.wait(POLL_SECONDS)
-        if not trained:
-            watch.wait(POLL_SECONDS)
-            continue
-        recycling.children += trained
-        os.write(notify, f"delivered {worker.name}\n".encode())
-        # A dead child's graph is one ring of references; else ten such are collected at once, in a later child's time.
-        gc.collect()
-    logger.info("Makes room for a fresh worker after %d children.", recycling.children)
-    _exit_at_once(0)
-
-
-def _one_line(text: str) -> str:
-    """The text as one line, short enough to be written to a pipe atomically."""
-    return " ".join(text.split()).encode()[:MOST_NEWS].decode(errors="ignore")
-
-
-class _Watch:
-    """Follows the pool's pipe: wakes an idle worker, and ends the process with its group when the pool is gone."""
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-        self._woken = threading.Event()
-        threading.Thread(target=self._follow, daemon=True, name="watch").start()
-
-    def wait(self, seconds: float) -> None:
-        self._woken.wait(seconds)
-        self._woken.clear()
-
-    def _follow(self) -> None:
-        while True:
-            select.select([self._pipe], [], [])
-            if not os.read(self._pipe, 4096):
-                os.killpg(os.getpgrp(), signal.SIGKILL)
-            self._woken.set()
-
-
-def _read_line(pipe: int) -> bytes:
-    """The order. Bytes to wake may stand behind it already; a worker looks for children before it first waits."""
-    read = b""
-    while b"\n" not in read:
-        part = os.read(pipe, 65536)
-        if not part:
-            sys.exit("The coordinator ended before it said what to do.")
-        read += part
-    return read.partition(b"\n")[0]
-
-
-def _exit_at_once(code: int) -> None:
-    """Waits for no thread that a person's code has left: the pool would wait with us, and train nothing."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
-
-
-def _die_with_parent() -> None:
-    """Asks Linux for SIGKILL when the parent dies; the pipe says the same where that is not to be had."""
-    with contextlib.suppress(OSError, AttributeError):
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -82,10 +82,10 @@ def child(number=0, **fields):
     return dataclasses.replace(CHILD, number=number, **fields)
 
 
-def standing(search=SEARCH, *, busy=(), latest=(), best=(), seconds_left=None, **counts):
+def standing(search=SEARCH, *, busy=(), latest=(), best=(), seconds_left=None, slots=None, **counts):
     """30 s after the run began, at 165 s by the database's clock."""
     counts = {state: counts.get(state, 0) for state in State}
-    return Standing(search, counts, list(best), list(busy), list(latest), 165.0, 30.0, seconds_left)
+    return Standing(search, counts, list(best), list(busy), list(latest), 165.0, 30.0, seconds_left, slots or {})
 
 
 def running(number=3, **fields):
@@ -140,9 +140,9 @@ def test_where_the_time_of_the_latest_children_went():
 
 
 def test_what_workers_do():
-    workers = standing(busy=[running(worker="2.1.0", progress=40), running(4, worker="2.inline")]).workers
+    workers = standing(busy=[running(progress=40), running(4, worker="2.inline")], slots={3: 1}).workers
     assert workers[0] == "worker 1: child 3 for 1m05s, 40 steps, [0]"
-    assert workers[1] == "worker inline: child 4 for 1m05s, 0 steps, [0]"
+    assert workers[1] == "worker 2.inline: child 4 for 1m05s, 0 steps, [0]"
     assert standing(busy=[running(started=None, worker=None)]).workers == ["worker ?: child 3 for 0s, 0 steps, [0]"]
 
 

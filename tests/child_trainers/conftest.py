@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from automl.child_trainers.artefacts import FolderArtefacts
 from automl.child_trainers.user_files import UserFile
+from automl.child_trainers.workers.messages import WorkerOrder
 from automl.db.owner import Owner
 from automl.db.records import Child, Lease, NewChild, Step
 from automl.db.store import Store
@@ -125,18 +127,19 @@ def order_of(tmp_path):
     """What a pool tells its workers of a search."""
 
     def make(search, **changes):
-        order = {
-            "store": search.store.address,
-            "search_id": search.id,
-            "settings": search.settings,
-            "epoch": search.lease.epoch,
-            "keep": 0,
-            "threads": 1,
-            "early_stop": "none",
-            "recycling": {"after": 1000, "growth": 2**40},
-            "gpu_share": 1.0,
-            "checkpoints": str(tmp_path / "checkpoints"),
-        }
-        return order | changes
+        order = WorkerOrder(
+            store=search.store.address,
+            search_id=search.id,
+            settings=search.settings,
+            epoch=search.lease.epoch,
+            keep=0,
+            threads=1,
+            early_stop="none",
+            recycle_after=1000,
+            recycle_growth=2**40,
+            gpu_share=1.0,
+            artefacts=FolderArtefacts(tmp_path / "logs").to_json(),
+        )
+        return dataclasses.replace(order, **changes)
 
     return make

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from automl.child_trainers.artefacts import FolderArtefacts
 from automl.child_trainers.devices import Compute
 from automl.child_trainers.experiment import Experiment
 from automl.child_trainers.images.networks import KerasNetwork, make_network
@@ -16,7 +17,7 @@ from automl.child_trainers.images.training import DeviceData, ImageTrainer, Loss
 from automl.child_trainers.recipes import Recipe
 from automl.child_trainers.task import Task, fresh_start
 from automl.child_trainers.training import trainer
-from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.training.checkpoints import FileCheckpoint
 from automl.child_trainers.workers.worker import ClaimReport, Worker
 from automl.db.records import Delivery, Fault, State
 from automl.search_spaces.convnet.layers import ConvLayer
@@ -31,7 +32,7 @@ VALUES = {"history": [{"val_accuracy": 0.1, "loss": 1 / 3}]}
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    return Checkpoint(tmp_path / "checkpoints" / "child-3.checkpoint", "[[1,2],3]")
+    return FileCheckpoint(tmp_path / "checkpoints" / "child-3.checkpoint", "[[1,2],3]")
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_what_was_saved_comes_back(checkpoint, warnings):
     assert checkpoint.load() is None
     checkpoint.save(SECOND, VALUES)
     assert_holds(checkpoint, SECOND, VALUES)
-    assert_holds(Checkpoint(checkpoint.path, checkpoint.identity), SECOND, VALUES)
+    assert_holds(FileCheckpoint(checkpoint.path, checkpoint.identity), SECOND, VALUES)
     assert warnings() == []
     with pytest.raises(ValueError, match="Out of range float values"):
         checkpoint.save(FIRST, {"loss": float("nan")})
@@ -112,7 +113,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_loaded(checkpoint, warnings, 
 
 def test_the_checkpoint_of_another_child_is_set_aside(checkpoint, warnings):
     checkpoint.save(FIRST, VALUES)
-    other = Checkpoint(checkpoint.path, "[[1,2],4]")
+    other = FileCheckpoint(checkpoint.path, "[[1,2],4]")
     assert other.load() is None
     assert warnings() == [f"The checkpoint {checkpoint.path} is another child's; this one begins anew."]
     other.save(SECOND, VALUES)
@@ -173,7 +174,7 @@ def test_one_that_is_killed_while_it_saves_has_the_old_one(checkpoint, warnings,
 
 def test_remove_takes_both_files_and_nothing_else(checkpoint):
     checkpoint.remove()  # there is none yet
-    other = Checkpoint(checkpoint.path.with_name("child-33.checkpoint"), "other")
+    other = FileCheckpoint(checkpoint.path.with_name("child-33.checkpoint"), "other")
     for _ in range(2):
         checkpoint.save(FIRST, VALUES)
         other.save(SECOND, VALUES)
@@ -367,8 +368,9 @@ def new_worker(new_search, data, tmp_path):
 
     def make(name, task=None):
         experiment = Experiment(Space(space), task or TrainingTask(data))
-        folder = tmp_path / "checkpoints"
-        return Worker(search.store, search.id, experiment, name, "cpu", 1, 2, checkpoints=folder, beat=False)
+        return Worker(
+            search.store, search.id, experiment, name, "cpu", 1, 2, artefacts=FolderArtefacts(tmp_path), beat=False
+        )
 
     make.search = search
     return make

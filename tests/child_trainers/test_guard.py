@@ -12,6 +12,7 @@ import time
 import pytest
 from waiting import SECONDS
 
+from automl.child_trainers.workers.messages import encode
 from automl.child_trainers.workers.process import ROOT
 from automl.db.records import State
 from automl.search_spaces.decisions import Choice
@@ -178,14 +179,18 @@ COORDINATOR = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from automl.child_trainers.workers.pool import Deadlines, LocalPool
+from automl.child_trainers.artefacts import FolderArtefacts
+from automl.child_trainers.workers.local_pool import LocalPool
+from automl.child_trainers.workers.messages import decode
+from automl.child_trainers.workers.monitor import Deadlines
+from automl.child_trainers.workers.pool import PoolSetup
 from automl.db.records import State
 from automl.db.store import Store
-order = json.loads(sys.stdin.readline())
-store = Store(order["store"])
-pool = LocalPool(store, order, count=2, gpus=[], log_dir=Path(sys.argv[2]), deadlines=Deadlines(stall=1e9))
+order = decode(sys.stdin.readline())
+store = Store(order.store)
+pool = LocalPool(PoolSetup(store, order, None, FolderArtefacts(Path(sys.argv[2])), Deadlines(stall=1e9), count=2))
 def told():
-    running = store.children(order["search_id"], states=[State.RUNNING])
+    running = store.children(order.search_id, states=[State.RUNNING])
     return [row.metrics for child in running for row in store.measurements(child.id)]
 while len(told()) < 2:
     if not pool.tend():
@@ -209,7 +214,7 @@ def test_a_killed_coordinator_leaves_neither_workers_nor_what_their_children_sta
     command = [sys.executable, "-P", "-c", COORDINATOR, ROOT, str(tmp_path / "logs")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as coordinator:
         try:
-            coordinator.stdin.write(json.dumps(order_of(search)) + "\n")
+            coordinator.stdin.write(encode(order_of(search)).decode())
             coordinator.stdin.flush()
             told = json.loads(coordinator.stdout.readline())
             groups = [group(row["pid"]) for row in told]

@@ -28,7 +28,7 @@ from automl.child_trainers.text.training import (
     train_language_model,
 )
 from automl.child_trainers.training import trainer
-from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.training.checkpoints import FileCheckpoint
 from automl.search_spaces.recurrent_cell.lstm import LSTM
 from automl.search_spaces.recurrent_cell.named import NASCELL
 from automl.search_spaces.recurrent_cell.spec import RecurrentCell
@@ -312,7 +312,7 @@ def test_a_child_that_is_killed_goes_on_to_the_very_same(text, tmp_path, monkeyp
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0)
     recipe = dataclasses.replace(RECIPE, epochs=4, dropout=0.2)
     whole = run(text, recipe)
-    checkpoint = Checkpoint(tmp_path / "child.checkpoint", "it")
+    checkpoint = FileCheckpoint(tmp_path / "child.checkpoint", "it")
     for epoch in (1, 3):
         with pytest.raises(KeyboardInterrupt):
             run(text, recipe, Report(checkpoint, dies_after=epoch))

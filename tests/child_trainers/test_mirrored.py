@@ -21,7 +21,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 from automl.child_trainers.images import training as image_training
-from automl.child_trainers.training.checkpoints import Checkpoint
+from automl.child_trainers.training.checkpoints import FileCheckpoint
 from automl.child_trainers.devices import Compute
 from automl.child_trainers.images.networks import make_network
 from automl.child_trainers.recipes import Recipe
@@ -143,7 +143,7 @@ found["augmented"] = [len(seen), [len(images) for images in seen], not np.array_
 
 # One that is killed.
 image_training.CHECKPOINT_SECONDS = 0
-checkpoint = Checkpoint(Path(tempfile.mkdtemp()) / "child-0.checkpoint", "child")
+checkpoint = FileCheckpoint(Path(tempfile.mkdtemp()) / "child-0.checkpoint", "child")
 try:
     task(report=Report(checkpoint, dies_after=1))
 except KeyboardInterrupt:

@@ -13,10 +13,13 @@ import pytest
 from waiting import SECONDS
 
 from automl import child_trainers, db
-from automl.child_trainers.workers import pool as pool_module
-from automl.child_trainers.workers.pool import RENEW_SECONDS, Deadlines, InlinePool, LocalPool, PoolError
+from automl.child_trainers.artefacts import FolderArtefacts
+from automl.child_trainers.workers import local_pool
+from automl.child_trainers.workers.local_pool import RENEW_SECONDS, LocalPool
+from automl.child_trainers.workers.monitor import Deadlines
+from automl.child_trainers.workers.pool import InlinePool, PoolError, PoolSetup
 from automl.child_trainers.workers.process import ROOT, WorkerProcess
-from automl.child_trainers.workers.worker import STORE_LOST_EXIT
+from automl.child_trainers.workers.serve import STORE_LOST_EXIT
 from automl.db.records import FINAL, Fault, State
 from automl.search_spaces.decisions import Choice
 
@@ -144,16 +147,11 @@ def new_pool(new_search, settings_of, order_of, tmp_path):
         settings = settings_of(space=f"{file}:space", task=f"{file}:task")
         search = new_search([(DEEDS.index(deed),) for deed in deeds], space=space, settings=settings, budget=budget)
         before()
-        changes = {} if recycling is None else {"recycling": recycling}
-        pool = LocalPool(
-            search.store,
-            order_of(search, **changes),
-            count=count,
-            gpus=gpus,
-            log_dir=tmp_path / "logs",
-            deadlines=deadlines,
-            clock=clock,
-        )
+        changes = {} if recycling is None else {f"recycle_{what}": most for what, most in recycling.items()}
+        order = order_of(search, **changes)
+        artefacts = FolderArtefacts(tmp_path / "logs")
+        setup = PoolSetup(search.store, order, None, artefacts, deadlines, count, gpus)
+        pool = LocalPool(setup, clock=clock)
         pools.append(pool)
         return search, pool
 
@@ -538,7 +536,7 @@ def test_two_workers_that_end_in_a_row_without_a_child_are_too_many(new_pool):
     search, pool = new_pool("well")
     run_all(search, pool)
     os.kill(search.child(0).metrics["pid"], signal.SIGKILL)
-    run(pool, lambda: pool._slots[0].generation == 2 and pool._slots[0].ready)
+    run(pool, lambda: pool._slots[0].generation == 2 and pool._slots[0].monitor.is_ready)
     os.kill(pool._slots[0].process.pid, signal.SIGKILL)
     with pytest.raises(PoolError, match=r"its workers end without a child \(signal SIGKILL\)"):
         run(pool, lambda: False)
@@ -578,7 +576,7 @@ def test_a_pool_that_cannot_start_all_workers_ends_those_that_it_started(new_poo
         started.append(WorkerProcess(*arguments, **keywords))
         return started[-1]
 
-    monkeypatch.setattr(pool_module, "WorkerProcess", start)
+    monkeypatch.setattr(local_pool, "WorkerProcess", start)
     with pytest.raises(OSError, match="no more processes"):
         new_pool("well", count=3)
     assert len(started) == 2 and all(process.signal == signal.SIGKILL for process in started)
@@ -598,7 +596,7 @@ def test_gpus_are_dealt_in_turn_and_named(new_pool):
     run_all(search, pool)
     for child in search.store.children(search.id):
         (attempt,) = search.attempts(child.number)
-        gpu = ("0", "GPU-b")[int(child.worker.split(".")[1])]
+        gpu = ("0", "GPU-b")[attempt.slot]
         assert attempt.device == f"gpu {gpu}"
         assert f"CUDA_VISIBLE_DEVICES={gpu}\0" in child.metrics["environ"]
 

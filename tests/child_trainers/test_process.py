@@ -1,7 +1,7 @@
 """Worker processes, with a few lines of Python in place of the worker's own."""
 
+import dataclasses
 import gc
-import json
 import os
 import select
 import signal
@@ -11,34 +11,46 @@ import time
 import pytest
 from waiting import SECONDS
 
+from automl.child_trainers.artefacts import LOG_TAIL, LogFile
 from automl.child_trainers.workers import process
-from automl.child_trainers.workers.process import LOG_TAIL, WorkerProcess, child_mark, own_resident_bytes
+from automl.child_trainers.workers.messages import Wake, WorkerOrder, encode
+from automl.child_trainers.workers.process import WorkerProcess, child_mark
+from automl.child_trainers.workers.serve import own_resident_bytes
+
+ORDER = WorkerOrder(
+    store="store.db",
+    search_id=1,
+    settings={},
+    epoch=1,
+    keep=0,
+    threads=1,
+    early_stop="none",
+    recycle_after=1,
+    recycle_growth=1,
+    gpu_share=1.0,
+    artefacts={},
+    worker="1.0.1",
+)
 
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Starts a process that runs the given Python text."""
     started = []
-    news = os.open(os.devnull, os.O_WRONLY)
     lifeline, alive = os.pipe()
 
-    def start(text, order="{}"):
+    def start(text, **changes):
         monkeypatch.setattr(process, "START", text)
-        worker = WorkerProcess(
-            "1.0.1",
-            order,
-            log=tmp_path / "worker-0.log",
-            environment={"GIVEN": "yes"},
-            news=news,
-            lifeline=lifeline,
-        )
+        order = dataclasses.replace(ORDER, **changes)
+        log = LogFile(tmp_path / "worker-0.log", own=0)
+        worker = WorkerProcess(order, log=log, environment={"GIVEN": "yes"}, lifeline=lifeline)
         started.append(worker)
         return worker
 
     yield start
     for worker in started:
         worker.kill()
-    for end in (news, lifeline, alive):
+    for end in (lifeline, alive):
         os.close(end)
 
 
@@ -75,18 +87,17 @@ def test_a_running_process_has_not_ended(start):
     assert worker.poll() and worker.signal == signal.SIGKILL
 
 
-def test_the_order_comes_through_the_pipe_and_then_bytes_to_wake(start):
-    order = json.dumps({"store": "postgresql://me:secret@host/db", "text": "x" * 200_000})
-    worker = start(
-        "import sys; line = sys.stdin.buffer.readline(); byte = sys.stdin.buffer.read(1); print(len(line), byte)", order
-    )
-    worker.wake()
+def test_the_order_comes_through_the_channel_and_then_what_wakes(start):
+    changes = {"store": "postgresql://me:secret@host/db", "settings": {"text": "x" * 200_000}}
+    worker = start("import sys; print(len(sys.stdin.readline()), sys.stdin.readline())", **changes)
+    worker.channel.send(Wake())
     wait(worker)
-    assert worker.log_tail() == f"{len(order) + 1} b'w'\n"
+    length = len(encode(dataclasses.replace(ORDER, **changes)))
+    assert worker.log_tail() == f'{length} {{"message": "wake/1"}}\n\n'
 
 
 def test_what_is_seen_from_outside(start):
-    worker = start("import os, sys; os.write(1, os.environ['GIVEN'].encode()); sys.stdin.read()", '{"store": "secret"}')
+    worker = start("import os, sys; os.write(1, os.environ['GIVEN'].encode()); sys.stdin.read()", store="secret")
     for file in ("cmdline", "environ"):
         with open(f"/proc/{worker.pid}/{file}", "rb") as opened:
             assert b"secret" not in opened.read()
@@ -97,10 +108,10 @@ def test_a_dead_process_can_be_woken_and_killed_again(start):
     worker = start("pass")
     wait(worker)
     for _ in range(3):
-        worker.wake()
+        worker.channel.send(Wake())
     worker.kill()
     worker.kill()
-    worker.wake()
+    worker.channel.send(Wake())
     assert worker.exit_code == 0
 
 
@@ -129,7 +140,7 @@ def test_log_tail_survives_cut_characters_and_a_removed_file(start):
     worker = start(f"import sys; sys.stdout.buffer.write('é'.encode() * {LOG_TAIL} + b'!')")
     wait(worker)
     assert worker.log_tail().endswith("é!")
-    worker.log.unlink()
+    worker.log.path.unlink()
     assert worker.log_tail() == ""
 
 
@@ -138,13 +149,13 @@ def test_killing_ends_the_whole_group(start):
         "import subprocess, sys\n"
         f"child = subprocess.Popen([{sys.executable!r}, '-c', 'import threading; threading.Event().wait()'])\n"
         "print(child.pid, flush=True)\n"
-        "sys.stdin.readline(); sys.stdin.read(1)\n"
+        "sys.stdin.readline(); sys.stdin.readline()\n"
     )
     while not (tail := worker.log_tail()).endswith("\n"):
         assert not worker.poll()
     grandchild = os.pidfd_open(int(tail))
     try:
-        worker.wake()  # its parent ends by itself, and leaves it running
+        worker.channel.send(Wake())  # its parent ends by itself, and leaves it running
         wait(worker)
         assert not select.select([grandchild], [], [], 0)[0]
         worker.kill()

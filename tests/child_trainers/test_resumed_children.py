@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from automl.child_trainers.artefacts import FolderArtefacts
 from automl.child_trainers.experiment import Experiment
 from automl.child_trainers.task import Objective, Outcome, Task
 from automl.child_trainers.training import trainer
@@ -103,7 +104,7 @@ def new_worker(new_search, task, clock, tmp_path):
             search.lease.epoch,
             0,
             early_stop,
-            checkpoints=tmp_path / "checkpoints",
+            artefacts=FolderArtefacts(tmp_path),
             beat=False,
         )
         worker.warm_up()

@@ -12,10 +12,11 @@ import pytest
 from automl.child_trainers.experiment import Experiment
 from automl.child_trainers.task import Objective, Outcome, SearchFaultError, Task
 from automl.child_trainers.training.early_stop import FIRST_CHILDREN, EarlyStopError
-from automl.child_trainers.workers import heartbeat
-from automl.child_trainers.workers import worker as worker_module
+from automl.child_trainers.workers import heartbeat, serve
+from automl.child_trainers.workers.claim_report import ClaimLostError, ClaimReport
 from automl.child_trainers.workers.process import ROOT
-from automl.child_trainers.workers.worker import LOG_TAIL, ClaimLostError, ClaimReport, Recycling, Worker, _read_line
+from automl.child_trainers.workers.serve import Recycling
+from automl.child_trainers.workers.worker import LOG_TAIL, Worker
 from automl.db.owner import Owner
 from automl.db.records import Delivery, Fault, SearchState, State, StoreError
 from automl.db.store import CLAIM_SECONDS
@@ -476,7 +477,7 @@ def test_nobody_is_stopped_where_nobody_asks_for_it(early, task, early_stop, obj
 @pytest.fixture
 def resident(monkeypatch):
     held = [1000]
-    monkeypatch.setattr(worker_module, "own_resident_bytes", lambda: held[0])
+    monkeypatch.setattr(serve, "own_resident_bytes", lambda: held[0])
     return held
 
 
@@ -520,7 +521,7 @@ def test_weights_that_would_need_pickle_are_a_fault(search, task, new_worker):
 
 def test_importing_a_worker_imports_nothing_slow():
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import automl.child_trainers.workers.worker; "
+        "import sys; sys.path.insert(0, sys.argv[1]); import automl.child_trainers.workers.serve; "
         "slow = {'tensorflow', 'keras', 'sklearn', 'alembic', 'optuna', 'automl.controllers', 'automl.coordinator'}; "
         "print(slow & set(sys.modules))"
     )
@@ -529,22 +530,10 @@ def test_importing_a_worker_imports_nothing_slow():
 
 
 def test_a_worker_without_orders_ends():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from automl.child_trainers.workers.worker import main; main()"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from automl.child_trainers.workers.serve import main; main(2)"
     with open(os.devnull) as nothing:
         ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], stdin=nothing, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (1, "The coordinator ended before it said what to do.\n")
-
-
-@pytest.mark.parametrize("behind", [b"", b"w", b"wwww"])
-def test_an_order_is_read_whatever_wakes_stand_behind_it(behind):
-    """A pool that wakes its workers before they are up used to leave them waiting for ever."""
-    read, write = os.pipe()
-    try:
-        os.write(write, b'{"store": "automl.db"}\n' + behind)
-        assert _read_line(read) == b'{"store": "automl.db"}'
-    finally:
-        os.close(read)
-        os.close(write)
 
 
 class TogetherTask(FakeTask):

@@ -1,5 +1,5 @@
 """How a child's training ended, apart from the task's own metrics; files of weights by their checksum alone; the
-decisions that a child's tokens answered."""
+decisions that a child's tokens answered; the slot of an attempt's worker, and children by the time of their end."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ def upgrade() -> None:
     op.add_column("children", sa.Column("stopped_at", sa.Integer(), nullable=True))
     op.add_column("children", sa.Column("ending", sa.Text(), nullable=True))
     op.add_column("children", sa.Column("screened", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("attempts", sa.Column("slot", sa.Integer(), nullable=True))
+    op.create_index("ix_children_search_id_finished", "children", ["search_id", "finished"])
     op.add_column("trainings", sa.Column("ending", sa.Text(), nullable=True))
     op.drop_column("artefacts", "path")
     op.create_table(

@@ -1,0 +1,185 @@
+"""A worker's life: it takes its order from a channel, trains child after child, and makes room for a fresh worker.
+
+`serve` runs over any channel; `main` is the process that `LocalPool` starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+import psutil
+
+from automl.child_trainers.artefacts import WorkerLog, artefacts_from_json
+from automl.child_trainers.devices import limit_gpu_memory
+from automl.child_trainers.experiment import make_experiment
+from automl.child_trainers.task import SearchFaultError
+from automl.child_trainers.workers.messages import Delivered, MessageError, Ready, SearchFault, WorkerOrder
+from automl.child_trainers.workers.transport import Channel, ChannelClosedError, PipeChannel
+from automl.child_trainers.workers.worker import Worker
+from automl.db.records import StoreError
+from automl.db.store import Store
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.2
+STORE_LOST_EXIT = 75  # of a worker process whose store does not answer
+
+
+def serve(order: WorkerOrder, channel: Channel, *, log: WorkerLog | None, on_closed: Callable[[], None]) -> None:
+    """Trains children until a fresh worker is due, or the pool has closed the channel.
+
+    Args:
+        log: what this worker prints to, or None where that is not to be read back.
+        on_closed: called from another thread when the pool has closed the channel, also while a child trains.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    inbox = _Inbox(channel, on_closed)
+    with contextlib.closing(Store(order.store)) as store:
+        worker = Worker(
+            store,
+            order.search_id,
+            make_experiment(order.settings, download=False),
+            order.worker,
+            order.device,
+            order.epoch,
+            order.keep,
+            order.early_stop,
+            slot=order.slot,
+            artefacts=artefacts_from_json(order.artefacts),
+            log=log,
+        )
+        if order.gpu_share < 1.0:
+            limit_gpu_memory(order.gpu_share)
+        worker.warm_up()
+        channel.send(Ready())
+        recycling = Recycling(order.recycle_after, order.recycle_growth)
+        while not recycling.due() and not inbox.closed:
+            try:
+                trained = worker.work_once() if store.claimable(worker.search_id) else 0
+            except SearchFaultError as error:
+                logger.error("%s", error)
+                channel.send(SearchFault.of(error))
+                while not inbox.closed:  # until the pool ends this worker; its child is not at fault
+                    inbox.wait(POLL_SECONDS)
+                return
+            if not trained:
+                inbox.wait(POLL_SECONDS)
+                continue
+            recycling.children += trained
+            channel.send(Delivered())
+            # A dead child's graph is one ring of references; else ten such are collected at once, in a later child's
+            # time.
+            gc.collect()
+        logger.info("Makes room for a fresh worker after %d children.", recycling.children)
+
+
+class Recycling:
+    """When a worker makes room for a fresh one: training in one process leaves a little memory behind every time.
+
+    Args:
+        after: children.
+        growth: bytes that it holds more than before its first child.
+    """
+
+    def __init__(self, after: int, growth: int) -> None:
+        self._after = after
+        self._growth = growth
+        self._at_first = own_resident_bytes()
+        self.children = 0
+
+    def due(self) -> bool:
+        return self.children >= self._after or own_resident_bytes() - self._at_first > self._growth
+
+
+def own_resident_bytes() -> int:
+    """Memory that this process holds; 0 where it cannot be told."""
+    try:
+        return int(psutil.Process().memory_info().rss)
+    except (psutil.Error, OSError):
+        return 0
+
+
+class _Inbox:
+    """Follows what the pool sends, in a thread of its own: any message wakes an idle worker.
+
+    Attributes:
+        closed: whether the pool has closed the channel.
+    """
+
+    def __init__(self, channel: Channel, on_closed: Callable[[], None]) -> None:
+        self.closed = False
+        self._channel = channel
+        self._on_closed = on_closed
+        self._woken = threading.Event()
+        threading.Thread(target=self._follow, daemon=True, name="inbox").start()
+
+    def wait(self, seconds: float) -> None:
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def _follow(self) -> None:
+        while not self.closed:
+            try:
+                self._channel.receive()
+            except ChannelClosedError:
+                self.closed = True
+            except MessageError as error:
+                logger.error("%s", error)
+            self._woken.set()
+        self._on_closed()
+
+
+def main(news: int) -> None:
+    """The process that `LocalPool` starts. Standard input is the pipe from the pool, `news` that to it."""
+    commands = os.dup(sys.stdin.fileno())
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+    _die_with_parent()
+    channel = PipeChannel(commands, news)
+    try:
+        order = channel.receive()
+    except ChannelClosedError:
+        sys.exit("The coordinator ended before it said what to do.")
+    assert isinstance(order, WorkerOrder)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        log = artefacts_from_json(order.artefacts).worker_log(order.slot)
+        serve(order, channel, log=log, on_closed=_kill_own_group)
+    except StoreError as error:
+        logger.error("%s", error)
+        _exit_at_once(STORE_LOST_EXIT)
+    except BaseException:
+        traceback.print_exc()
+        _exit_at_once(1)
+    _exit_at_once(0)
+
+
+def _kill_own_group() -> None:
+    """Ends this process and what its children have started."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _exit_at_once(code: int) -> None:
+    """Waits for no thread that a person's code has left: the pool would wait with us, and train nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _die_with_parent() -> None:
+    """Asks Linux for SIGKILL when the parent dies; the pipe says the same where that is not to be had."""
+    with contextlib.suppress(OSError, AttributeError):
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
