@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from automl.old_names import tell_new_names
 
 if TYPE_CHECKING:
+    from automl.listeners.base import SearchListener
     from automl.paths import open_store
     from automl.results import Result, resume, retry, search
     from automl.search_spaces.decisions import Choice, Links
     from automl.search_spaces.numeric import Integer, Real
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Choice", "Integer", "Links", "Real", "Result", "open_store", "resume", "retry", "search"]
+__all__ = ["Choice", "Integer", "Links", "Real", "Result", "SearchListener", "open_store", "resume", "retry", "search"]
 
 _HOMES = {
     "Choice": "automl.search_spaces.decisions",
@@ -28,6 +29,7 @@ _HOMES = {
     "Links": "automl.search_spaces.decisions",
     "Real": "automl.search_spaces.numeric",
     "Result": "automl.results",
+    "SearchListener": "automl.listeners.base",
     "open_store": "automl.paths",
     "resume": "automl.results",
     "retry": "automl.results",

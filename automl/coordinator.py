@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,9 @@ from automl.db import blobs
 from automl.db.digest import state_hash
 from automl.db.records import Child, Fault, Lease, NewChild, Search, SearchState, State, Step
 from automl.db.store import Store
+from automl.listeners.base import BatchProposed, StepLearned, TurnEnded
+from automl.listeners.child_events import ChildEvents
+from automl.listeners.dispatch import Listeners
 from automl.proposer import Proposer
 
 GRACE_SECONDS = 10.0
@@ -113,6 +117,7 @@ class Coordinator:
         log: where a person finds what failed children printed.
         objective: the metric of early stopping, or None where children cannot be stopped.
         early_stop: the name of the pruner.
+        listeners: told of what happens.
 
     Attributes:
         warnings: what differs from what the user asked for, one sentence each.
@@ -133,7 +138,10 @@ class Coordinator:
         log: str = "",
         objective: Objective | None = None,
         early_stop: str = "none",
+        listeners: Listeners | None = None,
     ) -> None:
+        self._listeners = listeners or Listeners()
+        self._child_events = ChildEvents(store, search.id, self._listeners)
         self.warnings: list[str] = []
         self._objective = objective  # None after the check that children report it
         self._early_stop = early_stop
@@ -154,20 +162,15 @@ class Coordinator:
         # If nothing is trained yet, the first children to end show whether children can be trained at all.
         self._began = store.now() if search.num_trained == 0 else None
 
-    @property
-    def notes(self) -> list[str]:
-        """Notices for the user about the workers and the search, one sentence each."""
-        return [*self._pool.notes, *self.warnings]
-
-    def run(self, budget: int | None, stop: Stop, on_turn: Callable[[], None] = lambda: None) -> Ending:
+    def run(self, budget: int | None, stop: Stop) -> Ending:
         """Turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` says so."""
         stopping = False
         if self._step is None and self._consume():
             self._pool.wake()
-            on_turn()  # show the first proposals: a pool in this process trains them before the turn ends
+            self.tell()  # show the first proposals: a pool in this process trains them before the turn ends
         while True:
             ending = self.turn(budget, stopping=stopping)
-            on_turn()
+            self.tell()
             if ending is not None:
                 return ending
             progress = self._store.progress(self._search.id)
@@ -199,6 +202,11 @@ class Coordinator:
             self._pool.wait(WAIT_SECONDS)
             return None
         return None if stopping else self._failing()
+
+    def tell(self) -> None:
+        """Tells the listeners what has happened to children, and that a turn is over."""
+        self._child_events.look()
+        self._listeners.turn_ended(TurnEnded(tuple(self._pool.notes), tuple(self.warnings)))
 
     def _check_objective(self) -> None:
         """Warns if the first child that is trained to its end never reported the metric of early stopping."""
@@ -286,6 +294,11 @@ class Coordinator:
         decisions = self._proposer.catalogue.taken()
         self._store.commit_step(self._lease, step, rewards, proposals, refused, answered, decisions)
         self._step = step
+        if batch is not None:
+            self._child_events.look()  # the ends of its children come first
+            self._listeners.step_learned(StepLearned(number, batch, rewards, figures))
+        for proposed_batch, of_batch in itertools.groupby(proposals, key=lambda child: child.batch):
+            self._listeners.batch_proposed(BatchProposed(proposed_batch, tuple(of_batch)))
         return bool(proposals)
 
     def _untold(self) -> list[Child]:

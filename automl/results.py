@@ -6,11 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import itertools
 import logging
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +18,22 @@ import numpy as np
 from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.experiment import SESSION
 from automl.child_trainers.user_files import UserFile
-from automl.coordinator import GIVEN_TIME_OVER, Coordinator, Ending, Stop
+from automl.child_trainers.workers.pool import PoolMaker
+from automl.coordinator import GIVEN_TIME_OVER, Ending, Stop
 from automl.db import own_files
-from automl.db.records import FINAL, Child, Search, State, StoreError, is_search_name
+from automl.db.records import Child, Search, State, StoreError, is_search_name
 from automl.db.store import Store
 from automl.export import export_child, model_of
+from automl.listeners.base import SearchListener
+from automl.listeners.callbacks import OnChildEnd, Warnings
+from automl.listeners.dispatch import Listeners
 from automl.paths import check_name, open_store, store_address
 from automl.resuming import prepare_resume, resumed
 from automl.runtime import run_search
 from automl.search_spaces.names import validate_choice
 from automl.searches import create, deleting_unless_started, make_ready, refuse_taken
 from automl.settings.schema import SearchConfig
-from automl.surroundings import arrays_path, current_folder, working_in
+from automl.surroundings import arrays_path, current_folder
 
 if TYPE_CHECKING:
     import keras
@@ -49,6 +51,8 @@ def search(
     arrays: Mapping[str, np.ndarray] | None = None,
     store: str | os.PathLike[str] | None = None,
     on_child_end: Callable[[Child], None] | None = None,
+    listeners: Sequence[SearchListener] = (),
+    pool: PoolMaker | None = None,
     **options: Any,
 ) -> Result:
     """Starts a search and runs it to its end.
@@ -62,11 +66,15 @@ def search(
             kept in a file beside the store, for workers and for `resume`.
         arrays: more of them: x_validation, y_validation, x_test, y_test.
         on_child_end: called with every child that has ended, soon after it did.
+        listeners: told of all that happens; what they raise is logged and does not end the search.
+        pool: a subclass of `Pool` with a `PoolSetup` as its only argument, or a function that makes one: trains
+            children elsewhere than on this machine's workers. A later `resume` takes it again.
 
     Raises:
         ValueError: an option is unknown or has a bad value.
         NameTakenError: the name exists.
     """
+    told = _listeners(listeners, on_child_end)
     address = store_address(store)
     options = SearchConfig.read(options)
     user_callables: dict[str, Callable[..., Any]] = {}
@@ -98,7 +106,8 @@ def search(
                     run,
                     stop,
                     user_callables=user_callables,
-                    on_turn=_telling(opened, name, on_child_end),
+                    listeners=told,
+                    pool=pool,
                     on_data=functools.partial(_log_data, doubts=True),
                 )
         except Exception:
@@ -113,6 +122,8 @@ def resume(
     *,
     store: str | os.PathLike[str] | None = None,
     on_child_end: Callable[[Child], None] | None = None,
+    listeners: Sequence[SearchListener] = (),
+    pool: PoolMaker | None = None,
     **changes: Any,
 ) -> Result:
     """Resumes a search: takes `children`, `time`, `workers` and the other arguments of `resumed`.
@@ -120,6 +131,7 @@ def resume(
     A search over a function of a notebook takes the same function again, as `space=` or `task=`, and one with a
     controller of a notebook takes its class, as `controller=`.
     """
+    told = _listeners(listeners, on_child_end)
     names = [name for name, one in inspect.signature(resumed).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for key, value in changes.items():
         validate_choice("setting of a resume", key, names)
@@ -136,7 +148,8 @@ def resume(
                 stop,
                 resume=prepared,
                 user_callables=user_callables,
-                on_turn=_telling(opened, name, on_child_end),
+                listeners=told,
+                pool=pool,
                 on_data=functools.partial(_log_data, doubts=False),
             )
     return Result(name, store_address(store), ending)
@@ -214,27 +227,10 @@ def _keep_arrays(store: Store, name: str, arrays: Mapping[str, np.ndarray | None
     return f"npz:{path}"
 
 
-def _telling(store: Store, name: str, on_child_end: Callable[[Child], None] | None) -> Callable[[Coordinator], None]:
-    """A function that reports children which ended since the run began, and issues the coordinator's warnings."""
-    search_id, here = store.search(name).id, current_folder()
-    told = {child.number for child in store.children(search_id, states=FINAL)} if on_child_end is not None else set()
-    warned = 0
-
-    def tell(coordinator: Coordinator) -> None:
-        nonlocal warned
-        while warned < len(coordinator.warnings):
-            warned += 1
-            warnings.warn(coordinator.warnings[warned - 1], stacklevel=2)
-        if on_child_end is None:
-            return
-        first = next(number for number in itertools.count() if number not in told)
-        for child in store.children(search_id, states=FINAL, first=first):
-            if child.number not in told:
-                told.add(child.number)
-                with working_in(here):  # the search may run in another folder
-                    on_child_end(child)
-
-    return tell
+def _listeners(given: Sequence[SearchListener], on_child_end: Callable[[Child], None] | None) -> Listeners:
+    """All that is told of a run of the Python API, in the folder that the caller is in."""
+    own = [] if on_child_end is None else [OnChildEnd(on_child_end)]
+    return Listeners([Warnings(), *own, *given], folder=current_folder())
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.experiment import NO_USER_CALLABLES, SESSION, Experiment, UserCallables, make_space
 from automl.child_trainers.workers.heartbeat import Heartbeat
+from automl.child_trainers.workers.pool import PoolMaker
 from automl.controller_records import restore_controller
 from automl.controllers.base import Controller
 from automl.controllers.checked import ControllerError
@@ -25,6 +26,8 @@ from automl.db.records import (
     State,
 )
 from automl.db.store import Store
+from automl.listeners.base import SearchStarted, SegmentEnded
+from automl.listeners.dispatch import Listeners
 from automl.machine import machine, prepare_process, versions
 from automl.paths import artefacts_of, drop_checkpoints
 from automl.pools import make_pool
@@ -65,7 +68,8 @@ def run_search(
     *,
     resume: Resume | None = None,
     user_callables: UserCallables = NO_USER_CALLABLES,
-    on_turn: Callable[[Coordinator], None] | None = None,
+    listeners: Listeners | None = None,
+    pool: PoolMaker | None = None,
     on_data: Callable[[DataSummary], None] | None = None,
     progress: Progress | None = None,
     stage: Stage = lambda text: None,
@@ -75,7 +79,8 @@ def run_search(
     Args:
         resume: from `prepare_resume`; its changes are written once the lease is held.
         user_callables: a space or a task that only this process has.
-        on_turn: called after every turn of the loop.
+        listeners: told of what happens.
+        pool: makes a pool of the user's own in place of `automl.pools.POOLS`.
         on_data: called before the first turn with how the data were read, if the task knows.
         stage: called before each step that may take seconds.
 
@@ -86,7 +91,9 @@ def run_search(
     if resume is None:
         resume = as_created(store.search(name), run)
     with working_in(workdir_of(resume.settings)):
-        return _run_search(store, name, resume, stop, user_callables, on_turn, on_data, progress, stage)
+        return _run_search(
+            store, name, resume, stop, user_callables, listeners or Listeners(), pool, on_data, progress, stage
+        )
 
 
 def _run_search(
@@ -95,7 +102,8 @@ def _run_search(
     resume: Resume,
     stop: Stop,
     user_callables: UserCallables,
-    on_turn: Callable[[Coordinator], None] | None,
+    listeners: Listeners,
+    pool: PoolMaker | None,
     on_data: Callable[[DataSummary], None] | None,
     progress: Progress | None,
     stage: Stage,
@@ -115,7 +123,7 @@ def _run_search(
                 parts = _make_parts(store, resume, user_callables, progress, stage)
             proposer = _make_proposer(store, resume, parts)
             ending = Ending(SearchState.PAUSED, ERROR)  # all checks are done: the run begins
-            ending = _run_under_lease(store, resume, lease, parts, proposer, stop, on_turn, stage)
+            ending = _run_under_lease(store, resume, lease, parts, proposer, stop, listeners, pool, stage)
         return with_counts(store, name, ending)
     except StopNow:
         ending = Ending(SearchState.PAUSED, stop.cause)
@@ -218,7 +226,8 @@ def _run_under_lease(
     parts: _Parts,
     proposer: Proposer,
     stop: Stop,
-    on_turn: Callable[[Coordinator], None] | None,
+    listeners: Listeners,
+    own_pool: PoolMaker | None,
     stage: Stage,
 ) -> Ending:
     search, run, settings, changes = resume.search, resume.run, resume.settings, resume.changes
@@ -230,8 +239,10 @@ def _run_under_lease(
     store.set_budget(lease, run.children)
     segment = store.begin_segment(lease, _segment(run, search, settings, changes, stop.age))
     ending = Ending(SearchState.PAUSED, ERROR)
+    listeners.search_started(SearchStarted(store.search(search.name), segment, run.workers))
     try:
-        with contextlib.closing(make_pool(store, search, lease, experiment, settings, run, stage)) as pool:
+        made = make_pool(store, search, lease, experiment, settings, run, stage, own_pool)
+        with contextlib.closing(made) as pool:
             coordinator = Coordinator(
                 store,
                 search,
@@ -245,8 +256,9 @@ def _run_under_lease(
                 log=str(artefacts_of(store, search.name)) if run.workers else "",
                 objective=experiment.task.objective,
                 early_stop=settings["early_stop"],
+                listeners=listeners,
             )
-            ending = coordinator.run(run.children, stop, lambda: on_turn(coordinator) if on_turn else None)
+            ending = coordinator.run(run.children, stop)
     except StopNow:
         ending = Ending(SearchState.PAUSED, stop.cause)
     except ControllerError as error:
@@ -257,6 +269,7 @@ def _run_under_lease(
         raise
     finally:
         store.end_segment(lease, segment, ending.cause or ending.state)
+        listeners.segment_ended(SegmentEnded(segment, ending.state, ending.cause))
         drop_checkpoints(store, search, artefacts_of(store, search.name))
     return ending
 

@@ -175,7 +175,7 @@ class Clerk:
             now,
             seconds,
             left,
-            slots=store.slots(search.id),
+            slots={run.number: run.slot for run in store.running(search.id) if run.slot is not None},
             interrupted=interrupted,
         )
 

@@ -5,6 +5,8 @@ What they are asked about is called `of_search`, `of_child`, …: a parameter wi
 
 from __future__ import annotations
 
+import sys
+
 from sqlalchemy import BindParameter, bindparam, delete, func, insert, select, update
 
 from automl.db.records import FINAL, State
@@ -21,6 +23,34 @@ PROGRESS = select(
     _count.where(ChildRow.state == State.RUNNING).scalar_subquery().label("running"),
 ).where(SearchRow.id == _of_search)
 
+COUNTS = select(
+    SearchRow.num_trained,
+    func.coalesce(select(func.max(ChildRow.number)).where(_in_search).scalar_subquery(), -1).label("last"),
+    *(
+        _count.where(ChildRow.state == state).scalar_subquery().label(state)
+        for state in (State.READY, State.RUNNING, State.LOST)
+    ),
+).where(SearchRow.id == _of_search)
+
+# The lowest reward of consumed children of earlier batches, state by state: the first that fits in the index.
+LOWEST_REWARDS = select(
+    *(
+        select(ChildRow.reward)
+        .where(
+            _in_search,
+            ChildRow.state == state,
+            ChildRow.reward >= -sys.float_info.max,  # for SQLite, `is not null` is no range of an index
+            ChildRow.batch < bindparam("of_batch"),
+            ChildRow.consumed_by.is_not(None),
+        )
+        .order_by(ChildRow.reward)
+        .limit(1)
+        .scalar_subquery()
+        .label(state)
+        for state in State
+    )
+)
+
 UNFINISHED = (
     select(ChildRow.id)
     .where(_in_search, ChildRow.batch == bindparam("of_batch"), ChildRow.state.not_in(FINAL))
@@ -30,6 +60,29 @@ FAILED = (
     select(ChildRow.id)
     .where(_in_search, ChildRow.state.in_((State.FAILED, State.LOST)), ChildRow.number >= bindparam("from_number"))
     .limit(1)
+)
+
+# What is new. ENDED asks for no state: SQLite would then choose the index of states, and read all that have ended.
+
+RUNNING_ATTEMPTS = (
+    select(ChildRow.id, ChildRow.number, ChildRow.fence, AttemptRow.device, AttemptRow.slot)
+    .join(AttemptRow, (AttemptRow.child_id == ChildRow.id) & (AttemptRow.fence == ChildRow.fence))
+    .where(_in_search, ChildRow.state == State.RUNNING)
+    .order_by(ChildRow.number)
+)
+ENDED = (
+    select(ChildRow.number, ChildRow.fence, ChildRow.state, ChildRow.finished)
+    .where(_in_search, ChildRow.finished >= bindparam("since"))
+    .order_by(ChildRow.finished, ChildRow.number)
+)
+MEASURED_AFTER = (
+    select(MeasurementRow)
+    .where(
+        MeasurementRow.child_id == bindparam("of_child"),
+        MeasurementRow.fence == bindparam("of_fence"),
+        MeasurementRow.epoch > bindparam("of_epoch"),
+    )
+    .order_by(MeasurementRow.epoch)
 )
 
 # Claiming and delivering

@@ -22,11 +22,13 @@ from automl.db.records import (
     Child,
     Claim,
     Curve,
+    EndedAttempt,
     EndingCount,
     FailureCount,
     Measurement,
     Progress,
     Request,
+    RunningAttempt,
     Search,
     Segment,
     State,
@@ -98,16 +100,25 @@ class Reader(Database):
             rows = connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number)).all()
             return [claim_of(row, row.fence, worker) for row in rows]
 
-    def slots(self, search_id: int) -> dict[int, int]:
-        """The slots of the workers that run children, by the child's number; without workers that have none."""
-        of_child = (AttemptRow.child_id == ChildRow.id) & (AttemptRow.fence == ChildRow.fence)
-        query = (
-            select(ChildRow.number, AttemptRow.slot)
-            .join(AttemptRow, of_child)
-            .where(ChildRow.search_id == search_id, ChildRow.state == State.RUNNING)
-        )
+    def running(self, search_id: int) -> list[RunningAttempt]:
+        """The attempts that workers are making, in number order."""
         with self._read() as connection:
-            return {number: slot for number, slot in connection.execute(query) if slot is not None}
+            return [
+                RunningAttempt(*row) for row in connection.execute(queries.RUNNING_ATTEMPTS, {"of_search": search_id})
+            ]
+
+    def ended(self, search_id: int, *, since: float) -> list[EndedAttempt]:
+        """The attempts after which a child was trained, failed or lost since a time, in the order of their ends."""
+        with self._read() as connection:
+            rows = connection.execute(queries.ENDED, {"of_search": search_id, "since": since}).all()
+        # A paused child that goes on has the time of its first end still.
+        return [EndedAttempt(row.number, row.fence, row.finished) for row in rows if row.state in FINAL]
+
+    def measurements_after(self, child_id: int, fence: int, *, epoch: int) -> list[Measurement]:
+        """The measurements of an attempt after an epoch, in order."""
+        of_attempt = {"of_child": child_id, "of_fence": fence, "of_epoch": epoch}
+        with self._read() as connection:
+            return [record(Measurement, row) for row in connection.execute(queries.MEASURED_AFTER, of_attempt)]
 
     def children(
         self,
@@ -119,16 +130,18 @@ class Reader(Database):
         first: int = 0,
     ) -> list[Child]:
         """Children in number order, of one batch, one number, some states, or from number `first` on."""
-        query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.number >= first)
-        if batch is not None:
-            query = query.where(ChildRow.batch == batch)
+        query = select(ChildRow).where(ChildRow.search_id == search_id)
+        if first > 0:
+            query = query.where(ChildRow.number >= first)
+        # Asked for a batch in order of numbers, SQLite would look for it among all of them.
+        query = query.order_by(ChildRow.number) if batch is None else query.where(ChildRow.batch == batch)
         if number is not None and abs(number) > LARGEST:
             return []
         if number is not None:
             query = query.where(ChildRow.number == number)
         if states:
             query = query.where(ChildRow.state.in_(states))
-        return self._children(query.order_by(ChildRow.number))
+        return sorted(self._children(query), key=lambda child: child.number)
 
     def top(self, search_id: int, count: int) -> list[Child]:
         """The best of the children that a task did not end early, best first; of equals the older first."""
@@ -214,11 +227,14 @@ class Reader(Database):
         return self._children(query.order_by(ChildRow.finished, ChildRow.number).limit(count))
 
     def counts(self, search_id: int) -> dict[str, int]:
-        """Children by state, every state named."""
-        query = select(ChildRow.state, func.count()).where(ChildRow.search_id == search_id).group_by(ChildRow.state)
+        """Children by state, every state named. As quick after a million children as after ten."""
         with self._read() as connection:
-            found = {state: count for state, count in connection.execute(query)}
-        return {state.value: found.get(state, 0) for state in State}
+            row = connection.execute(queries.COUNTS, {"of_search": search_id}).one()
+        # Numbers have no gap; so those that failed need not be counted, however many they are.
+        failed = (row.last + 1) - row.num_trained - row.ready - row.running - row.lost
+        counts = {State.READY: row.ready, State.RUNNING: row.running, State.TRAINED: row.num_trained}
+        counts |= {State.FAILED: failed, State.LOST: row.lost}
+        return {state.value: counts[state] for state in State}
 
     def attempts(self, child_id: int) -> list[Attempt]:
         with self._read() as connection:
@@ -320,11 +336,11 @@ class Reader(Database):
 
     def lowest_reward(self, search_id: int, *, before_batch: int) -> float | None:
         """The lowest reward among consumed children of earlier batches."""
-        query = select(func.min(ChildRow.reward)).where(
-            ChildRow.search_id == search_id, ChildRow.batch < before_batch, ChildRow.consumed_by.is_not(None)
-        )
         with self._read() as connection:
-            return connection.scalar(query)
+            lowest = connection.execute(
+                queries.LOWEST_REWARDS, {"of_search": search_id, "of_batch": before_batch}
+            ).one()
+        return min((reward for reward in lowest if reward is not None), default=None)
 
     def digest(self, search_id: int) -> str:
         """The hash that says two searches are the same (`db.digest`)."""

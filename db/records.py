@@ -214,6 +214,26 @@ class Attempt:
 
 
 @dataclasses.dataclass(frozen=True)
+class RunningAttempt:
+    """An attempt that a worker is making; `fence` tells the attempts at one child apart."""
+
+    child_id: int
+    number: int
+    fence: int
+    device: str
+    slot: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class EndedAttempt:
+    """The attempt after which a child was final, and when, by the database's clock."""
+
+    number: int
+    fence: int
+    finished: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Measurement:
     """The metrics of one epoch of one attempt; those of the delivering fence are the accepted ones."""
 

@@ -379,6 +379,7 @@ class Store(Reader):
                 .where(
                     StepRow.search_id == lease.search_id,
                     StepRow.number <= step.number - KEPT_STEPS,
+                    StepRow.number > step.number - KEPT_STEPS - KEPT_EVERY,  # earlier ones were cleared before
                     StepRow.number % KEPT_EVERY != 0,
                     StepRow.blob.is_not(None),
                 )
@@ -732,10 +733,10 @@ class Store(Reader):
             self._insert_weights(
                 connection, claim.child_id, "search", epoch=delivery.weights_epoch, weights=delivery.weights
             )
-        of_search = (
-            select(ArtefactRow.child_id)
-            .join(ChildRow, ChildRow.id == ArtefactRow.child_id)
-            .where(ChildRow.search_id == claim.search_id, ArtefactRow.kind == "search")
+        # Goes through the few children with weights; a join may go through all children of the search.
+        is_of_search = (ChildRow.id == ArtefactRow.child_id) & (ChildRow.search_id == claim.search_id)
+        of_search = select(ArtefactRow.child_id).where(
+            ArtefactRow.kind == "search", select(ChildRow.id).where(is_of_search).exists()
         )
         displaced = set(connection.scalars(of_search)) - best
         if not displaced:

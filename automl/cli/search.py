@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,10 @@ from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import escaped, print
 from automl.cli.time_check import TimeCheck
 from automl.cli.views import View, make_view
-from automl.coordinator import Coordinator, Ending, Stop, StopNow
+from automl.coordinator import Ending, Stop, StopNow
 from automl.db.records import SearchState, State
 from automl.db.store import Store
+from automl.listeners.dispatch import Listeners
 from automl.machine import other_surroundings
 from automl.paths import delete_files, store_address
 from automl.preparation import Run
@@ -140,7 +139,6 @@ def _run(
     resume: Resume | None = None,
 ) -> None:
     stop = Stop()
-    view.check = _time_check(store, name, run, view, stop)
     try:
         with Interrupts(stop, run.time, inline=run.workers == 0), view.live():
             ending = run_search(
@@ -149,7 +147,7 @@ def _run(
                 run,
                 stop,
                 resume=resume,
-                on_turn=lambda coordinator: _show(view, coordinator),
+                listeners=Listeners([*_time_check(store, name, run, view, stop), view]),
                 on_data=lambda summary: say_data(summary, view.note, doubts=resume is None),
                 progress=view.download,
                 stage=view.stage,
@@ -162,25 +160,18 @@ def _run(
     _conclude(store, name, ending, view)
 
 
-def _time_check(store: Store, name: str, run: Run, view: View, stop: Stop) -> Callable[[], None] | None:
-    """What looks at the first children of a run with a time limit."""
+def _time_check(store: Store, name: str, run: Run, view: View, stop: Stop) -> list[TimeCheck]:
+    """What looks at the first children of a run with a time limit; nothing for another run."""
     limit = run.time
     if limit is None or visible_gpus():  # a GPU's speed is not known before the first child
-        return None
+        return []
 
-    @functools.cache
-    def check() -> TimeCheck:
+    def constants() -> dict[str, Any]:
         from automl.child_trainers.experiment import make_task
 
-        constants = make_task(completed(store.search(name).settings)).describe()
-        return TimeCheck(store, name, constants, lambda: limit - stop.age, view.note, workers=run.workers)
+        return make_task(completed(store.search(name).settings)).describe()
 
-    return lambda: check().turn()
-
-
-def _show(view: View, coordinator: Coordinator) -> None:
-    view.take_notes(coordinator.notes)
-    view.turn()
+    return [TimeCheck(store, name, constants, lambda: limit - stop.age, view.note, workers=run.workers)]
 
 
 def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,20 +10,21 @@ from typing import Any
 from automl.db.records import Child, State
 from automl.db.store import Store
 from automl.estimate import expected_seconds, matrix_rate
+from automl.listeners.base import SearchListener, TurnEnded
 from automl.status import duration
 
 LOOK_SECONDS = 1.0
 WAY_OUT = "Give more time, fewer epochs (--set task.epochs=N), less data (--set task.num_train=N) or smaller networks"
 
 
-class TimeCheck:
+class TimeCheck(SearchListener):
     """Looks at a run's first children until one is trained, and warns once.
 
     At the start, it estimates a child's time roughly, from its FLOPs, the data, the epochs and the present speed of
     this machine. Once a child has trained for an epoch, it uses the time of its epochs.
 
     Args:
-        constants: how children are trained, as their task describes it.
+        constants: how children are trained, as their task describes it; called once, with the first turn.
         time_left: seconds until `--time` is over.
         note: shows a sentence to the user.
     """
@@ -31,7 +33,7 @@ class TimeCheck:
         self,
         store: Store,
         name: str,
-        constants: Mapping[str, Any],
+        constants: Callable[[], Mapping[str, Any]],
         time_left: Callable[[], float],
         note: Callable[[str], None],
         *,
@@ -41,7 +43,7 @@ class TimeCheck:
     ) -> None:
         self._store = store
         self._search = store.search(name)
-        self._constants = constants
+        self._describe = constants
         self._time_left = time_left
         self._note = note
         self._workers = max(1, workers)
@@ -49,6 +51,13 @@ class TimeCheck:
         self._clock = clock
         self._looked: float | None = None
         self._over = self._search.num_trained > 0
+
+    @functools.cached_property
+    def _constants(self) -> Mapping[str, Any]:
+        return self._describe()
+
+    def turn_ended(self, event: TurnEnded) -> None:
+        self.turn()
 
     def turn(self) -> None:
         if self._over:

@@ -16,6 +16,7 @@ from automl.cli.tables import children_lines, print_children
 from automl.cli.terminal import escaped, make_console, print
 from automl.db.records import State
 from automl.db.store import Store
+from automl.listeners.base import SearchListener, TurnEnded
 from automl.status import Clerk, Standing, duration
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ STAGE_REFRESHES = 8  # a second
 SPEC_LINES = 3  # of each of the best children: a live view has to fit on the screen
 
 
-class View(abc.ABC):
-    """Shows one run. `turn` may be called as often as the loop likes; it looks at the store only when it is time."""
+class View(SearchListener, abc.ABC):
+    """Shows one run: as its listener, or from another process.
+
+    `turn` may be called as often as the loop likes; it looks at the store only when it is time.
+    """
 
     def __init__(
         self, store: Store, name: str, *, interval: float, clock: Callable[[], float] = time.monotonic
@@ -43,7 +47,6 @@ class View(abc.ABC):
         self._clerk = Clerk(store, name)
         self._last = clock()
         self.notes: Sequence[str] = ()  # of the pool and the search
-        self.check: Callable[[], None] | None = None  # looks at the run with every turn, and may note something
         self._said: set[str] = set()
         self._failure = ""  # why the view could not be drawn, the last time
 
@@ -67,10 +70,11 @@ class View(abc.ABC):
                     self.note(note)
         self.notes = notes
 
+    def turn_ended(self, event: TurnEnded) -> None:
+        self.take_notes(event.notes)
+        self.turn()
+
     def turn(self) -> None:
-        if self.check is not None:
-            with self._harmless():
-                self.check()
         now = self._clock()
         if now - self._last >= self._interval:
             self._last = now

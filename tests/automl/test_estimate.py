@@ -219,7 +219,14 @@ def check(store, left, constants=CONSTANTS, rate=1e6, clock=None):
     notes = []
     looks = iter(range(100))
     made = TimeCheck(
-        store, "tiny", constants, lambda: left, notes.append, workers=1, rate=lambda: rate, clock=lambda: next(looks)
+        store,
+        "tiny",
+        lambda: constants,
+        lambda: left,
+        notes.append,
+        workers=1,
+        rate=lambda: rate,
+        clock=lambda: next(looks),
     )
     return made, notes
 

@@ -252,6 +252,7 @@ def test_the_panel():
     whole = standing(
         search,
         busy=[running(8, progress=40)],
+        slots={8: 0},
         latest=latest,
         best=[child(2, spec=["x"] * 99), child(1)],
         seconds_left=65.0,

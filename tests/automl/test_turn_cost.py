@@ -1,0 +1,80 @@
+"""A turn of the loop, and a look at the status, do as much work in a search of 20,000 children as in one of 100."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from automl.db import queries
+from automl.db.records import State
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "turn_cost.py"
+FEW, MANY = 100, 20_000
+TURNS = 20  # two batches, with the steps that follow them
+UNIT = 20  # instructions of SQLite's machine
+
+
+@pytest.fixture(scope="module")
+def turn_cost():
+    spec = importlib.util.spec_from_file_location("turn_cost", BENCHMARK)
+    module = sys.modules["turn_cost"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["turn_cost"]
+
+
+class Work:
+    """Counts what SQLite does for a store: the instructions that it executes, which no other process slows down."""
+
+    def __init__(self, store):
+        self.units = 0
+        event.listen(store._engine, "checkout", self._count)
+
+    def _count(self, connection, *_):
+        connection.set_progress_handler(self._step, UNIT)
+
+    def _step(self):
+        self.units += 1
+        return 0
+
+
+@pytest.fixture(scope="module")
+def work(turn_cost, tmp_path_factory):
+    """Units of work for some turns, and for some looks at the status, by the number of children."""
+    found = {}
+    for count in (FEW, MANY):
+        with turn_cost.turning(tmp_path_factory.mktemp("turns"), count) as (store, coordinator, clerk, told):
+            counted = Work(store)
+            clerk.standing()
+            looks = counted.units
+            for _ in range(TURNS):
+                coordinator.turn(None)
+                coordinator.tell()
+            assert (told.started, told.measurements, told.ended) == (TURNS, TURNS, TURNS)
+            found[count] = {"turns": counted.units - looks, "looks": looks}
+            search = store.search("tried")
+            assert store.counts(search.id)[State.FAILED] == count // turn_cost.FAILED_EVERY
+            lowest = store.lowest_reward(search.id, before_batch=count // turn_cost.BATCH)
+            assert lowest == min(child.reward for child in store.children(search.id) if child.reward is not None)
+    return found
+
+
+@pytest.mark.parametrize("what", ["turns", "looks"])
+def test_work_does_not_grow_with_the_search(work, what):
+    assert work[FEW][what] > 0
+    assert work[MANY][what] < 1.1 * work[FEW][what] + 10, work
+
+
+@pytest.mark.parametrize("name", ["ENDED", "COUNTS", "RUNNING_ATTEMPTS", "LOWEST_REWARDS", "MEASURED_AFTER"])
+def test_what_a_turn_asks_is_looked_up_in_an_index(turn_cost, tmp_path, name):
+    with turn_cost.turning(tmp_path, 10) as (store, *_):
+        statement = getattr(queries, name).compile(store._engine)
+        with store._engine.connect() as connection:
+            parameters = (1,) * len(statement.positiontup)
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    steps = [row.detail for row in plan]
+    assert not [step for step in steps if step.startswith("SCAN") and "CONSTANT ROW" not in step], steps
+    if name == "ENDED":
+        assert any("ix_children_search_id_finished" in step for step in steps), steps
