@@ -1,7 +1,7 @@
 """Milliseconds that a turn of the loop takes in a search of 100 and of 100,000 children, without any training.
 
-A turn lets a worker claim, measure and deliver one child, tells a listener, and reads the status that a live view shows;
-every tenth learns from a batch and proposes the next one.
+A turn lets a worker claim, measure and deliver one child, tells a listener, and reads the status that a live view
+shows; every tenth learns from a batch and proposes the next one.
 
     python benchmarks/turn_cost.py
 """
@@ -91,8 +91,10 @@ def reward_of(number: int) -> float:
 
 
 def fill(store: Store, count: int) -> Lease:
-    """A search with so many children that have ended and were learned from, and its next batch ready. All of the past is
-    written at once: proposing it would take an hour."""
+    """A search with so many children that have ended and were learned from, and its next batch ready.
+
+    All of the past is written at once: proposing it would take an hour.
+    """
     search = store.create_search(
         "tried",
         space="digits",
@@ -111,7 +113,10 @@ def fill(store: Store, count: int) -> Lease:
     for number in range(count + BATCH):
         over, failed = number < count, number % FAILED_EVERY == FAILED_EVERY - 1
         digits = [int(digit) for digit in f"{number:012d}"]
-        ended = {"state": State.FAILED if failed else State.TRAINED, "reward": None if failed else reward_of(number)}
+        ended: dict[str, Any] = {
+            "state": State.FAILED if failed else State.TRAINED,
+            "reward": None if failed else reward_of(number),
+        }
         ended |= {"fault": "raised" if failed else None, "finished": now - 10 - count + number, "seconds": 1.0}
         ended |= {"consumed_by": number // BATCH + 1, "worker": "1.0.1", "started": now - 11 - count + number}
         open_child = dict.fromkeys(ended) | {"state": State.READY}
@@ -155,8 +160,11 @@ def fill(store: Store, count: int) -> Lease:
 
 @contextlib.contextmanager
 def turning(folder: Path, count: int) -> Iterator[tuple[Store, Coordinator, Clerk, Counting]]:
-    """A coordinator over a search of `count` children, the reader of its status, and its listener. `count` is a multiple
-    of the batch's size."""
+    """A coordinator over a search of `count` children, the reader of its status, and its listener.
+
+    Args:
+        count: a multiple of the batch's size.
+    """
     with contextlib.closing(Store(folder / f"{count}.db", create=True)) as store:
         lease = fill(store, count)
         search = store.search("tried")

@@ -52,9 +52,17 @@ def _boot_id() -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat; None where there is no such process, or only its zombie."""
+    """Clock ticks from the start of the machine to that of a process; None where there is none, or only its zombie."""
+    import psutil  # takes longer to import than most looks at a store
+
+    ticks_a_second = os.sysconf("SC_CLK_TCK")
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        while True:
+            process = psutil.Process(pid)
+            booted = psutil.boot_time()
+            started = process.create_time() - booted
+            if psutil.boot_time() == booted:  # else the clock was set in between
+                break
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(started * ticks_a_second)
+    except (psutil.Error, ValueError, OverflowError):  # the number may be any that a store holds
         return None
-    return None if fields[0] == "Z" else int(fields[19])

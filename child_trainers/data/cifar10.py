@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import http.client
 import os
 import tarfile
 import tempfile
@@ -261,7 +260,7 @@ def _download(home: Path, archive: Archive, progress: Progress | None) -> None:
                 # The folder is no longer empty: another process was faster.
                 if not any(os.path.exists(destination / name) for name in archive.layout.files):
                     raise
-    except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, DataError) as error:
+    except (OSError, tarfile.TarError, EOFError, DataError) as error:
         raise DataError(_what_to_do(home, archive, f"the download failed: {what_failed(error, archive)}")) from error
 
 

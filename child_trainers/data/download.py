@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import urllib.error
-import urllib.request
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Any, Protocol
 
 from automl.child_trainers.data.dataset import DataError
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 14  # small, so that progress does not look stuck where little comes
 # A folder that only a store names may be any folder of the user: it is only read.
 NO_DOWNLOAD = "they are downloaded only to a folder that --data-dir or AUTOML_DATA names"
 
@@ -38,39 +37,91 @@ class Download(Protocol):
     def timeout(self) -> float: ...
 
 
+class _Counted:
+    """An open file that counts and hashes what is written, and refuses more than is wanted."""
+
+    def __init__(self, file: IO[bytes], wanted: Download, progress: Progress | None) -> None:
+        self._file = file
+        self._wanted = wanted
+        self._progress = progress
+        self.num_bytes = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, chunk: bytes) -> None:
+        self.num_bytes += len(chunk)
+        if self.num_bytes > self._wanted.num_bytes:
+            raise DataError(f"the server sent more than the expected {self._wanted.num_bytes} bytes")
+        self._file.write(chunk)
+        self.digest.update(chunk)
+        if self._progress is not None:
+            self._progress(self.num_bytes, self._wanted.num_bytes)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def fetch(wanted: Download, target: Path, progress: Progress | None) -> None:
-    """Writes the file to `target`.
+    """Writes the file to `target`, once its checksum is right.
 
     Raises:
         DataError: another size or checksum than expected.
-        OSError, http.client.HTTPException: the server or the connection failed.
+        OSError: the server or the connection failed; `requests.RequestException` is one.
     """
-    digest = hashlib.sha256()
-    num_bytes = 0
+    import pooch  # with requests, it takes longer to import than most looks at data
+
+    pooch.get_logger().setLevel(logging.ERROR)  # it would print where it downloads to
+    received = None
+
+    def download(url: str, output_file: Any, _: Any) -> None:
+        nonlocal received
+        responses: list[Any] = []
+        hooks = {"response": lambda response, **_: responses.append(response)}
+        get = pooch.HTTPDownloader(chunk_size=CHUNK_BYTES, timeout=wanted.timeout, hooks=hooks)
+        try:
+            with open(output_file, "wb") as file:
+                received = _Counted(file, wanted, progress)
+                get(url, received, None)
+        finally:
+            for response in responses:  # pooch leaves a connection open where it fails on the way
+                response.close()
+
+    known_hash = f"sha256:{wanted.sha256}"
     try:
-        with urllib.request.urlopen(wanted.url, timeout=wanted.timeout) as response, open(target, "wb") as file:
-            # read1 returns what has arrived; read would wait for a whole chunk and make progress look stuck.
-            while chunk := response.read1(CHUNK_BYTES):
-                file.write(chunk)
-                digest.update(chunk)
-                num_bytes += len(chunk)
-                if num_bytes > wanted.num_bytes:
-                    raise DataError(f"the server sent more than the expected {wanted.num_bytes} bytes")
-                if progress is not None:
-                    progress(num_bytes, wanted.num_bytes)
-    except urllib.error.HTTPError as error:
-        error.close()  # it is also the response, and keeps the connection open
+        pooch.retrieve(wanted.url, known_hash, fname=target.name, path=target.parent, downloader=download)
+    except DataError:
         raise
-    if num_bytes < wanted.num_bytes:
-        raise DataError(f"the connection ended after {num_bytes} of {wanted.num_bytes} bytes")
-    if digest.hexdigest() != wanted.sha256:
-        raise DataError(f"expected sha256 {wanted.sha256}, found {digest.hexdigest()}")
+    except (ValueError, OSError) as error:
+        num_bytes = 0 if received is None else received.num_bytes
+        if 0 < num_bytes < wanted.num_bytes and not _is_timeout(error):
+            raise DataError(f"the connection ended after {num_bytes} of {wanted.num_bytes} bytes") from error
+        if received is None or isinstance(error, OSError):
+            raise
+        raise DataError(f"expected sha256 {wanted.sha256}, found {received.digest.hexdigest()}") from error
 
 
 def what_failed(error: Exception, wanted: Download) -> str:
     """A failed download in a few words."""
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, TimeoutError):
+    if _is_timeout(error):
         return f"nothing came for {wanted.timeout:g} seconds"
     # Cut to a line: a server that does not speak HTTP is quoted here with whatever it sent.
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return " ".join(str(_cause_of(error)).split())[:300] or type(error).__name__
+
+
+def _is_timeout(error: Exception) -> bool:
+    """Whether a connection was given up since nothing came."""
+    import requests
+    import urllib3.exceptions
+
+    late = (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError)
+    return isinstance(error, late) or isinstance(_cause_of(error), late)
+
+
+def _cause_of(error: Exception) -> Exception:
+    """What is wrapped in an error of requests: a retry that urllib3 gave up, and in that the reason."""
+    import requests
+    import urllib3.exceptions
+
+    inner = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
+    if isinstance(inner, urllib3.exceptions.MaxRetryError) and inner.reason is not None:
+        return inner.reason
+    return inner if isinstance(inner, Exception) else error

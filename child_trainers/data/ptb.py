@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import http.client
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -110,7 +109,7 @@ def _download(path: Path, file: PtbFile, progress: Progress | None) -> None:
             partial = Path(folder, file.name)
             fetch(file, partial, progress)
             os.replace(partial, path)
-    except (OSError, http.client.HTTPException, DataError) as error:
+    except (OSError, DataError) as error:
         raise DataError(
             f"The Penn Treebank is not in {path.parent} (the download failed: {what_failed(error, file)}): put "
             f"{path.name} there, for example from {file.url}"

@@ -6,12 +6,11 @@ import json
 import shutil
 import sqlite3
 import subprocess
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from command_line import MINE, OURS, files_in, run_automl, script
 
 from automl.db.schema import REVISION
@@ -482,13 +481,13 @@ def test_cifar10_with_the_wrong_checksum(automl, folder):
 
 def test_cifar10_offline(automl, folder, monkeypatch):
     def unreachable(*arguments, **options):
-        raise urllib.error.URLError("Network is unreachable")
+        raise requests.ConnectionError("Network is unreachable")
 
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(requests, "get", unreachable)
     error = automl("search", "first", *CIFAR10, *INLINE).error
     data = folder / "data"
     assert error == (
-        f"CIFAR-10 is not in {data} (the download failed: <urlopen error Network is unreachable>): unpack "
+        f"CIFAR-10 is not in {data} (the download failed: Network is unreachable): unpack "
         f"https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz so that {data / 'cifar-10-batches-py'} holds "
         "data_batch_1, data_batch_2, data_batch_3, data_batch_4, data_batch_5, test_batch."
     )

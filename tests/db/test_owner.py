@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,13 @@ def test_a_stopped_process_is_not_gone() -> None:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         assert not owner.is_gone()
         process.kill()
+
+
+def test_a_start_is_told_as_earlier_versions_stored_it() -> None:
+    """In clock ticks since boot, field 22 of /proc/PID/stat: a store of 0.1.0 tells the dead from the living alike."""
+    for pid in (os.getpid(), os.getppid()):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        assert owner_module._start_time(pid) == int(fields[19])
 
 
 def test_another_process_with_the_same_number_is_not_the_owner() -> None:
