@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import itertools
-import time
-from collections.abc import Callable
 
 from automl.child_trainers.task import Objective
 from automl.child_trainers.workers.pool import Pool, PoolError
@@ -14,90 +11,16 @@ from automl.controller_records import pack_state, results_of
 from automl.controllers.base import Controller, PendingChild
 from automl.db import blobs
 from automl.db.digest import state_hash
-from automl.db.records import Child, Fault, Lease, NewChild, Search, SearchState, State, Step
+from automl.db.records import Child, Lease, NewChild, Search, SearchState, State, Step
 from automl.db.store import Store
+from automl.endings import Ending, Stop
+from automl.failures import FAILURES_IN_A_ROW, RepeatedFailures
 from automl.listeners.base import BatchProposed, StepLearned, TurnEnded
 from automl.listeners.child_events import ChildEvents
 from automl.listeners.dispatch import Listeners
 from automl.proposer import Proposer
 
-GRACE_SECONDS = 10.0
 WAIT_SECONDS = 0.2
-FIRST_FAILURES = 3
-FAILURES_IN_A_ROW = 10
-
-
-CTRL_C = "stopped by SIGINT"  # the cause of a pause by Ctrl-C
-TIME_OVER = "the time given with --time is over"
-GIVEN_TIME_OVER = "the time that was given is over"  # the same in Python
-
-
-class ExitCode(enum.IntEnum):
-    """What a command that runs a search exits with."""
-
-    DONE = 0  # the budget of children or time is used up, or the whole space is trained
-    ERROR = 1
-    USAGE = 2
-    PAUSED = 3  # by automl stop, by a signal, or after repeated failures
-    FAILED = 4  # no child is trained, or the space is exhausted and some of its children failed
-    INTERRUPTED = 130  # by Ctrl-C
-
-
-@dataclasses.dataclass(frozen=True)
-class Ending:
-    """How a run of the loop ended.
-
-    Attributes:
-        failed: it paused because of failures.
-        trained: children of the search that are trained.
-        failures: children of the search that failed or were lost.
-    """
-
-    state: SearchState
-    cause: str | None = None
-    failed: bool = False
-    trained: int = 0
-    failures: int = 0
-
-    @property
-    def exit_code(self) -> ExitCode:
-        if self.state == SearchState.PAUSED and self.cause not in (TIME_OVER, GIVEN_TIME_OVER):
-            return ExitCode.INTERRUPTED if self.cause == CTRL_C else ExitCode.PAUSED
-        # A budget counts trained children only; in an exhausted space the failed ones are missing.
-        missing = self.failures if self.state == SearchState.EXHAUSTED else 0
-        return ExitCode.FAILED if missing or not self.trained else ExitCode.DONE
-
-    @property
-    def ok(self) -> bool:
-        """Whether the search reached its budget, or trained its whole space."""
-        return self.exit_code == ExitCode.DONE
-
-
-class Stop:
-    """A request to end: nothing more is claimed, and running children get a grace."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._made = clock()
-        self.cause: str | None = None
-        self._since = 0.0
-
-    def request(self, cause: str) -> None:
-        if self.cause is None:
-            self.cause, self._since = cause, self._clock()
-
-    @property
-    def age(self) -> float:
-        """Seconds since the run began, its preparation included."""
-        return self._clock() - self._made
-
-    @property
-    def overdue(self) -> bool:
-        return self.cause is not None and self._clock() - self._since > GRACE_SECONDS
-
-
-class StopNow(BaseException):
-    """Raised into a child that trains in this process when its grace is over."""
 
 
 class Coordinator:
@@ -154,13 +77,9 @@ class Coordinator:
         self._floor = floor
         self._population = population
         self._keep_going = keep_going
-        self._log = log
         self._step = store.last_step(search.id)
         self._pending = {child.number: PendingChild(child.number, tuple(child.tokens)) for child in self._untold()}
-        failed = store.children(search.id, states=[State.FAILED, State.LOST], first=self._window())
-        self._failed_before = {child.number for child in failed}
-        # If nothing is trained yet, the first children to end show whether children can be trained at all.
-        self._began = store.now() if search.num_trained == 0 else None
+        self._failures = RepeatedFailures(store, search, first=self._window(), log=log)
 
     def run(self, budget: int | None, stop: Stop) -> Ending:
         """Turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` says so."""
@@ -346,54 +265,10 @@ class Coordinator:
     def _failing(self, ending: Ending | None = None) -> Ending | None:
         """A pause because of failures, or None.
 
-        If nothing was trained before this run, the search pauses when the first three children to end failed, or when
-        the first returned no valid reward. It also pauses when ten in a row by number failed with one fault in this
-        run.
-
         Args:
             ending: how the search is about to end; a budget that is reached is not a failure.
         """
         if self._keep_going or (ending is not None and ending.state == SearchState.FINISHED):
             return None
-        if not self._store.failed(self._search.id, first=self._window()):
-            return None
-        first = self._first_failures()
-        row = first or self._failures_in_a_row()
-        if not row:
-            return None
-        if first:
-            many = "The first child" if len(first) == 1 else f"The first {len(first)} children"
-        else:
-            many = f"{FAILURES_IN_A_ROW} children in a row"
-        log = f" Their log is {self._log}." if self._log else ""
-        causes = {child.fault: f"{child.fault}: {child.message}" for child in row}  # the latest message of each fault
-        return Ending(
-            SearchState.PAUSED,
-            f"{many} failed ({'; '.join(causes.values())}).{log} Mend the cause and resume, or resume with "
-            "--keep-going.",
-            failed=True,
-        )
-
-    def _first_failures(self) -> list[Child]:
-        if self._began is None:
-            return []
-        ended = self._store.first_ended(self._search.id, since=self._began, count=FIRST_FAILURES)
-        if ended and ended[0].fault == Fault.INVALID:  # every child would return the same kind of value
-            self._began = None
-            return ended[:1]
-        if len(ended) < FIRST_FAILURES:
-            return []
-        self._began = None  # checked once
-        return ended if all(child.state != State.TRAINED for child in ended) else []
-
-    def _failures_in_a_row(self) -> list[Child]:
-        row: list[Child] = []
-        for child in self._store.children(self._search.id, first=self._window()):
-            failed = child.state in (State.FAILED, State.LOST) and child.number not in self._failed_before
-            if not failed or (row and row[-1].fault != child.fault):
-                row = []
-            if failed:
-                row.append(child)
-            if len(row) == FAILURES_IN_A_ROW:
-                return row
-        return []
+        cause = self._failures.cause(first=self._window())
+        return None if cause is None else Ending(SearchState.PAUSED, cause, failed=True)

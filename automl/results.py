@@ -19,10 +19,10 @@ from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.experiment import SESSION
 from automl.child_trainers.user_files import UserFile
 from automl.child_trainers.workers.pool import PoolMaker
-from automl.coordinator import GIVEN_TIME_OVER, Ending, Stop
 from automl.db import own_files
 from automl.db.records import Child, Search, State, StoreError, is_search_name
 from automl.db.store import Store
+from automl.endings import GIVEN_TIME_OVER, Ending, Stop
 from automl.export import export_child, model_of
 from automl.listeners.base import SearchListener
 from automl.listeners.callbacks import OnChildEnd, Warnings

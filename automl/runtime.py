@@ -15,7 +15,7 @@ from automl.child_trainers.workers.pool import PoolMaker
 from automl.controller_records import restore_controller
 from automl.controllers.base import Controller
 from automl.controllers.checked import ControllerError
-from automl.coordinator import Coordinator, Ending, Stop, StopNow
+from automl.coordinator import Coordinator
 from automl.db.owner import Owner
 from automl.db.records import (
     Fault,
@@ -26,6 +26,7 @@ from automl.db.records import (
     State,
 )
 from automl.db.store import Store
+from automl.endings import Ending, Stop, StopNow
 from automl.listeners.base import SearchStarted, SegmentEnded
 from automl.listeners.dispatch import Listeners
 from automl.machine import machine, prepare_process, versions

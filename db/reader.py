@@ -222,7 +222,10 @@ class Reader(Database):
     def first_ended(self, search_id: int, *, since: float, count: int) -> list[Child]:
         """The first children that ended since a time, in the order of their ends."""
         query = select(ChildRow).where(
-            ChildRow.search_id == search_id, ChildRow.state.in_(FINAL), ChildRow.finished >= since
+            # Not "in FINAL": SQLite would then read all children that have ended.
+            ChildRow.search_id == search_id,
+            ChildRow.state.not_in((State.READY, State.RUNNING)),
+            ChildRow.finished >= since,
         )
         return self._children(query.order_by(ChildRow.finished, ChildRow.number).limit(count))
 

@@ -7,7 +7,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from automl.coordinator import GRACE_SECONDS, TIME_OVER, Stop, StopNow
+from automl.endings import GRACE_SECONDS, TIME_OVER, Stop, StopNow
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

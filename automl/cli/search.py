@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import escaped, print
 from automl.cli.time_check import TimeCheck
 from automl.cli.views import View, make_view
-from automl.coordinator import Ending, Stop, StopNow
 from automl.db.records import SearchState, State
 from automl.db.store import Store
+from automl.endings import Ending, Stop, StopNow
 from automl.listeners.dispatch import Listeners
 from automl.machine import other_surroundings
 from automl.paths import delete_files, store_address

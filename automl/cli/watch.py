@@ -10,9 +10,9 @@ from automl.cli import startup
 from automl.cli.commands import further_command, look_at, resume_command
 from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
-from automl.coordinator import GRACE_SECONDS
 from automl.db.records import Attempt, Search, is_search_name
 from automl.db.store import Store
+from automl.endings import GRACE_SECONDS
 from automl.paths import artefacts_of, store_address
 from automl.pools import INLINE_DEVICE
 from automl.status import is_interrupted, shown_state

@@ -15,9 +15,9 @@ from command_line import MINE, OURS, Watcher, lives, running, script, wait_until
 from waiting import SECONDS
 
 from automl.child_trainers.workers.heartbeat import Heartbeat
-from automl.coordinator import StopNow
 from automl.db.records import Fault, SearchState
 from automl.db.store import Store
+from automl.endings import StopNow
 
 WORKERS = ("--workers", "2")
 

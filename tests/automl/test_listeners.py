@@ -9,9 +9,9 @@ import pytest
 from store_helpers import Clock, claim, start, trained
 
 import automl
-from automl.coordinator import StopNow
 from automl.db.records import Delivery, Fault, SearchState, State
 from automl.db.store import Store
+from automl.endings import StopNow
 from automl.listeners.base import ChildEnded, ChildStarted, Measured, SearchListener
 from automl.listeners.child_events import ChildEvents
 from automl.listeners.dispatch import Listeners

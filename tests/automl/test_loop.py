@@ -9,8 +9,8 @@ from stepping import Bench, Killed, KillingStore, SteppedPool, Tally, digest, wo
 
 from automl.child_trainers.task import DivergedError
 from automl.controllers.base import Cost
-from automl.coordinator import Ending, Stop
 from automl.db.records import Fault, Origin, SearchState, State
+from automl.endings import Ending, Stop
 from automl.proposer import Limits
 from automl.runtime import with_counts
 

@@ -18,10 +18,11 @@ from automl.child_trainers.workers.worker import Worker
 from automl.controller_records import restore_controller
 from automl.controllers.base import Controller, ControllerState, Cost, Draw, PendingChild, Proposal, Result
 from automl.controllers.keyed import stream
-from automl.coordinator import Coordinator, Ending, Stop
+from automl.coordinator import Coordinator
 from automl.db.owner import Owner
 from automl.db.records import Claim, Delivery, Search
 from automl.db.store import Store
+from automl.endings import Ending, Stop
 from automl.proposer import Limits, Proposer
 from automl.search_spaces.decisions import Choice
 from automl.search_spaces.recorded import Catalogue

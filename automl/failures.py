@@ -1,0 +1,77 @@
+"""When a search fails again and again, so that training more children would be no use."""
+
+from __future__ import annotations
+
+from automl.db.records import Child, Fault, Search, State
+from automl.db.store import Store
+
+FIRST_FAILURES = 3
+FAILURES_IN_A_ROW = 10
+
+
+class RepeatedFailures:
+    """Looks at the children of one run that failed.
+
+    If nothing was trained before this run, the first three children to end are too many failures, or the first alone if
+    it returned no valid reward. Later, ten in a row by number that failed with one fault in this run are.
+
+    Args:
+        first: children from this number on may still take part in a row; those that have failed already do not count.
+        log: where a person finds what failed children printed; "" for nowhere.
+    """
+
+    def __init__(self, store: Store, search: Search, *, first: int, log: str) -> None:
+        self._store = store
+        self._search_id = search.id
+        self._log = log
+        failed = store.children(search.id, states=[State.FAILED, State.LOST], first=first)
+        self._failed_before = {child.number for child in failed}
+        # If nothing is trained yet, the first children to end show whether children can be trained at all.
+        self._began = store.now() if search.num_trained == 0 else None
+
+    def cause(self, *, first: int) -> str | None:
+        """Why the search should pause, in a sentence and its way out, or None.
+
+        Args:
+            first: the lowest number of a child that may take part in a row.
+        """
+        if not self._store.failed(self._search_id, first=first):
+            return None
+        first_ones = self._first_failures()
+        row = first_ones or self._failures_in_a_row(first)
+        if not row:
+            return None
+        if first_ones:
+            many = "The first child" if len(first_ones) == 1 else f"The first {len(first_ones)} children"
+        else:
+            many = f"{FAILURES_IN_A_ROW} children in a row"
+        log = f" Their log is {self._log}." if self._log else ""
+        causes = {child.fault: f"{child.fault}: {child.message}" for child in row}  # the latest message of each fault
+        return (
+            f"{many} failed ({'; '.join(causes.values())}).{log} Mend the cause and resume, or resume with "
+            "--keep-going."
+        )
+
+    def _first_failures(self) -> list[Child]:
+        if self._began is None:
+            return []
+        ended = self._store.first_ended(self._search_id, since=self._began, count=FIRST_FAILURES)
+        if ended and ended[0].fault == Fault.INVALID:  # every child would return the same kind of value
+            self._began = None
+            return ended[:1]
+        if len(ended) < FIRST_FAILURES:
+            return []
+        self._began = None  # checked once
+        return ended if all(child.state != State.TRAINED for child in ended) else []
+
+    def _failures_in_a_row(self, first: int) -> list[Child]:
+        row: list[Child] = []
+        for child in self._store.children(self._search_id, first=first):
+            failed = child.state in (State.FAILED, State.LOST) and child.number not in self._failed_before
+            if not failed or (row and row[-1].fault != child.fault):
+                row = []
+            if failed:
+                row.append(child)
+            if len(row) == FAILURES_IN_A_ROW:
+                return row
+        return []
