@@ -122,7 +122,7 @@ def test_the_end_of_the_time(automl, mine, watcher):
 
 def test_a_child_in_this_process_gets_the_grace_too(automl, mine, hold, watcher, monkeypatch):
     """The task itself presses Ctrl-C, and then does not end."""
-    monkeypatch.setattr("automl.loop.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("automl.endings.GRACE_SECONDS", 0.2)
     monkeypatch.setattr("automl.cli.interrupts.GRACE_SECONDS", 0.2)
     mine.write_text(
         MINE.replace("    while Path", "    import signal\n    os.kill(os.getpid(), signal.SIGINT)\n    while Path")
