@@ -269,8 +269,10 @@ def _run_under_lease(
         ending = Ending(SearchState.PAUSED, AT_ONCE)
         raise
     finally:
-        store.end_segment(lease, segment, ending.cause or ending.state)
-        listeners.segment_ended(SegmentEnded(segment, ending.state, ending.cause))
+        try:
+            store.end_segment(lease, segment, ending.cause or ending.state)
+        finally:
+            listeners.segment_ended(SegmentEnded(segment, ending.state, ending.cause))
         drop_checkpoints(store, search, artefacts_of(store, search.name))
     return ending
 
