@@ -76,19 +76,19 @@ class Listeners(SearchListener):
     def _tell(self, method: str, event: object) -> None:
         if not self.hears(method):
             return
-        with contextlib.nullcontext() if self._folder is None else working_in(self._folder):
-            for place, listener in enumerate(self._listeners):
-                try:
+        for place, listener in enumerate(self._listeners):
+            try:
+                with contextlib.nullcontext() if self._folder is None else working_in(self._folder):
                     getattr(listener, method)(event)
-                except Exception as error:
-                    if (place, method) not in self._logged:
-                        self._logged.add((place, method))
-                        logger.warning(
-                            "The listener %s raised in %s, and the search goes on without it (%s: %s). Further errors "
-                            "of this method are not shown.",
-                            type(listener).__name__,
-                            method,
-                            type(error).__name__,
-                            error,
-                            exc_info=error,
-                        )
+            except Exception as error:
+                if (place, method) not in self._logged:
+                    self._logged.add((place, method))
+                    logger.warning(
+                        "The listener %s raised in %s, and the search goes on (%s: %s). Further errors of this method "
+                        "are not shown.",
+                        type(listener).__name__,
+                        method,
+                        type(error).__name__,
+                        error,
+                        exc_info=error,
+                    )

@@ -115,7 +115,7 @@ def test_what_listeners_raise_is_logged_once_and_ends_nothing(mine, folder, capl
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("automl.listeners")]
     assert len(messages) == 4  # two listeners with two methods each
     assert messages[0] == (
-        "The listener Broken raised in turn_ended, and the search goes on without it (OSError: the disk is full). "
+        "The listener Broken raised in turn_ended, and the search goes on (OSError: the disk is full). "
         "Further errors of this method are not shown."
     )
 
