@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from automl.old_names import tell_new_names
 
 if TYPE_CHECKING:
+    from automl.child_trainers.outcome import Outcome
+    from automl.child_trainers.task import Task
     from automl.listeners.base import SearchListener
     from automl.paths import open_store
     from automl.results import Result, resume, retry, search
@@ -21,15 +23,30 @@ if TYPE_CHECKING:
     from automl.search_spaces.numeric import Integer, Real
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Choice", "Integer", "Links", "Real", "Result", "SearchListener", "open_store", "resume", "retry", "search"]
+__all__ = [
+    "Choice",
+    "Integer",
+    "Links",
+    "Outcome",
+    "Real",
+    "Result",
+    "SearchListener",
+    "Task",
+    "open_store",
+    "resume",
+    "retry",
+    "search",
+]
 
 _HOMES = {
     "Choice": "automl.search_spaces.decisions",
     "Integer": "automl.search_spaces.numeric",
     "Links": "automl.search_spaces.decisions",
+    "Outcome": "automl.child_trainers.outcome",
     "Real": "automl.search_spaces.numeric",
     "Result": "automl.results",
     "SearchListener": "automl.listeners.base",
+    "Task": "automl.child_trainers.task",
     "open_store": "automl.paths",
     "resume": "automl.results",
     "retry": "automl.results",

@@ -1,4 +1,4 @@
-"""Which of a person's files may be run by `resume`: those that this person started or approved on this machine."""
+"""Which of the user's files `resume` may run: those that this user started or approved on this machine."""
 
 from __future__ import annotations
 

@@ -109,14 +109,14 @@ def _one_or_list(inputs: Sequence[Any]) -> Any:
     return inputs[0] if len(inputs) == 1 else list(inputs)
 
 
-def _as_input(tensor: Any, spec: Any) -> Any:
+def _as_input(tensor: Any, signature: Any) -> Any:
     """Converts a tensor as Keras does: casts numbers to the input's type and adds a missing last axis."""
     import tensorflow as tf
 
-    if spec.dtype == tf.string:
+    if signature.dtype == tf.string:
         return tensor
-    tensor = tf.cast(tensor, spec.dtype)
-    return tensor[..., tf.newaxis] if tensor.shape.rank == spec.shape.rank - 1 else tensor
+    tensor = tf.cast(tensor, signature.dtype)
+    return tensor[..., tf.newaxis] if tensor.shape.rank == signature.shape.rank - 1 else tensor
 
 
 def _variants(specs: Sequence[Any]) -> list[list[Any]]:

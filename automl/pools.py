@@ -88,7 +88,7 @@ def make_pool(
             memory=settings["worker_memory"] or memory_share(max(1, run.workers)),
         ),
         count=run.workers,
-        gpus=gpu_groups(visible_gpus(), settings["compute"]["devices"]) if run.workers else (),
+        gpus=gpu_groups(visible_gpus(), experiment.task.requirements.devices) if run.workers else (),
     )
     if run.workers:
         stage(f"Starting {counted(run.workers, 'worker')}")

@@ -25,6 +25,7 @@ from automl.child_trainers.experiment import (
     make_experiment,
     of_session,
 )
+from automl.child_trainers.task import Requirements
 from automl.child_trainers.user_files import UserFile
 from automl.controllers import CONTROLLERS, PRESETS
 from automl.controllers.base import Controller, Cost
@@ -73,6 +74,26 @@ def check_gpus(per_child: int) -> None:
     if per_child > 1 and len(gpus) < per_child:
         there = f"there {'is' if len(gpus) == 1 else 'are'} {len(gpus)}" if gpus else "there is none"
         raise ValueError(f"--gpus-per-child is {per_child}, but of GPUs {there} here.")
+
+
+def most_workers(requirements: Requirements) -> int | None:
+    """How many workers may train at a time what has these requirements; None for any number."""
+    return max(1, len(visible_gpus()) // requirements.devices) if requirements.exclusive else None
+
+
+def check_workers(settings: Mapping[str, Any], requirements: Requirements, workers: int) -> None:
+    """Raises ValueError where children that need their devices to themselves would have to share them."""
+    most = most_workers(requirements)
+    if most is None:
+        return
+    task = settings["task"]["name"]
+    if settings["workers_per_gpu"] > 1:
+        raise ValueError(f"A child of the task {task} needs a GPU to itself; drop --workers-per-gpu.")
+    if workers > most:
+        raise ValueError(
+            f"--workers is {workers}, and children of the task {task} need their devices to themselves; use "
+            f"--workers {most}."
+        )
 
 
 def prepare_experiment(
@@ -152,7 +173,7 @@ def _users_controller(
     )
 
 
-def cost_function(experiment: Experiment, limits: Limits) -> Callable[[Any], Cost]:
+def cost_function(experiment: Experiment, limits: Limits) -> Callable[[object], Cost]:
     """Parameters and FLOPs of a spec, where they can be told.
 
     Raises:

@@ -15,7 +15,8 @@ from automl.db.records import NewChild, Origin, Request
 from automl.search_spaces.decisions import Choice
 from automl.search_spaces.recorded import Catalogue, ChildMismatchError, decode_recorded
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import canonical_hash, possible_answers, spec_to_json
+from automl.search_spaces.spec import canonical_hash, spec_to_json
+from automl.search_spaces.walk import possible_answers
 
 REPEAT = "repeat"  # why a draw was refused, beside the limits
 TRIES = 20
@@ -55,7 +56,7 @@ class Proposer:
         self,
         space: Space,
         controller: Controller,
-        cost: Callable[[Any], Cost],
+        cost: Callable[[object], Cost],
         limits: Limits,
         *,
         seed: int,

@@ -19,7 +19,7 @@ from automl.search_spaces.recorded import (
     difference_of,
 )
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import canonical_json, spec_to_json
+from automl.search_spaces.spec import canonical_json, spec_to_json
 
 
 def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str, Any]]:

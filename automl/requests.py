@@ -1,21 +1,19 @@
-"""A person's own child on its way into a search: from a spec or tokens to a row that the coordinator answers."""
+"""The user's own child on its way into a search: from a spec or tokens to a row that the coordinator answers."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
 
 from automl.db.records import Request, Search
 from automl.db.store import Store
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import canonical_hash, spec_to_json
+from automl.search_spaces.spec import Encodable, Json, Parsable, canonical_hash, spec_to_json
 from automl.stored import in_workdir, load_space
 
 
-def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = None, spec: Any = None) -> Request:
+def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = None, spec: Json = None) -> Request:
     """Queues a child for the next batch that the search proposes.
 
     Args:
@@ -42,7 +40,7 @@ def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = N
     return store.request_child(name, tokens, spec=spec_to_json(walk.spec))
 
 
-def read_spec(path: Path) -> Any:
+def read_spec(path: Path) -> Json:
     """The spec in a file: JSON, by itself or as the key `spec` of what `export` wrote, or an update rule's text.
 
     Raises:
@@ -63,15 +61,17 @@ def read_spec(path: Path) -> Any:
     return content["spec"] if isinstance(content, dict) and "spec" in content else content
 
 
-def _tokens(space: Space, spec: Any) -> tuple[int, ...]:
-    kind = type(space.survey()[0].spec)
-    if isinstance(spec, str) and hasattr(kind, "parse"):
-        return _of_text(space, kind.parse(spec))
-    if hasattr(kind, "decisions") and isinstance(spec, Mapping) and spec.keys() == _fields(kind):
+def _tokens(space: Space, spec: Json) -> tuple[int, ...]:
+    example = space.survey()[0].spec
+    if isinstance(spec, str) and isinstance(example, Parsable):
+        return _of_text(space, example.parse(spec))
+    if isinstance(spec, dict) and isinstance(example, Encodable) and spec.keys() == _fields(example):
         try:
-            values = kind.decisions(spec)
+            values = example.decisions(spec)
         except (KeyError, TypeError, AttributeError):
-            raise ValueError(f"This is no spec of a {kind.__name__} as export --format json writes it.") from None
+            raise ValueError(
+                f"This is no spec of a {type(example).__name__} as export --format json writes it."
+            ) from None
         tokens = space.encode(values, more=True)
         made = spec_to_json(space.decode(tokens).spec)
         if made != spec:
@@ -82,19 +82,24 @@ def _tokens(space: Space, spec: Any) -> tuple[int, ...]:
     return space.encode(spec)
 
 
-def _of_text(space: Space, rule: Any) -> tuple[int, ...]:
-    """The tokens of an update rule, with as many groups as the space has. Raises ValueError."""
+def _of_text(space: Space, spec: Parsable) -> tuple[int, ...]:
+    """The tokens of a parsed spec, or of an equal one that the space can make. Raises ValueError."""
     refusals = []
-    for longer in rule.longer():
+    first = space.begin().decision
+    for longer in spec.longer():
         try:
-            return space.encode(type(rule).decisions(spec_to_json(longer)))
+            return space.encode(longer.decisions(spec_to_json(longer)))
         except ValueError as error:
             refusals.append(error)
-    raise next((error for error in refusals if "'groups'" not in str(error)), refusals[0])
+    # That the first decision has no such value may only mean that the space makes longer ones.
+    name = "" if first is None else repr(first.name)
+    raise next((error for error in refusals if name not in str(error)), refusals[0])
 
 
-def _fields(kind: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(kind)}
+def _fields(spec: object) -> Set[str]:
+    """The keys of a spec's JSON; none where it is no object."""
+    stored = spec_to_json(spec)
+    return stored.keys() if isinstance(stored, dict) else set()
 
 
 def _refuse_if_closed(store: Store, search: Search) -> None:

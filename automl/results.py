@@ -23,7 +23,7 @@ from automl.db import own_files
 from automl.db.records import Child, Search, State, StoreError, is_search_name
 from automl.db.store import Store
 from automl.endings import GIVEN_TIME_OVER, Ending, Stop
-from automl.export import export_child, model_of
+from automl.export import export_child
 from automl.listeners.base import SearchListener
 from automl.listeners.callbacks import OnChildEnd, Warnings
 from automl.listeners.dispatch import Listeners
@@ -34,6 +34,7 @@ from automl.search_spaces.names import validate_choice
 from automl.searches import create, deleting_unless_started, make_ready, refuse_taken
 from automl.settings.schema import SearchConfig
 from automl.surroundings import arrays_path, current_folder
+from automl.trained_model import model_of
 
 if TYPE_CHECKING:
     import keras
@@ -180,7 +181,7 @@ def _log_data(summary: DataSummary, *, doubts: bool) -> None:
 
 
 def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
-    """How a search names a function: by its file, or by its name alone where only this process has it."""
+    """How a search names a function or class: by its file, or by its name alone where only this process has it."""
     title = getattr(function, "__qualname__", repr(function))
     file = _source_file(function)
     if file is not None and title.isidentifier() and function.__module__ != "__main__" and os.path.isfile(file):
@@ -297,7 +298,7 @@ class Result:
     def export(
         self, format: str, to: str | Path, *, child: int | None = None, force: bool = False, data: str | None = None
     ) -> Path:
-        """Writes a child (the best) in a format of `automl.export.EXPORTERS`; returns the path.
+        """Writes a child (the best) in a format of `automl.exporters.EXPORTERS`; returns the path.
 
         Args:
             data: where the search's data lie now, as `npz:PATH` or `text:PATH`.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl.approval import approve, check_approved
+from automl.child_trainers.outcome import Goal
 from automl.child_trainers.registry import kind_of
-from automl.child_trainers.task import Goal
 from automl.child_trainers.user_files import UserFile, UserFileError
 from automl.db.records import (
     Search,

@@ -11,13 +11,14 @@ import numpy as np
 
 from automl.child_trainers.artefacts import Artefacts
 from automl.child_trainers.data.summary import DataSummary
+from automl.child_trainers.outcome import DivergedError
 from automl.child_trainers.registry import kind_of, recipes_of
-from automl.child_trainers.task import DivergedError, Record
+from automl.child_trainers.task import Record
 from automl.child_trainers.training.checkpoints import Checkpoint, identity_of
 from automl.db import blobs
 from automl.db.records import Child, Search, Training
 from automl.db.store import Store
-from automl.search_spaces.walk import canonical_json
+from automl.search_spaces.spec import Spec, as_spec, canonical_json
 from automl.settings.checks import check_task_options
 from automl.settings.parsing import task_options
 from automl.settings.stored import completed
@@ -27,7 +28,7 @@ Progress = Callable[[int, int, Mapping[str, float], float], None]  # seed, epoch
 
 
 class TrainReport(Record):
-    """Tells a person of every epoch."""
+    """Tells the user of every epoch."""
 
     def __init__(self, seed: int, progress: Progress, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
@@ -59,6 +60,7 @@ def retrain(
     progress: Progress,
     diverged: Callable[[int, str], None],
     data: str | None = None,
+    on_spec: Callable[[Spec], None] = lambda spec: None,
     on_data: Callable[[DataSummary], None] | None = None,
 ) -> list[Training]:
     """Trains a child once for every seed; those that are in the store already are not trained again.
@@ -71,6 +73,7 @@ def retrain(
         artefacts: where checkpoints go.
         data: where the search's data lie now, as `npz:PATH` or `text:PATH`.
         diverged: told of each seed whose training diverges, and how; there is nothing to be stored of it.
+        on_spec: called with the child's spec, once the space has made it.
         on_data: called before the first training with how the data were read, where the task says so.
 
     Raises:
@@ -83,6 +86,7 @@ def retrain(
     experiment = load_experiment(search, store=store, data=data, **chosen)
     task = experiment.task
     spec = recorded_child(store, search, experiment.space, child).spec
+    on_spec(as_spec(spec))
     settings = completed(search.settings)
     settings["task"] = {**settings["task"], **chosen}
     settings["early_stop"] = "none"
@@ -112,8 +116,8 @@ def retrain(
             continue
         metrics = dict(outcome.metrics)
         weights: Mapping[str, np.ndarray] = outcome.weights or {}
-        if weights and hasattr(task, "test"):
-            metrics |= task.test(task.model(spec, dict(weights)), spec)  # type: ignore[attr-defined]
+        if weights and task.has_model(spec):
+            metrics |= task.test(task.model(spec, weights), spec)
         training = Training(
             child_id=child.id,
             recipe_hash=recipe_hash,

@@ -38,6 +38,7 @@ from automl.preparation import (
     Run,
     Stage,
     check_gpus,
+    check_workers,
     checking_space,
     cost_function,
     make_controller,
@@ -182,6 +183,7 @@ def _make_parts(
             settings["space"]["order"] = accepted_order(store, search, changed)
     download = resume.asked is None or may_download(settings, resume.asked.get("data_dir"))
     experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage, download=download)
+    check_workers(settings, experiment.task.requirements, run.workers)
     controller = make_controller(settings, experiment, search.seed, stage, user_callables=user_callables)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
     if settings["task"]["file"] is None:

@@ -32,16 +32,18 @@ from automl.preparation import (
     Run,
     Stage,
     check_gpus,
+    check_workers,
     checking_space,
     cost_function,
     make_controller,
+    most_workers,
     prepare_experiment,
     user_files_of,
 )
 from automl.proposer import Limits
 from automl.search_spaces.names import validate_choice
 from automl.search_spaces.recorded import check_options
-from automl.search_spaces.walk import spec_to_json
+from automl.search_spaces.spec import spec_to_json
 from automl.settings.checks import check_config
 from automl.settings.schema import SearchConfig
 from automl.settings.stored import stored_settings
@@ -111,11 +113,15 @@ def _checked(
     scale = _scale(config)
     replicas = config.replicas or scale.get("replicas") or (2 if run.workers else 1)
     batch_size = config.batch_size or scale.get("batch_size") or BATCH_SIZE
-    settings["run"] = dataclasses.asdict(run)
     prepare_process(config.threads, run.workers, config.policy_device)
     for file in user_files_of(settings).values():
         file.check_name()
     experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage)
+    requirements = experiment.task.requirements
+    if config.workers is None and (most := most_workers(requirements)) is not None:
+        run = dataclasses.replace(run, workers=min(run.workers, most))
+    check_workers(settings, requirements, run.workers)
+    settings["run"] = dataclasses.asdict(run)
     check_config(config, settings, experiment)
     with checking_space(settings, experiment.space):
         _check_task(settings, experiment, config.seed, stage, user_callables)

@@ -21,7 +21,7 @@ class Usage:
     Attributes:
         format: of the file.
         model: that was exported.
-        columns: the meaning of the columns of its logits, a part of a sentence.
+        columns: the meaning of the columns of its logits, a part of a sentence; "" where it is not known.
         classes: source code of classes that the file needs, to be written beside it; "" for none.
         own: the user's classes that it needs.
     """
@@ -55,7 +55,8 @@ class Usage:
             words = ", as in model.get_layer('vocabulary').get_vocabulary()[1:]"
         elif others:
             words = ", as in model.vocabulary()"
-        return f"{taken} and {given}, not probabilities (those are softmax(logits)); {self.columns}{words}."
+        columns = f"; {self.columns}" if self.columns else ""
+        return f"{taken} and {given}, not probabilities (those are softmax(logits)){columns}{words}."
 
     def _code(self, path: Path, name: str) -> tuple[str, ...]:
         if self.format == "keras":

@@ -23,7 +23,7 @@ from printed import PrintedRecord
 
 import automl
 from automl.child_trainers.devices import Compute, default_precision, environment
-from automl.child_trainers.task import DivergedError
+from automl.child_trainers.outcome import DivergedError
 from automl.child_trainers.training.checkpoints import FileCheckpoint
 from automl.search_spaces.recurrent_cell.lstm import LSTM
 from automl.search_spaces.recurrent_cell.named import NASCELL

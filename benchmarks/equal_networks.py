@@ -78,7 +78,8 @@ def networks(count: int) -> list[ConvNet]:
     """The first networks that a random search of seed 0 draws."""
     space = Space(functools.partial(convnet, **PRESETS["small"]))
     draws = RandomSearch(space, seed=0).ask([Draw(number) for number in range(count)])
-    return [space.decode(draw.tokens).spec for draw in draws]
+    specs = [space.decode(draw.tokens).spec for draw in draws]
+    return [spec for spec in specs if isinstance(spec, ConvNet)]
 
 
 def ours(precision: str) -> Callable[[ConvNet, DeviceData, int], Trained]:

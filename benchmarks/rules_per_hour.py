@@ -90,7 +90,8 @@ def recipe_of(images: int) -> RuleRecipe:
 
 
 def judge_in_population(images: int, rules: list[str]) -> dict[str, Any]:
-    from automl.child_trainers.task import Assignment, Outcome, Record
+    from automl.child_trainers.outcome import Outcome
+    from automl.child_trainers.task import Assignment, Record
     from automl.child_trainers.update_rules.task import ImageRules
     from automl.search_spaces.update_rule.named import RULES as NAMED
 

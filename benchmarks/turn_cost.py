@@ -32,7 +32,7 @@ from automl.proposer import Cost, Limits, Proposer
 from automl.search_spaces.decisions import Choice
 from automl.search_spaces.recorded import Catalogue
 from automl.search_spaces.space import Space
-from automl.status import Clerk
+from automl.status import StatusReader
 
 BATCH = 10
 FAILED_EVERY = 50  # of the children of the past
@@ -159,7 +159,7 @@ def fill(store: Store, count: int) -> Lease:
 
 
 @contextlib.contextmanager
-def turning(folder: Path, count: int) -> Iterator[tuple[Store, Coordinator, Clerk, Counting]]:
+def turning(folder: Path, count: int) -> Iterator[tuple[Store, Coordinator, StatusReader, Counting]]:
     """A coordinator over a search of `count` children, the reader of its status, and its listener.
 
     Args:
@@ -184,22 +184,22 @@ def turning(folder: Path, count: int) -> Iterator[tuple[Store, Coordinator, Cler
         pool = OneChildPool(store, search.id, lease.epoch)
         listeners = Listeners([told])
         coordinator = Coordinator(store, search, lease, controller, proposer, pool, floor=None, listeners=listeners)
-        yield store, coordinator, Clerk(store, "tried"), told
+        yield store, coordinator, StatusReader(store, "tried"), told
 
 
-def turn(coordinator: Coordinator, clerk: Clerk) -> None:
+def turn(coordinator: Coordinator, reader: StatusReader) -> None:
     coordinator.turn(None)
     coordinator.tell()
-    clerk.standing()
+    reader.read()
 
 
 def milliseconds(folder: Path, count: int, turns: int) -> Sequence[float]:
     """Of every turn, sorted."""
-    with turning(folder, count) as (_, coordinator, clerk, told):
+    with turning(folder, count) as (_, coordinator, reader, told):
         seconds = []
         for _ in range(turns):
             began = time.perf_counter()
-            turn(coordinator, clerk)
+            turn(coordinator, reader)
             seconds.append(1000 * (time.perf_counter() - began))
         assert told.ended == turns, told.ended
     return sorted(seconds)

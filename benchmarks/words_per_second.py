@@ -97,6 +97,7 @@ def train_cell(seed: int, parameters: int, sampled_types: int | None) -> None:
     from automl.child_trainers.text.sizes import num_parameters, units_within
     from automl.child_trainers.text.training import LanguageTrainer, to_device
     from automl.search_spaces.recurrent_cell.space import recurrent_cell
+    from automl.search_spaces.recurrent_cell.spec import RecurrentCell
     from automl.search_spaces.space import Space
     from automl.search_spaces.walk import possible_answers
 
@@ -104,11 +105,13 @@ def train_cell(seed: int, parameters: int, sampled_types: int | None) -> None:
     walk = Space(recurrent_cell).walk(0)
     while (decision := walk.decision) is not None:
         walk.answer(generator.choice(list(possible_answers(decision))))
+    cell = walk.spec
+    assert isinstance(cell, RecurrentCell)
     text = load()
     recipe = LanguageRecipe(batch_size=BATCH, unroll=UNROLL, parameters=parameters, sampled_types=sampled_types)
     types = len(text.vocabulary)
-    units = units_within(walk.spec, types, recipe)
-    network = LanguageModel(walk.spec, types, units, recipe, seed=seed, precision=default_precision([]))
+    units = units_within(cell, types, recipe)
+    network = LanguageModel(cell, types, units, recipe, seed=seed, precision=default_precision([]))
     trainer = LanguageTrainer(network, to_device(text, BATCH), recipe, seed)
     trainer.train_epoch(0)
     print("ready", flush=True)
@@ -118,7 +121,7 @@ def train_cell(seed: int, parameters: int, sampled_types: int | None) -> None:
         trainer.train_epoch(epoch)
     seconds = time.perf_counter() - began
     words = EPOCHS * trainer.steps_per_epoch * BATCH * UNROLL
-    count = num_parameters(walk.spec, types, units, recipe)
+    count = num_parameters(cell, types, units, recipe)
     print(json.dumps({"words_per_second": words / seconds, "parameters": count}))
 
 

@@ -1,4 +1,4 @@
-"""What tasks on data that come with the project, or lie in a person's file, have in common."""
+"""What tasks on data that come with the project, or lie in the user's file, have in common."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.data.dataset import DataError
 from automl.child_trainers.devices import FLOAT32, Compute
-from automl.child_trainers.recipes import LanguageRecipe, Recipe
-from automl.child_trainers.task import DivergedError, Goal, Objective, Outcome, Task
+from automl.child_trainers.outcome import DivergedError, Goal, Outcome
+from automl.child_trainers.recipes import OF_UPDATES, LanguageRecipe, Recipe
+from automl.child_trainers.task import Objective, Requirements, Task
+from automl.search_spaces.spec import BringsOptimizer
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +44,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
     """
 
     floor = 0.0
-    takes_compute = True
+    ignores_compute = None
     maximize: ClassVar[bool]
 
     def __init__(
@@ -99,9 +101,20 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
                 f"{' and '.join(self.metrics)}."
             )
 
-    def _optimizer_of(self, spec: Any, steps_per_epoch: int, seed: int) -> keras.optimizers.Optimizer | None:
+    @property
+    def requirements(self) -> Requirements:  # type: ignore[override]
+        return Requirements(devices=self._compute.devices, exclusive=self._compute.devices > 1)
+
+    def unused_options(self, spec: object) -> Mapping[str, str]:
+        unused = self.recipe.unused_options()
+        if isinstance(spec, BringsOptimizer):
+            why = "on children of this space, which bring an update rule of their own; drop it"
+            unused |= dict.fromkeys(OF_UPDATES, why)
+        return unused
+
+    def _optimizer_of(self, spec: object, steps_per_epoch: int, seed: int) -> keras.optimizers.Optimizer | None:
         """The optimizer that a child brings itself, if it does."""
-        if not hasattr(spec, "optimizer"):
+        if not isinstance(spec, BringsOptimizer):
             return None
         decay_steps = steps_per_epoch * self.recipe.epochs
         optimizer: keras.optimizers.Optimizer = spec.optimizer(decay_steps=decay_steps, seed=seed % 2**31)

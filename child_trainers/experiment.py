@@ -12,14 +12,17 @@ from typing import Any
 
 from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.devices import Compute
+from automl.child_trainers.outcome import Goal
+from automl.child_trainers.own_task import make_own_task
 from automl.child_trainers.registry import kind_of, recipes_of, tasks_of
-from automl.child_trainers.task import FunctionTask, Goal, Task
+from automl.child_trainers.task import Task
 from automl.child_trainers.user_files import UserFile
 from automl.search_spaces import PRESETS, SCHEDULES, SPACES
 from automl.search_spaces.names import validate_choice
 from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.ordering import Ordering, ordered
 from automl.search_spaces.space import Space
+from automl.search_spaces.spec import Versioned
 
 SESSION = "session:"  # begins the name of a function that only one process has
 UserCallables = Mapping[str, Callable[..., Any]]
@@ -49,7 +52,7 @@ def make_experiment(
 
     Raises:
         ValueError: a name, preset, option or value is unknown or wrong; the message has the known ones, nearest first.
-        UserFileError: a person's file is missing, changed, or has no such attribute.
+        UserFileError: the user's file is missing, changed, or has no such attribute.
     """
     return Experiment(
         make_space(settings, user_callables=user_callables),
@@ -98,11 +101,11 @@ def _with_behaviour(function: Callable[[], Any], behaviour: Behaviour) -> Callab
     def kept(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         spec = yield from generator
         ours = type(spec).__module__.startswith("automl.search_spaces.")
-        return spec.with_behaviour(versions) if ours and hasattr(spec, "with_behaviour") else spec
+        return spec.with_behaviour(versions) if ours and isinstance(spec, Versioned) else spec
 
     def make() -> Any:
         generator = function()
-        return kept(generator) if hasattr(generator, "send") else generator  # `Walk` refuses other values
+        return kept(generator) if isinstance(generator, Generator) else generator  # `Walk` refuses other values
 
     return make
 
@@ -158,14 +161,12 @@ def make_task(
     if function is not None or file is not None:
         if chosen["recipe"] is not None:
             raise ValueError(f"A task of your own has no recipes; drop the recipe {chosen['recipe']!r}.")
-        options = dict(chosen["options"])
-        epochs = options.pop("epochs", None)
-        if options:
-            raise ValueError(f"A task of your own takes only task.epochs, not task.{next(iter(options))}.")
         if file is None:
             assert function is not None
-            return FunctionTask(function, goal=goal, epochs=epochs)
-        return FunctionTask(file.load(), goal=goal, epochs=epochs, uses=file.uses, importing=file.importing)
+            return make_own_task(function, goal=goal, options=chosen["options"])
+        return make_own_task(
+            file.load(), goal=goal, options=chosen["options"], uses=file.uses, importing=file.importing
+        )
     name = chosen["name"]
     space = settings["space"]["name"]
     tasks, recipes = tasks_of(space), recipes_of(space, name)
@@ -203,7 +204,7 @@ def reward_definition(settings: Mapping[str, Any]) -> str:
     if chosen["goal"] is not None:
         return Goal(**chosen["goal"]).words
     if chosen["file"] is not None or chosen["name"].startswith(SESSION):
-        return FunctionTask.reward_words
+        return Task.reward_words
     tasks = tasks_of(settings["space"]["name"])
     kind: type[Task] = pkgutil.resolve_name(tasks[validate_choice("task", kind_of(chosen["name"]), tasks)])
     return kind.reward_words

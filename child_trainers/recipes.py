@@ -1,18 +1,25 @@
-"""How children are trained: named sets of constants, all of which a person can change (`--set task.NAME=VALUE`)."""
+"""How children are trained: named sets of constants, all of which the user can change (`--set task.NAME=VALUE`)."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable
 from typing import Any
+
+from automl.child_trainers.recipe_checks import (
+    check_counts,
+    check_fractions,
+    check_name,
+    check_positive,
+    check_switches,
+    is_number,
+)
 
 SCHEDULES = ("steps", "cosine")
 LEVELS = ("word", "character")  # what a token of text is
 RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # that a sweep of learning rates tries
 # Of a recipe; not used where children bring an update rule.
 OF_UPDATES = ("learning_rate", "momentum", "schedule", "decay", "steady_epochs")
-PRUNERS = ("none", "median", "hyperband", "asha")  # of children that look hopeless
+PRUNERS = ("none", "median", "hyperband", "asha")  # of children that look worse than others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +51,18 @@ class Recipe:
     last_epochs: int = 5
 
     def __post_init__(self) -> None:
-        _check_counts(self, ("epochs", "batch_size", "last_epochs"))
-        _check_counts(self, ("num_train", "num_validation"), null="all")
-        _check_positive(self, ("learning_rate",))
-        _check_fractions(self, ("momentum",))
-        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+        check_counts(self, ("epochs", "batch_size", "last_epochs"))
+        check_counts(self, ("num_train", "num_validation"), null="all")
+        check_positive(self, ("learning_rate",))
+        check_fractions(self, ("momentum",))
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"task.weight_decay is {self.weight_decay!r}; it must be a number, 0 or more.")
-        _check_switches(self, ("augment",))
-        _check_name(self, "schedule", SCHEDULES)
+        check_switches(self, ("augment",))
+        check_name(self, "schedule", SCHEDULES)
+
+    def unused_options(self) -> dict[str, str]:
+        """The constants that have no effect beside the others, and why; see `Task.unused_options`."""
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,19 +120,25 @@ class LanguageRecipe:
     num_validation: int | None = None
 
     def __post_init__(self) -> None:
-        _check_counts(self, ("epochs", "batch_size", "unroll", "layers"))
-        _check_counts(self, ("sampled_types", "vocabulary_size", "num_train", "num_validation"), null="all")
-        _check_counts(self, ("parameters", "units"), null="the other")
-        _check_positive(self, ("learning_rate", "decay", "clip_norm", "init_scale"))
-        _check_fractions(self, ("embedding_dropout", "dropout", "recurrent_dropout", "state_reset"))
-        _check_switches(self, ("shared_embeddings",))
-        _check_name(self, "level", LEVELS)
+        check_counts(self, ("epochs", "batch_size", "unroll", "layers"))
+        check_counts(self, ("sampled_types", "vocabulary_size", "num_train", "num_validation"), null="all")
+        check_counts(self, ("parameters", "units"), null="the other")
+        check_positive(self, ("learning_rate", "decay", "clip_norm", "init_scale"))
+        check_fractions(self, ("embedding_dropout", "dropout", "recurrent_dropout", "state_reset"))
+        check_switches(self, ("shared_embeddings",))
+        check_name(self, "level", LEVELS)
         if type(self.steady_epochs) is not int or self.steady_epochs < 0:
             raise ValueError(f"task.steady_epochs is {self.steady_epochs!r}; it must be a whole number, 0 or more.")
         if self.parameters is None and self.units is None:
             raise ValueError("task.parameters and task.units are both null; one of them must say how large a model is.")
         if self.vocabulary_size is not None and self.vocabulary_size < 2:
             raise ValueError(f"task.vocabulary_size is {self.vocabulary_size}; a text has at least 2 types.")
+
+    def unused_options(self) -> dict[str, str]:
+        """The constants that have no effect beside the others, and why."""
+        if self.units is None or self.parameters is None:
+            return {}
+        return {"parameters": f"where task.units is {self.units}; drop it, or add --set task.units=null"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,14 +162,18 @@ class Sweep:
     population: int = 4
 
     def __post_init__(self) -> None:
-        _check_counts(self, ("epochs", "sweep_epochs", "population"))
-        _check_switches(self, ("screened",))
-        if not (_is_number(self.screen_sample) and 0 <= self.screen_sample <= 1):
+        check_counts(self, ("epochs", "sweep_epochs", "population"))
+        check_switches(self, ("screened",))
+        if not (is_number(self.screen_sample) and 0 <= self.screen_sample <= 1):
             raise ValueError(f"task.screen_sample is {self.screen_sample!r}; it must be a number in [0, 1].")
         many = isinstance(self.rates, list | tuple) and self.rates
-        if not (many and all(_is_number(rate) and rate > 0 for rate in self.rates)):
+        if not (many and all(is_number(rate) and rate > 0 for rate in self.rates)):
             raise ValueError(f"task.rates is {self.rates!r}; it must be a list of numbers above 0.")
         object.__setattr__(self, "rates", tuple(float(rate) for rate in self.rates))
+
+    def unused_options(self) -> dict[str, str]:
+        """The constants that have no effect beside the others, and why."""
+        return {} if self.screened else {"screen_sample": "where task.screened is false; drop it"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +192,8 @@ class RuleRecipe(Sweep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_counts(self, ("batch_size",))
-        _check_counts(self, ("num_train", "num_validation"), null="all")
+        check_counts(self, ("batch_size",))
+        check_counts(self, ("num_train", "num_validation"), null="all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +218,7 @@ class RuleTextRecipe(Sweep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_counts(self, ("units",))
+        check_counts(self, ("units",))
         self.of_language()
 
     def of_language(self) -> LanguageRecipe:
@@ -205,48 +226,6 @@ class RuleTextRecipe(Sweep):
         names = ("epochs", "batch_size", "unroll", "units", "clip_norm", "state_reset", "level", "vocabulary_size")
         chosen = {name: getattr(self, name) for name in (*names, "num_train", "num_validation")}
         return LanguageRecipe(**chosen, layers=1, parameters=None, shared_embeddings=True, init_scale=0.1)
-
-
-def _check_counts(recipe: Any, names: Iterable[str], *, null: str = "") -> None:
-    """`null` says what null stands for, where it may be given."""
-    for name in names:
-        value = getattr(recipe, name)
-        if not (_is_count(value) or (null and value is None)):
-            or_null = f", or null for {null}" if null else ""
-            raise ValueError(f"task.{name} is {value!r}; it must be a whole number above 0{or_null}.")
-
-
-def _check_positive(recipe: Any, names: Iterable[str]) -> None:
-    for name in names:
-        value = getattr(recipe, name)
-        if not (_is_number(value) and value > 0):
-            raise ValueError(f"task.{name} is {value!r}; it must be a number above 0.")
-
-
-def _check_fractions(recipe: Any, names: Iterable[str]) -> None:
-    for name in names:
-        value = getattr(recipe, name)
-        if not (_is_number(value) and 0 <= value < 1):
-            raise ValueError(f"task.{name} is {value!r}; it must be a number in [0, 1).")
-
-
-def _check_switches(recipe: Any, names: Iterable[str]) -> None:
-    for name in names:
-        if not isinstance(getattr(recipe, name), bool):
-            raise ValueError(f"task.{name} is {getattr(recipe, name)!r}; it must be true or false.")
-
-
-def _check_name(recipe: Any, name: str, names: Iterable[str]) -> None:
-    if getattr(recipe, name) not in names:
-        raise ValueError(f"task.{name} is {getattr(recipe, name)!r}; it is one of {', '.join(names)}.")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0  # True is an int too, and a JSON value can be one
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 # Zoph & Le 2017, section 4.1, with the batch and the learning-rate steps of DenseNet (Huang et al. 2017), whose recipe
@@ -273,7 +252,7 @@ DIGITS: dict[str, Any] = {
     "augment": False,
 }
 
-# A person's own images: no flips, since we cannot know whether they may be flipped.
+# The user's own images: no flips, since we cannot know whether they may be flipped.
 OWN: dict[str, Any] = {"epochs": 10, "batch_size": 64, "learning_rate": 0.05, "schedule": "cosine", "augment": False}
 
 # For one network that is to be as good as it can be.

@@ -6,7 +6,9 @@ import dataclasses
 import enum
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any  # what JSON holds: a number, a text, true, false, None, a list or a dict of these
 
 
 class State(enum.StrEnum):
@@ -127,7 +129,7 @@ class Child:
     tokens: list[int]
     log_probs: list[float | None]
     canonical_hash: str
-    spec: Any
+    spec: Json
     seed: int
     params: int | None
     flops: int | None
@@ -187,7 +189,7 @@ class NewChild:
     tokens: tuple[int, ...]
     log_probs: tuple[float | None, ...]
     canonical_hash: str
-    spec: Any
+    spec: Json
     seed: int
     params: int | None
     flops: int | None
@@ -289,7 +291,7 @@ class Request:
     made: float
     child: int | None
     refusal: str | None
-    spec: Any = None
+    spec: Json = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,7 +342,7 @@ class Claim:
     worker: str
     tokens: tuple[int, ...]
     seed: int
-    spec: Any = None  # this and the rest as of `Child`
+    spec: Json = None  # this and the rest as of `Child`
     decisions: tuple[int, ...] | None = None
 
 

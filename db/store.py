@@ -21,6 +21,7 @@ from automl.db.records import (
     Claim,
     Delivery,
     Fault,
+    Json,
     Lease,
     LeaseHeldError,
     NameTakenError,
@@ -136,7 +137,7 @@ class Store(Reader):
         with self._read() as connection:
             return self._is_held(connection, self._search(connection, name), gone)
 
-    def request_child(self, name: str, tokens: Sequence[int], *, spec: Any = None) -> Request:
+    def request_child(self, name: str, tokens: Sequence[int], *, spec: Json = None) -> Request:
         """Requests a user's own child; the coordinator proposes it with its next batch, if its tokens still decode to
         this spec then."""
         with self._write() as connection:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from automl.search_spaces.spec import Json
+
 STYLE = (
     'graph [fontname="Helvetica", nodesep=0.3, ranksep=0.35]',
     'node [shape=box, style="rounded,filled", fillcolor="#eef3fa", color="#5b7ba6", fontname="Helvetica", fontsize=12]',
@@ -58,7 +60,7 @@ class Layer(NamedTuple):
     inputs: tuple[str, ...]
 
 
-def layers_dot(spec: Any) -> str | None:
+def layers_dot(spec: Json) -> str | None:
     """A graph of a JSON value with layers that name their inputs, or None where it has none.
 
     Layers are a list of dicts, or a dict of dicts, here or as a value of the spec's dict; `inputs` of a layer is a list

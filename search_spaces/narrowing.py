@@ -1,4 +1,4 @@
-"""Narrowing: what a person knows takes options away from a space, without renumbering the tokens of the rest."""
+"""Narrowing: what the user knows takes options away from a space, without renumbering the tokens of the rest."""
 
 from __future__ import annotations
 

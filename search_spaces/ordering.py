@@ -9,7 +9,7 @@ from typing import Any
 
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.recorded import Record, decision_difference, decision_to_json
-from automl.search_spaces.walk import canonical_json
+from automl.search_spaces.spec import canonical_json
 
 
 class ChangedError(ValueError):
@@ -100,7 +100,7 @@ def ordered(function: Callable[[], Any], ordering: Ordering) -> Callable[[], Any
 
     def space() -> Any:
         generator = function()
-        return _ordered(generator, ordering) if hasattr(generator, "send") else generator
+        return _ordered(generator, ordering) if isinstance(generator, Generator) else generator
 
     return space
 

@@ -11,7 +11,8 @@ from typing import Any
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.numeric import Numeric
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import Walk, canonical_json, spec_to_json
+from automl.search_spaces.spec import Json, canonical_json, spec_to_json
+from automl.search_spaces.walk import Walk
 
 WHY = (
     "A space must ask and return the same every time: nothing in it may depend on random numbers, the order of a set, "
@@ -99,7 +100,7 @@ class Catalogue:
         return new
 
 
-def decode_recorded(space: Space, tokens: Sequence[int], spec: Any, decisions: Sequence[Record] | None) -> Walk:
+def decode_recorded(space: Space, tokens: Sequence[int], spec: Json, decisions: Sequence[Record] | None) -> Walk:
     """The finished walk of a stored child.
 
     Args:

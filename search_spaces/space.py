@@ -1,4 +1,4 @@
-"""A space as one search uses it: the generator, what a person narrowed, and what a schedule forces."""
+"""A space as one search uses it: the generator, what the user narrowed, and what a schedule forces."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _tokens_of(decision: Decision, value: Any) -> tuple[int, ...]:
             raise ValueError(f"{decision.name!r} cannot be {value!r}; it is a number.")
         return (decision.token_of(value),)
     if isinstance(decision, Choice):
-        # As JSON, which has no tuples and in which true is not 1; else as a person writes it.
+        # As JSON, which has no tuples and in which true is not 1; else as the user writes it.
         written = [_as_json(option) for option in decision.options]
         if _as_json(value) in written:
             return (written.index(_as_json(value)),)

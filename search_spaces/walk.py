@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Protocol
 
 from automl.search_spaces.decisions import Choice, Decision, Links
-from automl.search_spaces.plain import plain
 
 Narrow = Mapping[str, Any]
 
@@ -30,7 +26,7 @@ class Walk:
     """
 
     def __init__(self, generator: Generator[Decision, Any, Any], narrower: Narrower | None = None) -> None:
-        if not hasattr(generator, "send"):
+        if not isinstance(generator, Generator):
             raise ValueError(
                 f"A space must be a generator function that yields decisions; this one returned {generator!r} at once."
             )
@@ -41,7 +37,7 @@ class Walk:
         self.decision: Decision | None = None
         self.decisions: list[Decision] = []
         self.answers: dict[str, tuple[int, ...]] = {}
-        self.spec: Any = None
+        self.spec: object = None
         self._advance(None)
 
     @property
@@ -114,33 +110,6 @@ def replay(walk: Walk, tokens: tuple[int, ...] | list[int]) -> Walk:
             "Was this child sampled from another search space?"
         )
     return walk
-
-
-def canonical_hash(spec: Any, tokens: tuple[int, ...]) -> str:
-    """Sha256 of `spec.canonical()` where the spec has one, else of the tokens: equal children have equal hashes."""
-    canonical = spec.canonical() if hasattr(spec, "canonical") else list(tokens)
-    return hashlib.sha256(canonical_json(canonical).encode()).hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """One text per value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def spec_to_json(spec: Any) -> Any:
-    """A spec as plain JSON: a dataclass becomes a dict, NumPy's numbers become numbers, a JSON value stays itself.
-
-    Raises:
-        ValueError: the spec holds something that JSON cannot.
-    """
-    is_record = dataclasses.is_dataclass(spec) and not isinstance(spec, type)
-    try:
-        return json.loads(json.dumps(plain(dataclasses.asdict(spec) if is_record else spec), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"The space returned a {type(spec).__name__} that is neither a frozen dataclass of plain values nor a "
-            f"JSON value: {error}."
-        ) from error
 
 
 def possible_answers(decision: Decision) -> Iterator[tuple[int, ...]]:

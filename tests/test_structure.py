@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from automl.search_spaces import SPACES
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {  # the table of docs/architecture.md
@@ -23,7 +26,7 @@ SQL_CONSTANTS = {"APPLICATION_ID"}
 PICKLE = {"child_trainers/data/numpy_unpickler.py"}
 # The one place that runs a person's file, named on the command line and approved (never one out of a store).
 REGISTRY = "automl.child_trainers.registry"
-USER_FILES = {"child_trainers/user_files.py": "exec"}
+USER_FILES = {"child_trainers/user_modules.py": "exec"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 FORBIDDEN_CALLS = {
     "eval",
@@ -247,3 +250,79 @@ def test_a_print_that_does_not_escape_would_be_noticed() -> None:
         "sys.stdout.write(name)",
         "Console()",
     ]
+
+
+SPECS_AND_TASKS = {"spec", "task", "cell", "net", "rule", "example", "child_spec"}
+
+
+def last_name(node: ast.expr) -> str:
+    """`task` of `experiment.task`, `spec` of `walk.spec` or of `type(walk.spec)`."""
+    if isinstance(node, ast.Call) and node.args:
+        return last_name(node.args[0])
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def probes(tree: ast.Module) -> list[str]:
+    """The calls that look for an attribute of a spec or a task instead of asking for a declared capability."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    probing = [call for call in calls if ast.unparse(call.func) in ("hasattr", "getattr")]
+    return [ast.unparse(call) for call in probing if last_name(call.args[0]) in SPECS_AND_TASKS]
+
+
+def untyped(tree: ast.Module) -> list[str]:
+    """Arguments and attributes that are a spec or a task, and are annotated with Any."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.arg in SPECS_AND_TASKS and node.annotation is not None:
+            found += [node.arg] if ast.unparse(node.annotation) == "Any" else []
+        if isinstance(node, ast.AnnAssign) and last_name(node.target) in SPECS_AND_TASKS:
+            found += [ast.unparse(node)] if ast.unparse(node.annotation) == "Any" else []
+    return found
+
+
+@pytest.mark.parametrize("path", sources())
+def test_specs_and_tasks_declare_what_they_can_do(path: str) -> None:
+    assert probes(tree_of(path)) == []
+    assert untyped(tree_of(path)) == []
+
+
+def test_a_probed_spec_would_be_noticed() -> None:
+    assert probes(ast.parse('hasattr(walk.spec, "build")')) == ["hasattr(walk.spec, 'build')"]
+    assert probes(ast.parse('getattr(type(task), "recipe", None)')) == ["getattr(type(task), 'recipe', None)"]
+    assert probes(ast.parse("isinstance(spec, Buildable)")) == []
+    assert untyped(ast.parse("def check(spec: Any): ...")) == ["spec"]
+    assert untyped(ast.parse("class Child:\n    task: Any")) == ["task: Any"]
+
+
+def space_names(tree: ast.Module) -> list[str]:
+    """The texts of a module, other than docstrings, that name a space."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)}
+    names = "|".join(map(re.escape, SPACES))
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [text for text in texts if text not in docstrings and re.search(rf"(?<![\w-])({names})(?![\w-])", text)]
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if path.startswith("automl/")])
+def test_the_face_names_no_space(path: str) -> None:
+    """What differs between spaces is data of `search_spaces` and `child_trainers.registry`."""
+    assert space_names(tree_of(path)) == []
+    folders = {f"automl.search_spaces.{name.replace('-', '_')}" for name in SPACES}
+    for node in ast.walk(tree_of(path)):
+        for name in imported(node, path):
+            assert ".".join(name.split(".")[:3]) not in folders, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if path.startswith(("automl/", "child_trainers/"))])
+def test_no_space_is_a_special_case(path: str) -> None:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Compare | ast.Match):
+            texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            assert not set(texts) & set(SPACES), f"{path}:{node.lineno} asks which space it is"
+
+
+def test_a_space_that_is_named_would_be_noticed() -> None:
+    assert space_names(ast.parse('"""Of convnet."""\nraise ValueError("choose --space update-rule.")')) == [
+        "choose --space update-rule."
+    ]
+    assert space_names(ast.parse('print("a jointly trained convnets")')) == []

@@ -11,7 +11,8 @@ from typing import Any
 from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.devices import quiet_native_start
 from automl.child_trainers.recipes import RATES
-from automl.child_trainers.update_rules.trial import Trial, make_optimizer, rule_name
+from automl.child_trainers.update_rules.trial import Trial, make_optimizer, rule_names
+from automl.child_views import spread
 from automl.cli import startup
 from automl.cli.commands import look_at
 from automl.cli.data import say_data
@@ -19,11 +20,9 @@ from automl.cli.streams import ignore_closed_output
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
 from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
-from automl.search_spaces.update_rule.spec import UpdateRule
 from automl.settings.parsing import task_options
 from automl.settings.schema import MOST_PROCESSES
-from automl.status import figure, spread
-from automl.wording import counted
+from automl.wording import counted, format_number
 
 
 def compare_optimizers(
@@ -78,7 +77,7 @@ def compare_optimizers(
     def progress(trial: Trial, found: Mapping[str, Any], done: int, count: int) -> None:
         if as_json:
             return
-        told = "diverged" if "diverged" in found else f"{comparison.metric} {figure(found['best'])}"
+        told = "diverged" if "diverged" in found else f"{comparison.metric} {format_number(found['best'])}"
         epochs = counted(trial.recipe["epochs"], "epoch")
         about = f"{trial.optimizer} at {trial.rate:g}, seed {trial.seed}, {epochs}"
         print(f"{done}/{count} {about}: {told} ({found['seconds']:.0f} s)", flush=True)
@@ -111,10 +110,8 @@ def _best_rules(name: str, count: int, store_option: str | None) -> list[str]:
     with look_at(store_option) as store:
         search = store.search(name)
         children = store.top(search.id, count)
-    if search.space != "update-rule" or not children:
-        raise ValueError(f"{name!r} has no trained update rules; name a search with --space update-rule.")
     versions = dataclasses.asdict(Behaviour.of_settings(search.settings))
-    return [rule_name(UpdateRule(**child.spec).with_behaviour(versions)) for child in children]
+    return rule_names(name, search.space, [child.spec for child in children], versions)
 
 
 def _rates(text: str | None) -> tuple[float, ...]:

@@ -8,28 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from automl.child_views import best_text, child_json, training_json, training_lines
 from automl.cli.commands import interruption, look_at, retry_command
 from automl.cli.tables import fits, print_children, print_paragraph, print_table
 from automl.cli.terminal import print, print_json
 from automl.db.records import Search, Step, StoreError
 from automl.db.store import Store
 from automl.paths import store_address
-from automl.status import (
-    INTERRUPTED,
-    Clerk,
-    best_text,
-    child_json,
-    duration,
-    early_endings,
-    failures_text,
-    is_interrupted,
-    shown_state,
-    spec_drawing,
-    spec_line,
-    training_json,
-    training_lines,
-)
-from automl.wording import counted
+from automl.search_spaces.views import spec_drawing, spec_line
+from automl.status import INTERRUPTED, StatusReader, early_endings, failures_text, is_interrupted, shown_state
+from automl.wording import counted, duration
 
 
 def _open(store_option: str | None) -> contextlib.closing[Store]:
@@ -117,7 +105,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
 
     with _open(store_option) as store:
         search = store.search(name)
-        standing = Clerk(store, name).standing()
+        status = StatusReader(store, name).read()
         segments = store.segments(search.id)
         steps = store.steps(search.id)
         digest = store.digest(search.id) if as_json else None  # for scripts; it reads every child
@@ -137,15 +125,15 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         print_json(
             {
                 **_search_json(search),
-                "interrupted": standing.interrupted,
+                "interrupted": status.interrupted,
                 "settings": _without_texts(search.settings),
-                "children": standing.counts,
+                "children": status.counts,
                 "refused": search.refused,
                 "digest": digest,
                 "segments": [_fields(segment) for segment in segments],
                 "steps": [_fields(step) for step in steps],
-                "best": None if not standing.best else standing.best[0].number,
-                "waiting": standing.waiting,
+                "best": None if not status.best else status.best[0].number,
+                "waiting": status.waiting,
                 "requests": [_fields(request) for request in requests],
                 "endings": [_fields(count) for count in endings],
                 "failures": [_fields(count) for count in failures],
@@ -157,17 +145,17 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
             }
         )
         return
-    if standing.interrupted:
+    if status.interrupted:
         print_paragraph(interruption(store, name))
     else:
         print_paragraph(f"{search.name}: {search.state}{f' ({search.cause})' if search.cause else ''}")
-    print_paragraph(f"  {standing.summary}")
-    if standing.waiting:
-        print_paragraph(f"  {standing.waiting}")
-    if standing.phases:
-        print_paragraph(f"  time of the latest children: {standing.phases}")
-    if standing.ignoring:
-        print_paragraph(f"  {standing.ignoring}")
+    print_paragraph(f"  {status.summary}")
+    if status.waiting:
+        print_paragraph(f"  {status.waiting}")
+    if status.phases:
+        print_paragraph(f"  time of the latest children: {status.phases}")
+    if status.ignoring:
+        print_paragraph(f"  {status.ignoring}")
     if told := early_endings(endings):
         print_paragraph(f"  {told}")
     if failures:
@@ -206,9 +194,9 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
             names = names if len(names) == len(chances) else ("",) * len(chances)
             pairs = (f"{name} {chance:.0%}".strip() for name, chance in zip(names, chances, strict=True))
             print_paragraph(f"    {kind}: {'  '.join(pairs)}")
-    if standing.best:
-        print_paragraph(f"  best: child {standing.best[0].number}, {spec_line(standing.best[0].spec, search.space)}")
-        for line in spec_drawing(standing.best[0].spec, search.space):
+    if status.best:
+        print_paragraph(f"  best: child {status.best[0].number}, {spec_line(status.best[0].spec, search.space)}")
+        for line in spec_drawing(status.best[0].spec, search.space):
             print(f"    {line}")
     for number, trainings in again.items():
         for line in training_lines(trainings):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from automl.child_trainers.devices import visible_gpus
-from automl.child_trainers.recipes import OF_UPDATES
 from automl.cli import startup
 from automl.cli.commands import further_command, resume_command, retry_command
 from automl.cli.data import say_data
@@ -122,8 +121,8 @@ def _describe(store: Store, name: str, view: View) -> None:
     search = store.search(name)
     settings = completed(search.settings)
     with working_in(workdir_of(settings)):
-        constants = make_task(settings).describe()
-        unused = OF_UPDATES if hasattr(make_space(settings).survey()[0].spec, "optimizer") else ()
+        task = make_task(settings)
+        constants, unused = task.describe(), task.unused_options(make_space(settings).survey()[0].spec)
     told = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None and key not in unused)
     view.note(f"Space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     view.note(f"Reward: {reward_definition(settings)}")

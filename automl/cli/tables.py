@@ -8,9 +8,11 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
+from automl.child_views import ignores_input, metrics_text
 from automl.cli.terminal import escaped, print
 from automl.db.records import Child, Search
-from automl.status import figure, ignores_input, metrics_text, quantity, spec_line
+from automl.search_spaces.views import spec_line
+from automl.wording import format_number, quantity
 
 GAP = 2  # spaces between two columns
 IGNORES = " (ignores its input)"
@@ -43,7 +45,7 @@ def children_lines(
         rows = [
             [
                 str(child.number),
-                figure(child.reward or 0.0),
+                format_number(child.reward or 0.0),
                 ", ".join(metrics_text(child.metrics, search)[:num_metrics]) or "-",
                 quantity(child.params),
                 quantity(child.flops),

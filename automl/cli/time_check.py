@@ -11,7 +11,7 @@ from automl.db.records import Child, State
 from automl.db.store import Store
 from automl.estimate import expected_seconds, matrix_rate
 from automl.listeners.base import SearchListener, TurnEnded
-from automl.status import duration
+from automl.wording import duration
 
 LOOK_SECONDS = 1.0
 WAY_OUT = "Give more time, fewer epochs (--set task.epochs=N), less data (--set task.num_train=N) or smaller networks"

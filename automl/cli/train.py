@@ -9,18 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl.child_trainers.devices import start_tensorflow
+from automl.child_views import spread
 from automl.cli import startup
 from automl.cli.data import say_data
 from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import print, print_json
 from automl.db.store import Store
-from automl.export import find_child
 from automl.machine import prepare_process
 from automl.paths import artefacts_of, store_address
 from automl.retraining import full_recipe, retrain
+from automl.search_spaces.spec import Spec
 from automl.settings.schema import MOST_PROCESSES
-from automl.status import figure, spec_line, spread
 from automl.stored import in_workdir
+from automl.trained_model import find_child
+from automl.wording import format_number
 
 
 def train(
@@ -51,7 +53,7 @@ def train(
 
         def progress(seed: int, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
             told = ", ".join(
-                f"{key} {value}" if isinstance(value, str) else f"{key} {figure(value)}"
+                f"{key} {value}" if isinstance(value, str) else f"{key} {format_number(value)}"
                 for key, value in metrics.items()
             )
             if not as_json:
@@ -60,10 +62,14 @@ def train(
         def diverged(seed: int, how: str) -> None:
             print(f"seed {seed} diverged: {how}", file=sys.stderr)
 
+        def show(spec: Spec) -> None:
+            print(spec.line())
+            for line in spec.drawing().splitlines():
+                print(f"    {line}")
+
         if not as_json:
             with_recipe = recipe or full_recipe(search.space, search.task)
             print(f"Training child {chosen.number} of {name}{f' with the recipe {with_recipe}' if with_recipe else ''}")
-            print(spec_line(chosen.spec, search.space))
         start_tensorflow()
         startup.finish()
         with in_workdir(search, workdir):
@@ -78,6 +84,7 @@ def train(
                 progress=progress,
                 diverged=diverged,
                 data=data,
+                on_spec=(lambda spec: None) if as_json else show,
                 on_data=None if as_json else lambda summary: say_data(summary, print, doubts=False),
             )
     if as_json:
@@ -85,7 +92,7 @@ def train(
         return
     for training in trainings:
         told = ", ".join(
-            f"{key} {figure(value)}" for key, value in training.metrics.items() if isinstance(value, float)
+            f"{key} {format_number(value)}" for key, value in training.metrics.items() if isinstance(value, float)
         )
         print(f"seed {training.seed}: {told}, {training.seconds:.0f} s")
     for metric in (name for name in trainings[0].metrics if name.startswith(("val_", "test_"))):

@@ -17,7 +17,8 @@ from automl.cli.terminal import escaped, make_console, print
 from automl.db.records import State
 from automl.db.store import Store
 from automl.listeners.base import SearchListener, TurnEnded
-from automl.status import Clerk, Standing, duration
+from automl.status import SearchStatus, StatusReader
+from automl.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -44,7 +45,7 @@ class View(SearchListener, abc.ABC):
         self._name = name
         self._interval = interval
         self._clock = clock
-        self._clerk = Clerk(store, name)
+        self._reader = StatusReader(store, name)
         self._last = clock()
         self.notes: Sequence[str] = ()  # of the pool and the search
         self._said: set[str] = set()
@@ -79,14 +80,14 @@ class View(SearchListener, abc.ABC):
         if now - self._last >= self._interval:
             self._last = now
             with self._harmless():
-                self._show(self._standing())
+                self._show(self._status())
 
     def result(self) -> None:
         """After the run: the best children."""
         with self._harmless():
-            standing = self._standing()
-            if standing.best:
-                print_children(standing.best, standing.search)
+            status = self._status()
+            if status.best:
+                print_children(status.best, status.search)
 
     @contextlib.contextmanager
     def _harmless(self) -> Iterator[None]:
@@ -98,8 +99,8 @@ class View(SearchListener, abc.ABC):
                 self._failure = failure
                 logger.warning("The view could not be drawn: %s", failure, exc_info=logger.isEnabledFor(logging.DEBUG))
 
-    def _standing(self) -> Standing:
-        return self._clerk.standing()
+    def _status(self) -> SearchStatus:
+        return self._reader.read()
 
     @abc.abstractmethod
     def stage(self, text: str) -> None:
@@ -114,7 +115,7 @@ class View(SearchListener, abc.ABC):
         """Bytes of a data set that have come, of all."""
 
     @abc.abstractmethod
-    def _show(self, standing: Standing) -> None: ...
+    def _show(self, status: SearchStatus) -> None: ...
 
 
 class PlainView(View):
@@ -140,11 +141,11 @@ class PlainView(View):
             self._downloaded = tenth
             print(f"Downloading: {10 * tenth}% of {total / 1e6:.0f} MB", flush=True)
 
-    def _show(self, standing: Standing) -> None:
-        shown = standing.summary.rpartition(", ")[0] if standing.seconds_left is not None else standing.summary
+    def _show(self, status: SearchStatus) -> None:
+        shown = status.summary.rpartition(", ")[0] if status.seconds_left is not None else status.summary
         if shown != self._shown:
             self._shown = shown
-            print(standing.summary, flush=True)
+            print(status.summary, flush=True)
 
 
 class LiveView(View):
@@ -206,11 +207,11 @@ class LiveView(View):
         if done >= total:
             self._progress.stop()
 
-    def _show(self, standing: Standing) -> None:
+    def _show(self, status: SearchStatus) -> None:
         if not self._live.is_started:
             self._clear()
             self._live.start()
-        self._live.update(panel(standing, self.notes), refresh=True)
+        self._live.update(panel(status, self.notes), refresh=True)
 
 
 class _Stage:
@@ -259,7 +260,7 @@ def make_view(store: Store, name: str) -> View:
     return LiveView(store, name) if sys.stdout.isatty() else PlainView(store, name)
 
 
-def panel(standing: Standing, notes: Sequence[str] = ()) -> RenderableType:
+def panel(status: SearchStatus, notes: Sequence[str] = ()) -> RenderableType:
     """Progress, children by state, the reward curve, where time goes, draws refused, what each worker does, and the
     best five."""
     from rich.console import Group
@@ -268,19 +269,19 @@ def panel(standing: Standing, notes: Sequence[str] = ()) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    search = standing.search
+    search = status.search
     heads = Table.grid(padding=(0, 2))
     budget = "" if search.budget is None else f" of {search.budget}"
-    left = "" if standing.seconds_left is None else f", about {duration(standing.seconds_left)} left"
-    heads.add_row("trained", f"{standing.num_trained}{budget} in {duration(standing.seconds)}{left}")
-    others = [f"{standing.counts[state]} {state}" for state in State if state != State.TRAINED]
+    left = "" if status.seconds_left is None else f", about {duration(status.seconds_left)} left"
+    heads.add_row("trained", f"{status.num_trained}{budget} in {duration(status.seconds)}{left}")
+    others = [f"{status.counts[state]} {state}" for state in State if state != State.TRAINED]
     heads.add_row("children", ", ".join(others))
-    if standing.waiting and not standing.running:
-        heads.add_row("waiting", standing.waiting)
-    if standing.curve:
-        heads.add_row("rewards", standing.curve)
-    if standing.phases:
-        heads.add_row("time", standing.phases)
+    if status.waiting and not status.running:
+        heads.add_row("waiting", status.waiting)
+    if status.curve:
+        heads.add_row("rewards", status.curve)
+    if status.phases:
+        heads.add_row("time", status.phases)
     for note in notes:
         heads.add_row("note", Text(note))  # not markup: a path may hold brackets
     if search.refused:
@@ -288,12 +289,12 @@ def panel(standing: Standing, notes: Sequence[str] = ()) -> RenderableType:
     parts: list[RenderableType] = [heads]
     if search.budget is not None:
         bar = Table.grid(expand=True)  # a bar alone ends without a new line
-        bar.add_row(ProgressBar(total=search.budget, completed=standing.num_trained))
+        bar.add_row(ProgressBar(total=search.budget, completed=status.num_trained))
         parts.insert(0, bar)
-    if standing.workers:
-        parts += [Text(), *(Text(line, overflow="ellipsis", no_wrap=True) for line in standing.workers)]
-    if standing.best:
-        parts += [Text(), BestTable(standing)]
+    if status.workers:
+        parts += [Text(), *(Text(line, overflow="ellipsis", no_wrap=True) for line in status.workers)]
+    if status.best:
+        parts += [Text(), BestTable(status)]
     title = f"{search.name}: {search.space} on {search.task} by {search.controller}"
     return Panel(Group(*parts), title=Text(title), title_align="left", border_style="blue")
 
@@ -301,12 +302,12 @@ def panel(standing: Standing, notes: Sequence[str] = ()) -> RenderableType:
 class BestTable:
     """The best children: numbers and the beginning of the spec, at any width."""
 
-    def __init__(self, standing: Standing) -> None:
-        self._standing = standing
+    def __init__(self, status: SearchStatus) -> None:
+        self._status = status
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
-        lines = children_lines(self._standing.best, self._standing.search, options.max_width, most_lines=SPEC_LINES)
+        lines = children_lines(self._status.best, self._status.search, options.max_width, most_lines=SPEC_LINES)
         for number, line in enumerate(lines):
             yield Text(line, style="" if number else "bold", no_wrap=True, overflow="ellipsis")

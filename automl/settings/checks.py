@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from automl.child_trainers.experiment import Experiment
-from automl.child_trainers.recipes import OF_UPDATES
-from automl.child_trainers.task import FunctionTask, Task
+from automl.child_trainers.function_task import FunctionTask
+from automl.child_trainers.task import Task
+from automl.search_spaces.spec import Cell, Trainable
 from automl.settings.schema import SearchConfig
 from automl.surroundings import check_runs_code
 
@@ -31,41 +32,27 @@ def check_config(config: SearchConfig, settings: Mapping[str, Any], experiment: 
     flag = next((flag for flag, given in wanted.items() if given), None)
     if flag is None:
         return
-    if isinstance(task, FunctionTask):
-        raise ValueError(f"{flag} has no effect on a task of your own, which does its own training; drop it.")
-    if not task.takes_compute:
-        raise ValueError(f"{flag} has no effect on update rules, which are judged in float32 on one device; drop it.")
-    if not hasattr(spec, "network") and not hasattr(spec, "step"):
+    if task.ignores_compute is not None:
+        raise ValueError(f"{flag} has no effect on {task.ignores_compute}; drop it.")
+    if not isinstance(spec, Trainable | Cell):
         raise ValueError(
             f"{flag} has no effect on {type(spec).__name__}, which has no method network(…): Keras models are trained "
             "in float32 on one device; drop it."
         )
 
 
-def check_task_options(names: Iterable[str], settings: Mapping[str, Any], task: Task, spec: Any) -> None:
+def check_task_options(names: Iterable[str], settings: Mapping[str, Any], task: Task, spec: object) -> None:
     """Raises ValueError where one of these options of the task has no effect on children like this one.
 
     Args:
         names: the options that were given.
     """
+    unused = task.unused_options(spec)
     for name in names:
-        if isinstance(task, FunctionTask):
-            if name == "epochs":
-                _check_epochs(settings, task)
-            continue
-        if name in OF_UPDATES and hasattr(spec, "optimizer"):
-            raise ValueError(
-                f"task.{name} has no effect on children of the space {settings['space']['name']}, which bring an "
-                "update rule of their own; drop it."
-            )
-        recipe = getattr(task, "recipe", None)
-        units = getattr(recipe, "units", None)
-        if name == "parameters" and units is not None and getattr(recipe, name) is not None:
-            raise ValueError(
-                f"task.parameters has no effect where task.units is {units}; drop it, or add --set task.units=null."
-            )
-        if name == "screen_sample" and not getattr(recipe, "screened", True):
-            raise ValueError("task.screen_sample has no effect where task.screened is false; drop it.")
+        if isinstance(task, FunctionTask) and name == "epochs":
+            _check_epochs(settings, task)
+        if name in unused:
+            raise ValueError(f"task.{name} has no effect {unused[name]}.")
 
 
 def check_epochs_given(task: Task, settings: Mapping[str, Any]) -> None:

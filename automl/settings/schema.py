@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from automl.search_spaces import DEFAULT_SPACE, SPACES
 from automl.search_spaces.names import validate_choice
 from automl.settings.option import OnResume, Option, option, options_of
 
@@ -34,8 +35,8 @@ class SearchConfig:
     """
 
     space: str = option(
-        "convnet",
-        "Space that children are sampled from: convnet, recurrent-cell, update-rule, joint, or FILE.py:FUNCTION.",
+        DEFAULT_SPACE,
+        f"Space that children are sampled from: {', '.join(SPACES)}, or FILE.py:FUNCTION.",
         group=SPACE,
         on_resume=OnResume("FILE.py:FUNCTION: approve your own space on this machine."),
     )

@@ -25,7 +25,7 @@ from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.numeric import Integer, Real
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import canonical_json
+from automl.search_spaces.spec import canonical_json
 
 SEED = 7
 DRAWS = [Draw(number) for number in range(11)]

@@ -11,7 +11,8 @@ from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.narrowing import Narrowing, Rule
 from automl.search_spaces.recorded import check_options, check_same_survey, surveyed
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import Walk, canonical_hash, canonical_json, possible_answers, spec_to_json
+from automl.search_spaces.spec import canonical_hash, canonical_json, spec_to_json
+from automl.search_spaces.walk import Walk, possible_answers
 
 CHILDREN = range(20)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ import tensorflow as tf
 from automl.child_trainers.devices import FLOAT32, Compute
 from automl.child_trainers.task import fresh_start
 from automl.child_trainers.training.trainer import Variables
+from automl.search_spaces.spec import Buildable, Trainable
 
 
 class Network(Variables, Protocol):
@@ -52,7 +53,7 @@ class KerasNetwork:
 
 
 def make_network(
-    spec: Any, input_shape: tuple[int, ...], num_classes: int, *, seed: int, compute: Compute
+    spec: Buildable, input_shape: tuple[int, ...], num_classes: int, *, seed: int, compute: Compute
 ) -> tuple[Network, Compute]:
     """A spec's own `network(input_shape, num_classes, seed=…, precision=…, xla=…)`, or the Keras model that it builds,
     which is trained in float32 and without XLA; and how it is to be trained.
@@ -60,9 +61,9 @@ def make_network(
     Raises:
         ValueError: the model's outputs are not the logits of so many classes.
     """
-    own = hasattr(spec, "network")
-    fresh_start(seed, keras=not own)  # clearing Keras takes a fifth of a second
-    if own:
+    # Clearing Keras takes a fifth of a second.
+    fresh_start(seed, keras=not isinstance(spec, Trainable))
+    if isinstance(spec, Trainable):
         network: Network = spec.network(
             input_shape, num_classes, seed=seed, precision=compute.precision, xla=compute.xla
         )
@@ -70,8 +71,8 @@ def make_network(
     return KerasNetwork(build_model(spec, input_shape, num_classes)), FLOAT32
 
 
-def build_model(spec: Any, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """The Keras model that a spec or a network of a person's own builds.
+def build_model(spec: Buildable, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """The Keras model that a spec or a network of the user's own builds.
 
     Raises:
         ValueError: its outputs are not the logits of so many classes.

@@ -1,4 +1,4 @@
-"""Image classification: the digits, CIFAR-10, and a person's own arrays share one task."""
+"""Image classification: the digits, CIFAR-10, and the user's own arrays share one task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from automl.child_trainers.built_in import BuiltInTask
 from automl.child_trainers.data.dataset import DataError, ImageData
 from automl.child_trainers.data.summary import DataSummary, describe_images
 from automl.child_trainers.images.standardization import Brightness, brightness_of, whitening, whitening_source
+from automl.child_trainers.outcome import Outcome, read_outcome
 from automl.child_trainers.recipes import Recipe
-from automl.child_trainers.task import Outcome, Report, read_outcome
+from automl.child_trainers.task import NO_METRICS, Report, Source
+from automl.search_spaces.spec import Buildable, Countable, HasSource, Trainable
 
 if TYPE_CHECKING:
     import keras
@@ -122,27 +124,31 @@ class ImageClassification(BuiltInTask[Recipe]):
     def data_summary(self) -> DataSummary:
         return describe_images(self._whole, self.data)
 
-    def check(self, spec: Any) -> None:
-        if not hasattr(spec, "build"):
+    def check(self, spec: object) -> None:
+        self._buildable(spec)
+
+    def _buildable(self, spec: object) -> Buildable:
+        if not isinstance(spec, Buildable):
             raise ValueError(
                 f"The task {self.name} trains image classifiers, and this space makes {type(spec).__name__}, which "
                 "has no method build(input_shape, num_classes); choose another task or space."
             )
+        return spec
 
-    def count(self, spec: Any) -> tuple[int, int] | None:
-        if not hasattr(spec, "count"):
+    def count(self, spec: object) -> tuple[int, int] | None:
+        if not isinstance(spec, Countable):
             return None
         cost = spec.count(*self.shapes)
         return cost.params, cost.flops
 
-    def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+    def evaluate(self, spec: object, *, seed: int, report: Report) -> Outcome:
         from automl.child_trainers.images.networks import make_network
         from automl.child_trainers.images.training import batches, scope_of, train
 
         began = time.perf_counter()
         # Keras is cleared before it builds a model, which cannot be done within a scope.
-        with scope_of(self._compute) if hasattr(spec, "network") else contextlib.nullcontext():
-            network, compute = make_network(spec, *self.shapes, seed=seed, compute=self._compute)
+        with scope_of(self._compute) if isinstance(spec, Trainable) else contextlib.nullcontext():
+            network, compute = make_network(self._buildable(spec), *self.shapes, seed=seed, compute=self._compute)
         _, steps = batches(len(self.data.x_train), self.recipe.batch_size)
         optimizer = self._optimizer_of(spec, steps, seed)
         build = time.perf_counter() - began
@@ -156,11 +162,14 @@ class ImageClassification(BuiltInTask[Recipe]):
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, seconds=seconds), self._goal)
 
-    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
-        """The child's model with its stored weights; it takes raw images, whitening is its first layer."""
+    def has_model(self, spec: object) -> bool:
+        return isinstance(spec, Buildable)
+
+    def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
+        """The child's model with its stored weights; it takes raw images, standardization is its first layer."""
         from automl.child_trainers.images.networks import set_weights
 
-        inner = spec.build(*self.shapes)
+        inner = self._buildable(spec).build(*self.shapes)
         set_weights(inner, weights)
         return self.with_preprocessing(inner)
 
@@ -173,25 +182,24 @@ class ImageClassification(BuiltInTask[Recipe]):
         return keras.Model(image, logits, name="child")
 
     def columns(self) -> str:
-        """The meaning of the columns of the logits, for the user."""
         if self.name == "cifar10":
             from automl.child_trainers.data.cifar10 import CLASS_NAMES
 
             return f"the columns are {', '.join(CLASS_NAMES)}"
         return "column k is the digit k" if self.name == "digits" else "column k is the label k"
 
-    def source(self, spec: Any) -> str:
-        """A Python file that builds the child's model from raw images, without weights."""
-        return str(spec.source(*self.shapes, preprocessing=whitening_source(self.brightness)))
+    def source(self, spec: object, metrics: Mapping[str, Any] = NO_METRICS) -> Source | None:
+        if not isinstance(spec, HasSource):
+            return super().source(spec, metrics)
+        text = str(spec.source(*self.shapes, preprocessing=whitening_source(self.brightness)))
+        return Source(text, "a Keras model from raw images to logits, without weights, as readable source")
 
-    def validate(self, model: Callable[[np.ndarray], Any], spec: Any = None) -> dict[str, float]:
-        """The metrics that `evaluate` stored for the child, of any function from raw images to logits."""
+    def validate(self, model: Callable[[np.ndarray], Any], spec: object = None) -> dict[str, float]:
         from automl.child_trainers.images.training import accuracy
 
         return {self.metric: accuracy(model, self.data.x_validation, self.data.y_validation)}
 
-    def test(self, model: Callable[[np.ndarray], Any], spec: Any = None) -> dict[str, float]:
-        """The metrics on test images, which no search ever reads; none where there are none."""
+    def test(self, model: Callable[[np.ndarray], Any], spec: object = None) -> dict[str, float]:
         from automl.child_trainers.images.training import accuracy
 
         if self.data.x_test is None or self.data.y_test is None:
@@ -199,6 +207,5 @@ class ImageClassification(BuiltInTask[Recipe]):
         return {"test_accuracy": accuracy(model, self.data.x_test, self.data.y_test)}
 
     def same(self, found: float, stored: float) -> bool:
-        """Whether an exported model has the accuracy that its child had."""
         # Training folds normalization into convolutions to validate; two images may fall to the other side by that.
         return abs(found - stored) <= 2.5 / len(self.data.x_validation)

@@ -17,8 +17,9 @@ from automl.child_trainers.data.dataset import ImageData
 from automl.child_trainers.devices import FLOAT32, Compute
 from automl.child_trainers.images.networks import Network
 from automl.child_trainers.images.standardization import Brightness, whitening
+from automl.child_trainers.outcome import DivergedError, Outcome
 from automl.child_trainers.recipes import Recipe
-from automl.child_trainers.task import DivergedError, Objective, Outcome, Report
+from automl.child_trainers.task import Objective, Report
 from automl.child_trainers.training.trainer import Trainer, train_epochs
 from automl.child_trainers.training.updates import KerasUpdate, Nesterov, Update
 

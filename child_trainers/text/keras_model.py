@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,10 +11,11 @@ from automl.child_trainers.data.text import UNKNOWN, TextData
 from automl.child_trainers.recipes import LanguageRecipe
 from automl.child_trainers.text.sizes import num_parameters
 from automl.search_spaces.script import QUIET_START
+from automl.search_spaces.spec import BringsRate, Cell, KerasCell
 
 
 def build(
-    cell: Any, text: TextData, units: int, recipe: LanguageRecipe, weights: Mapping[str, np.ndarray]
+    cell: KerasCell, text: TextData, units: int, recipe: LanguageRecipe, weights: Mapping[str, np.ndarray]
 ) -> keras.Model:
     """A model from words, (batch, tokens) strings, and h and c of each layer, (batch, units), to logits of the next
     word, (batch, tokens, types), and the states after the last: text of any length is read piece by piece.
@@ -61,9 +61,13 @@ def build(
     return model
 
 
-def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str:
+def source(cell: Cell, definition: str, text: TextData, units: int, recipe: LanguageRecipe) -> str:
     """The text of a Python file with the cell as a Keras layer and `build()`, the language model around it, from
-    numbers of words to logits, and the optimizer `FoundRule` where the cell brings one; it needs only Keras."""
+    numbers of words to logits, and the optimizer `FoundRule` where the cell brings one; it needs only Keras.
+
+    Args:
+        definition: the text of the cell's classes; see `HasSource`.
+    """
     types = len(text.vocabulary)
     if recipe.shared_embeddings:
         bias, embedding = [BIAS], "ReversibleEmbedding"
@@ -71,12 +75,12 @@ def source(cell: Any, text: TextData, units: int, recipe: LanguageRecipe) -> str
     else:
         bias, embedding, logits = [], "Embedding", 'layers.Dense(num_types, name="logits")(x)'
     build = BUILD.format(types=types, units=units, layers=recipe.layers, embedding=embedding, logits=logits)
-    body = "\n\n".join([cell.source(), *bias, build])
+    body = "\n\n".join([definition, *bias, build])
     head = HEAD.format(
         name=_in_docstring(text.name),
         types=types,
         parameters=num_parameters(cell, types, units, recipe),
-        trained=TRAINED.format(rate=cell.learning_rate, recipe=recipe) if hasattr(cell, "optimizer") else "",
+        trained=TRAINED.format(rate=cell.learning_rate, recipe=recipe) if isinstance(cell, BringsRate) else "",
         start=f"{QUIET_START}\n",
         imports="".join(f"import {name}\n" for name in ("json", "math") if f"{name}." in body) + "\n",
     )

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from automl.child_trainers.recipes import LanguageRecipe
-from automl.child_trainers.text.sizes import Cell, weight_shapes
+from automl.child_trainers.text.sizes import weight_shapes
+from automl.search_spaces.spec import Cell
 
 RESETS = 62  # the number of a draw, beyond those of layers
 State = list[tuple[tf.Tensor, tf.Tensor]]  # h and c of each layer, float32 (batch, units)

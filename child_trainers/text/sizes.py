@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
 
 from automl.child_trainers.recipes import LanguageRecipe
-
-
-class Cell(Protocol):
-    """A recurrent cell whose step is a function of products with x and with h, so that these can be taken together."""
-
-    num_products: int
-    biased: bool
-
-    def step(self, x_products: Any, h_products: Any, memory: Any) -> tuple[Any, Any]: ...
+from automl.search_spaces.spec import Cell
 
 
 def weight_shapes(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe) -> dict[str, tuple[int, ...]]:

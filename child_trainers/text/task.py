@@ -1,12 +1,11 @@
-"""Language modelling: the Penn Treebank, Python's own help, and a person's own text share one task."""
+"""Language modelling: the Penn Treebank, Python's own help, and the user's own text share one task."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,11 @@ from automl.child_trainers.data.dataset import DataError
 from automl.child_trainers.data.summary import DataSummary, describe_text
 from automl.child_trainers.data.text import TextData
 from automl.child_trainers.devices import FLOAT32, Compute
+from automl.child_trainers.outcome import Outcome, read_outcome
 from automl.child_trainers.recipes import LanguageRecipe
-from automl.child_trainers.task import Outcome, Report, fresh_start, read_outcome
+from automl.child_trainers.task import NO_METRICS, Report, Source, fresh_start
 from automl.child_trainers.text.sizes import num_flops, num_parameters, units_within
+from automl.search_spaces.spec import Cell, HasSource, KerasCell
 
 if TYPE_CHECKING:
     import keras
@@ -135,27 +136,30 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
     def data_summary(self) -> DataSummary:
         return describe_text(self._whole, self.data)
 
-    def check(self, spec: Any) -> None:
-        if not hasattr(spec, "step") or not hasattr(spec, "num_products"):
+    def check(self, spec: object) -> None:
+        units_within(self._cell(spec), len(self.data.vocabulary), self.recipe)
+
+    def _cell(self, spec: object) -> Cell:
+        if not isinstance(spec, Cell):
             raise ValueError(
                 f"The task {self.name} trains recurrent cells, and this space makes {type(spec).__name__}; choose "
                 "--space recurrent-cell, --space joint with the preset cells, or a task for it."
             )
-        units_within(spec, len(self.data.vocabulary), self.recipe)
+        return spec
 
-    def count(self, spec: Any) -> tuple[int, int] | None:
+    def count(self, spec: object) -> tuple[int, int] | None:
         types = len(self.data.vocabulary)
-        units = self.units(spec)
-        return num_parameters(spec, types, units, self.recipe), num_flops(spec, types, units, self.recipe)
+        cell, units = self._cell(spec), self.units(spec)
+        return num_parameters(cell, types, units, self.recipe), num_flops(cell, types, units, self.recipe)
 
-    def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+    def evaluate(self, spec: object, *, seed: int, report: Report) -> Outcome:
         from automl.child_trainers.text.model import LanguageModel
         from automl.child_trainers.text.training import steps_per_epoch, train_language_model
 
         began = time.perf_counter()
         fresh_start(seed, keras=False)
         network = LanguageModel(
-            spec,
+            self._cell(spec),
             len(self.data.vocabulary),
             self.units(spec),
             self.recipe,
@@ -176,42 +180,42 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, metrics=metrics, seconds=seconds), self._goal)
 
-    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
-        """The child as a Keras model that reads words; see `keras_language_model.build`."""
+    def has_model(self, spec: object) -> bool:
+        return isinstance(spec, KerasCell)
+
+    def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
+        """The child as a Keras model that reads words; see `keras_model.build`."""
         from automl.child_trainers.text.keras_model import build
 
+        if not isinstance(spec, KerasCell):
+            return super().model(spec, weights)
         return build(spec, self._known, self.units(spec), self.recipe, weights)
 
     def columns(self) -> str:
-        """The meaning of the columns of the logits, for the user."""
         return f"the columns are {self.recipe.level}s"
 
-    def source(self, spec: Any) -> str:
-        """A Python file with the cell as a Keras layer, and the language model around it, without weights."""
+    def source(self, spec: object, metrics: Mapping[str, Any] = NO_METRICS) -> Source | None:
         from automl.child_trainers.text.keras_model import source
 
-        return source(spec, self._known, self.units(spec), self.recipe)
+        if not isinstance(spec, HasSource):
+            return super().source(spec, metrics)
+        text = source(self._cell(spec), spec.source(), self._known, self.units(spec), self.recipe)
+        what = "the cell as a Keras layer and a language model of it, to logits, without weights, as readable source"
+        return Source(text, what)
 
-    def validate(self, model: TextModel, spec: Any) -> dict[str, float]:
-        """The metrics that `evaluate` stored for the child of this spec, of any function like its model.
-
-        Raises:
-            DivergedError: the perplexity is beyond what can be written down.
-        """
+    def validate(self, model: TextModel, spec: object) -> dict[str, float]:
+        """See `Task.validate`. Raises DivergedError where the perplexity is beyond what can be written down."""
         return {self.metric: self._perplexity(model, spec, "validation")}
 
-    def test(self, model: TextModel, spec: Any) -> dict[str, float]:
+    def test(self, model: TextModel, spec: object) -> dict[str, float]:
         """The perplexity of the test text, which no search ever reads. Raises DivergedError as `validate` does."""
         return {"test_perplexity": self._perplexity(model, spec, "test")}
 
-    def same(self, found: float, stored: float) -> bool:
-        return math.isclose(found, stored, rel_tol=1e-3)
-
-    def units(self, spec: Any) -> int:
+    def units(self, spec: object) -> int:
         """Of every layer, for a cell within the recipe's parameters."""
-        return units_within(spec, len(self._known.vocabulary), self.recipe)
+        return units_within(self._cell(spec), len(self._known.vocabulary), self.recipe)
 
-    def _perplexity(self, model: TextModel, spec: Any, part: str) -> float:
+    def _perplexity(self, model: TextModel, spec: object, part: str) -> float:
         import tensorflow as tf
 
         from automl.child_trainers.text.training import perplexity_of

@@ -11,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from automl.child_trainers.data.text import TextData
+from automl.child_trainers.outcome import DivergedError, Outcome
 from automl.child_trainers.recipes import LanguageRecipe
-from automl.child_trainers.task import DivergedError, Objective, Outcome, Report
+from automl.child_trainers.task import Objective, Report
 from automl.child_trainers.text.model import Dropout, LanguageModel, State
+from automl.child_trainers.text.sampled_softmax import Rows, add_rows, draw_types, sampled_losses
 from automl.child_trainers.training.trainer import Trainer, train_epochs
 from automl.child_trainers.training.updates import GradientDescent, KerasUpdate, Update
 
@@ -22,13 +24,6 @@ VALIDATION_CHUNK = 500  # tokens whose products with the input are taken at once
 METRIC = "val_perplexity"
 IGNORES_INPUT = "ignores_input"  # a metric: true of a child whose predictions do not depend on its input
 LEAST_GAIN = 1e-5  # nats per token; a smaller change of the loss by the input counts as none
-
-
-class Rows(NamedTuple):
-    """Rows of a matrix, and which they are."""
-
-    indices: tf.Tensor  # int32 (count,)
-    values: tf.Tensor  # float32, or their gradients; as many rows in whatever shape
 
 
 class DeviceText(NamedTuple):
@@ -298,56 +293,3 @@ def clip_scale(gradients: Sequence[tf.Tensor | tf.IndexedSlices], clip_norm: flo
     plain = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
     norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in plain]))
     return clip_norm / tf.maximum(norm, clip_norm)
-
-
-def draw_types(count: int, num_types: int, seed: tf.Tensor) -> tf.Tensor:
-    """Types to stand for all, int32 (count,), with repeats: half by Zipf's law of their ranks, half uniformly."""
-    uniform = tf.random.stateless_uniform((count,), seed + [0, 63])
-    half = count // 2
-    by_rank = tf.exp(uniform[:half] * math.log(num_types + 1.0)) - 1.0
-    drawn = tf.concat([by_rank, uniform[half:] * num_types], axis=0)
-    return tf.minimum(tf.cast(drawn, tf.int32), num_types - 1)
-
-
-def expected_counts(types: tf.Tensor, count: int, num_types: int) -> tf.Tensor:
-    """How often each of these types is among `count` that `draw_types` draws, on average; float32."""
-    half = count // 2
-    rank = tf.cast(types, tf.float32)
-    by_rank = tf.math.log((rank + 2.0) / (rank + 1.0)) / math.log(num_types + 1.0)
-    return half * by_rank + (count - half) / num_types
-
-
-def sampled_losses(model: LanguageModel, hidden: tf.Tensor, rows: Rows, biases: Rows, *, num_labels: int) -> tf.Tensor:
-    """The cross-entropy of each token, float32 (num_labels,), with an unbiased estimate of what it is divided by.
-
-        Z = exp(o_y) + sum over drawn s, other than y, of exp(o_s) / (how often s is drawn on average)
-
-    Args:
-        rows, biases: of the softmax, first those of the labels, then those of the drawn types.
-
-    Source: Bengio & Senécal 2008, "Adaptive importance sampling to accelerate training of a neural probabilistic
-    language model", section III, with the label's own share exact; Jean et al. 2015 (arXiv:1412.2007), section 3.
-    """
-    labels, drawn = rows.indices[:num_labels], rows.indices[num_labels:]
-    own = tf.reduce_sum(hidden * rows.values[:num_labels], axis=1) + biases.values[:num_labels]
-    rarity = tf.math.log(expected_counts(drawn, drawn.shape[0], model.num_types))
-    others = model.product(hidden, rows.values[num_labels:], transpose_b=True) + biases.values[num_labels:] - rarity
-    others = tf.where(labels[:, tf.newaxis] == drawn, -1e9, others)
-    return tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], others], axis=1), axis=1) - own
-
-
-def add_rows(
-    parts: Sequence[Rows], shape: tf.TensorShape, whole: tf.Tensor | None = None
-) -> tf.Tensor | tf.IndexedSlices:
-    """The gradient of a matrix of which rows were taken, each row once: only then are its norm and its update right.
-
-    Args:
-        whole: the gradient of the matrix itself, where it was read otherwise too.
-    """
-    indices = tf.concat([part.indices for part in parts], axis=0)
-    values = tf.concat([tf.reshape(part.values, (-1, *shape[1:])) for part in parts], axis=0)
-    if whole is not None:
-        return tf.tensor_scatter_nd_add(whole, indices[:, tf.newaxis], values)
-    types, places = tf.unique(indices)
-    summed = tf.math.unsorted_segment_sum(values, places, tf.shape(types)[0])
-    return tf.IndexedSlices(summed, types, tf.constant(shape.as_list()))

@@ -15,7 +15,7 @@ import numpy as np
 
 from automl.db import blobs, own_files
 from automl.db.records import StoreError
-from automl.search_spaces.walk import canonical_json
+from automl.search_spaces.spec import canonical_json
 
 logger = logging.getLogger(__name__)
 INTERVAL = 20.0  # seconds of training that are worth a checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy as np
 from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.devices import FLOAT32, Compute
 from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.outcome import Goal, Outcome, read_outcome
 from automl.child_trainers.recipes import Recipe, RuleRecipe, RuleTextRecipe
-from automl.child_trainers.task import Assignment, Goal, Outcome, Report, Task, read_outcome
+from automl.child_trainers.task import Assignment, Report, Task
 from automl.child_trainers.text.task import LanguageModeling
 from automl.search_spaces.recurrent_cell.lstm import LSTM
 from automl.search_spaces.update_rule.spec import UpdateRule
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from automl.child_trainers.update_rules.training import RuleTrainer
 
-HOPELESS_IMAGES = 0.05  # of what is above the accuracy of a guess
-HOPELESS_TEXT = 0.5  # times the perplexity of a guess
+PRUNED_IMAGES = 0.05  # of what is above the accuracy of a guess
+PRUNED_TEXT = 0.5  # times the perplexity of a guess
 
 
 Network = TypeVar("Network", ImageClassification, LanguageModeling)
@@ -47,6 +48,7 @@ class RuleTask(Task, Generic[Network]):
 
     network: Network
     floor = 0.0
+    ignores_compute = "update rules, which are judged in float32 on one device"
 
     def __init__(
         self,
@@ -87,14 +89,14 @@ class RuleTask(Task, Generic[Network]):
     def warm_up(self) -> None:
         self.network.warm_up()
 
-    def check(self, spec: Any) -> None:
+    def check(self, spec: object) -> None:
         if not isinstance(spec, UpdateRule):
             raise ValueError(
                 f"Update rules are judged here, and this space makes {type(spec).__name__}; choose the space "
                 "update-rule, or a task of your own."
             )
 
-    def evaluate(self, spec: Any, *, seed: int, report: Report) -> Outcome:
+    def evaluate(self, spec: object, *, seed: int, report: Report) -> Outcome:
         ((_, ended),) = self.evaluate_together([Assignment(spec, seed, report)])
         if isinstance(ended, Exception):
             raise ended
@@ -107,13 +109,13 @@ class RuleTask(Task, Generic[Network]):
     def data_summary(self) -> DataSummary:
         return self.network.data_summary()
 
-    def validate(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
+    def validate(self, model: Callable[..., Any], spec: object = None) -> dict[str, float]:
         return self.network.validate(model, self._network_spec)
 
     def columns(self) -> str:
         return self.network.columns()
 
-    def test(self, model: Callable[..., Any], spec: Any = None) -> dict[str, float]:
+    def test(self, model: Callable[..., Any], spec: object = None) -> dict[str, float]:
         return self.network.test(model, self._network_spec)
 
     def same(self, found: float, stored: float) -> bool:
@@ -131,16 +133,22 @@ class RuleTask(Task, Generic[Network]):
 
     @property
     @abc.abstractmethod
-    def _network_spec(self) -> Any:
+    def _network_spec(self) -> object:
         """What the network's task knows the trained network by."""
 
     @functools.cached_property
     @abc.abstractmethod
     def _trainer(self) -> RuleTrainer: ...
 
+    def has_model(self, spec: object) -> bool:
+        return True
+
     @abc.abstractmethod
-    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+    def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
         """The network that was trained with the rule, with its stored weights."""
+
+    def unused_options(self, spec: object) -> Mapping[str, str]:
+        return dict(self.recipe.unused_options())
 
 
 class ImageRules(RuleTask[ImageClassification]):
@@ -160,17 +168,17 @@ class ImageRules(RuleTask[ImageClassification]):
 
         classes = self.network.shapes[1]
         child = ConvChild(self.network.device_data, classes, self.recipe.batch_size)
-        hopeless = hopeless_accuracy(self.network.data.y_validation)
-        figure = Figure(self.metric, True, 0.0, hopeless, lambda accuracy: accuracy)
+        pruned = pruned_accuracy(self.network.data.y_validation)
+        figure = Figure(self.metric, True, 0.0, pruned, lambda accuracy: accuracy)
         return RuleTrainer(child, figure, self.recipe)
 
-    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+    def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
         from automl.child_trainers.update_rules.flat_networks import keras_child
 
         return self.network.with_preprocessing(keras_child(*self.network.shapes, weights=weights))
 
     @property
-    def _network_spec(self) -> Any:
+    def _network_spec(self) -> object:
         return None
 
 
@@ -192,20 +200,20 @@ class TextRules(RuleTask[LanguageModeling]):
 
         types = len(self.network.data.vocabulary)
         model = LanguageModel(LSTM(), types, self.recipe.units, self.network.recipe, seed=0)
-        figure = Figure(self.metric, False, types, HOPELESS_TEXT * types, reward_of)
+        figure = Figure(self.metric, False, types, PRUNED_TEXT * types, reward_of)
         child = TextChild(model, self.network.device_data)
         return RuleTrainer(child, figure, self.recipe)
 
-    def model(self, spec: Any, weights: dict[str, Any]) -> keras.Model:
+    def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
         model: keras.Model = self.network.model(self._network_spec, weights)
         return model
 
     @property
-    def _network_spec(self) -> Any:
+    def _network_spec(self) -> object:
         return LSTM()
 
 
-def hopeless_accuracy(labels: np.ndarray) -> float:
+def pruned_accuracy(labels: np.ndarray) -> float:
     """An accuracy that a network comes to which has learned next to nothing but the commonest of these labels."""
     guess = float(np.bincount(labels).max()) / len(labels)
-    return guess + HOPELESS_IMAGES * (1.0 - guess)
+    return guess + PRUNED_IMAGES * (1.0 - guess)

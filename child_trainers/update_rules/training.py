@@ -8,18 +8,20 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from automl.child_trainers.outcome import Outcome
 from automl.child_trainers.recipes import Sweep
-from automl.child_trainers.task import Assignment, Outcome
+from automl.child_trainers.task import Assignment
 from automl.child_trainers.update_rules.flat_networks import FlatNetwork
 from automl.child_trainers.update_rules.population import Member, Population
 from automl.child_trainers.update_rules.screening import Screen
 from automl.search_spaces.update_rule.program import encode
+from automl.search_spaces.update_rule.spec import UpdateRule
 
-SCREENED, DIVERGED, HOPELESS = "screened", "diverged", "hopeless"  # why a rule was not trained to its end
+SCREENED, DIVERGED, PRUNED = "screened", "diverged", "hopeless"  # why a rule was not trained to its end, as stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +32,14 @@ class Figure:
         metric: its name.
         maximize: whether more is better.
         worst: what stands for a rule that was not trained, or diverged.
-        hopeless: a rule whose sweep reaches nothing better than this ends there.
+        pruned: a rule whose sweep reaches nothing better than this ends there.
         reward: of a value.
     """
 
     metric: str
     maximize: bool
     worst: float
-    hopeless: float
+    pruned: float
     reward: Callable[[float], float]
 
     def better(self, value: float, other: float) -> bool:
@@ -81,7 +83,7 @@ class RuleTrainer:
     Of each rule, networks are trained for a short while at every rate of the sweep, all from the same weights; then one
     from these weights again, at the rate that came out best. Its best epoch counts.
 
-    A rule that diverges at every rate, or in the long training, has the reward 0; one whose sweep is hopeless ends with
+    A rule that diverges at every rate, or in the long training, has the reward 0; one whose sweep is pruned ends with
     what it has reached. One that descends none of the screen's functions has the reward 0 without any training, except
     for a small share that is trained to see what the screen costs.
 
@@ -100,7 +102,7 @@ class RuleTrainer:
 
         An exception of a child's report ends that child alone.
         """
-        rules = [_Rule(index, child, encode(child.spec)) for index, child in enumerate(children)]
+        rules = [_Rule(index, child, encode(cast("UpdateRule", child.spec))) for index, child in enumerate(children)]
         for rule in rules:
             rule.child.report.follow(self._population.steps_done)
         if self._sweep.screened:
@@ -148,8 +150,8 @@ class RuleTrainer:
             rule.metrics |= {self._figure.metric: reached[best], "learning_rate": rates[best]}
             if (error := rule.report(1, **{self._figure.metric: reached[best]})) is not None:
                 yield rule.index, error
-            elif not self._figure.better(reached[best], self._figure.hopeless):
-                yield rule.index, self._ended(rule, self._figure.reward(reached[best]), HOPELESS)
+            elif not self._figure.better(reached[best], self._figure.pruned):
+                yield rule.index, self._ended(rule, self._figure.reward(reached[best]), PRUNED)
             else:
                 population.begin(
                     rule.place, Member(rule.program, rates[best], rule.child.seed, steps * self._sweep.epochs)

@@ -6,22 +6,25 @@ import dataclasses
 import math
 import pkgutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl.child_trainers.images.task import ImageClassification
+from automl.child_trainers.outcome import DivergedError
 from automl.child_trainers.recipes import COMPARED_TEXT, RECIPES, LanguageRecipe, Recipe
 from automl.child_trainers.registry import TASKS, kind_of
-from automl.child_trainers.task import DivergedError, Record
+from automl.child_trainers.task import Record
 from automl.child_trainers.text.task import LanguageModeling
 from automl.child_trainers.update_rules.reference_networks import NETWORKS, ReferenceNetwork
 from automl.child_trainers.user_files import UserFile
 from automl.search_spaces.names import validate_choice
 from automl.search_spaces.recurrent_cell.lstm import LSTM
+from automl.search_spaces.spec import Json
 from automl.search_spaces.update_rule.expression import RuleError, drops_of, with_places
 from automl.search_spaces.update_rule.named import RULES
 from automl.search_spaces.update_rule.spec import SharedMaskRule, UpdateRule
+from automl.search_spaces.views import read_spec
 
 if TYPE_CHECKING:
     import keras
@@ -122,7 +125,7 @@ def _train_text(task: LanguageModeling, trial: Trial, record: Record) -> dict[st
 
 
 def network_of(name: str) -> ReferenceNetwork:
-    """A network for images by name, or a person's function `(input_shape, num_classes)`.
+    """A network for images by name, or the user's function `(input_shape, num_classes)`.
 
     Raises:
         ValueError, UserFileError: there is none such.
@@ -160,6 +163,22 @@ def make_optimizer(text: str, rate: Any, decay_steps: int, seed: int) -> keras.o
 def rule_name(rule: UpdateRule) -> str:
     """The text from which `make_optimizer` makes the rule."""
     return f"{rule}{'' if rule.has_own_masks or num_drops(rule) < 2 else ONE_MASK}"
+
+
+def rule_names(search: str, space: str, specs: Sequence[Json], versions: Mapping[str, int]) -> list[str]:
+    """The texts of the stored rules of a search.
+
+    Args:
+        search: its name.
+        versions: the behaviour of the search.
+
+    Raises:
+        ValueError: it has none.
+    """
+    rules = [read_spec(spec, space) for spec in specs]
+    if not rules or not all(isinstance(rule, UpdateRule) for rule in rules):
+        raise ValueError(f"{search!r} has no trained update rules; name a search with --space update-rule.")
+    return [rule_name(rule.with_behaviour(versions)) for rule in rules if isinstance(rule, UpdateRule)]
 
 
 def meaning_of(optimizer: str) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from typing import Any
 
 from automl.child_trainers.artefacts import Artefacts, WorkerLog
 from automl.child_trainers.experiment import Experiment
-from automl.child_trainers.task import Assignment, Outcome, SearchFaultError, fault_of
+from automl.child_trainers.outcome import Outcome, fault_of
+from automl.child_trainers.task import Assignment, SearchFaultError
 from automl.child_trainers.training.checkpoints import Checkpoint, identity_of
 from automl.child_trainers.training.early_stop import EarlyStopError, Stopper, make_stopper
 from automl.child_trainers.workers.claim_report import ClaimLostError, ClaimReport

@@ -33,6 +33,13 @@ class ConvLayer:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} of a convolutional layer is {getattr(self, name)}; it must be 1 or more.")
 
+    def __str__(self) -> str:
+        read = ",".join(str(index) for index in self.inputs) or "image"
+        strides = (self.stride_height, self.stride_width)
+        stride = "" if strides == (1, 1) else f"/{self.stride_height}x{self.stride_width}"
+        pool = "p" if self.pool else ""
+        return f"{self.filter_height}x{self.filter_width}x{self.num_filters}{stride}{pool}({read})"
+
     @property
     def label(self) -> tuple[int, ...]:
         """All that the layer is, without its place in the network."""
@@ -53,7 +60,8 @@ class ConvLayers:
     layers: tuple[ConvLayer, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
+        layers = tuple(ConvLayer(**layer) if isinstance(layer, dict) else layer for layer in self.layers)
+        object.__setattr__(self, "layers", layers)  # a spec read from JSON has dicts
         if not self.layers:
             raise ValueError("A convolutional network needs at least one layer, got none.")
         for index, layer in enumerate(self.layers):

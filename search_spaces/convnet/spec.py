@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from automl.search_spaces.convnet.canonical import canonical_order
 from automl.search_spaces.convnet.layers import ConvLayers
@@ -21,6 +21,24 @@ class ConvNet(ConvLayers):
 
     `input_shape` below is height, width and channels of an image.
     """
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """The network of this JSON value."""
+        return cls(**stored)
+
+    def to_json(self) -> dict[str, Any]:
+        """The network as a JSON value."""
+        return dataclasses.asdict(self)
+
+    def line(self) -> str:
+        """The layers in order, each as height x width x filters, its stride if that is not 1 and a `p` if pooling
+        follows, and what it reads: `3x5x24/2x1p(0)`."""
+        return " ".join(map(str, self.layers))
+
+    def drawing(self) -> str:
+        """None as text; see `dot`."""
+        return ""
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:

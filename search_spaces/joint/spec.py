@@ -34,6 +34,13 @@ class WithRule:
         """The same child with these versions of behaviours (`child_trainers.behaviour`)."""
         return dataclasses.replace(self, rule=self.rule.with_behaviour(versions))  # type: ignore[type-var]
 
+    def to_json(self) -> dict[str, Any]:
+        """The child as a JSON value."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    def _line(self, network: str) -> str:
+        return f"{network} by {self.rule.line()} at {self.learning_rate:g}"
+
     def _with_values(self, values: dict[str, Any]) -> dict[str, Any]:
         return values | {"rule": self.rule.canonical(), "learning_rate": self.learning_rate}
 
@@ -60,6 +67,20 @@ class TrainedNet(WithRule):
     net: ConvNet
     rule: UpdateRule
     learning_rate: float
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """The child of this JSON value."""
+        parts = {"net": ConvNet.from_json(stored["net"]), "rule": UpdateRule.from_json(stored["rule"])}
+        return cls(**stored | parts)
+
+    def line(self) -> str:
+        """The network, the rule and its rate; see `ConvNet.line` and `UpdateRule.line`."""
+        return self._line(self.net.line())
+
+    def drawing(self) -> str:
+        """None as text; see `dot`."""
+        return self.net.drawing()
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +135,20 @@ class TrainedCell(WithRule):
             self, tree=self.tree.with_behaviour(versions), rule=self.rule.with_behaviour(versions)
         )
 
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """The child of this JSON value."""
+        parts = {"tree": RecurrentCell.from_json(stored["tree"]), "rule": UpdateRule.from_json(stored["rule"])}
+        return cls(**stored | parts)
+
+    def line(self) -> str:
+        """The cell, the rule and its rate; see `RecurrentCell.line` and `UpdateRule.line`."""
+        return self._line(self.tree.line())
+
+    def drawing(self) -> str:
+        """The cell's tree as text; see `RecurrentCell.drawing`."""
+        return self.tree.drawing()
+
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
         """The values of the space's decisions that make the child of this JSON value, as far as it is one."""
@@ -149,3 +184,8 @@ class TrainedCell(WithRule):
         """The classes `FoundRule` and `TreeCell` as text, which use the names `math`, `keras` and `ops`."""
         _, definition = self._definitions()
         return f"{definition.rstrip()}\n\n\n{self.tree.source()}"
+
+
+def from_json(stored: dict[str, Any]) -> TrainedNet | TrainedCell:
+    """The child of this JSON value, a network's or a cell's."""
+    return TrainedNet.from_json(stored) if "net" in stored else TrainedCell.from_json(stored)

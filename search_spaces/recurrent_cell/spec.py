@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from automl.search_spaces.recurrent_cell.tree import CellTree, activated, combined
 
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class RecurrentCell(CellTree):
     """A recurrent cell; see `CellTree` for what it computes."""
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """The cell of this JSON value."""
+        return cls(**stored)
+
+    def to_json(self) -> dict[str, Any]:
+        """The cell as a JSON value."""
+        return dataclasses.asdict(self)
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from automl.search_spaces.update_rule.expression import Expression, RuleError, canonical, parse, text_of
 from automl.search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
@@ -60,7 +60,7 @@ class UpdateRule:
                     raise RuleError(f"Group {index} of an update rule has no {word!r}; there is {', '.join(known)}.")
 
     @classmethod
-    def parse(cls, text: str) -> UpdateRule:
+    def parse(cls, text: str) -> Self:
         """The rule of a text such as `exp(sign(g) * sign(m)) * g`.
 
         Raises:
@@ -97,9 +97,26 @@ class UpdateRule:
             raise RuleError(f"{text!r} takes {len(groups)} groups of five words; a rule has at most {MAX_GROUPS}.")
         return cls(tuple(groups))
 
-    def longer(self) -> list[UpdateRule]:
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """The rule of this JSON value."""
+        return cls(**stored)
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule as a JSON value."""
+        return dataclasses.asdict(self)
+
+    def line(self) -> str:
+        """The update as one expression."""
+        return str(self)
+
+    def drawing(self) -> str:
+        """None as text; see `dot`."""
+        return ""
+
+    def longer(self) -> list[Self]:
         """This rule, and the same in each larger number of groups, which keep what it gives."""
-        rules: list[UpdateRule] = [self]
+        rules = [self]
         while (count := len(rules[-1].groups)) < MAX_GROUPS:
             rules.append(type(self)((*rules[-1].groups, Group(f"r{count - 1}", "1", "x", "x", "keep x"))))
         return rules
@@ -160,6 +177,10 @@ class UpdateRule:
         from automl.search_spaces.update_rule.source import source
 
         return source(self.expression(), learning_rate=learning_rate, own_masks=self.has_own_masks)
+
+    def optimizer_source(self, learning_rate: float | None) -> str:
+        """The same, with the rule's own default where no rate is known."""
+        return self.source() if learning_rate is None else self.source(learning_rate=learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from automl.db.owner import Owner
 from automl.db.records import Delivery
 from automl.db.store import Store
 from automl.estimate import Plan, ReadyChild, RunningChild, TrainedChild, expected_seconds, fitted_cost, seconds_left
-from automl.status import PREPARED, Clerk
+from automl.status import PREPARED, StatusReader
 
 STARTUP, OVERHEAD = 5.0, 0.1  # seconds until the first worker is ready, and between two children of one
 
@@ -187,13 +187,13 @@ def test_every_view_is_told_the_same_of_the_time(begun, clock, tmp_path):
     """Also one that was opened just now, by another process."""
     store, _search, lease, begin = begun
     begin()
-    own = Clerk(store, "tiny")
-    assert own.standing().seconds_left is None
+    own = StatusReader(store, "tiny")
+    assert own.read().seconds_left is None
     for _ in range(8):
         train(store, lease, clock, 5.0)
     with contextlib.closing(Store(str(tmp_path / "a.db"), readonly=True, clock=clock)) as other:
-        watching = Clerk(other, "tiny").standing()
-    told = own.standing()
+        watching = StatusReader(other, "tiny").read()
+    told = own.read()
     assert (watching.seconds, watching.seconds_left) == (told.seconds, told.seconds_left)
     assert told.seconds == pytest.approx(60.0) and told.seconds_left == pytest.approx(20.0)
 
@@ -202,12 +202,12 @@ def test_the_time_limit_counts_from_the_start_of_the_command(begun, clock):
     store, _search, lease, begin = begun
     begin(time=62.0)
     clock.pass_seconds(1.0)
-    assert Clerk(store, "tiny").standing().seconds_left == pytest.approx(41.0)
+    assert StatusReader(store, "tiny").read().seconds_left == pytest.approx(41.0)
     for _ in range(8):
         train(store, lease, clock, 5.0)
-    assert Clerk(store, "tiny").standing().seconds_left == pytest.approx(1.0)
+    assert StatusReader(store, "tiny").read().seconds_left == pytest.approx(1.0)
     clock.pass_seconds(9.0)
-    assert Clerk(store, "tiny").standing().seconds_left == 0.0
+    assert StatusReader(store, "tiny").read().seconds_left == 0.0
 
 
 # Before the first child is trained

@@ -16,7 +16,7 @@ from command_line import OURS, alone
 from automl.child_trainers.data.digits import load_digits_data
 from automl.db import blobs
 from automl.db.store import Store
-from automl.export import EXPORTERS, Written
+from automl.exporters import EXPORTERS, Exporter, Written
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -239,7 +239,7 @@ def test_nothing_is_left_of_an_export_that_fails(export, folder, monkeypatch):
         path.write_text("half of")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(EXPORTERS, "json", broken)
+    monkeypatch.setitem(EXPORTERS, "json", Exporter(broken, ".json"))
     assert "No space left on device" in export("json", "best.json").error
     assert names(folder) == set()
     (folder / "best.json").write_text("precious")
@@ -253,7 +253,7 @@ def test_a_file_that_appears_meanwhile_is_kept(export, folder, monkeypatch):
         (folder / "best.json").write_text("precious")
         return Written("slowly")
 
-    monkeypatch.setitem(EXPORTERS, "json", slow)
+    monkeypatch.setitem(EXPORTERS, "json", Exporter(slow, ".json"))
     assert "is there already" in export("json", "best.json").error
     assert (folder / "best.json").read_text() == "precious" and names(folder) == {"best.json"}
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from stepping import Bench, Killed, KillingStore, SteppedPool, Tally, digest, worth
 
-from automl.child_trainers.task import DivergedError
+from automl.child_trainers.outcome import DivergedError
 from automl.controllers.base import Cost
 from automl.db.records import Fault, Origin, SearchState, State
 from automl.endings import Ending, Stop

@@ -14,7 +14,7 @@ from rich.console import Console
 from automl.cli.tables import table_lines
 from automl.cli.views import BestTable
 from automl.db.store import Store
-from automl.status import Clerk
+from automl.status import StatusReader
 
 TWO = """
 import time
@@ -82,7 +82,7 @@ def test_the_metric_that_was_asked_for_comes_first(automl, folder, flags, told):
     assert f"  reward: {words.removeprefix('Reward: ')}" in shown.splitlines()
     with contextlib.closing(Store("automl.db", readonly=True)) as store:
         console = Console(record=True, width=100, file=io.StringIO())
-        console.print(BestTable(Clerk(store, "two").standing()))
+        console.print(BestTable(StatusReader(store, "two").read()))
     assert f"{told}, first 0.5000" in console.export_text()
 
 

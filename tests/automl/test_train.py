@@ -13,10 +13,10 @@ from command_line import OURS, alone, clean_environment, run_automl
 
 from automl.child_trainers.data.digits import load_digits_data
 from automl.child_trainers.images.task import ImageClassification
-from automl.child_trainers.task import DivergedError
+from automl.child_trainers.outcome import DivergedError
+from automl.child_views import spread
 from automl.db.store import Store
 from automl.retraining import full_recipe
-from automl.status import spread
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -45,9 +45,9 @@ def work(turn_cost, tmp_path_factory):
     """Units of work for some turns, and for some looks at the status, by the number of children."""
     found = {}
     for count in (FEW, MANY):
-        with turn_cost.turning(tmp_path_factory.mktemp("turns"), count) as (store, coordinator, clerk, told):
+        with turn_cost.turning(tmp_path_factory.mktemp("turns"), count) as (store, coordinator, reader, told):
             counted = Work(store)
-            clerk.standing()
+            reader.read()
             looks = counted.units
             for _ in range(TURNS):
                 coordinator.turn(None)

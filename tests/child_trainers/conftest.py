@@ -12,7 +12,7 @@ from automl.db.owner import Owner
 from automl.db.records import Child, Lease, NewChild, Step
 from automl.db.store import Store
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import spec_to_json
+from automl.search_spaces.spec import spec_to_json
 
 
 class Clock:

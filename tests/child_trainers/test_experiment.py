@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from automl.child_trainers.experiment import make_experiment, make_space, make_task
+from automl.child_trainers.function_task import FunctionTask
 from automl.child_trainers.recipes import DIGITS
-from automl.child_trainers.task import FunctionTask
 from automl.child_trainers.user_files import UserFileError
 from automl.child_trainers.workers.process import ROOT
 from automl.search_spaces.decisions import Choice

@@ -8,8 +8,9 @@ import pytest
 from automl.child_trainers.data.dataset import DataError
 from automl.child_trainers.devices import Compute
 from automl.child_trainers.images.task import SHAPES, ImageClassification
+from automl.child_trainers.outcome import DivergedError, Goal
 from automl.child_trainers.recipes import DIGITS, Recipe
-from automl.child_trainers.task import DivergedError, Goal, Objective
+from automl.child_trainers.task import Objective
 from automl.search_spaces.convnet.layers import ConvLayer
 from automl.search_spaces.convnet.spec import ConvNet
 from automl.search_spaces.joint.spec import TrainedNet
@@ -85,7 +86,7 @@ def test_the_source_takes_raw_images_too(task, trained, tmp_path):
     """The file's model, given the child's weights, is the child's model: whitening is its first layer as well."""
     outcome, _ = trained
     path = tmp_path / "child.py"
-    path.write_text(task.source(NET))
+    path.write_text(task.source(NET).text)
     module = types.ModuleType("child")
     exec(compile(path.read_text(), path, "exec"), vars(module))
     written = module.build()

@@ -27,8 +27,9 @@ from automl.child_trainers.images.training import (
     learning_rate,
     train,
 )
+from automl.child_trainers.outcome import DivergedError
 from automl.child_trainers.recipes import Recipe
-from automl.child_trainers.task import DivergedError, fresh_start
+from automl.child_trainers.task import fresh_start
 from automl.child_trainers.training.trainer import weights_of
 from automl.child_trainers.workers.process import ROOT
 from automl.search_spaces.convnet.layers import ConvLayer

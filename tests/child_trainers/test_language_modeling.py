@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from automl.child_trainers.data.dataset import DataError
 from automl.child_trainers.devices import Compute
+from automl.child_trainers.outcome import DivergedError, Goal
 from automl.child_trainers.recipes import QUICK_TEXT, RECIPES, LanguageRecipe
-from automl.child_trainers.task import DivergedError, Goal, Objective
+from automl.child_trainers.task import Objective
 from automl.child_trainers.text.task import LanguageModeling
 from automl.search_spaces.convnet.layers import ConvLayer
 from automl.search_spaces.convnet.spec import ConvNet
@@ -138,7 +139,7 @@ def test_a_text_is_read_piece_by_piece(child):
 def test_the_source_needs_only_keras(child, tmp_path):
     task, spec, _, _ = child
     path = tmp_path / "cell.py"
-    path.write_text(task.source(spec))
+    path.write_text(task.source(spec).text)
     done = subprocess.run(
         [sys.executable, "-P", path.name],
         cwd=tmp_path,
@@ -157,14 +158,14 @@ def test_a_name_in_a_store_does_not_become_part_of_the_source():
     name = 'text:/tmp/x"""\nraise SystemExit("ran")\n"""\\'
     reading = {"options": {"vocabulary_size": None, "level": "word"}, "vocabulary": ["<unk>", "the", "cat", "dog"]}
     task = LanguageModeling(name, LanguageRecipe(**TINY), reading=reading)
-    text = task.source(SMALL_CELL)
+    text = task.source(SMALL_CELL).text
     (first, *_) = ast.parse(text).body
     assert first.value.value.startswith("A recurrent cell that automl found") and "SystemExit" in first.value.value
 
 
 def test_a_saved_model_loads_with_the_source_alone(child, tmp_path):
     task, spec, outcome, _ = child
-    (tmp_path / "cell.py").write_text(task.source(spec))
+    (tmp_path / "cell.py").write_text(task.source(spec).text)
     task.model(spec, dict(outcome.weights)).save(tmp_path / "model.keras")
     program = (
         "import sys; sys.path = [p for p in sys.path if not p.endswith('/main')]\n"
@@ -188,7 +189,7 @@ def test_a_saved_model_loads_with_the_source_alone(child, tmp_path):
 def test_the_model_of_the_source_is_the_child(child, tmp_path):
     task, spec, outcome, _ = child
     path = tmp_path / "cell.py"
-    path.write_text(task.source(spec))
+    path.write_text(task.source(spec).text)
     keras_class = keras.saving.get_registered_object("automl>TreeCell")
     model = runpy.run_path(str(path))["build"]()
     keras.saving.get_custom_objects()["automl>TreeCell"] = keras_class  # what the file has registered in its place
@@ -217,7 +218,7 @@ def test_a_cell_that_brings_its_rule_is_trained_by_it(task):
 
 def test_the_source_of_a_cell_that_brings_its_rule(task, tmp_path):
     path = tmp_path / "cell.py"
-    path.write_text(task.source(TrainedCell(SMALL_CELL, UpdateRule.parse("drop(g, 0.5) + m"), 0.5)))
+    path.write_text(task.source(TrainedCell(SMALL_CELL, UpdateRule.parse("drop(g, 0.5) + m"), 0.5)).text)
     cell_class = keras.saving.get_registered_object("automl>TreeCell")
     found = runpy.run_path(str(path))
     keras.saving.get_custom_objects()["automl>TreeCell"] = cell_class  # what the file has registered in its place

@@ -9,15 +9,14 @@ import pytest
 import tensorflow as tf
 
 from automl.child_trainers.data.text import make_text
+from automl.child_trainers.outcome import DivergedError
 from automl.child_trainers.recipes import LanguageRecipe
-from automl.child_trainers.task import DivergedError
 from automl.child_trainers.text import training as language_training
 from automl.child_trainers.text.model import Dropout, LanguageModel
+from automl.child_trainers.text.sampled_softmax import Rows, add_rows, draw_types, expected_counts
 from automl.child_trainers.text.sizes import num_parameters, units_within
 from automl.child_trainers.text.training import (
     LanguageTrainer,
-    Rows,
-    add_rows,
     clip_scale,
     learning_rate,
     perplexity_of,
@@ -136,8 +135,8 @@ def plain_step(model, read, wanted, states, recipe, rate, seed):
             logits = hidden @ tf.transpose(matrix) + weights["softmax/bias"]
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         else:
-            drawn = language_training.draw_types(recipe.sampled_types, TYPES, seed)
-            counts = language_training.expected_counts(drawn, recipe.sampled_types, TYPES)
+            drawn = draw_types(recipe.sampled_types, TYPES, seed)
+            counts = expected_counts(drawn, recipe.sampled_types, TYPES)
             logits = hidden @ tf.transpose(matrix) + weights["softmax/bias"]
             own = tf.gather(logits, labels, batch_dims=1)
             shares = tf.exp(tf.gather(logits, drawn, axis=1)) / counts
@@ -210,11 +209,9 @@ def test_rows_are_added_to_the_gradient_of_the_whole():
 
 def test_types_are_drawn_as_often_as_is_counted_on():
     count, types, draws = 40, 25, 2000
-    drawn = np.concatenate(
-        [language_training.draw_types(count, types, tf.constant([1, step * 64])).numpy() for step in range(draws)]
-    )
+    drawn = np.concatenate([draw_types(count, types, tf.constant([1, step * 64])).numpy() for step in range(draws)])
     assert drawn.min() == 0 and drawn.max() == types - 1
-    expected = language_training.expected_counts(tf.range(types), count, types).numpy()
+    expected = expected_counts(tf.range(types), count, types).numpy()
     assert expected.sum() == pytest.approx(count, rel=1e-5)
     found = np.bincount(drawn, minlength=types) / draws
     assert (abs(found - expected) < 5 * np.sqrt(expected / draws)).all()

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from automl.child_trainers.artefacts import FolderArtefacts
 from automl.child_trainers.experiment import Experiment
-from automl.child_trainers.task import Objective, Outcome, Task
+from automl.child_trainers.outcome import Outcome
+from automl.child_trainers.task import Objective, Task
 from automl.child_trainers.training import trainer
 from automl.child_trainers.training.early_stop import FIRST_CHILDREN
 from automl.child_trainers.training.trainer import Trainer, train_epochs

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from command_line import Watcher, run_automl
 
+from automl.child_trainers.function_task import FunctionTask
 from automl.child_trainers.seeding import LIBRARIES, Seeder, basic_kept
-from automl.child_trainers.task import FunctionTask
 
 TORCH = """
 import random

@@ -6,17 +6,17 @@ import sys
 import numpy as np
 import pytest
 
-from automl.child_trainers.task import (
+from automl.child_trainers.function_task import FunctionTask
+from automl.child_trainers.outcome import (
     DivergedError,
-    FunctionTask,
     Goal,
     InvalidResultError,
     Outcome,
     fault_of,
-    fresh_start,
     read_outcome,
     reported,
 )
+from automl.child_trainers.task import fresh_start
 from automl.db.records import Fault
 
 MINIMIZE = Goal("loss", minimize=True)

@@ -5,10 +5,11 @@ import functools
 import numpy as np
 import pytest
 
+from automl.child_trainers.outcome import Goal, Outcome
 from automl.child_trainers.recipes import RuleRecipe, RuleTextRecipe
-from automl.child_trainers.task import Assignment, Goal, Outcome
+from automl.child_trainers.task import Assignment
 from automl.child_trainers.update_rules.screening import CENTRE, Screen, functions
-from automl.child_trainers.update_rules.task import ImageRules, TextRules, hopeless_accuracy
+from automl.child_trainers.update_rules.task import ImageRules, TextRules, pruned_accuracy
 from automl.search_spaces.update_rule.named import RULES
 from automl.search_spaces.update_rule.program import encode
 from automl.search_spaces.update_rule.spec import UpdateRule
@@ -95,16 +96,16 @@ def test_a_sweep_and_then_the_best_of_its_rates():
 
 def test_every_ending():
     texts = ["1", "exp(exp(2)) * g / 0.0001w", "0.1w"]
-    (screened, diverged, hopeless), reports = judge(texts, screen_sample=0.0, rates=(10.0, 1e4))
+    (screened, diverged, pruned), reports = judge(texts, screen_sample=0.0, rates=(10.0, 1e4))
     assert (screened.metrics, screened.reward) == ({"val_accuracy": 0.0}, 0.0)
     assert (screened.ending, screened.screened) == ("screened", True)
     assert reports[0].epochs == []
-    (diverged, hopeless), reports = judge(texts[1:], screened=False, rates=(1e4, 1e5))
+    (diverged, pruned), reports = judge(texts[1:], screened=False, rates=(1e4, 1e5))
     assert (diverged.ending, diverged.screened) == ("diverged", False) and diverged.metrics["sweep"] == [None, None]
     assert (diverged.reward, diverged.metrics["val_accuracy"], reports[0].epochs) == (0.0, 0.0, [])
-    (hopeless,), (report,) = judge(["0.1w"], screened=False)
-    assert hopeless.ending == "hopeless" and hopeless.reward == max(hopeless.metrics["sweep"]) < 0.15
-    assert report.epochs == [1] and hopeless.weights is None
+    (pruned,), (report,) = judge(["0.1w"], screened=False)
+    assert pruned.ending == "hopeless" and pruned.reward == max(pruned.metrics["sweep"]) < 0.15
+    assert report.epochs == [1] and pruned.weights is None
 
 
 def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_divergence():
@@ -114,8 +115,8 @@ def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_divergence():
 
 
 @pytest.mark.parametrize(("labels", "accuracy"), [(range(10), 0.145), ((0, 1), 0.525), ((0, 0, 0, 1), 0.7625)])
-def test_what_is_hopeless_is_little_more_than_naming_the_commonest_class(labels, accuracy):
-    assert hopeless_accuracy(np.array(labels)) == pytest.approx(accuracy)
+def test_what_is_pruned_is_little_more_than_naming_the_commonest_class(labels, accuracy):
+    assert pruned_accuracy(np.array(labels)) == pytest.approx(accuracy)
 
 
 def test_a_share_of_the_screened_is_trained_anyway():

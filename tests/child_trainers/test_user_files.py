@@ -10,14 +10,14 @@ import optuna
 import pytest
 from waiting import SECONDS
 
-from automl.child_trainers import user_files
+from automl.child_trainers import user_modules
 from automl.child_trainers.user_files import UserFile, UserFileError
 
 
 @pytest.fixture(autouse=True)
 def clean_imports(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(user_files, "_added", set())
+    monkeypatch.setattr(user_modules, "_added", set())
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
@@ -187,7 +187,7 @@ def test_the_names_of_our_inner_packages_are_the_user_s(write, name):
 
 
 def test_a_file_of_ours_is_no_clash():
-    ours = Path(user_files.__file__).parent.parent / "db" / "owner.py"
+    ours = Path(user_modules.__file__).parent.parent / "db" / "owner.py"
     assert UserFile.read(f"{ours}:Owner").load().__name__ == "Owner"
 
 

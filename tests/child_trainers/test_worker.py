@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from automl.child_trainers.experiment import Experiment
-from automl.child_trainers.task import Objective, Outcome, SearchFaultError, Task
+from automl.child_trainers.outcome import Outcome
+from automl.child_trainers.task import Objective, SearchFaultError, Task
 from automl.child_trainers.training.early_stop import FIRST_CHILDREN, EarlyStopError
 from automl.child_trainers.workers import heartbeat, serve
 from automl.child_trainers.workers.claim_report import ClaimLostError, ClaimReport

@@ -27,7 +27,9 @@ import automl
 from automl.child_trainers.data.npz import load_npz
 from automl.child_trainers.data.text import load_text
 from automl.child_trainers.experiment import make_experiment
-from automl.child_trainers.task import DivergedError, FunctionTask, InvalidResultError, Record
+from automl.child_trainers.function_task import FunctionTask
+from automl.child_trainers.outcome import DivergedError, InvalidResultError
+from automl.child_trainers.task import Record
 from automl.cli import app
 from automl.db.records import StoreError
 from automl.paths import check_name
@@ -35,11 +37,11 @@ from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.narrowing import parse_rule
 from automl.search_spaces.space import Space
 from automl.search_spaces.update_rule.spec import UpdateRule
+from automl.search_spaces.views import spec_drawing, spec_line
 from automl.settings.parsing import parse_count, parse_seconds, task_options
 from automl.settings.schema import SearchConfig
 from automl.settings.stored import stored_settings
 from automl.settings.toml_file import SettingsFile
-from automl.status import spec_drawing, spec_line
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = tuple(

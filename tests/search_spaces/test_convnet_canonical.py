@@ -6,7 +6,7 @@ import pytest
 from automl.search_spaces.convnet.canonical import canonical_order
 from automl.search_spaces.convnet.layers import ConvLayer
 from automl.search_spaces.convnet.spec import ConvNet
-from automl.search_spaces.walk import canonical_hash
+from automl.search_spaces.spec import canonical_hash
 
 
 def net_of(inputs, labels=None, pools=None):

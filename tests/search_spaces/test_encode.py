@@ -10,7 +10,7 @@ from automl.search_spaces.convnet.spec import ConvNet
 from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import spec_to_json
+from automl.search_spaces.spec import spec_to_json
 
 CONVNETS = {
     **PRESETS,

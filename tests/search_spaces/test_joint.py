@@ -8,8 +8,8 @@ from automl.search_spaces.joint.space import PRESETS, joint
 from automl.search_spaces.joint.spec import TrainedCell, TrainedNet
 from automl.search_spaces.recurrent_cell.space import recurrent_cell
 from automl.search_spaces.space import Space
+from automl.search_spaces.spec import canonical_hash, spec_to_json
 from automl.search_spaces.update_rule.spec import UpdateRule
-from automl.search_spaces.walk import canonical_hash, spec_to_json
 from automl.testing.spaces import sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -10,7 +10,7 @@ from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.plain import plain
 from automl.search_spaces.recorded import ChildMismatchError, decision_to_json, decode_recorded, difference_of
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import spec_to_json
+from automl.search_spaces.spec import spec_to_json
 
 
 def layers(first=(16, 32), name="units", kind="k", links=1, factor=1, more=False, second=True):

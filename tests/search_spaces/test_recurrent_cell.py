@@ -18,7 +18,7 @@ from automl.search_spaces.recurrent_cell.space import PRESETS, recurrent_cell
 from automl.search_spaces.recurrent_cell.spec import EveryReluCell, RecurrentCell
 from automl.search_spaces.recurrent_cell.tree import ACTIVATIONS, BASES, COMBINATIONS, CellNode, CellTree, levels
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import canonical_json, spec_to_json
+from automl.search_spaces.spec import canonical_json, spec_to_json
 from automl.testing.spaces import sample
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.

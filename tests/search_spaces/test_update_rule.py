@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from automl.search_spaces.space import Space
+from automl.search_spaces.spec import spec_to_json
 from automl.search_spaces.update_rule.expression import RuleError, canonical, drops_of, parse, text_of, with_places
 from automl.search_spaces.update_rule.language import DECAYS, OPERANDS, UNARY
 from automl.search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
@@ -21,7 +22,6 @@ from automl.search_spaces.update_rule.optimizer import RuleOptimizer
 from automl.search_spaces.update_rule.program import encode, update_of
 from automl.search_spaces.update_rule.space import PRESETS, update_rule
 from automl.search_spaces.update_rule.spec import Group, SharedMaskRule, UpdateRule
-from automl.search_spaces.walk import spec_to_json
 from automl.testing.spaces import sample
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from automl.search_spaces.decisions import Choice, Links
-from automl.search_spaces.walk import Walk, canonical_hash, canonical_json, possible_answers, replay, spec_to_json
+from automl.search_spaces.spec import canonical_hash, canonical_json, spec_to_json
+from automl.search_spaces.walk import Walk, possible_answers, replay
 
 
 def tiny():

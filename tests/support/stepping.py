@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from automl.child_trainers.experiment import Experiment
-from automl.child_trainers.task import FunctionTask
+from automl.child_trainers.function_task import FunctionTask
 from automl.child_trainers.workers.pool import Pool
 from automl.child_trainers.workers.worker import Worker
 from automl.controller_records import restore_controller

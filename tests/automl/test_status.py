@@ -14,10 +14,12 @@ from automl.cli.views import LiveView, PlainView, panel
 from automl.db.records import Child, EndingCount, Search, State, StoreError
 from automl.search_spaces.recurrent_cell.space import recurrent_cell
 from automl.search_spaces.space import Space
+from automl.search_spaces.spec import spec_to_json
 from automl.search_spaces.update_rule.spec import UpdateRule
-from automl.search_spaces.walk import spec_to_json
-from automl.status import Standing, duration, early_endings, figure, quantity, spec_drawing, spec_line
+from automl.search_spaces.views import spec_drawing, spec_line
+from automl.status import SearchStatus, early_endings
 from automl.testing.spaces import sample
+from automl.wording import duration, format_number, quantity
 
 SEARCH = Search(
     id=1,
@@ -82,10 +84,10 @@ def child(number=0, **fields):
     return dataclasses.replace(CHILD, number=number, **fields)
 
 
-def standing(search=SEARCH, *, busy=(), latest=(), best=(), seconds_left=None, slots=None, **counts):
+def status(search=SEARCH, *, busy=(), latest=(), best=(), seconds_left=None, slots=None, **counts):
     """30 s after the run began, at 165 s by the database's clock."""
     counts = {state: counts.get(state, 0) for state in State}
-    return Standing(search, counts, list(best), list(busy), list(latest), 165.0, 30.0, seconds_left, slots or {})
+    return SearchStatus(search, counts, list(best), list(busy), list(latest), 165.0, 30.0, seconds_left, slots or {})
 
 
 def running(number=3, **fields):
@@ -107,23 +109,23 @@ def running(number=3, **fields):
 )
 def test_why_children_wait(state, counts, num_running, reason):
     search = dataclasses.replace(SEARCH, state=state)
-    assert standing(search, busy=[running()] * num_running, **counts).waiting == reason
+    assert status(search, busy=[running()] * num_running, **counts).waiting == reason
 
 
 def test_a_search_without_a_budget_never_reaches_it():
     search = dataclasses.replace(SEARCH, budget=None)
-    assert standing(search, busy=[running()], ready=1, trained=99).waiting.endswith("every worker is busy")
+    assert status(search, busy=[running()], ready=1, trained=99).waiting.endswith("every worker is busy")
 
 
 def test_the_curve_runs_from_the_oldest_to_the_latest():
     rewards = [0.0, 0.5, None, 1.0]  # a failed child has none
     latest = [child(number, reward=reward) for number, reward in enumerate(rewards)][::-1]
-    assert standing(latest=latest).curve == "▁▅█  0.0000 to 1.0000"
+    assert status(latest=latest).curve == "▁▅█  0.0000 to 1.0000"
 
 
 @pytest.mark.parametrize("rewards, curve", [([], ""), ([0.5], ""), ([0.5, 0.5], "▁▁  0.5000 to 0.5000")])
 def test_the_curve_of_few_or_equal_rewards(rewards, curve):
-    assert standing(latest=[child(reward=reward) for reward in rewards]).curve == curve
+    assert status(latest=[child(reward=reward) for reward in rewards]).curve == curve
 
 
 def test_where_the_time_of_the_latest_children_went():
@@ -132,23 +134,23 @@ def test_where_the_time_of_the_latest_children_went():
         child(1, seconds=6.0, phases={"train": 5.0}, metrics={"traces": 2.0}),
         child(2, seconds=9.0, phases=None),
     ]
-    assert standing(latest=told).phases == "build 10%, train 70%, other 20%, 2 traces a child"
-    assert standing(latest=told[2:]).phases == standing().phases == ""
+    assert status(latest=told).phases == "build 10%, train 70%, other 20%, 2 traces a child"
+    assert status(latest=told[2:]).phases == status().phases == ""
     own = child(seconds=4.0, phases={"train": 4.0}, metrics={"traces": "two"})  # the user's own metric
-    assert standing(latest=[own]).phases == "train 100%, other 0%"
-    assert standing(latest=[child(seconds=4.0, phases={"train": 4.0})]).phases == "train 100%, other 0%"
+    assert status(latest=[own]).phases == "train 100%, other 0%"
+    assert status(latest=[child(seconds=4.0, phases={"train": 4.0})]).phases == "train 100%, other 0%"
 
 
 def test_what_workers_do():
-    workers = standing(busy=[running(progress=40), running(4, worker="2.inline")], slots={3: 1}).workers
+    workers = status(busy=[running(progress=40), running(4, worker="2.inline")], slots={3: 1}).workers
     assert workers[0] == "worker 1: child 3 for 1m05s, 40 steps, [0]"
     assert workers[1] == "worker 2.inline: child 4 for 1m05s, 0 steps, [0]"
-    assert standing(busy=[running(started=None, worker=None)]).workers == ["worker ?: child 3 for 0s, 0 steps, [0]"]
+    assert status(busy=[running(started=None, worker=None)]).workers == ["worker ?: child 3 for 0s, 0 steps, [0]"]
 
 
 def test_the_summary():
-    assert standing().summary == "0/10 trained"
-    whole = standing(best=[child(7)], seconds_left=125.0, trained=4, running=2, failed=1, lost=1, ready=9)
+    assert status().summary == "0/10 trained"
+    whole = status(best=[child(7)], seconds_left=125.0, trained=4, running=2, failed=1, lost=1, ready=9)
     assert whole.summary == "4/10 trained, 2 running, 1 failed, 1 lost, best 0.5000 (child 7), 2m05s left"
 
 
@@ -167,7 +169,7 @@ def test_quantities(number, text):
     [(0.0, "0.0000"), (0.58, "0.5800"), (7.1234e-5, "7.12e-05"), (-137.25, "-137.2500"), (1.2345e40, "1.23e+40")],
 )
 def test_figures(value, text):
-    assert figure(value) == text
+    assert format_number(value) == text
 
 
 def test_a_spec_in_one_line():
@@ -240,16 +242,16 @@ def test_a_spec_that_its_space_cannot_read_does_not_steer_the_terminal_by_the_lo
     assert "owned" in record.getMessage() and record.getMessage().isprintable()
 
 
-def shown(standing, notes=()):
+def shown(status, notes=()):
     console = Console(record=True, width=110, file=io.StringIO())
-    console.print(panel(standing, notes))
+    console.print(panel(status, notes))
     return [line.strip("│ ").rstrip() for line in console.export_text().splitlines()]
 
 
 def test_the_panel():
     search = dataclasses.replace(SEARCH, refused={"repeat": 3, "too large": 1})
     latest = [child(number, reward=number / 4, phases={"train": 3.0}) for number in (2, 1, 0)]
-    whole = standing(
+    whole = status(
         search,
         busy=[running(8, progress=40)],
         slots={8: 0},
@@ -275,14 +277,14 @@ def test_the_panel():
 
 
 def test_the_panel_of_a_search_that_has_just_begun():
-    text = "\n".join(shown(standing(dataclasses.replace(SEARCH, budget=None, name="[red]"))))
+    text = "\n".join(shown(status(dataclasses.replace(SEARCH, budget=None, name="[red]"))))
     assert "[red]: convnet" in text and "0 in 30s" in text
     assert not any(word in text for word in ("rewards", "time ", "note", "draws", "worker", "reward", " of ", "left"))
 
 
 @pytest.mark.parametrize("note", ["its log is /data/[old]/worker-0.log", "its log is /data[/old]/worker-0.log"])
 def test_a_note_is_shown_as_it_is(note):
-    assert any(line.endswith(note) for line in shown(standing(), [note]))
+    assert any(line.endswith(note) for line in shown(status(), [note]))
 
 
 def test_early_endings_are_told_with_what_the_screen_costs():
@@ -293,7 +295,7 @@ def test_early_endings_are_told_with_what_the_screen_costs():
         EndingCount("diverged", False, 8, 0.0),
     ]
     assert early_endings(counts) == (
-        "of 40 trained: 20 ended by the screen (50%), 8 diverged (20%), 2 hopeless after the sweep (5%), "
+        "of 40 trained: 20 ended by the screen (50%), 8 diverged (20%), 2 pruned after the sweep (5%), "
         "2 that the screen would have ended were trained, the best to 0.1250"
     )
     assert early_endings([EndingCount(None, False, 10, 0.5)]) == "" == early_endings([])
@@ -356,7 +358,7 @@ def test_every_layer_of_a_network_can_be_read_at_any_width(width):
 
 def test_the_live_view_of_a_narrow_terminal():
     console = Console(record=True, width=40, file=io.StringIO())
-    console.print(panel(standing(best=[child(1, spec=NET), child(2, spec=NET)], trained=2)))
+    console.print(panel(status(best=[child(1, spec=NET), child(2, spec=NET)], trained=2)))
     lines = [line.strip("│ ") for line in console.export_text().splitlines()]
     (heading,) = (number for number, line in enumerate(lines) if line.startswith("child  reward"))
     assert lines[heading + 1].split()[:2] == ["1", "0.5000"]

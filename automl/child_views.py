@@ -1,0 +1,106 @@
+"""What the user and scripts are shown of a child: its metrics, its record as JSON, and its trainings again."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from automl.db.records import Child, Search, Training
+from automl.wording import counted, format_number
+
+
+def ignores_input(child: Child) -> bool:
+    """Whether a child's predictions do not depend on its input (a metric of language models)."""
+    return (child.metrics or {}).get("ignores_input") is True
+
+
+def goal_metric(search: Search) -> str | None:
+    """The metric that --minimize or --maximize names."""
+    task = search.settings.get("task")
+    goal = task.get("goal") if isinstance(task, dict) else None
+    return str(goal["metric"]) if isinstance(goal, dict) and "metric" in goal else None
+
+
+def metrics_text(metrics: Mapping[str, Any] | None, search: Search) -> list[str]:
+    """A child's numeric metrics with their names; that of --minimize or --maximize comes first."""
+    goal = goal_metric(search)
+    numbers = {
+        name: float(value)
+        for name, value in (metrics or {}).items()
+        if isinstance(value, float) or (name == goal and type(value) is int)
+    }
+    names = sorted(numbers, key=lambda name: name != goal)
+    return [f"{name} {format_number(numbers[name])}" for name in names]
+
+
+def best_text(child: Child, search: Search) -> str:
+    """The value of the best child: the metric of --minimize or --maximize, else the reward."""
+    goal = goal_metric(search)
+    told = metrics_text(child.metrics, search)
+    return told[0] if goal in (child.metrics or {}) and told else format_number(child.reward or 0.0)
+
+
+def child_json(child: Child) -> dict[str, Any]:
+    """A child as scripts read it."""
+    fields = (
+        "number",
+        "state",
+        "fault",
+        "message",
+        "tokens",
+        "spec",
+        "reward",
+        "metrics",
+        "stopped_at",
+        "ending",
+        "screened",
+        "params",
+        "flops",
+        "seconds",
+        "seed",
+        "batch",
+        "drawn_under",
+        "origin",
+        "tries",
+        "attempts",
+        "canonical_hash",
+    )
+    return {name: getattr(child, name) for name in fields}
+
+
+def training_json(training: Training) -> dict[str, Any]:
+    """A child's training again, as scripts read it."""
+    fields = ("recipe_hash", "seed", "recipe", "reward", "metrics", "seconds", "ending")
+    return {name: getattr(training, name) for name in fields}
+
+
+def training_lines(trainings: Sequence[Training]) -> list[str]:
+    """The results of training a child again, one line per recipe: mean and standard deviation over the seeds."""
+    by_recipe: dict[str, list[Training]] = {}
+    for training in trainings:
+        by_recipe.setdefault(training.recipe_hash, []).append(training)
+    lines = []
+    for alike in by_recipe.values():
+        recipe = alike[0].recipe
+        options = recipe.get("options") or {}
+        how = [recipe.get("recipe") or "", *(f"{name} {value}" for name, value in options.items())]
+        how.append(counted(len(alike), "seed"))
+        names = dict.fromkeys(name for one in alike for name in one.metrics)
+        # A user's task may report any names; of a built-in task, validation and test metrics are shown.
+        shown = [name for name in names if name.startswith(("val_", "test_"))] or list(names)
+        told = []
+        for name in shown:
+            values = [one.metrics[name] for one in alike if isinstance(one.metrics.get(name), float)]
+            if values:
+                told.append(f"{name} {spread(values)}")
+        if not told:
+            told.append(f"reward {spread([one.reward for one in alike])}")
+        lines.append(f"({', '.join(part for part in how if part)}): {', '.join(told)}")
+    return lines
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation, or the only value."""
+    mean = format_number(statistics.fmean(values))
+    return mean if len(values) < 2 else f"{mean} ± {format_number(statistics.stdev(values))}"

@@ -1,0 +1,164 @@
+"""What a training comes to: the outcome, the reward in what a task returned, and the fault in what it raised."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from automl.db.records import Fault
+from automl.search_spaces.plain import scalar
+
+
+class DivergedError(Exception):
+    """Training left the finite numbers."""
+
+
+class InvalidResultError(Exception):
+    """A task returned something that holds no reward."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A trained child.
+
+    Attributes:
+        reward: what the controller is told; higher is better.
+        metrics: JSON values, kept with the child.
+        weights: the model's weights at `epoch`, the epoch that the reward was read from, by name.
+        seconds: where the time went, by phase.
+        ending: why a child with a result was not trained to its end, or None.
+        screened: whether the screening test rejected it.
+    """
+
+    reward: float
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: Mapping[str, np.ndarray] | None = None
+    epoch: int = 0
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    ending: str | None = None
+    screened: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """Which metric counts: `--minimize M` makes the reward -M, `--maximize M` makes it M."""
+
+    metric: str
+    minimize: bool
+
+    def __str__(self) -> str:
+        return f"--{'minimize' if self.minimize else 'maximize'} {self.metric}"
+
+    @property
+    def words(self) -> str:
+        """A description of the reward."""
+        return f"minus {self.metric}" if self.minimize else self.metric
+
+
+def read_outcome(returned: Any, goal: Goal | None = None) -> Outcome:
+    """The reward in what a task returned.
+
+    Raises:
+        InvalidResultError: it holds no reward; the message says what came back.
+        DivergedError: a metric is not finite.
+    """
+    if isinstance(returned, Outcome):
+        outcome = returned
+        if goal is not None:
+            outcome = dataclasses.replace(outcome, reward=_goal_reward(outcome.metrics, goal))
+    elif isinstance(returned, Mapping):
+        metrics = {str(name): value for name, value in returned.items()}
+        reward = metrics.get("reward") if goal is None else _goal_reward(metrics, goal)
+        if goal is None and "reward" not in metrics:
+            raise InvalidResultError(
+                f"The task returned a dict with {', '.join(sorted(metrics)) or 'nothing'}, and no 'reward'; add it, or "
+                "say which metric counts with --minimize or --maximize."
+            )
+        outcome = Outcome(
+            _number("reward", reward), {name: value for name, value in metrics.items() if name != "reward"}
+        )
+    elif goal is not None:
+        raise InvalidResultError(
+            f"The task returned {_shown(returned)}; with {goal} it must return a dict with {goal.metric!r}."
+        )
+    else:
+        outcome = Outcome(_number("reward", returned))
+    metrics = {name: _plain(name, value) for name, value in outcome.metrics.items()}
+    return dataclasses.replace(outcome, reward=_finite("reward", _number("reward", outcome.reward)), metrics=metrics)
+
+
+def reported(epoch: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of an epoch as JSON values.
+
+    Raises:
+        InvalidResultError: one of them is neither a number nor a text.
+        DivergedError: one of them is not finite.
+    """
+    return {name: _plain(f"{name} of epoch {epoch}", value, "reported") for name, value in metrics.items()}
+
+
+def fault_of(error: BaseException) -> Fault:
+    """The fault that an exception of `evaluate` stands for."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, DivergedError | FloatingPointError):
+        return Fault.DIVERGED
+    if isinstance(error, InvalidResultError):
+        return Fault.INVALID
+    if isinstance(error, MemoryError) or "ResourceExhaustedError" in names:
+        return Fault.OOM
+    return Fault.RAISED
+
+
+def _goal_reward(metrics: Mapping[str, Any], goal: Goal) -> float:
+    if goal.metric not in metrics:
+        raise InvalidResultError(
+            f"The task returned {', '.join(sorted(metrics)) or 'no metrics'}; {goal} needs {goal.metric!r} among them."
+        )
+    value = _number(goal.metric, metrics[goal.metric])
+    return -value if goal.minimize else value
+
+
+def _number(name: str, value: Any) -> float:
+    plain = scalar(value)
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
+        raise InvalidResultError(f"The task returned {_shown(value)} where one number ({name}) was expected.")
+    return _float(name, plain)
+
+
+def _float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise DivergedError(f"{name} is beyond what a floating-point number can hold.") from None
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise DivergedError(f"{name} is {value}.")
+    return value
+
+
+def _plain(name: str, value: Any, said: str = "returned") -> Any:
+    """A metric as JSON: numbers finite, scalars of any library plain."""
+    plain = scalar(value)
+    if isinstance(plain, bool | str) or plain is None:
+        return plain
+    if isinstance(plain, numbers.Integral):
+        return int(plain)
+    if isinstance(plain, numbers.Real):
+        return _finite(name, _float(name, plain))
+    if isinstance(plain, list | tuple):
+        return [_plain(name, item, said) for item in plain]
+    if isinstance(plain, Mapping) and said == "reported":  # stored, but not shown in a view
+        return {str(key): _plain(name, item, said) for key, item in plain.items()}
+    raise InvalidResultError(f"The task {said} {_shown(value)} as the metric {name!r}; metrics are plain numbers.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

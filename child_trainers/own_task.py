@@ -1,0 +1,98 @@
+"""The user's own task: a function, or a subclass of `Task`."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from automl.child_trainers.function_task import FunctionTask
+from automl.child_trainers.outcome import Goal, Outcome, read_outcome
+from automl.child_trainers.seeding import LIBRARIES, Seeder
+from automl.child_trainers.task import Report, Task
+from automl.search_spaces.narrowing import nearest_first
+
+if TYPE_CHECKING:
+    import keras
+
+Importing = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+def make_own_task(
+    made_by: Callable[..., Any],
+    *,
+    goal: Goal | None,
+    options: Mapping[str, Any],
+    uses: Iterable[str] = LIBRARIES,
+    importing: Importing = contextlib.nullcontext,
+) -> Task:
+    """The task of a function, or of a subclass of `Task`, whose constructor takes the options.
+
+    Args:
+        uses: libraries that the code is known to use; others are seeded when a child imports them.
+        importing: a context in which imports find the modules beside the code's file.
+
+    Raises:
+        ValueError: an option or the goal has no effect, or the class is not complete.
+    """
+    if isinstance(made_by, type) and issubclass(made_by, Task):
+        return _of_class(made_by, goal, options, Seeder(uses), importing)
+    others = {name: value for name, value in options.items() if name != "epochs"}
+    if others:
+        raise ValueError(f"A task of your own takes only task.epochs, not task.{next(iter(others))}.")
+    return FunctionTask(made_by, goal=goal, epochs=options.get("epochs"), uses=uses, importing=importing)
+
+
+def _of_class(
+    kind: type[Task], goal: Goal | None, options: Mapping[str, Any], seeder: Seeder, importing: Importing
+) -> Task:
+    name = kind.__name__
+    if inspect.isabstract(kind):
+        raise ValueError(f"The class {name} has no method evaluate(self, spec, *, seed, report); add it.")
+    if goal is not None:
+        raise ValueError(f"{goal} has no effect on the class {name}, whose outcomes say the reward; drop it.")
+    _check_options(kind, options)
+
+    class Own(kind):  # type: ignore[valid-type, misc]
+        """The user's class, with its imports found and its random generators seeded."""
+
+        def prepare(self) -> None:
+            with importing():
+                super().prepare()
+
+        def evaluate(self, spec: object, *, seed: int, report: Report) -> Outcome:
+            with contextlib.chdir("."), importing(), seeder.begin(seed):
+                return read_outcome(super().evaluate(spec, seed=seed, report=report))
+
+        def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
+            with importing():
+                return super().model(spec, weights)
+
+    Own.__name__, Own.__qualname__, Own.__module__ = name, kind.__qualname__, kind.__module__
+    with importing():
+        made: Task = Own(**options)
+    return made
+
+
+def _check_options(kind: type[Task], options: Mapping[str, Any]) -> None:
+    """Raises ValueError where the constructor does not take an option, or asks for one that was not given."""
+    parameters = [
+        parameter
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
+    ]
+    names = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    for option in options:
+        if option not in names and len(names) == len(parameters):
+            listed = nearest_first(option, names) or "none"
+            raise ValueError(f"There is no task option called {option!r}; there is {listed}.")
+    for parameter in parameters:
+        needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if needed and parameter.name not in options:
+            raise ValueError(
+                f"The task {kind.__name__} asks for {parameter.name!r}; give it a default, or a value with --set "
+                f"task.{parameter.name}=VALUE."
+            )
