@@ -19,8 +19,10 @@ from typing import Any
 from sqlalchemy import insert, update
 
 from automl.child_trainers.workers.pool import Pool
+from automl.controller_records import pack_state
+from automl.controllers.base import Cost
 from automl.controllers.random_search import RandomSearch
-from automl.coordinator import Coordinator, pack_state
+from automl.coordinator import Coordinator
 from automl.db import blobs
 from automl.db.owner import Owner
 from automl.db.records import Delivery, Lease, Origin, State
@@ -28,7 +30,7 @@ from automl.db.schema import AttemptRow, ChildRow, SearchRow, StepRow
 from automl.db.store import Store
 from automl.listeners.base import ChildEnded, ChildStarted, Measured, SearchListener
 from automl.listeners.dispatch import Listeners
-from automl.proposer import Cost, Limits, Proposer
+from automl.proposer import Limits, Proposer
 from automl.search_spaces.decisions import Choice
 from automl.search_spaces.recorded import Catalogue
 from automl.search_spaces.space import Space

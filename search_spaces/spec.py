@@ -57,7 +57,7 @@ class Spec(HasIdentity, HasLine, HasDrawing, Protocol):
 # Capabilities: what tasks, exports and requests can use where a spec has it.
 
 
-class Cost(Protocol):
+class CountResult(Protocol):
     """What a network costs: its parameters, and the FLOPs for one input."""
 
     @property
@@ -79,7 +79,7 @@ class Buildable(Protocol):
 class Countable(Protocol):
     """An image classifier whose size is known without building it, for --max-params and --max-flops."""
 
-    def count(self, input_shape: ImageShape, num_classes: int) -> Cost: ...
+    def count(self, input_shape: ImageShape, num_classes: int) -> CountResult: ...
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from command_line import MINE
 
 import automl as face
 from automl.child_trainers.experiment import Experiment
-from automl.child_trainers.task import FunctionTask
+from automl.child_trainers.function_task import FunctionTask
 from automl.child_trainers.user_files import UserFile
 from automl.controllers.base import Draw, Proposal, Result
 from automl.controllers.checked import CheckedController, ControllerError

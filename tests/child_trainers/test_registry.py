@@ -18,7 +18,8 @@ from automl.child_trainers.registry import (
 )
 from automl.child_trainers.task import Requirements, Source, Task
 from automl.search_spaces import PRESETS, SPACES
-from automl.settings.schema import Asked, stored_settings
+from automl.settings.schema import SearchConfig
+from automl.settings.stored import stored_settings
 
 HERE = ("digits", "pydoc")  # tasks whose data need neither a file nor a download
 
@@ -77,7 +78,7 @@ def experiment(request):
     space, preset = request.param
     task = default_task(space, preset)
     assert task not in OF_FILES
-    return make_experiment(stored_settings(Asked(space=space, preset=preset, task=task, precision="float32")))
+    return make_experiment(stored_settings(SearchConfig(space=space, preset=preset, task=task, precision="float32")))
 
 
 def test_a_task_fulfils_its_contract(experiment):

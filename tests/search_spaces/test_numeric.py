@@ -17,7 +17,7 @@ from automl.search_spaces.recorded import (
     decode_recorded,
 )
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import spec_to_json
+from automl.search_spaces.spec import spec_to_json
 
 LR = Real("lr", 1e-4, 1e-1, 4, log=True)
 
