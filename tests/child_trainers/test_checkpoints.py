@@ -18,7 +18,8 @@ from automl.child_trainers.recipes import Recipe
 from automl.child_trainers.task import Task, fresh_start
 from automl.child_trainers.training import trainer
 from automl.child_trainers.training.checkpoints import FileCheckpoint
-from automl.child_trainers.workers.claim_report import ClaimReport, Worker
+from automl.child_trainers.workers.claim_report import ClaimReport
+from automl.child_trainers.workers.worker import Worker
 from automl.db.records import Delivery, Fault, State
 from automl.search_spaces.convnet.layers import ConvLayer
 from automl.search_spaces.convnet.spec import ConvNet

@@ -5,13 +5,13 @@ import sys
 import keras
 import numpy as np
 import pytest
-import sampling
 
 from automl.search_spaces.convnet.build import build
 from automl.search_spaces.convnet.layers import ConvLayer
 from automl.search_spaces.convnet.space import PRESETS, convnet
 from automl.search_spaces.convnet.spec import ConvNet
 from automl.search_spaces.space import Space
+from automl.testing import spaces as sampling
 
 INPUT_SHAPE = (9, 7, 3)
 

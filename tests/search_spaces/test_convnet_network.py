@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import sampling
 import tensorflow as tf
 
 from automl.search_spaces.convnet.build import build
@@ -12,6 +11,7 @@ from automl.search_spaces.convnet.layers import ConvLayer
 from automl.search_spaces.convnet.space import PRESETS, convnet
 from automl.search_spaces.convnet.spec import ConvNet
 from automl.search_spaces.space import Space
+from automl.testing import spaces as sampling
 
 CLASSES = 4
 BATCH = 6

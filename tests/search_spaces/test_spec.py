@@ -6,7 +6,6 @@ import json
 import pkgutil
 
 import pytest
-from sampling import sample
 
 from automl import search_spaces
 from automl.search_spaces.space import Space
@@ -31,6 +30,7 @@ from automl.search_spaces.spec import (
     spec_to_json,
 )
 from automl.search_spaces.views import read_spec, spec_drawing, spec_line
+from automl.testing.spaces import sample
 
 MEMBERS = [
     (name, preset) for name in search_spaces.SPACES for preset in pkgutil.resolve_name(search_spaces.PRESETS[name])
