@@ -35,7 +35,7 @@ def approve(file: UserFile) -> None:
 
 
 def check_approved(file: UserFile, *, name: str, flag: str) -> None:
-    """Raises UserFileError where this person has not run this text from this path on this machine."""
+    """Raises UserFileError where this user has not run this text from this path on this machine."""
     if [file.path, file.sha256] not in _entries():
         reference = shlex.quote(f"{file.path}:{file.attribute}")  # a path in a store may hold anything
         raise UserFileError(

@@ -37,7 +37,7 @@ class Coordinator:
         floor: the reward of a failed child; None for the lowest reward among children of earlier batches.
         population: how many children of a batch are trained together.
         keep_going: do not pause when child after child fails.
-        log: where a person finds what failed children printed.
+        log: where the user finds what failed children printed.
         objective: the metric of early stopping, or None where children cannot be stopped.
         early_stop: the name of the pruner.
         listeners: told of what happens.
@@ -188,10 +188,10 @@ class Coordinator:
             for following in range(first, last):
                 numbers = range(following * size, (following + 1) * size)
                 self._proposer.pending = tuple(self._pending.values())
-                of_people = self._proposer.answer(requests, numbers, batch=following, drawn_under=number)
-                requests = requests[len(of_people) :]
-                answered |= {request: answer for request, answer, _ in of_people}
-                made = [child for _, _, child in of_people if child is not None]
+                of_users = self._proposer.answer(requests, numbers, batch=following, drawn_under=number)
+                requests = requests[len(of_users) :]
+                answered |= {request: answer for request, answer, _ in of_users}
+                made = [child for _, _, child in of_users if child is not None]
                 drawn = self._proposer.propose(numbers, batch=following, drawn_under=number, made=made)
                 self._pending |= {child.number: PendingChild(child.number, child.tokens) for child in drawn}
                 proposals += self._in_populations(drawn, numbers.start)

@@ -17,7 +17,7 @@ class RepeatedFailures:
 
     Args:
         first: children from this number on may still take part in a row; those that have failed already do not count.
-        log: where a person finds what failed children printed; "" for nowhere.
+        log: where the user finds what failed children printed; "" for nowhere.
     """
 
     def __init__(self, store: Store, search: Search, *, first: int, log: str) -> None:

@@ -84,7 +84,7 @@ class Proposer:
     def answer(
         self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, drawn_under: int
     ) -> list[tuple[int, int | str, NewChild | None]]:
-        """Makes children of people's requests, under the first of these numbers.
+        """Makes children of users' requests, under the first of these numbers.
 
         Returns:
             for each request that was answered, in order: its id, the child's number or why it was refused, and the

@@ -1,4 +1,4 @@
-"""NAS-Bench-Macro as a person's own space and task: 3^8 networks whose CIFAR-10 accuracy is published.
+"""NAS-Bench-Macro as the user's own space and task: 3^8 networks whose CIFAR-10 accuracy is published.
 
 Used by name, `--space benchmarks/nasbench_macro.py:space --task benchmarks/nasbench_macro.py:evaluate`; the table
 (Su et al. 2021, arXiv:2103.11922) lies in `nasbench/macro` of the folder AUTOML_DATA.

@@ -1,4 +1,4 @@
-"""How long the commands take that a person waits for: `--help`, and the looks at a store of 10,000 children.
+"""How long the commands take that the user waits for: `--help`, and the looks at a store of 10,000 children.
 
     python benchmarks/startup.py [--children 10000] [--runs 5]
 

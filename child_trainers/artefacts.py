@@ -33,7 +33,7 @@ class WorkerLog(Protocol):
         """What was written since an offset, at most the last megabyte; empty where the log was removed."""
 
     def __str__(self) -> str:
-        """Where a person finds it."""
+        """Where the user finds it."""
 
 
 class Artefacts(Protocol):
@@ -66,7 +66,7 @@ class Artefacts(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
     def __str__(self) -> str:
-        """Where a person finds the logs."""
+        """Where the user finds the logs."""
 
 
 @dataclasses.dataclass(frozen=True)

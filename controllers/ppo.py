@@ -13,7 +13,7 @@ from automl.controllers.reinforce.update import Learned, Surrogate, Updater
 
 @dataclasses.dataclass(frozen=True)
 class PpoSettings(Settings):
-    """What a person can set, beside the settings of REINFORCE.
+    """What the user can set, beside the settings of REINFORCE.
 
     Attributes:
         clip: how far the ratio of a decision's probabilities, now and when it was drawn, may go.

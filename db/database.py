@@ -70,7 +70,7 @@ class Database:
         self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
         if self.file is not None:
             check_place(Path(url.database or ""), create=create)
-        # For commands that we show to people: quoted, and without a password.
+        # For commands that we show to users: quoted, and without a password.
         self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
         self._reader = None
         if self.file is not None:  # what SQLite keeps beside it lies where a link leads to

@@ -371,7 +371,7 @@ def is_search_name(name: object) -> bool:
 
 
 class StoreError(Exception):
-    """The store cannot do what was asked; the message is one sentence for a person."""
+    """The store cannot do what was asked; the message is one sentence for the user."""
 
 
 class StaleLeaseError(StoreError):

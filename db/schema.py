@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 REVISION = "0004"  # the newest migration; a test holds it against the migrations' own head
-APPLICATION_ID = 0x41_4D_4C_31  # "AML1" in the header of a SQLite file tells our stores from other people's
+APPLICATION_ID = 0x41_4D_4C_31  # "AML1" in the header of a SQLite file tells our stores from others
 
 # Alembic needs names to alter constraints later on.
 NAMES = {

@@ -350,7 +350,7 @@ class Store(Reader):
             consumed: the reward that was learned from, by number of the consumed child (None for a lost one).
             proposals: the children proposed under this state.
             refused: how many draws were refused in all, by reason.
-            answered: by id of a person's request, the number of its child, or why it was refused.
+            answered: by id of a user's request, the number of its child, or why it was refused.
             decisions: new decisions of the search, by number.
         """
         with self._write() as connection:
@@ -403,7 +403,7 @@ class Store(Reader):
 
         Args:
             worker: its name, unique among all workers of the search.
-            slot: its place in its pool, for people.
+            slot: its place in its pool, for the user.
         """
         with self._write() as connection:
             now = self._now(connection)
@@ -569,7 +569,7 @@ class Store(Reader):
             )
             return True
 
-    def part_company(self, claims: Sequence[Claim], fault: Fault, **ending: Any) -> None:
+    def release_population(self, claims: Sequence[Claim], fault: Fault, **ending: Any) -> None:
         """Ends the attempts of a worker that died while it trained several children. None is charged, since nobody
         knows which of them did it; from now on each is trained by itself.
 

@@ -20,11 +20,11 @@ MAY_IMPORT = {  # the table of docs/architecture.md
     "search_spaces": set(),
     "db": set(),
 }
-# Database code may put these, and nothing else, into the text of a statement: none of them is a person's.
+# Database code may put these, and nothing else, into the text of a statement: none of them is a user's.
 SQL_CONSTANTS = {"APPLICATION_ID"}
 # The one place that reads pickles: it allows numpy arrays and nothing else.
 PICKLE = {"child_trainers/data/numpy_unpickler.py"}
-# The one place that runs a person's file, named on the command line and approved (never one out of a store).
+# The one place that runs a user's file, named on the command line and approved (never one out of a store).
 REGISTRY = "automl.child_trainers.registry"
 USER_FILES = {"child_trainers/user_modules.py": "exec"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}

@@ -14,7 +14,7 @@ from automl.status import shown_state
 
 
 def propose_child(name: str, store_option: str | None, *, spec: Path | None, tokens: str | None) -> None:
-    """Queues a person's own child."""
+    """Queues the user's own child."""
     from automl.requests import read_spec, request_child
 
     if (spec is None) == (tokens is None):

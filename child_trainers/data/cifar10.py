@@ -185,7 +185,7 @@ def load_cifar10(
 
 def _find(home: Path, layouts: Sequence[Layout]) -> tuple[Layout, Path] | None:
     """The place with most files of a layout, or None where there is not one. An incomplete folder counts as found: it
-    is better to name the file that is missing than to write into a folder that a person has put there."""
+    is better to name the file that is missing than to write into a folder that the user has put there."""
     places = [(layout, folder) for layout in layouts for folder in (home / layout.folder, home)]
 
     def num_files(place: tuple[Layout, Path]) -> int:

@@ -1,4 +1,4 @@
-"""A person's own images, from a file made with `numpy.savez`."""
+"""The user's own images, from a file made with `numpy.savez`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _check_keys(path: Path, found: set[str]) -> None:
         missing = pair - found
         if missing and (part == "train" or missing != pair):
             raise DataError(f"{path} lacks {min(missing)}; it holds {', '.join(sorted(found)) or 'nothing'}.")
-    # Names of further things are a person's own affair, but x_val is a validation set that would not be used.
+    # Names of further things are the user's own affair, but x_val is a validation set that would not be used.
     unknown = {key for key in found if key.startswith(("x_", "y_"))} - set(KEYS)
     if unknown:
         raise DataError(f"{path} holds {min(unknown)}, which is not one of {', '.join(KEYS)}; rename or remove it.")

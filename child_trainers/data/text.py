@@ -110,7 +110,7 @@ def tokens_of(text: str, level: str) -> list[str]:
 
 
 def load_text(path: Path, *, level: str, vocabulary_size: int | None) -> TextData:
-    """A person's own UTF-8 text: its first eight tenths to train, a tenth to validate, the last tenth to test.
+    """The user's own UTF-8 text: its first eight tenths to train, a tenth to validate, the last tenth to test.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, or holds too little.

@@ -50,15 +50,15 @@ def brightness_of(images: np.ndarray) -> Brightness:
     return Brightness(middle - span / 2, middle + span / 2)
 
 
-def whitening_source(brightness: Brightness | None) -> str:
-    """`whitening` as a Keras expression; a test compares their values."""
+def standardization_source(brightness: Brightness | None) -> str:
+    """`standardization` as a Keras expression; a test compares their values."""
     if not _is_scaled(brightness):
         return WHITENING_SOURCE
     factor, offset = brightness.scaling  # type: ignore[union-attr]
     return f"keras.Sequential([layers.Rescaling({factor!r}, offset={offset!r}), {WHITENING_SOURCE}])"
 
 
-def whitening(input_shape: Sequence[int], brightness: Brightness | None = None) -> keras.layers.Layer:
+def standardization(input_shape: Sequence[int], brightness: Brightness | None = None) -> keras.layers.Layer:
     """Subtracts each image's mean and divides by its standard deviation, over all its pixels and channels.
 
     Plain Keras layers, so that an exported model that starts with them needs nothing of ours.
@@ -73,7 +73,7 @@ def whitening(input_shape: Sequence[int], brightness: Brightness | None = None) 
 
     # epsilon: a blank image must not divide by zero; 0.01 is far below the variance of any real one (0 to 255 squared).
     layer = keras.layers.LayerNormalization(
-        axis=[1, 2, 3], center=False, scale=False, epsilon=0.01, dtype="float32", name="whitening"
+        axis=[1, 2, 3], center=False, scale=False, epsilon=0.01, dtype="float32", name="standardization"
     )
     if _is_scaled(brightness):
         factor, offset = brightness.scaling  # type: ignore[union-attr]

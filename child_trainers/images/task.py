@@ -15,7 +15,12 @@ import numpy as np
 from automl.child_trainers.built_in import BuiltInTask
 from automl.child_trainers.data.dataset import DataError, ImageData
 from automl.child_trainers.data.summary import DataSummary, describe_images
-from automl.child_trainers.images.standardization import Brightness, brightness_of, whitening, whitening_source
+from automl.child_trainers.images.standardization import (
+    Brightness,
+    brightness_of,
+    standardization,
+    standardization_source,
+)
 from automl.child_trainers.outcome import Outcome, read_outcome
 from automl.child_trainers.recipes import Recipe
 from automl.child_trainers.task import NO_METRICS, Report, Source
@@ -174,11 +179,11 @@ class ImageClassification(BuiltInTask[Recipe]):
         return self.with_preprocessing(inner)
 
     def with_preprocessing(self, inner: keras.Model) -> keras.Model:
-        """A model from raw images, made from one that takes whitened images; its output is named `logits`."""
+        """A model from raw images, made from one that takes standardized images; its output is named `logits`."""
         import keras
 
         image = keras.Input(self.shapes[0], name="raw_image")
-        logits = keras.layers.Identity(name="logits")(inner(whitening(self.shapes[0], self.brightness)(image)))
+        logits = keras.layers.Identity(name="logits")(inner(standardization(self.shapes[0], self.brightness)(image)))
         return keras.Model(image, logits, name="child")
 
     def columns(self) -> str:
@@ -191,7 +196,7 @@ class ImageClassification(BuiltInTask[Recipe]):
     def source(self, spec: object, metrics: Mapping[str, Any] = NO_METRICS) -> Source | None:
         if not isinstance(spec, HasSource):
             return super().source(spec, metrics)
-        text = str(spec.source(*self.shapes, preprocessing=whitening_source(self.brightness)))
+        text = str(spec.source(*self.shapes, preprocessing=standardization_source(self.brightness)))
         return Source(text, "a Keras model from raw images to logits, without weights, as readable source")
 
     def validate(self, model: Callable[[np.ndarray], Any], spec: object = None) -> dict[str, float]:

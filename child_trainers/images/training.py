@@ -16,7 +16,7 @@ import tensorflow as tf
 from automl.child_trainers.data.dataset import ImageData
 from automl.child_trainers.devices import FLOAT32, Compute
 from automl.child_trainers.images.networks import Network
-from automl.child_trainers.images.standardization import Brightness, whitening
+from automl.child_trainers.images.standardization import Brightness, standardization
 from automl.child_trainers.outcome import DivergedError, Outcome
 from automl.child_trainers.recipes import Recipe
 from automl.child_trainers.task import Objective, Report
@@ -43,17 +43,17 @@ def batches(num_images: int, batch_size: int) -> tuple[int, int]:
 
 
 def to_device(data: ImageData, brightness: Brightness | None = None) -> DeviceData:
-    """Whitens the images once, by the layer that an exported model starts with; see `whitening`."""
-    layer = whitening(data.input_shape, brightness)
+    """Standardizes the images once, by the layer that an exported model starts with; see `standardization`."""
+    layer = standardization(data.input_shape, brightness)
 
-    def whitened(x: np.ndarray) -> tf.Tensor:
+    def standardized(x: np.ndarray) -> tf.Tensor:
         parts = [layer(x[start : start + 4096].astype(np.float32)) for start in range(0, len(x), 4096)]
         return tf.concat(parts, axis=0)
 
     return DeviceData(
-        whitened(data.x_train),
+        standardized(data.x_train),
         tf.constant(data.y_train),
-        whitened(data.x_validation),
+        standardized(data.x_validation),
         tf.constant(data.y_validation),
     )
 

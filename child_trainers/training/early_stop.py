@@ -1,4 +1,4 @@
-"""Stops hopeless children between two epochs, and says what a stopped child is worth."""
+"""Stops children that promise little between two epochs, and says what a stopped child is worth."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ class Stopper(abc.ABC):
         self._passed = passed
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Raises EarlyStopError where the child is hopeless after this epoch, which is not its last."""
+        """Raises EarlyStopError where the child is to be pruned after this epoch, which is not its last."""
         if epoch <= self._passed:
             self.restore(epoch, metrics)
             return
         if self._metric not in metrics or epoch >= self._epochs:
             return
         self._values[epoch] = float(metrics[self._metric])
-        hopeless = self._is_hopeless(epoch)
-        if hopeless and len(self._finished_pairs(epoch)) >= FIRST_CHILDREN:
+        pruned = self._should_prune(epoch)
+        if pruned and len(self._finished_pairs(epoch)) >= FIRST_CHILDREN:
             raise EarlyStopError(epoch, paused=self.pauses)
 
     def restore(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -95,7 +95,7 @@ class Stopper(abc.ABC):
         return []
 
     @abc.abstractmethod
-    def _is_hopeless(self, epoch: int) -> bool:
+    def _should_prune(self, epoch: int) -> bool:
         """Whether the present child is, told by its values up to this epoch."""
 
     def _restored(self, epoch: int) -> None:
@@ -174,13 +174,13 @@ class EarlyStopper(Stopper):
             pruner=pruner,
         )
 
-    def _is_hopeless(self, epoch: int) -> bool:
+    def _should_prune(self, epoch: int) -> bool:
         assert self._trial is not None
         self._trial.report(self._values[epoch], epoch)
         return self._trial.should_prune()
 
     def _restored(self, epoch: int) -> None:
-        self._is_hopeless(epoch)  # lets the pruner record the value and the rung; its verdict is ignored
+        self._should_prune(epoch)  # lets the pruner record the value and the rung; its verdict is ignored
 
     def _met(self, curve: Curve) -> None:
         """Reports a child's values one by one, as the pruner would have met them."""
@@ -240,7 +240,7 @@ class SuccessiveHalving(Stopper):
             numbers += [-number for value, number in sorted(waiting, reverse=True) if value >= least]
         return numbers
 
-    def _is_hopeless(self, epoch: int) -> bool:
+    def _should_prune(self, epoch: int) -> bool:
         if epoch not in self.rungs:
             return False
         value = self._sign * self._values[epoch]

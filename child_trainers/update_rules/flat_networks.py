@@ -160,7 +160,7 @@ class ConvChild:
 def keras_child(
     input_shape: tuple[int, ...], num_classes: int, *, weights: Mapping[str, np.ndarray] | None = None
 ) -> keras.Model:
-    """A `ConvChild` as a Keras model, from whitened images to logits; with its weights where they are given."""
+    """A `ConvChild` as a Keras model, from standardized images to logits; with its weights where they are given."""
     layers: list[keras.layers.Layer] = []
     for index in range(2):
         layers += [

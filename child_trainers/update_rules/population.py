@@ -11,16 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from automl.child_trainers.update_rules.flat_networks import FlatNetwork, unflatten
-from automl.search_spaces.update_rule.meaning import (
+from automl.search_spaces.update_rule.program import LENGTH, update_of
+from automl.search_spaces.update_rule.semantics import (
     AVERAGES,
     STREAMS,
-    Moment,
+    StepContext,
     averaged,
     counters,
     normal_of,
     uniform_of,
 )
-from automl.search_spaces.update_rule.program import LENGTH, update_of
 
 
 class Member(NamedTuple):
@@ -159,7 +159,7 @@ class Population:
                 loss, gradient, state = network.gradient(weights, state, plan, step)
                 number = epoch * steps + step
                 averages = tf.stack([averaged(name, averages[index], gradient) for index, name in enumerate(named)])
-                moment = Moment(
+                context = StepContext(
                     gradient,
                     weights,
                     {name: averages[index] for index, name in enumerate(named)},
@@ -168,7 +168,7 @@ class Population:
                     noise=lambda: normal_of(self._words[1], self._words[2], seed, number),
                     decay_steps=total_steps,
                 )
-                weights -= rate * update_of(program, moment)
+                weights -= rate * update_of(program, context)
                 with tf.control_dependencies([weights]):
                     self._steps_done.assign_add(1)
                 return step + 1, total + loss, weights, averages, state

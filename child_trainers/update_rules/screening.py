@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from automl.search_spaces.update_rule.meaning import AVERAGES, Moment, averaged, counters, normal_of, uniform_of
 from automl.search_spaces.update_rule.program import LENGTH, update_of
+from automl.search_spaces.update_rule.semantics import AVERAGES, StepContext, averaged, counters, normal_of, uniform_of
 
 STEPS = 200
 LAST = 20  # steps over which what a rule has reached is averaged
@@ -59,7 +59,7 @@ class Screen:
             values, slopes = functions(weights)
             gradient = tf.reshape(slopes + noise * [[[0.0]], [[1.0]], [[0.0]], [[0.0]]], (size,))
             averages = tf.stack([averaged(name, averages[index], gradient) for index, name in enumerate(names)])
-            moment = Moment(
+            context = StepContext(
                 gradient,
                 tf.reshape(weights, (size,)),
                 {name: averages[index] for index, name in enumerate(names)},
@@ -68,7 +68,7 @@ class Screen:
                 noise=lambda: normal_of(self._words[1], self._words[2], seed, step),
                 decay_steps=float(STEPS),
             )
-            weights -= self._rates * tf.reshape(update_of(program, moment), shape)
+            weights -= self._rates * tf.reshape(update_of(program, context), shape)
             return step + 1, weights, averages, reached + tf.where(step >= STEPS - LAST, values / LAST, 0.0)
 
         start = (tf.constant(0), self._start, tf.zeros((len(names), size)), tf.zeros(shape[:2]))

@@ -164,13 +164,13 @@ class ImageRules(RuleTask[ImageClassification]):
     @functools.cached_property
     def _trainer(self) -> RuleTrainer:
         from automl.child_trainers.update_rules.flat_networks import ConvChild
-        from automl.child_trainers.update_rules.training import Figure, RuleTrainer
+        from automl.child_trainers.update_rules.training import MetricSpec, RuleTrainer
 
         classes = self.network.shapes[1]
         child = ConvChild(self.network.device_data, classes, self.recipe.batch_size)
         pruned = pruned_accuracy(self.network.data.y_validation)
-        figure = Figure(self.metric, True, 0.0, pruned, lambda accuracy: accuracy)
-        return RuleTrainer(child, figure, self.recipe)
+        metric = MetricSpec(self.metric, True, 0.0, pruned, lambda accuracy: accuracy)
+        return RuleTrainer(child, metric, self.recipe)
 
     def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
         from automl.child_trainers.update_rules.flat_networks import keras_child
@@ -196,13 +196,13 @@ class TextRules(RuleTask[LanguageModeling]):
         from automl.child_trainers.text.model import LanguageModel
         from automl.child_trainers.text.training import reward_of
         from automl.child_trainers.update_rules.flat_networks import TextChild
-        from automl.child_trainers.update_rules.training import Figure, RuleTrainer
+        from automl.child_trainers.update_rules.training import MetricSpec, RuleTrainer
 
         types = len(self.network.data.vocabulary)
         model = LanguageModel(LSTM(), types, self.recipe.units, self.network.recipe, seed=0)
-        figure = Figure(self.metric, False, types, PRUNED_TEXT * types, reward_of)
+        metric = MetricSpec(self.metric, False, types, PRUNED_TEXT * types, reward_of)
         child = TextChild(model, self.network.device_data)
-        return RuleTrainer(child, figure, self.recipe)
+        return RuleTrainer(child, metric, self.recipe)
 
     def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
         model: keras.Model = self.network.model(self._network_spec, weights)

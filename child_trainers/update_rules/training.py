@@ -25,7 +25,7 @@ SCREENED, DIVERGED, PRUNED = "screened", "diverged", "hopeless"  # why a rule wa
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
+class MetricSpec:
     """What a validation says.
 
     Attributes:
@@ -90,9 +90,9 @@ class RuleTrainer:
     Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1.
     """
 
-    def __init__(self, network: FlatNetwork, figure: Figure, sweep: Sweep) -> None:
+    def __init__(self, network: FlatNetwork, metric: MetricSpec, sweep: Sweep) -> None:
         self._network = network
-        self._figure = figure
+        self._metric = metric
         self._sweep = sweep
         self._population = Population(network, sweep.population * len(sweep.rates))
         self._screen = Screen(sweep.rates)
@@ -146,12 +146,12 @@ class RuleTrainer:
             if not any(math.isfinite(value) for value in reached):
                 yield rule.index, self._ended(rule, 0.0, DIVERGED)
                 continue
-            best = self._figure.best(reached)
-            rule.metrics |= {self._figure.metric: reached[best], "learning_rate": rates[best]}
-            if (error := rule.report(1, **{self._figure.metric: reached[best]})) is not None:
+            best = self._metric.best(reached)
+            rule.metrics |= {self._metric.metric: reached[best], "learning_rate": rates[best]}
+            if (error := rule.report(1, **{self._metric.metric: reached[best]})) is not None:
                 yield rule.index, error
-            elif not self._figure.better(reached[best], self._figure.pruned):
-                yield rule.index, self._ended(rule, self._figure.reward(reached[best]), PRUNED)
+            elif not self._metric.better(reached[best], self._metric.pruned):
+                yield rule.index, self._ended(rule, self._metric.reward(reached[best]), PRUNED)
             else:
                 population.begin(
                     rule.place, Member(rule.program, rates[best], rule.child.seed, steps * self._sweep.epochs)
@@ -160,7 +160,7 @@ class RuleTrainer:
         return going_on
 
     def _train_long(self, rules: list[_Rule]) -> Iterator[Ended]:
-        population, metric = self._population, self._figure.metric
+        population, metric = self._population, self._metric.metric
         for epoch in range(self._sweep.epochs):
             if not rules:
                 return
@@ -175,7 +175,7 @@ class RuleTrainer:
                     yield rule.index, self._ended(rule, 0.0, DIVERGED)
                 else:
                     rule.values.append(value)
-                    if self._figure.best(rule.values) == epoch:
+                    if self._metric.best(rule.values) == epoch:
                         rule.weights = population.weights(rule.place)
                         rule.metrics |= {metric: value, "epoch": epoch + 2}  # the sweep was the first
                     rule.metrics["loss"] = loss
@@ -185,13 +185,13 @@ class RuleTrainer:
                 if diverged or error is not None:
                     rules.remove(rule)
         for rule in rules:
-            yield rule.index, self._ended(rule, self._figure.reward(rule.metrics[metric]))
+            yield rule.index, self._ended(rule, self._metric.reward(rule.metrics[metric]))
 
     def _ended(self, rule: _Rule, reward: float, why: str | None = None) -> Outcome:
         metrics = dict(rule.metrics)
         weights = rule.weights or None
         if why in (SCREENED, DIVERGED):
-            metrics |= {self._figure.metric: self._figure.worst}
+            metrics |= {self._metric.metric: self._metric.worst}
             for name in ("epoch", "loss"):  # those of a value that no longer counts, as its weights are
                 metrics.pop(name, None)
             weights = None

@@ -160,7 +160,7 @@ class LocalPool(Pool):
             log = process.log_tail(claims[0].number)
             self._store.fail_attempt(claims[0], fault, message=message, log=log, **ending)
         elif claims:
-            self._store.part_company(claims, fault, message=message, log=process.log_tail(), **ending)
+            self._store.release_population(claims, fault, message=message, log=process.log_tail(), **ending)
         return bool(claims)
 
     def _blame(self, slot: _Slot, reason: str) -> None:

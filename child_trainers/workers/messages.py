@@ -30,7 +30,7 @@ class WorkerOrder:
         artefacts: where logs and checkpoints are (`Artefacts.to_json`).
         worker: its name, unique among all workers of the search, past and present.
         slot: the place in the pool that it fills; others filled it before.
-        device: what children are trained on, for people.
+        device: what children are trained on, for the user.
     """
 
     name: ClassVar[str] = "order/1"

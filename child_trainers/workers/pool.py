@@ -69,7 +69,7 @@ class Pool(abc.ABC):
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know of the pool, a sentence each."""
+        """What the user should know of the pool, a sentence each."""
         return []
 
 

@@ -96,7 +96,7 @@ class WorkerProcess:
 
     @property
     def ending(self) -> str:
-        """How it ended, for people."""
+        """How it ended, for the user."""
         if self.signal is None:
             return f"exit code {self.exit_code}"
         with contextlib.suppress(ValueError):

@@ -171,7 +171,7 @@ def _kill_own_group() -> None:
 
 
 def _exit_at_once(code: int) -> None:
-    """Waits for no thread that a person's code has left: the pool would wait with us, and train nothing."""
+    """Waits for no thread that a user's code has left: the pool would wait with us, and train nothing."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

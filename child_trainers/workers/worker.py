@@ -38,13 +38,13 @@ class Worker:
 
     Attributes:
         name: unique among all workers of a search, past and present.
-        device: what children are trained on, for people.
+        device: what children are trained on, for the user.
         epoch: the coordinator's epoch that it serves; under another it claims nothing.
         keep: for how many of the best children weights are kept.
-        early_stop: the pruner that stops hopeless children, or `none`.
-        slot: the place in its pool, for people; None where there is only one.
+        early_stop: the pruner that stops children that promise little, or `none`.
+        slot: the place in its pool, for the user; None where there is only one.
         artefacts: where checkpoints are kept, or None for none.
-        log: what this process prints to, or None where that is a person's terminal.
+        log: what this process prints to, or None where that is a user's terminal.
         beat: whether a thread renews the claim while a child trains.
     """
 
@@ -208,7 +208,7 @@ class Worker:
             logger.info("Children %s were trained together; each goes on alone.", list(left.values()), exc_info=True)
             message = f"{type(error).__name__}: {error}"[:1000]
             trace = traceback.format_exc()[-LOG_TAIL:]
-            self.store.part_company(list(left.values()), fault_of(error), message=message, log=trace)
+            self.store.release_population(list(left.values()), fault_of(error), message=message, log=trace)
 
     def _ending(self, claim: Claim, ended: Outcome | Exception) -> Delivery | None:
         """What became of a child of a population, or None where its claim was lost on the way."""

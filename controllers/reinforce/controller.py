@@ -75,7 +75,7 @@ class Reinforce(PolicyController):
         self._best = [Best(best["number"], tuple(best["tokens"]), best["reward"]) for best in state.values["best"]]
         self._rewards: list[float] = state.arrays["rewards"].tolist()
         pending = state.values.get("pending", {"batches": 0, "children": []})
-        self._pending = Pending(pending["batches"], [Judged(**child) for child in pending["children"]])
+        self._pending = Pending(pending["batches"], [ScoredSample(**child) for child in pending["children"]])
         settings = self.settings
         weights = initial_arrays(self.seed, settings.hidden_units, settings.initial_range, heads.widths)
         first = {name: np.zeros_like(array) for name, array in weights.items()}
@@ -119,10 +119,10 @@ class Reinforce(PolicyController):
             # Adam squares the gradient, and float32 ends at 3e38.
             advantages = [min(max(reward - baseline, -MOST), MOST) for reward in rewards]
         self._rewards = [*self._rewards, *rewards][-settings.rank_window :]
-        self._remember(results)
+        self._update_elite(results)
         pairs = zip([result for result in results if result.reward is not None], advantages, strict=True)
         self._pending.children += [
-            Judged(result.number, tuple(result.tokens), tuple(result.log_probs), value) for result, value in pairs
+            ScoredSample(result.number, tuple(result.tokens), tuple(result.log_probs), value) for result, value in pairs
         ]
         self._pending.batches += 1
         told = {"baseline": baseline, "mean_reward": float(np.mean(rewards))}
@@ -222,7 +222,7 @@ class Reinforce(PolicyController):
         if len(self._walks) > KEPT_WALKS:
             del self._walks[next(iter(self._walks))]
 
-    def _remember(self, results: Sequence[Result]) -> None:
+    def _update_elite(self, results: Sequence[Result]) -> None:
         """Updates the elite with the best trained children; of equal rewards the older ones stay. Failed children,
         whose reward is the floor, never enter it."""
         seen = [
@@ -248,7 +248,7 @@ class Best:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class ScoredSample:
     """A child with its advantage, as it was when it was told."""
 
     number: int
@@ -267,7 +267,7 @@ class Pending:
     gradients add up to that of all their children."""
 
     batches: int = 0
-    children: list[Judged] = dataclasses.field(default_factory=list)
+    children: list[ScoredSample] = dataclasses.field(default_factory=list)
 
 
 def _place(target: dict[str, np.ndarray], name: str, array: np.ndarray, heads: Heads) -> None:

@@ -94,7 +94,7 @@ def encode(walk: Walk, heads: Heads) -> Encoded:
             modes.append(EMBEDDING)
             kinds.append(places.row(decision))
             tokens.append(answer[0])
-            # A person's own child may have an option that narrowing masks: no draw takes it, so it has no probability.
+            # The user's own child may have an option that narrowing masks: no draw takes it, so it has no probability.
             free.append(decision.forced[0] is None and decision.allows(answer[0]))
             num_options.append(len(decision.options))
             if decision.allowed is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a person can set (`--set controller.NAME=VALUE`).
+    """What the user can set (`--set controller.NAME=VALUE`).
 
     Attributes:
         hidden_units: of each of the two LSTM layers.

@@ -1,4 +1,4 @@
-"""Writes a convolutional network as a Python file that people read and that needs only Keras."""
+"""Writes a convolutional network as a Python file for reading and that needs only Keras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a recurrent cell as a Keras layer that people read and that needs only Keras."""
+"""Writes a recurrent cell as a Keras layer for reading and that needs only Keras."""
 
 from __future__ import annotations
 

@@ -206,10 +206,10 @@ def _node(node: Any) -> CellNode:
 
 
 def combined(combination: str, left: str, right: str) -> str:
-    """The combination of two expressions, as people write it."""
+    """The combination of two expressions, as users write it."""
     return {"add": f"{left} + {right}", "multiply": f"{left} * {right}", "max": f"max({left}, {right})"}[combination]
 
 
 def activated(activation: str, inside: str) -> str:
-    """The activation of an expression, as people write it."""
+    """The activation of an expression, as users write it."""
     return inside if activation == "identity" else f"{activation}({inside})"

@@ -22,7 +22,7 @@ class RuleError(ValueError):
 
 
 def text_of(expression: Expression) -> str:
-    """The expression as people write it; `parse` reads it back."""
+    """The expression as users write it; `parse` reads it back."""
     return _text(expression)[0]
 
 

@@ -10,12 +10,12 @@ from keras import ops
 
 from automl.search_spaces.update_rule.expression import parse, with_places
 from automl.search_spaces.update_rule.language import DECAYS
-from automl.search_spaces.update_rule.meaning import (
+from automl.search_spaces.update_rule.semantics import (
     AVERAGES,
     BETA_1,
     BETA_2,
     STREAMS,
-    Moment,
+    StepContext,
     averaged,
     evaluate,
     normal,
@@ -86,7 +86,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         index, shape = self._get_variable_index(variable), tuple(variable.shape)
         for name, slots in self._averages.items():
             self.assign(slots[index], averaged(name, slots[index], gradient, self.beta_1, self.beta_2))
-        moment = Moment(
+        context = StepContext(
             gradient,
             ops.convert_to_tensor(variable),
             {name: slots[index] for name, slots in self._averages.items()},
@@ -97,7 +97,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
             beta_1=self.beta_1,
             beta_2=self.beta_2,
         )
-        update = evaluate(self._expression, moment)
+        update = evaluate(self._expression, context)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
 
     @classmethod

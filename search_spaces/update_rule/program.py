@@ -12,9 +12,9 @@ from keras import ops
 
 from automl.search_spaces.update_rule.expression import drops_of, with_places
 from automl.search_spaces.update_rule.language import BINARY, DECAYS, OPERANDS, UNARY
-from automl.search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
-from automl.search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
-from automl.search_spaces.update_rule.meaning import Moment
+from automl.search_spaces.update_rule.semantics import BINARY as BINARY_MEANING
+from automl.search_spaces.update_rule.semantics import UNARY as UNARY_MEANING
+from automl.search_spaces.update_rule.semantics import StepContext
 from automl.search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
 
 WORDS = (*OPERANDS, *DECAYS)
@@ -120,24 +120,24 @@ def _earlier(operand: str) -> int | None:
     return int(operand[1:]) if operand[0] == "r" and operand[1:].isdecimal() else None
 
 
-def update_of(program: Tensor, moment: Moment) -> Tensor:
-    """The update U of an encoded rule, a vector as long as the moment's weight.
+def update_of(program: Tensor, context: StepContext) -> Tensor:
+    """The update U of an encoded rule, a vector as long as the context's weight.
 
     What a word does not need is not computed: every word is a branch.
 
     Args:
         program: int32 (LENGTH,), as `encode` gives it; may differ from call to call.
-        moment: its weight is a vector, and it has every average.
+        context: its weight is a vector, and it has every average.
     """
-    size = moment.weight.shape[0]
+    size = context.weight.shape[0]
 
     def operand(number: Tensor, results: Tensor) -> Tensor:
-        branches = [functools.partial(moment.operand, word) for word in WORDS]
+        branches = [functools.partial(context.operand, word) for word in WORDS]
         branches += [functools.partial(operator.getitem, results, slot) for slot in range(SLOTS)]
         return ops.switch(number, branches)
 
     def unary(number: Tensor, place: Tensor, x: Tensor) -> Tensor:
-        drawn = functools.partial(moment.drawn, place)
+        drawn = functools.partial(context.drawn, place)
         branches = [(lambda x: x) if word == "x" else _with(UNARY_MEANING[word], drawn) for word in UNARY]
         return ops.switch(number, branches, x)
 

@@ -1,4 +1,4 @@
-"""Writes an update rule as a Keras optimizer that people read and that needs only Keras."""
+"""Writes an update rule as a Keras optimizer for reading and that needs only Keras."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from automl.search_spaces.update_rule.expression import (
     within,
 )
 from automl.search_spaces.update_rule.language import DECAYS
-from automl.search_spaces.update_rule.meaning import (
+from automl.search_spaces.update_rule.semantics import (
     AVERAGES,
     BETA_1,
     BETA_2,

@@ -64,7 +64,7 @@ def automl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def mine(folder: Path) -> Path:
-    """A person's file with a space and a task."""
+    """A user's file with a space and a task."""
     path = folder / "mine.py"
     path.write_text(MINE)
     return path

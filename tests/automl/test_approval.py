@@ -1,4 +1,4 @@
-"""Which files of a person `resume` may run: those that they ran themselves on this machine."""
+"""Which files of the user `resume` may run: those that they ran themselves on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command from end to end: a real search on digits, real processes, and what a person and a script see."""
+"""The command from end to end: a real search on digits, real processes, and what the user and a script see."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_going_further_and_deleting(automl, copied, folder):
     assert not (folder / "automl.db.logs" / "digits").exists()
 
 
-# A person's own space and task
+# The user's own space and task
 
 
 def test_a_search_that_fails_from_the_start_pauses(automl, mine, folder):

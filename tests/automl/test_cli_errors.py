@@ -330,7 +330,7 @@ def test_secrets_of_an_address_are_never_shown(automl, mine, folder, address, co
     assert not any(b"hush-hush" in content for content in files_in(folder).values())
 
 
-# A person's own files
+# The user's own files
 
 
 def test_a_persons_file_that_cannot_be_used(automl, folder, mine):

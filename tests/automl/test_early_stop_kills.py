@@ -1,4 +1,4 @@
-"""A real worker that is killed in the middle of a child, in a search that stops hopeless children early."""
+"""A real worker that is killed in the middle of a child, in a search that stops children that promise little early."""
 
 import contextlib
 

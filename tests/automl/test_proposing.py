@@ -402,7 +402,7 @@ def test_a_space_that_is_used_up_never_drops_what_people_asked_for(make):
 
 
 def test_of_a_batch_with_a_gap_a_drawn_child_gives_way_and_a_person_s_does_not():
-    """Number 1 finds nothing that number 2 has not drawn, and number 0 is a person's."""
+    """Number 1 finds nothing that number 2 has not drawn, and number 0 is a user's."""
 
     class OneWay(Scripted):
         def _draw(self, draw):

@@ -1,4 +1,4 @@
-"""A search for recurrent cells from the command line: a person's text, from the first child to an exported model."""
+"""A search for recurrent cells from the command line: a user's text, from the first child to an exported model."""
 
 from __future__ import annotations
 

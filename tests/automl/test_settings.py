@@ -1,4 +1,4 @@
-"""What a person asks for, from flags, a TOML file and Python: every bad value is one sentence."""
+"""What the user asks for, from flags, a TOML file and Python: every bad value is one sentence."""
 
 from __future__ import annotations
 

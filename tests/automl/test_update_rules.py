@@ -1,4 +1,4 @@
-"""A search for update rules on a task of a person's own."""
+"""A search for update rules on a task of the user's own."""
 
 from __future__ import annotations
 

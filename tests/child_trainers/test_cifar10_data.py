@@ -126,7 +126,7 @@ def test_the_more_complete_layout_is_read(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     folder = write(tmp_path / PYTHON.folder, PYTHON_CONTENTS)
     (folder / "data_batch_3").unlink()
-    # Also where a download is allowed: a person's own folder is not written into.
+    # Also where a download is allowed: the user's own folder is not written into.
     assert message_of(tmp_path, download=True) == (
         f"{folder / 'data_batch_3'} is missing, while other files of CIFAR-10 are there; add it, or remove those to "
         "have all of them downloaded."

@@ -167,7 +167,7 @@ def test_environment(monkeypatch):
     assert devices.environment(threads=1, gpu="3")["CUDA_VISIBLE_DEVICES"] == "3"
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     assert devices.environment(threads=1, gpu=None)["TF_CPP_MIN_LOG_LEVEL"] == "0"
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")  # a person's own choice stands
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")  # the user's own choice stands
     assert devices.environment(threads=1, gpu=None)["TF_ENABLE_ONEDNN_OPTS"] == "0"
 
 

@@ -79,11 +79,13 @@ def test_the_model_takes_raw_images_and_gives_the_stored_accuracy(task, trained,
     assert loaded.input_shape == (None, 8, 8, 1) and loaded.output_shape == (None, 10)
     raw = task.data.x_validation[:4].astype(np.float32)
     np.testing.assert_array_equal(loaded(raw), model(raw))
-    np.testing.assert_allclose(loaded(raw * 3 + 20), loaded(raw), rtol=0.01, atol=0.01)  # whitening is its first layer
+    np.testing.assert_allclose(
+        loaded(raw * 3 + 20), loaded(raw), rtol=0.01, atol=0.01
+    )  # standardization is its first layer
 
 
 def test_the_source_takes_raw_images_too(task, trained, tmp_path):
-    """The file's model, given the child's weights, is the child's model: whitening is its first layer as well."""
+    """The file's model, given the child's weights, is the child's model: standardization is its first layer as well."""
     outcome, _ = trained
     path = tmp_path / "child.py"
     path.write_text(task.source(NET).text)

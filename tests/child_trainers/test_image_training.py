@@ -98,20 +98,20 @@ class OwnNetwork:
         return tf.cast(product, tf.float32) * self._gain
 
 
-def test_whitening_by_hand():
+def test_standardization_by_hand():
     images = np.array([[[[0.0], [2.0]], [[4.0], [6.0]]], [[[5.0], [5.0]], [[5.0], [5.0]]]], np.float32)
-    whitened = np.asarray(image_training.whitening((2, 2, 1))(images))
+    standardized = np.asarray(image_training.standardization((2, 2, 1))(images))
     # Mean 3 and variance (9 + 1 + 1 + 9) / 4 = 5; a blank image becomes zeros.
-    np.testing.assert_allclose(whitened[0, :, :, 0], np.array([[-3, -1], [1, 3]]) / math.sqrt(5.01), rtol=1e-5)
-    np.testing.assert_allclose(whitened[0, :, :, 0], np.array([[-3, -1], [1, 3]]) / math.sqrt(5), rtol=2e-3)
-    np.testing.assert_array_equal(whitened[1], 0.0)
+    np.testing.assert_allclose(standardized[0, :, :, 0], np.array([[-3, -1], [1, 3]]) / math.sqrt(5.01), rtol=1e-5)
+    np.testing.assert_allclose(standardized[0, :, :, 0], np.array([[-3, -1], [1, 3]]) / math.sqrt(5), rtol=2e-3)
+    np.testing.assert_array_equal(standardized[1], 0.0)
 
 
-def test_whitening_is_over_height_width_and_channels_of_each_image():
+def test_standardization_is_over_height_width_and_channels_of_each_image():
     images = np.random.default_rng(0).integers(256, size=(3, 5, 6, 2)).astype(np.float32)
     mean = images.mean(axis=(1, 2, 3), keepdims=True)
     std = images.std(axis=(1, 2, 3), keepdims=True)
-    layer = image_training.whitening((5, 6, 2))
+    layer = image_training.standardization((5, 6, 2))
     np.testing.assert_allclose(layer(images), (images - mean) / std, rtol=1e-4, atol=1e-5)
     assert layer.weights == []
 
@@ -125,8 +125,8 @@ def test_to_device_whitens_training_and_validation_images_alike():
     assert data.x_train.shape == x.shape and data.x_train.dtype == tf.float32
     # Up to the last bit, which depends on an image's place in its batch.
     np.testing.assert_allclose(data.x_train[:9], data.x_validation, rtol=1e-5, atol=1e-6)
-    whitened = image_training.whitening((2, 2, 1))(x.astype(np.float32))
-    np.testing.assert_allclose(data.x_train, whitened, rtol=1e-5, atol=1e-6)
+    standardized = image_training.standardization((2, 2, 1))(x.astype(np.float32))
+    np.testing.assert_allclose(data.x_train, standardized, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(data.y_train, y)
 
 

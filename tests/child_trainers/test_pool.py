@@ -1,4 +1,4 @@
-"""A pool of real processes, on a person's task that imports no TensorFlow."""
+"""A pool of real processes, on a user's task that imports no TensorFlow."""
 
 import contextlib
 import gc

@@ -245,7 +245,7 @@ def test_measures_are_written_per_epoch(search, task, new_worker):
 
 def test_a_report_reads_the_count_that_it_follows(search, new_worker):
     report = ClaimReport(search.store, new_worker().claim())
-    assert report.steps == 0  # a person's own function may count nothing
+    assert report.steps == 0  # the user's own function may count nothing
     done = [3]
     report.follow(lambda: done[0])
     assert report.steps == 3
@@ -377,7 +377,7 @@ def test_a_stopped_child_is_trained_and_its_reward_predicted(long_search, early,
             report(1, val_accuracy=0.4, loss=3.0)
             clock.now += 2.5
             report(2, val_accuracy=np.float32(0.625), loss=2.0)
-        except Exception as error:  # a person's own function may clean up
+        except Exception as error:  # the user's own function may clean up
             seen.append(error)
             raise
         raise AssertionError("not reached")
@@ -670,7 +670,7 @@ def test_leases_that_run_out_together_charge_none(population, clock):
 def test_every_member_has_a_fence_of_its_own(population):
     search, _, _ = population
     first, second, third = search.store.claim_together(search.id, "1.1.1", "cpu")
-    search.store.part_company([first, second], Fault.CRASHED, message="its worker ended")
+    search.store.release_population([first, second], Fault.CRASHED, message="its worker ended")
     assert not search.store.deliver(first, Delivery(reward=1.0))
     assert search.store.deliver(third, Delivery(reward=1.0))
     assert states(search) == "rrtrr" and search.child(0).state == State.READY

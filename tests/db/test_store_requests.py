@@ -1,4 +1,4 @@
-"""What other processes ask of a search: to stop, and to train a person's own child."""
+"""What other processes ask of a search: to stop, and to train the user's own child."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From decisions' values to tokens: how a person says which child they mean."""
+"""From decisions' values to tokens: how the user says which child they mean."""
 
 import functools
 import json

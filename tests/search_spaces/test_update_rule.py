@@ -14,12 +14,12 @@ from automl.search_spaces.space import Space
 from automl.search_spaces.spec import spec_to_json
 from automl.search_spaces.update_rule.expression import RuleError, canonical, drops_of, parse, text_of, with_places
 from automl.search_spaces.update_rule.language import DECAYS, OPERANDS, UNARY
-from automl.search_spaces.update_rule.meaning import BINARY as BINARY_MEANING
-from automl.search_spaces.update_rule.meaning import UNARY as UNARY_MEANING
-from automl.search_spaces.update_rule.meaning import Moment, decay_at, evaluate, normal, uniform
 from automl.search_spaces.update_rule.named import RULES
 from automl.search_spaces.update_rule.optimizer import RuleOptimizer
 from automl.search_spaces.update_rule.program import encode, update_of
+from automl.search_spaces.update_rule.semantics import BINARY as BINARY_MEANING
+from automl.search_spaces.update_rule.semantics import UNARY as UNARY_MEANING
+from automl.search_spaces.update_rule.semantics import StepContext, decay_at, evaluate, normal, uniform
 from automl.search_spaces.update_rule.space import PRESETS, update_rule
 from automl.search_spaces.update_rule.spec import Group, SharedMaskRule, UpdateRule
 from automl.testing.spaces import sample
@@ -431,7 +431,7 @@ def moment():
     second, mean_square = (np.abs(generator.normal(0, 0.5, 7)).astype(np.float32) for _ in range(2))
     averages = {"first": first, "second": second, "third": third, "mean_square": mean_square}
     tensors = {name: keras.ops.convert_to_tensor(average) for name, average in averages.items()}
-    return Moment(
+    return StepContext(
         keras.ops.convert_to_tensor(gradient),
         keras.ops.convert_to_tensor(weight),
         tensors,

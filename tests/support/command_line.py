@@ -1,4 +1,4 @@
-"""What the tests of the face share: a person's file, the installed command, and waiting for what it does."""
+"""What the tests of the face share: a user's file, the installed command, and waiting for what it does."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def without_colours(text: str) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what earlier tests or a person have set for automl."""
+    """This process's environment without what earlier tests or the user have set for automl."""
     names = ("AUTOML_", "TF_", "CUDA_", "OMP_", "COLUMNS", "LINES")  # the last two tell the width of some terminal
     return {name: value for name, value in os.environ.items() if not name.startswith(names)}
 

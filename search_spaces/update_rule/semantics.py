@@ -58,7 +58,7 @@ def averaged(name: str, before: Tensor, gradient: Tensor, beta_1: float = BETA_1
 
 
 @dataclasses.dataclass(frozen=True)
-class Moment:
+class StepContext:
     """What a rule reads at one step.
 
     Attributes:
@@ -131,16 +131,16 @@ def decay_at(word: str, step: Any, decay_steps: Any) -> Any:
     return 0.5 * (1.0 + ops.cos(math.pi * ops.mod(done, 1.0)))
 
 
-def evaluate(expression: Expression, moment: Moment) -> Tensor:
+def evaluate(expression: Expression, context: StepContext) -> Tensor:
     """The value of an expression, of the weight's shape. Drops without a place share the mask of the first."""
     word, *parts = expression
     if not parts:
-        return moment.operand(word)
-    values = [evaluate(part, moment) for part in parts]
+        return context.operand(word)
+    values = [evaluate(part, context) for part in parts]
     if len(values) == 2:
         return BINARY[word](*values)
     place = word.place if isinstance(word, Drop) else 0
-    return UNARY[word](values[0], functools.partial(moment.drawn, place))
+    return UNARY[word](values[0], functools.partial(context.drawn, place))
 
 
 def words_of(expression: Expression) -> set[str]:

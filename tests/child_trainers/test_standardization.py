@@ -13,8 +13,8 @@ from automl.child_trainers.images.standardization import (
     WHITENING_SOURCE,
     Brightness,
     brightness_of,
-    whitening,
-    whitening_source,
+    standardization,
+    standardization_source,
 )
 from automl.child_trainers.images.task import ImageClassification
 from automl.child_trainers.images.training import to_device
@@ -113,11 +113,11 @@ def test_the_brightness_is_that_of_all_training_images_and_is_kept(tmp_path):
 def test_the_source_is_the_layer():
     images = (DIGITS[:9] / 100).astype(np.float32)
     for brightness in (None, Brightness(0.0, 255.0), brightness_of(images)):
-        source = whitening_source(brightness)
+        source = standardization_source(brightness)
         assert (source == WHITENING_SOURCE) == (brightness is None or brightness.high == 255)
         found = {"keras": keras, "layers": keras.layers}
         exec(compile(f"made = {source}", "source.py", "exec"), found)
-        np.testing.assert_array_equal(found["made"](images), whitening((8, 8, 1), brightness)(images))
+        np.testing.assert_array_equal(found["made"](images), standardization((8, 8, 1), brightness)(images))
 
 
 def test_an_exported_model_reads_images_as_they_are_in_the_file(tmp_path):
