@@ -69,8 +69,9 @@ def prepare_resume(store: Store, name: str, **asked: Any) -> Resume:
     check_stored_name(search.name)
     options = SearchConfig.resumable()
     given = {key: value for key, value in asked.items() if key in options and value is not None}
-    asked |= SearchConfig.read(given)
-    SearchConfig.check({key: asked[key] for key in given})
+    given = SearchConfig.read(given)
+    SearchConfig.check(given)
+    asked |= given
     return Resume(search, *resumed(store, search, **asked), asked, current_folder())
 
 

@@ -19,10 +19,18 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # by annotation: the types t
     "bool": ((bool,), "true or false"),
     "tuple[str, ...]": ((tuple,), "a list of texts"),
 }
-UNITS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str], str]] = {  # how to read and write one; what it is
-    "seconds": (parse_seconds, seconds_text, "time"),
-    "count": (parse_count, count_text, "count"),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """What values in a unit are called, and how they are read from a text and written to one."""
+
+    word: str
+    parse: Callable[[str], Any]
+    text: Callable[[Any], str]
+
+
+UNITS = {"seconds": Unit("time", parse_seconds, seconds_text), "count": Unit("count", parse_count, count_text)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +105,12 @@ class Option:
 
     def text_of(self, value: Any) -> str:
         """A value as a flag takes it."""
-        return str(value) if self.unit is None else UNITS[self.unit][1](value)
+        return str(value) if self.unit is None else UNITS[self.unit].text(value)
 
     @property
     def unit_word(self) -> str | None:
         """What a value in the option's unit is called: a time or a count."""
-        return None if self.unit is None else UNITS[self.unit][2]
+        return None if self.unit is None else UNITS[self.unit].word
 
     def known_choices(self) -> Iterable[str] | None:
         """The allowed values; None where any will do."""
@@ -130,7 +138,7 @@ class Option:
         if isinstance(given, os.PathLike):
             return os.fspath(given)
         if self.unit is not None and isinstance(given, str):
-            return UNITS[self.unit][0](given)
+            return UNITS[self.unit].parse(given)
         if self.unit == "count" and isinstance(given, float) and given.is_integer():
             return int(given)  # 1.5e6 is a float in TOML and in Python
         return given
@@ -140,8 +148,7 @@ class Option:
         if value is None and self.optional:
             return
         types, words = KINDS[self.kind]
-        of_texts = self.kind != "tuple[str, ...]" or (isinstance(value, tuple) and all(type(v) is str for v in value))
-        if type(value) not in types or not of_texts:
+        if type(value) not in types or (isinstance(value, tuple) and any(type(item) is not str for item in value)):
             raise ValueError(f"{self.flag} is {value!r}; it must be {words}.")
         if self.above is not None and value <= self.above:
             raise ValueError(f"{self.flag} is {value}; it must be above {self.above}.")

@@ -63,7 +63,7 @@ def test_what_a_failed_child_advises_can_be_given_to_a_resume():
     assert {"--minimize", "--maximize"} <= named <= FLAGS["resume"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/settings.md"])
 def test_documents_name_only_what_there_is(name):
     text = (ROOT / name).read_text()
     wrong = [found for line in text.splitlines() if "automl " in line for found in dead_ends(line)]
