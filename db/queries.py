@@ -25,10 +25,9 @@ PROGRESS = select(
 
 COUNTS = select(
     SearchRow.num_trained,
-    func.coalesce(select(func.max(ChildRow.number)).where(_in_search).scalar_subquery(), -1).label("last"),
     *(
         _count.where(ChildRow.state == state).scalar_subquery().label(state)
-        for state in (State.READY, State.RUNNING, State.LOST)
+        for state in (State.READY, State.RUNNING, State.FAILED, State.LOST)
     ),
 ).where(SearchRow.id == _of_search)
 

@@ -8,7 +8,7 @@ import pytest
 from stepping import Bench, Killed, KillingStore, SteppedPool, Tally, digest, worth
 
 from automl.child_trainers.outcome import DivergedError
-from automl.controllers.base import Cost
+from automl.controllers.base import Cost, ResultState
 from automl.db.records import Fault, Origin, SearchState, State
 from automl.endings import Ending, Stop
 from automl.proposer import Limits
@@ -144,9 +144,9 @@ def test_failed_children_are_told_the_floor_and_do_not_count(tmp_path):
     told = {}
 
     class Listener(Tally):
-        def _learn(self, results):
-            told.update({result.number: result.trained for result in results})
-            return super()._learn(results)
+        def learn(self, results):
+            told.update({result.number: result.state == ResultState.TRAINED for result in results})
+            return super().learn(results)
 
     bench = Bench(tmp_path, evaluate=evaluate, floor=-1.0, keep_going=True, controller=Listener)
     store = bench.new_store()
@@ -575,7 +575,7 @@ def test_the_tally_shows_lost_and_doubled_rewards(tmp_path):
     """The yardstick of the tests above: without its rewards a search is another one."""
 
     class Deaf(Tally):
-        def _learn(self, results):
+        def learn(self, results):
             return {}
 
     for name in ("listening", "deaf"):
