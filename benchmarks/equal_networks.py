@@ -4,7 +4,8 @@ Twenty networks of the space `small`, drawn at random, are trained as `children_
 images, 5 epochs, batch 128, no augmentation), each from three seeds, by our training in float32 and in bfloat16 and by
 Keras in float32. Keras starts from our first weights and reads the images in our order, so a pair differs in the
 arithmetic and in what each makes of weight decay: ours is part of the gradient, as in the paper, Keras's shrinks the
-weights beside it. Prints the mean of paired differences of the best validation accuracy with 95% intervals.
+weights beside it. Prints the mean of paired differences of the best validation accuracy and 95% intervals, by pairs and
+by the means of each network's seeds.
 
 AUTOML_DATA=… python benchmarks/equal_networks.py [--networks 20] [--seeds 3] [--to equal_networks.jsonl]
 Several processes may share a file, each with another part of the networks, such as --part 0/3, 1/3 and 2/3.
@@ -136,8 +137,12 @@ def show(done: dict[tuple[int, int, str], Trained]) -> None:
         ("ours bfloat16", "ours float32"),
     ):
         differences = best[one] - best[other]
-        low, high = interval(differences)
-        print(f"{one} less {other}: {differences.mean():+.4f}, 95% from {low:+.4f} to {high:+.4f}")
+        of_network = np.array([index for index, _ in pairs])
+        means = np.array([differences[of_network == index].mean() for index in np.unique(of_network)])
+        print(f"{one} less {other}: {differences.mean():+.4f}, the largest {np.abs(differences).max():.4f}")
+        for what, values in ((f"{len(pairs)} pairs", differences), (f"means of {len(means)} networks", means)):
+            low, high = interval(values)
+            print(f"  95% by {what}: from {low:+.4f} to {high:+.4f}")
 
 
 if __name__ == "__main__":
