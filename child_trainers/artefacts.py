@@ -9,11 +9,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from automl.child_trainers.training.checkpoints import Checkpoint, FileCheckpoint
 from automl.db import own_files
 from automl.db.records import StoreError
+
+if TYPE_CHECKING:
+    from automl.child_trainers.training.checkpoints import Checkpoint, FileCheckpoint
 
 LOG_TAIL = 2**20  # bytes
 LOG_FOLDERS = 2  # of a log's path that are ours: STORE.logs/NAME
@@ -117,6 +119,9 @@ class FolderArtefacts:
 
     def checkpoint(self, number: int, identity: str, *, training: str | None = None) -> FileCheckpoint:
         name = f"child-{number}" if training is None else f"child-{number}-{training}"
+        # Imports NumPy, without which a look at a store is quick.
+        from automl.child_trainers.training.checkpoints import FileCheckpoint
+
         return FileCheckpoint(self._checkpoints / f"{name}.checkpoint", identity, CHECKPOINT_FOLDERS)
 
     def with_checkpoints(self) -> set[int]:
