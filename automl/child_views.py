@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,6 +42,15 @@ def best_text(child: Child, search: Search) -> str:
     return told[0] if goal in (child.metrics or {}) and told else format_number(child.reward or 0.0)
 
 
+# Names in JSON and data frames that scripts have read since 0.1.0.
+PUBLIC_NAMES = {"policy_step": "drawn_under", "isolated": "alone"}
+
+
+def child_columns(child: Child) -> dict[str, Any]:
+    """Every field of a child, under its public name."""
+    return {PUBLIC_NAMES.get(name, name): value for name, value in dataclasses.asdict(child).items()}
+
+
 def child_json(child: Child) -> dict[str, Any]:
     """A child as scripts read it."""
     fields = (
@@ -60,13 +70,13 @@ def child_json(child: Child) -> dict[str, Any]:
         "seconds",
         "seed",
         "batch",
-        "drawn_under",
+        "policy_step",
         "origin",
         "tries",
         "attempts",
         "canonical_hash",
     )
-    return {name: getattr(child, name) for name in fields}
+    return {PUBLIC_NAMES.get(name, name): getattr(child, name) for name in fields}
 
 
 def training_json(training: Training) -> dict[str, Any]:

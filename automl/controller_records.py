@@ -36,7 +36,7 @@ def _result(child: Child, reward: float | None) -> Result:
         fault=child.fault,
         metrics=child.metrics or {},
         cost=Cost(child.params, child.flops, child.seconds),
-        origin=base.Origin.USER if child.origin == Origin.PERSON else base.Origin.DRAWN,
+        origin=base.Origin.USER if child.origin == Origin.USER else base.Origin.DRAWN,
         stopped_at=child.stopped_at,
     )
 

@@ -163,10 +163,10 @@ class Coordinator:
             if not children:
                 break
             rewards = {child.number: self._reward(child, children) for child in children}
-            figures = self._controller.tell(results_of(children, rewards))
+            stats = self._controller.tell(results_of(children, rewards))
             for child in children:
                 del self._pending[child.number]
-            proposed |= self._commit(self._step.number, children, rewards, figures)
+            proposed |= self._commit(self._step.number, children, rewards, stats)
         return proposed
 
     def _commit(
@@ -174,7 +174,7 @@ class Coordinator:
         batch: int | None,
         children: list[Child],
         rewards: dict[int, float | None],
-        figures: dict[str, object],
+        stats: dict[str, object],
     ) -> bool:
         """Writes the controller's state with the proposals drawn under it. The first step fills all K batches."""
         number = 0 if batch is None else batch + 1
@@ -183,16 +183,16 @@ class Coordinator:
         size = self._search.batch_size
         proposals = []
         answered: dict[int, int | str] = {}
-        if self._step is None or self._step.figures["proposed"]:
+        if self._step is None or self._step.stats["proposed"]:
             requests = self._store.requests(self._search.id)
             for following in range(first, last):
                 numbers = range(following * size, (following + 1) * size)
                 self._proposer.pending = tuple(self._pending.values())
-                of_users = self._proposer.answer(requests, numbers, batch=following, drawn_under=number)
+                of_users = self._proposer.answer(requests, numbers, batch=following, policy_step=number)
                 requests = requests[len(of_users) :]
                 answered |= {request: answer for request, answer, _ in of_users}
                 made = [child for _, _, child in of_users if child is not None]
-                drawn = self._proposer.propose(numbers, batch=following, drawn_under=number, made=made)
+                drawn = self._proposer.propose(numbers, batch=following, policy_step=number, made=made)
                 self._pending |= {child.number: PendingChild(child.number, child.tokens) for child in drawn}
                 proposals += self._in_populations(drawn, numbers.start)
                 if len(drawn) < size:
@@ -204,7 +204,7 @@ class Coordinator:
             number=number,
             consumed_batch=batch,
             # `proposed` ends proposing for good: a space once exhausted stays so.
-            figures={**figures, "proposed": full},
+            stats={**stats, "proposed": full},
             state_hash=state_hash({}, None) if state is None else state_hash(state.arrays, state.values),
             blob=blob,
             blob_sha256=None if blob is None else blobs.sha256(blob),
@@ -215,7 +215,7 @@ class Coordinator:
         self._step = step
         if batch is not None:
             self._child_events.look()  # the ends of its children come first
-            self._listeners.step_learned(StepLearned(number, batch, rewards, figures))
+            self._listeners.step_learned(StepLearned(number, batch, rewards, stats))
         for proposed_batch, of_batch in itertools.groupby(proposals, key=lambda child: child.batch):
             self._listeners.batch_proposed(BatchProposed(proposed_batch, tuple(of_batch)))
         return bool(proposals)
@@ -247,7 +247,7 @@ class Coordinator:
         assert self._step is not None
         if budget is not None and trained >= budget:
             ending = Ending(SearchState.FINISHED)
-        elif progress.ready == 0 and not self._step.figures["proposed"]:
+        elif progress.ready == 0 and not self._step.stats["proposed"]:
             wanted = "" if budget is None else f"/{budget}"
             over = [reason for reason in self._proposer.refused if reason.startswith("max_")]
             within = f" within {' and '.join('--' + reason.replace('_', '-') for reason in over)}" if over else ""

@@ -82,7 +82,7 @@ class Proposer:
         self._settled = functools.lru_cache(KEPT_CANDIDATES)(functools.partial(_settled, space))
 
     def answer(
-        self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, drawn_under: int
+        self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, policy_step: int
     ) -> list[tuple[int, int | str, NewChild | None]]:
         """Makes children of users' requests, under the first of these numbers.
 
@@ -95,11 +95,11 @@ class Proposer:
         for request in requests:
             if not free:
                 break
-            made = self._make(request, free[0], batch, drawn_under)
+            made = self._make(request, free[0], batch, policy_step)
             answers.append((request.id, made, None) if isinstance(made, str) else (request.id, free.pop(0), made))
         return answers
 
-    def _make(self, request: Request, number: int, batch: int, drawn_under: int) -> NewChild | str:
+    def _make(self, request: Request, number: int, batch: int, policy_step: int) -> NewChild | str:
         """The child of a request, with its log-probabilities under the controller, or why it cannot be one."""
         tokens = tuple(request.tokens)
         try:
@@ -117,10 +117,10 @@ class Proposer:
         reason = self._refusal(tokens)
         if reason is not None:
             return "the search has it already" if reason == REPEAT else "it is over a limit of the search"
-        return self._accept(number, proposal, batch, drawn_under, Origin.PERSON, 0)
+        return self._accept(number, proposal, batch, policy_step, Origin.USER, 0)
 
     def propose(
-        self, numbers: Sequence[int], *, batch: int, drawn_under: int, made: Sequence[NewChild] = ()
+        self, numbers: Sequence[int], *, batch: int, policy_step: int, made: Sequence[NewChild] = ()
     ) -> list[NewChild]:
         """Children of these numbers, in their order; fewer where the space is exhausted.
 
@@ -139,13 +139,13 @@ class Proposer:
                 first_draws.setdefault(number, proposal)
                 reason = self._refusal(proposal.tokens)
                 if reason is None:
-                    children[number] = self._accept(number, proposal, batch, drawn_under, Origin.POLICY, draw.attempt)
+                    children[number] = self._accept(number, proposal, batch, policy_step, Origin.POLICY, draw.attempt)
                 else:
                     self.refused[reason] += 1
         while (missing := next((number for number in numbers if number not in children), None)) is not None:
             found = self._neighbour(missing, first_draws[missing])
             if found is not None:
-                children[missing] = self._accept(missing, found, batch, drawn_under, Origin.NEIGHBOUR, TRIES)
+                children[missing] = self._accept(missing, found, batch, policy_step, Origin.NEIGHBOUR, TRIES)
                 continue
             if max(children, default=-1) < missing or max(children) in {child.number for child in made}:
                 break
@@ -179,7 +179,7 @@ class Proposer:
         return None
 
     def _accept(
-        self, number: int, proposal: Proposal, batch: int, drawn_under: int, origin: Origin, tries: int
+        self, number: int, proposal: Proposal, batch: int, policy_step: int, origin: Origin, tries: int
     ) -> NewChild:
         tokens = proposal.tokens
         cost = self._cost_of(tokens)
@@ -188,7 +188,7 @@ class Proposer:
         return NewChild(
             number=number,
             batch=batch,
-            drawn_under=drawn_under,
+            policy_step=policy_step,
             origin=origin,
             tries=tries,
             tokens=tokens,

@@ -104,7 +104,7 @@ def _fields(spec: object) -> Set[str]:
 
 def _refuse_if_closed(store: Store, search: Search) -> None:
     step = store.last_step(search.id)
-    if step is not None and not step.figures["proposed"]:
+    if step is not None and not step.stats["proposed"]:
         raise ValueError(
             f"{search.name!r} proposes no more children ({search.state}); start a new search with this one."
         )

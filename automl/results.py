@@ -19,6 +19,7 @@ from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.experiment import SESSION
 from automl.child_trainers.user_files import UserFile
 from automl.child_trainers.workers.pool import PoolMaker
+from automl.child_views import child_columns
 from automl.db import own_files
 from automl.db.records import Child, Search, State, StoreError, is_search_name
 from automl.db.store import Store
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import pandas
 
 logger = logging.getLogger(__name__)
-OWN = ("space", "task", "controller")  # settings that may be the user's own functions or class
+USER_CALLABLES = ("space", "task", "controller")  # settings that may be the user's own functions or class
 
 
 def search(
@@ -79,7 +80,7 @@ def search(
     address = store_address(store)
     options = SearchConfig.read(options)
     user_callables: dict[str, Callable[..., Any]] = {}
-    for key in OWN:
+    for key in USER_CALLABLES:
         if callable(function := options.get(key)):
             options[key] = _reference(function, workers=0 if key == "controller" else options.get("workers"))
             if not UserFile.is_reference(options[key]):
@@ -138,7 +139,7 @@ def resume(
         validate_choice("setting of a resume", key, names)
         if isinstance(value, os.PathLike):
             changes[key] = os.fspath(value)
-    user_callables = {key: changes.pop(key) for key in OWN if callable(changes.get(key))}
+    user_callables = {key: changes.pop(key) for key in USER_CALLABLES if callable(changes.get(key))}
     with contextlib.closing(Store(store_address(store), upgrade=True)) as opened:
         prepared = prepare_resume(opened, name, **changes)
         with _time_limit(prepared.run.time) as stop:
@@ -292,7 +293,7 @@ class Result:
                 "dataframe() needs pandas; install it with: pip install 'automl-reinforce[dataframe]'"
             ) from None
 
-        rows: Sequence[dict[str, Any]] = [dataclasses.asdict(child) for child in self.children]
+        rows: Sequence[dict[str, Any]] = [child_columns(child) for child in self.children]
         return pandas.DataFrame(rows).set_index("number") if rows else pandas.DataFrame()
 
     def export(

@@ -44,7 +44,7 @@ def fill(path: Path, children: int) -> None:
             NewChild(
                 number=number,
                 batch=batch,
-                drawn_under=batch,
+                policy_step=batch,
                 origin=Origin.POLICY,
                 tries=0,
                 tokens=tuple(range(40)),

@@ -127,7 +127,7 @@ def fill(store: Store, count: int) -> Lease:
                 "search_id": search.id,
                 "number": number,
                 "batch": number // BATCH,
-                "drawn_under": number // BATCH,
+                "policy_step": number // BATCH,
                 "origin": Origin.POLICY,
                 "tries": 0,
                 "tokens": digits,

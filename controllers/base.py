@@ -171,7 +171,7 @@ class Controller(abc.ABC):
         return self.propose(draws, pending)
 
     def tell(self, results: Sequence[Result]) -> dict[str, Any]:
-        """Learns from a whole batch and returns figures of the step (JSON values).
+        """Learns from a whole batch and returns statistics of the step (JSON values).
 
         Raises:
             ValueError: a reward is not finite.

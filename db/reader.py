@@ -325,9 +325,9 @@ class Reader(Database):
             return [record(Segment, row) for row in connection.execute(query)]
 
     def steps(self, search_id: int) -> list[Step]:
-        """Every step's figures and hash, without the blobs."""
+        """Every step's statistics and hash, without the blobs."""
         columns = [
-            getattr(StepRow, field.name)
+            getattr(StepRow, field.name).label(field.name)
             for field in dataclasses.fields(Step)
             if field.name not in ("blob", "blob_sha256")
         ]

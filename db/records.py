@@ -67,7 +67,7 @@ class Origin(enum.StrEnum):
 
     POLICY = "policy"
     NEIGHBOUR = "neighbour"
-    PERSON = "person"
+    USER = "person"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Child:
     search_id: int
     number: int
     batch: int
-    drawn_under: int
+    policy_step: int
     origin: str
     tries: int
     tokens: list[int]
@@ -134,7 +134,7 @@ class Child:
     params: int | None
     flops: int | None
     population: int | None  # the lowest number among the children that this one is to be trained with
-    alone: bool  # a worker died while it trained this child beside others: from then on it is trained by itself
+    isolated: bool  # a worker died while it trained this child beside others: from then on it is trained by itself
     state: str
     fault: str | None
     message: str | None
@@ -183,7 +183,7 @@ class NewChild:
 
     number: int
     batch: int
-    drawn_under: int
+    policy_step: int
     origin: str
     tries: int
     tokens: tuple[int, ...]
@@ -252,7 +252,7 @@ class Step:
 
     number: int
     consumed_batch: int | None
-    figures: dict[str, Any]
+    stats: dict[str, Any]
     state_hash: str
     blob: bytes | None
     blob_sha256: str | None

@@ -114,7 +114,7 @@ class ChildRow(Row):
     search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
     number: Mapped[int]
     batch: Mapped[int]
-    drawn_under: Mapped[int]
+    policy_step: Mapped[int] = mapped_column("drawn_under", key="policy_step")
     origin: Mapped[str]
     tries: Mapped[int]
     tokens: Mapped[list[int]]
@@ -126,7 +126,7 @@ class ChildRow(Row):
     params: Mapped[int | None] = mapped_column(BigInteger)
     flops: Mapped[int | None] = mapped_column(BigInteger)
     population: Mapped[int | None]
-    alone: Mapped[bool] = mapped_column(default=False, server_default=false())
+    isolated: Mapped[bool] = mapped_column("alone", key="isolated", default=False, server_default=false())
     state: Mapped[str]
     fault: Mapped[str | None]
     message: Mapped[str | None]
@@ -191,7 +191,7 @@ class StepRow(Row):
     search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     consumed_batch: Mapped[int | None]
-    figures: Mapped[dict[str, Any]]
+    stats: Mapped[dict[str, Any]] = mapped_column("figures", key="stats")
     state_hash: Mapped[str]
     blob: Mapped[bytes | None]
     blob_sha256: Mapped[str | None]

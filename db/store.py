@@ -260,7 +260,7 @@ class Store(Reader):
                     interruptions = 0  # charged once for these; the count begins again
                 else:
                     # Where a coordinator dies again and again, one of those that ran together may be why.
-                    self._end_attempt(connection, now, child, Fault.INTERRUPTED, charged=False, alone=unclean > 1)
+                    self._end_attempt(connection, now, child, Fault.INTERRUPTED, charged=False, isolated=unclean > 1)
                 connection.execute(update(ChildRow).where(ChildRow.id == child.id).values(interruptions=interruptions))
             return Lease(search.id, search.epoch + 1, search.state, search.cause)
 
@@ -422,8 +422,8 @@ class Store(Reader):
                 return []
             child, lowest = chosen
             members = [child]
-            if child.population is not None and not child.alone:
-                with_it = (ChildRow.id.in_(lowest), ChildRow.population == child.population, ~ChildRow.alone)
+            if child.population is not None and not child.isolated:
+                with_it = (ChildRow.id.in_(lowest), ChildRow.population == child.population, ~ChildRow.isolated)
                 members = list(connection.execute(select(ChildRow).where(*with_it).order_by(ChildRow.number)).all())
             return [self._hand_out(connection, now, member, worker, device, slot) for member in members]
 
@@ -581,7 +581,7 @@ class Store(Reader):
             for claim in claims:
                 child = self._claimed(connection, claim)
                 if child is not None:
-                    self._end_attempt(connection, now, child, fault, charged=False, alone=True, **ending)
+                    self._end_attempt(connection, now, child, fault, charged=False, isolated=True, **ending)
 
     # Within a transaction
 
@@ -674,7 +674,7 @@ class Store(Reader):
                 child,
                 Fault.NODE_LOST,
                 charged=not together,
-                alone=together,
+                isolated=together,
                 message="its lease ran out",
             )
 
@@ -686,7 +686,7 @@ class Store(Reader):
         fault: Fault,
         *,
         charged: bool,
-        alone: bool = False,
+        isolated: bool = False,
         message: str | None = None,
         exit_code: int | None = None,
         signal: int | None = None,
@@ -698,8 +698,8 @@ class Store(Reader):
             connection, now, child, fault=fault, charged=charged, exit_code=exit_code, signal=signal, log=log
         )
         values: dict[str, Any] = {"state": State.READY, "lease_until": None, "fence": child.fence + 1, "worker": None}
-        if alone:
-            values["alone"] = True
+        if isolated:
+            values["isolated"] = True
         if charged:
             values["attempts"] = child.attempts + 1
             same = connection.scalar(

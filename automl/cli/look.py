@@ -186,10 +186,10 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     if learned:
         last = learned[-1]
         print_paragraph(
-            f"  after {last.number} controller steps (entropy {last.figures['entropy']:.3f} nats a token), mostly:"
+            f"  after {last.number} controller steps (entropy {last.stats['entropy']:.3f} nats a token), mostly:"
         )
         options = _options_by_kind(search)
-        for kind, chances in last.figures["probabilities"].items():
+        for kind, chances in last.stats["probabilities"].items():
             names = options.get(kind, ())
             names = names if len(names) == len(chances) else ("",) * len(chances)
             pairs = (f"{name} {chance:.0%}".strip() for name, chance in zip(names, chances, strict=True))
@@ -205,7 +205,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
 
 def _is_learned(step: Step) -> bool:
     """Whether a step has the probabilities of a policy, in the form in which a controller writes them."""
-    chances, entropy = step.figures.get("probabilities"), step.figures.get("entropy")
+    chances, entropy = step.stats.get("probabilities"), step.stats.get("entropy")
     if not (isinstance(chances, dict) and chances and isinstance(entropy, float)):
         return False
     lists = [of_kind for of_kind in chances.values() if isinstance(of_kind, list)]

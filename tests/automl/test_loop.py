@@ -35,7 +35,7 @@ def answers_in(store):
 def persons_in(store):
     """Tokens by number of the children that people asked for."""
     children = store.children(store.search("search").id)
-    return {child.number: tuple(child.tokens) for child in children if child.origin == Origin.PERSON}
+    return {child.number: tuple(child.tokens) for child in children if child.origin == Origin.USER}
 
 
 class Meanwhile(KillingStore):
@@ -76,8 +76,8 @@ def test_the_lag_is_part_of_the_search(tmp_path):
         bench.run(store, 8)
         search = store.search("search")
         digests.append([child.tokens for child in store.children(search.id)][:8])
-        drawn_under = [child.drawn_under for child in store.children(search.id)]
-        assert drawn_under[:8:2] == [max(0, batch + 1 - replicas) for batch in range(4)]
+        policy_step = [child.policy_step for child in store.children(search.id)]
+        assert policy_step[:8:2] == [max(0, batch + 1 - replicas) for batch in range(4)]
     assert digests[0][: 2 * 1] == digests[1][: 2 * 1]
     assert digests[0] != digests[1]
 
@@ -488,7 +488,7 @@ def test_a_request_is_answered_with_the_next_batch(tmp_path, replicas):
     assert answers_in(store) == [number]
     assert persons_in(store) == {number: tokens}
     (child,) = store.children(store.search("search").id, number=number)
-    assert (child.batch, child.drawn_under, child.tries) == (replicas, 1, 0)
+    assert (child.batch, child.policy_step, child.tries) == (replicas, 1, 0)
     assert child.log_probs == [-1.0] * 4 and child.spec == list(tokens)
     assert child.state == State.TRAINED and child.consumed_by is not None  # it is learned from like any other
 
@@ -503,7 +503,7 @@ def test_more_requests_than_a_batch_are_answered_by_the_batches_that_follow(tmp_
     bench.run(store, 8)
     assert answers_in(store) == [0, 1, 2, 3, 4, 5]
     assert persons_in(store) == dict(enumerate(tokens))
-    drawn = [child for child in store.children(store.search("search").id, batch=1) if child.origin != Origin.PERSON]
+    drawn = [child for child in store.children(store.search("search").id, batch=1) if child.origin != Origin.USER]
     assert [child.number for child in drawn] == [6, 7]
 
 

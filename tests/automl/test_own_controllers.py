@@ -87,7 +87,7 @@ def test_a_controller_without_a_state_stores_none(automl):
     assert automl("search", "s", *OURS, "--controller", "climbing.py:Logged", "--children", "8").code == 0
     steps, last = steps_of("s")
     assert last.blob is None
-    assert [step.figures.get("parents") for step in steps] == [None, 4, 8]
+    assert [step.stats.get("parents") for step in steps] == [None, 4, 8]
     assert all(child.log_probs == [] for child in children_of("s"))
     shown = automl("show", "s", "--json").json
     assert "sha256" in shown["settings"]["controller"]["file"] and "text" not in shown["settings"]["controller"]["file"]

@@ -112,7 +112,7 @@ def batches(proposer, sizes, first=0):
     """Children of one batch after another."""
     children, number = [], first
     for batch, size in enumerate(sizes):
-        children += proposer.propose(range(number, number + size), batch=batch, drawn_under=batch)
+        children += proposer.propose(range(number, number + size), batch=batch, policy_step=batch)
         number += size
     return children
 
@@ -159,7 +159,7 @@ def test_a_new_proposer_that_knows_what_was_seen_goes_on_as_the_old_one():
     rest = [
         child
         for batch in range(3, 6)
-        for child in resumed.propose(range(4 * batch, 4 * batch + 4), batch=batch, drawn_under=batch)
+        for child in resumed.propose(range(4 * batch, 4 * batch + 4), batch=batch, policy_step=batch)
     ]
     assert first + rest == whole
 
@@ -226,7 +226,7 @@ def test_equally_probable_neighbours_do_not_all_change_the_first_decision():
     for number in range(1, 12):
         proposer, _ = scripted_proposer(digit0=(0,), digit1=(0,), digit2=(0,))
         batches(proposer, [1], first=0)
-        (child,) = proposer.propose([number], batch=1, drawn_under=1)
+        (child,) = proposer.propose([number], batch=1, policy_step=1)
         firsts.add(next(index for index, token in enumerate(child.tokens) if token))
     assert firsts == {0, 1, 2}
 
@@ -267,7 +267,7 @@ def test_neighbours_are_the_same_after_a_restart():
     rest = [
         child
         for batch in (2, 3)
-        for child in resumed.propose(range(3 * batch, 3 * batch + 3), batch=batch, drawn_under=batch)
+        for child in resumed.propose(range(3 * batch, 3 * batch + 3), batch=batch, policy_step=batch)
     ]
     assert first + rest == expected
 
@@ -281,9 +281,9 @@ def requests_of(*tokens):
 
 def fill(proposer, requests, numbers, batch=0):
     """As the loop does: the answers, and the whole batch."""
-    answers = proposer.answer(requests, numbers, batch=batch, drawn_under=batch)
+    answers = proposer.answer(requests, numbers, batch=batch, policy_step=batch)
     made = [child for _, _, child in answers if child is not None]
-    children = proposer.propose(numbers, batch=batch, drawn_under=batch, made=made)
+    children = proposer.propose(numbers, batch=batch, policy_step=batch, made=made)
     return {request: answer for request, answer, _ in answers}, children
 
 
@@ -293,25 +293,25 @@ def test_a_request_becomes_the_first_child_of_the_next_batch():
     assert answers == {100: 8}
     assert [child.number for child in children] == [8, 9, 10, 11]
     first = children[0]
-    assert (first.tokens, first.origin, first.tries) == ((2, 1, 0), Origin.PERSON, 0)
-    assert (first.batch, first.drawn_under, first.seed, first.spec) == (2, 2, child_seed(SEED, 8), [2, 1, 0])
+    assert (first.tokens, first.origin, first.tries) == ((2, 1, 0), Origin.USER, 0)
+    assert (first.batch, first.policy_step, first.seed, first.spec) == (2, 2, child_seed(SEED, 8), [2, 1, 0])
     assert first.log_probs == (-math.log(3),) * 3
     assert {child.origin for child in children[1:]} == {Origin.POLICY}
     without = random_proposer(seen={first.canonical_hash})
-    assert children[1:] == without.propose(range(8, 12), batch=2, drawn_under=2)[1:]  # numbers draw what they ever draw
+    assert children[1:] == without.propose(range(8, 12), batch=2, policy_step=2)[1:]  # numbers draw what they ever draw
 
 
 def test_a_request_has_the_log_probabilities_of_the_policy():
     log_probs = {("digit0", (2,)): -4.0, ("digit2", (1,)): -0.25}
     proposer, controller = scripted_proposer(rules=["digit1=1"], log_probs=log_probs)
-    (_, _, child), *_ = proposer.answer(requests_of((2, 1, 1)), [0], batch=0, drawn_under=0)
+    (_, _, child), *_ = proposer.answer(requests_of((2, 1, 1)), [0], batch=0, policy_step=0)
     assert child.log_probs == (-4.0, None, -0.25)
     assert [draw.attempt for draw in controller.asked] == [0]  # a first draw
 
 
 def test_a_request_costs_what_its_child_costs():
     proposer = random_proposer(cost=lambda spec: Cost(sum(spec), 7), limits=Limits(params=3))
-    (_, _, child), *_ = proposer.answer(requests_of((1, 1, 1)), [0], batch=0, drawn_under=0)
+    (_, _, child), *_ = proposer.answer(requests_of((1, 1, 1)), [0], batch=0, policy_step=0)
     assert (child.params, child.flops) == (3, 7)
 
 
@@ -357,7 +357,7 @@ def test_a_request_under_the_schedule_is_a_matter_of_its_number():
 
 
 def test_a_request_for_what_is_there_is_refused():
-    first = random_proposer().propose([0, 1], batch=0, drawn_under=0)
+    first = random_proposer().propose([0, 1], batch=0, policy_step=0)
     proposer = random_proposer(seen={child.canonical_hash for child in first})
     new = next(tokens for tokens in itertools.product(range(3), repeat=3) if tokens not in tokens_of(first))
     answers, _ = fill(proposer, requests_of(first[1].tokens, new, new), range(2, 4), batch=1)
@@ -380,7 +380,7 @@ def test_more_requests_than_a_batch_has_numbers_are_left_for_later():
     assert [child.tokens for child in children] == [(0, 0, 1), (0, 0, 2)]
     answers, children = fill(proposer, requests[len(answers) :], range(2, 4), batch=1)
     assert list(answers) == [103, 104, 105] and (answers[103], answers[105]) == (2, 3)
-    assert [child.origin for child in children] == [Origin.PERSON] * 2
+    assert [child.origin for child in children] == [Origin.USER] * 2
     assert fill(proposer, [], range(4, 6))[0] == {}
 
 
@@ -415,7 +415,7 @@ def test_of_a_batch_with_a_gap_a_drawn_child_gives_way_and_a_person_s_does_not()
     proposer = proposer_of(space, OneWay(space, drawn={}), seen=seen)
     _, children = fill(proposer, requests_of((1, 2, 2)), range(3))
     assert [(child.number, child.tokens, child.origin) for child in children] == [
-        (0, (1, 2, 2), Origin.PERSON),
+        (0, (1, 2, 2), Origin.USER),
         (1, (2, 2, 2), Origin.NEIGHBOUR),
     ]
 
@@ -430,7 +430,7 @@ def test_a_space_is_used_up_without_a_gap(make, size):
     children = batches(proposer, [size] * (27 // size + 2))
     assert [child.number for child in children] == list(range(27))
     assert len(set(tokens_of(children))) == 27
-    assert proposer.propose([27, 28], batch=9, drawn_under=9) == []
+    assert proposer.propose([27, 28], batch=9, policy_step=9) == []
 
 
 def test_a_batch_that_only_its_last_draw_could_fill_has_no_gap():
@@ -448,7 +448,7 @@ def test_a_batch_that_only_its_last_draw_could_fill_has_no_gap():
     everything = batches(random_proposer(), [27])
     seen = {child.canonical_hash for child in everything if child.tokens != (2, 2, 2)}
     proposer = proposer_of(space, OneWay(space, drawn={}), seen=seen)
-    (child,) = proposer.propose([0, 1], batch=0, drawn_under=0)
+    (child,) = proposer.propose([0, 1], batch=0, policy_step=0)
     assert (child.number, child.tokens, child.origin) == (0, (2, 2, 2), Origin.NEIGHBOUR)
 
 

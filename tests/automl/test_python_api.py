@@ -15,6 +15,7 @@ from command_line import OURS as FLAGS
 
 import automl
 from automl.child_trainers.data.digits import load_digits_data
+from automl.child_views import child_json
 from automl.db.records import NameTakenError, SearchState, StoreError, UnknownSearchError
 
 OURS = {"space": "mine.py:space", "task": "mine.py:evaluate", "controller": "random", "workers": 0}
@@ -68,6 +69,15 @@ def test_exports_and_the_dataframe(mine, folder):
     frame = result.dataframe()
     assert list(frame.index) == [child.number for child in result.children]
     assert frame["reward"].max() == result.best.reward
+    assert {"drawn_under", "alone", "tries"} <= set(frame.columns)  # the names of 0.1.0
+
+
+def test_children_keep_their_public_names(mine, folder):
+    result = automl.search("mine", **OURS, children=1)
+    child = result.children[0]
+    assert (child.policy_step, child.isolated) == (0, False)
+    shown = child_json(child)
+    assert shown["drawn_under"] == 0 and "policy_step" not in shown
 
 
 def test_a_dataframe_without_pandas_names_the_extra(mine, folder, monkeypatch):

@@ -90,7 +90,7 @@ def test_options_stand_beside_their_probabilities(automl, digits, folder):
     shutil.copy(digits[0], folder / "automl.db")
     with contextlib.closing(Store("automl.db", readonly=True)) as store:
         steps = store.steps(store.search("digits").id)
-    chances = steps[-1].figures["probabilities"]
+    chances = steps[-1].stats["probabilities"]
     lines = automl("show", "digits").out.splitlines()
     heights = "  ".join(
         f"{size} {chance:.0%}" for size, chance in zip((1, 3, 5), chances["filter_height"], strict=True)

@@ -73,7 +73,7 @@ def new_search(tmp_path):
             NewChild(
                 number=number,
                 batch=0,
-                drawn_under=0,
+                policy_step=0,
                 origin="policy",
                 tries=1,
                 tokens=given,

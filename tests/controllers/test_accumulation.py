@@ -48,8 +48,8 @@ def test_three_batches_are_learned_from_as_one():
     told = children(slow, range(6), rewards)
     first = weights(slow)
     for batch in range(2):
-        figures = slow.tell(told[2 * batch : 2 * batch + 2])
-        assert figures == {"baseline": 0.5, "mean_reward": 0.5, "accumulated": batch + 1}
+        stats = slow.tell(told[2 * batch : 2 * batch + 2])
+        assert stats == {"baseline": 0.5, "mean_reward": 0.5, "accumulated": batch + 1}
         assert slow.state().arrays["adam_steps"] == 0
     assert "loss" in slow.tell(told[4:])
     fast.tell(told)

@@ -269,8 +269,8 @@ def test_a_rewarded_choice_becomes_more_probable(preset):
 
     good, bad = chances()
     for _ in range(controller.settings.accumulate):
-        figures = controller.tell([Result(0, (1, 1), (), 1.0), Result(1, (2, 0), (), 0.0)])
-    assert (figures["baseline"], figures["mean_reward"]) == (0.5, 0.5)
+        stats = controller.tell([Result(0, (1, 1), (), 1.0), Result(1, (2, 0), (), 0.0)])
+    assert (stats["baseline"], stats["mean_reward"]) == (0.5, 0.5)
     new_good, new_bad = chances()
     assert (new_good > good).all()
     assert (new_bad < bad).all()
@@ -302,8 +302,8 @@ def test_an_option_that_fails_does_not_become_more_probable(kind, floor):
 
 def test_failed_children_are_learned_from_where_no_child_is_imitated():
     controller = Reinforce(Space(either), seed=0)
-    figures = controller.tell([Result(number, (1,), (), 0.0, ResultState.FAILED) for number in (0, 1)])
-    assert (figures["mean_reward"], figures["loss"]) == (0.0, 0.0)
+    stats = controller.tell([Result(number, (1,), (), 0.0, ResultState.FAILED) for number in (0, 1)])
+    assert (stats["mean_reward"], stats["loss"]) == (0.0, 0.0)
     assert controller.state().values["best"] == []
     assert all(np.isfinite(array).all() for array in controller.state().arrays.values())
 

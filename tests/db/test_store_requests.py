@@ -124,7 +124,7 @@ def test_the_same_tokens_may_be_asked_for_twice(store: Store) -> None:
 def test_an_answer_is_the_childs_number_or_why_not(store: Store) -> None:
     search, lease = start(store)
     accepted, refused, later = (store.request_child("tiny", (number,)) for number in range(3))
-    child = dataclasses.replace(make_child(4, batch=1), origin=Origin.PERSON, tokens=(0,))
+    child = dataclasses.replace(make_child(4, batch=1), origin=Origin.USER, tokens=(0,))
     store.commit_step(lease, make_step(1), {}, [child], {}, {accepted.id: 4, refused.id: "it is there already"})
     assert store.requests(search.id) == [later]
     answers = [
@@ -133,7 +133,7 @@ def test_an_answer_is_the_childs_number_or_why_not(store: Store) -> None:
     ]
     assert store.requests(search.id, answered=True) == [*answers, later]
     (found,) = store.children(search.id, number=4)
-    assert (found.origin, found.tokens) == (Origin.PERSON, [0])
+    assert (found.origin, found.tokens) == (Origin.USER, [0])
     store.commit_step(lease, make_step(2), {}, [], {}, {later.id: "too large"})
     assert store.requests(search.id) == []
     assert store.requests(search.id, answered=True) == [*answers, dataclasses.replace(later, refusal="too large")]

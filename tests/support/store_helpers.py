@@ -51,7 +51,7 @@ def make_child(number: int, *, batch: int = 0, canonical_hash: str | None = None
     return NewChild(
         number=number,
         batch=batch,
-        drawn_under=0,
+        policy_step=0,
         origin="policy",
         tries=1,
         tokens=(number, 1),
