@@ -1,4 +1,4 @@
-"""The command `automl`: its commands and their flags. What a command needs is imported when it runs."""
+"""The command `automl`: its commands and their flags. A command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from automl.settings.schema import SearchConfig
 
 EXIT_CODES = (
     "Exit codes: 0 done (the budget of children or time is used up, or the whole space is trained), 1 error, 2 wrong "
-    "usage, 3 paused (by automl stop, a signal, or repeated failures), 4 ended without a trained child, or with all of "
-    "the space proposed and some of its children failed, 130 interrupted by Ctrl-C."
+    "usage, 3 paused (by automl stop, a signal, or repeated failures), 4 ended without a trained child, or the whole "
+    "space is proposed and some of its children failed, 130 interrupted by Ctrl-C."
 )
 
 
@@ -25,11 +25,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Machines that design machine learning: start searches, resume them from the database, export the best.",
-    epilog=f"Every command takes --debug: show where an error came from. {EXIT_CODES}",
+    help="Machines that design machine learning: start searches, resume them from the database, export their best "
+    "children.",
+    epilog=f"Every command takes --debug, which shows the traceback of an error. {EXIT_CODES}",
 )
 
-Name = Annotated[str, typer.Argument(help="The search's name.")]
+Name = Annotated[str, typer.Argument(help="Name of the search.")]
 StoreOption = Annotated[
     str | None,
     typer.Option("--store", help="Database URL or SQLite file.", envvar="AUTOML_STORE", show_default="automl.db"),
@@ -37,7 +38,7 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 DataDir = Annotated[str | None, flag("data_dir")]
 Data = Annotated[
-    str | None, typer.Option("--data", metavar="PATH", help="Where the search's npz: or text: data are now.")
+    str | None, typer.Option("--data", metavar="PATH", help="New path of the search's npz: or text: data.")
 ]
 Workdir = Annotated[str | None, flag("workdir", resume=True)]
 
@@ -64,7 +65,7 @@ def _root(
 def search(
     name: Name,
     *,
-    config: Annotated[Path | None, typer.Option(help="TOML file with any of these; flags win.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of these options; flags override it.")] = None,
     store: StoreOption = None,
     **given: Any,
 ) -> None:
@@ -79,12 +80,14 @@ def search(
 def resume(
     name: Name,
     *,
-    accept_change: Annotated[bool, typer.Option("--accept-change", help="Accept a changed file of yours.")] = False,
+    accept_change: Annotated[
+        bool, typer.Option("--accept-change", help="Accept changes in a file of your own code.")
+    ] = False,
     data: Data = None,
     store: StoreOption = None,
     **given: Any,
 ) -> None:
-    """Go on with a search, or further, from the database alone."""
+    """Resume a stopped search, or extend a finished one. Its settings come from the database."""
     from automl.cli.search import go_on
 
     go_on(name, store, accept_change=accept_change, data=data, **given)
@@ -97,10 +100,10 @@ def retry(
         str | None,
         typer.Option(help="Only children with this fault: raised, oom, timeout, crashed, …", show_default="all"),
     ] = None,
-    child: Annotated[int | None, typer.Option("--child", help="Only the child of this number.")] = None,
+    child: Annotated[int | None, typer.Option("--child", help="Only the child with this number.")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Make failed and lost children ready to be trained again, once the cause is fixed."""
+    """Make failed and lost children ready again. Use it once their cause is fixed; `resume` trains them."""
     from automl.cli.search import retry as make_ready
 
     make_ready(name, store, fault=fault, child=child)
@@ -116,7 +119,7 @@ def list_searches(json: JsonOption = False, store: StoreOption = None) -> None:
 
 @app.command()
 def show(name: Name, json: JsonOption = False, store: StoreOption = None) -> None:
-    """Show a search: settings, history, what the controller learned."""
+    """Show a search's settings, history and learned policy."""
     from automl.cli.look import print_show
 
     print_show(name, store, as_json=json)
@@ -125,7 +128,7 @@ def show(name: Name, json: JsonOption = False, store: StoreOption = None) -> Non
 @app.command()
 def top(
     name: Name,
-    number: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
+    number: Annotated[int, typer.Option("-n", min=1, help="Number of children.")] = 10,
     json: JsonOption = False,
     store: StoreOption = None,
 ) -> None:
@@ -146,10 +149,10 @@ def watch(name: Name, store: StoreOption = None) -> None:
 @app.command()
 def logs(
     name: Name,
-    child: Annotated[int, typer.Argument(help="Its number.")],
+    child: Annotated[int, typer.Argument(help="Number of the child.")],
     store: StoreOption = None,
 ) -> None:
-    """Print what each attempt at a child printed."""
+    """Print the output of each attempt at a child."""
     from automl.cli.watch import print_logs
 
     print_logs(name, child, store)
@@ -167,12 +170,12 @@ def stop(name: Name, store: StoreOption = None) -> None:
 def propose(
     name: Name,
     spec: Annotated[
-        Path | None, typer.Option(help="File: a spec as export writes it, decisions, or an update rule's text.")
+        Path | None, typer.Option(help="File with a spec as export writes it, with decisions, or with an update rule.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="The child's tokens: 0,2,1,…")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Queue a child of your own making for a search."""
+    """Propose a child of your own to a search."""
     from automl.cli.propose import propose_child
 
     propose_child(name, store, spec=spec, tokens=tokens)
@@ -181,18 +184,20 @@ def propose(
 @app.command()
 def train(
     name: Name,
-    child: Annotated[int | None, typer.Option("--child", help="Its number.", show_default="the best")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Of the task.", show_default="its longest")] = None,
-    set: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A constant of it: epochs=30.")] = None,
-    seeds: Annotated[int, typer.Option(help="How often, each time from other weights.")] = 3,
-    threads: Annotated[int | None, typer.Option(help="Of the processor.", show_default="all")] = None,
+    child: Annotated[int | None, typer.Option("--child", help="Number of the child.", show_default="the best")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the task.", show_default="the longest")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set one constant of the recipe: epochs=30.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Number of trainings, each from other initial weights.")] = 3,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all")] = None,
     json: JsonOption = False,
     data: Data = None,
     workdir: Workdir = None,
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
-    """Train a child again with the full recipe and several seeds; stopped, it goes on where it was."""
+    """Retrain a child with a full recipe and several seeds. After a stop, the same command continues."""
     from automl.cli.train import train as train_child
 
     train_child(
@@ -213,19 +218,22 @@ def train(
 @app.command()
 def export(
     name: Name,
-    format: Annotated[str, typer.Option("--format", help="json, python, svg, dot, keras, savedmodel, tflite, onnx.")],
-    to: Annotated[Path, typer.Option("--to", help="The file (for savedmodel the folder) to write.")],
+    format: Annotated[
+        str, typer.Option("--format", help="Format: json, python, svg, dot, keras, savedmodel, tflite, onnx.")
+    ],
+    to: Annotated[Path, typer.Option("--to", help="File to write; for savedmodel, the folder.")],
     source: Annotated[
-        str | None, typer.Option("--from", help="Whose weights: search, train.", show_default="train, if there")
+        str | None,
+        typer.Option("--from", help="Origin of the weights: search, train.", show_default="train, if retrained"),
     ] = None,
-    child: Annotated[int | None, typer.Option("--child", help="Its number.", show_default="the best")] = None,
+    child: Annotated[int | None, typer.Option("--child", help="Number of the child.", show_default="the best")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     data: Data = None,
     workdir: Workdir = None,
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
-    """Export a child: its record, readable Keras source, or a model that gives the stored metric."""
+    """Export a child as record, source, drawing or model. A model reproduces the stored metric."""
     from automl.cli.export import write
 
     write(
@@ -236,34 +244,40 @@ def export(
 @app.command("compare-optimizers")
 def compare_optimizers(
     optimizers: Annotated[
-        list[str] | None, typer.Argument(help="Rules by name or as text, and classes of Keras such as Adam.")
+        list[str] | None, typer.Argument(help="Update rules by name or as text, and Keras optimizers such as Adam.")
     ] = None,
     to: Annotated[
-        Path, typer.Option("--to", help="JSON file that results are kept in; an existing one goes on.")
+        Path, typer.Option("--to", help="JSON file of the results. If it exists, the comparison continues.")
     ] = Path("comparison.json"),
-    search: Annotated[str | None, typer.Option("--from", help="A search of rules: its best ones too.")] = None,
-    best: Annotated[int, typer.Option("--best", min=1, help="How many of these.")] = 3,
-    task: Annotated[str, typer.Option(help="digits, cifar10, npz:PATH, ptb, pydoc, text:PATH.")] = "digits",
+    search: Annotated[str | None, typer.Option("--from", help="Also compare the best rules of this search.")] = None,
+    best: Annotated[int, typer.Option("--best", min=1, help="Number of rules to take from that search.")] = 3,
+    task: Annotated[str, typer.Option(help="Task: digits, cifar10, npz:PATH, ptb, pydoc, text:PATH.")] = "digits",
     network: Annotated[
         str | None,
-        typer.Option(help="small, resnet20, FILE.py:FUNCTION; for text: lstm.", show_default="small, or lstm"),
+        typer.Option(help="Network: small, resnet20, FILE.py:FUNCTION; for text: lstm.", show_default="small, or lstm"),
     ] = None,
     set: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A constant of the task's recipe: epochs=10.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set one constant of the task's recipe: epochs=10.")
     ] = None,
-    rates: Annotated[str | None, typer.Option(help="Learning rates to try.", show_default="1e-5,…,10")] = None,
-    sweep_epochs: Annotated[int, typer.Option("--sweep-epochs", help="Epochs at each of them.")] = 1,
-    seeds: Annotated[int, typer.Option(help="Trainings at the best rate, from other weights.")] = 3,
+    rates: Annotated[
+        str | None, typer.Option(help="Learning rates to try, with commas between them.", show_default="1e-5,…,10")
+    ] = None,
+    sweep_epochs: Annotated[int, typer.Option("--sweep-epochs", help="Epochs of training at each rate.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(help="Number of trainings at the best rate, each from other initial weights.")
+    ] = 3,
     unseen: Annotated[
-        bool, typer.Option("--unseen", help="Train on the last images, where a search trained on the first.")
+        bool, typer.Option("--unseen", help="Train on the last images; a search trains on the first ones.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one per core")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Picture of the curves: FILE.svg, FILE.png.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes.", show_default="one per core")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Plot of the curves to write: FILE.svg, FILE.png.")
+    ] = None,
     json: JsonOption = False,
     data_dir: DataDir = None,
     store: StoreOption = None,
 ) -> None:
-    """Compare update rules and Keras's optimizers, each at the best rate of a sweep of its own."""
+    """Compare update rules and Keras optimizers. A sweep finds the best learning rate of each."""
     from automl.cli.compare import compare_optimizers as compare
 
     compare(
@@ -289,10 +303,10 @@ def compare_optimizers(
 @app.command()
 def delete(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Delete a search with all that belongs to it."""
+    """Delete a search with its children, weights and logs."""
     from automl.cli.search import remove
 
     remove(name, store, yes=yes)
@@ -300,14 +314,14 @@ def delete(
 
 @app.command()
 def doctor(json: JsonOption = False, data_dir: DataDir = None, store: StoreOption = None) -> None:
-    """Say whether everything is well, and what a resume would do."""
+    """Check the installation, the data and the store. Of each search, say what a resume would do."""
     from automl.cli.look import print_doctor
 
     print_doctor(store, data_dir, as_json=json)
 
 
 def main() -> None:
-    """Runs the command line; an error is one sentence, unless --debug asks where it came from."""
+    """Runs the command line. An error is printed as one sentence; --debug shows its traceback."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -323,7 +337,8 @@ def main() -> None:
         expected = isinstance(error, ValueError | StoreError | ImportError)
         text = " ".join(str(error).split()) or type(error).__name__
         print(
-            f"Error: {text if expected else f'{type(error).__name__}: {text} (--debug shows where)'}", file=sys.stderr
+            f"Error: {text if expected else f'{type(error).__name__}: {text} (--debug shows the traceback)'}",
+            file=sys.stderr,
         )
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""Writes the reference page of all options from their declarations.
+"""Writes the reference page of the options from their declarations.
 
 python -m automl.settings.reference docs/settings.md
 """
@@ -25,15 +25,14 @@ option has the same name in three places:
 | a key of a TOML file | `max-params = "300k"`, read with `automl search first --config search.toml` |
 | an argument in Python | `automl.search("first", max_params="300k")` |
 
-Flags win over the file. A time is a number of seconds, or a text such as `"45s"`, `"10m"`, `"1.5h"`, `"2d"`. A count
-is a whole number, or a text such as `"300k"`, `"1.5M"`, `"2G"`. A flag with a list of values is given once for each.
+Flags override the file. A time is a number of seconds, or a text such as `"45s"`, `"10m"`, `"1.5h"`, `"2d"`. A count
+is a whole number, or a text such as `"300k"`, `"1.5M"`, `"2G"`. To give a list, repeat the flag once for each value.
 """
 
 CLOSING = """
 ## Options that `set` gives to the space, the task and the controller
 
-Each is written as `GROUP.NAME=VALUE`, with a value in JSON or a plain text. In a TOML file
-they stand in tables:
+Each is written as `GROUP.NAME=VALUE`, with a value in JSON or a plain text. In a TOML file they are in tables:
 
 | | |
 |---|---|
@@ -41,8 +40,9 @@ they stand in tables:
 | a TOML file | `[set.task]`, and below it `epochs = 8` |
 | an argument in Python | `set=["space.strides=true", "task.epochs=8"]` |
 
-Options given in a file and by flags are taken together; of two with one name the flag's holds. A wrong name is answered
-with the known ones. A resume may change options of the task and the controller, not those of the space.
+Options from a file and from flags are combined; if both give the same name, the flag overrides the file. The message
+about a wrong name lists the known ones. A resume may change options of the task and of the controller, but not of the
+space.
 """
 
 
@@ -74,7 +74,7 @@ def _section(group: str, options: list[Option]) -> Iterator[str]:
 
 
 def _values(option: Option) -> str:
-    """What values the option takes: its choices, or its kind and its range."""
+    """The values that the option takes: its choices, or its type and range."""
     if (choices := option.known_choices()) is not None:
         return ", ".join(f"`{choice}`" for choice in choices)
     words = option.unit_word or KINDS[option.kind][1].removeprefix("a ")
@@ -84,12 +84,12 @@ def _values(option: Option) -> str:
         words += f" above {option.above:g}"
     if option.least is not None:
         words += f" from {option.least}"
-    limit = option.most if option.most not in (None, WHOLE, COUNT) else None  # nobody reaches these two
+    limit = option.most if option.most not in (None, WHOLE, COUNT) else None  # no user reaches these two
     return words if limit is None else f"{words}, at most {option.text_of(limit)}"
 
 
 def _default(option: Option) -> str:
-    """The default as words, or as the value itself."""
+    """The default in words, or the value itself."""
     if option.default_text is not None or option.kind == "bool" or option.default_words is None:
         return option.default_text or ("off" if option.kind == "bool" else "none")
     return f"`{option.default_words}`"

@@ -1,7 +1,7 @@
 """The options of a search: each is declared once, here.
 
-From these declarations come the flags of `automl search` and `automl resume`, the keys of a TOML file, the arguments of
-`automl.search`, the sentences about bad values, and docs/settings.md. Imports nothing slow: `automl --help` reads it.
+They define the flags of `automl search` and `automl resume`, the keys of a TOML file, the arguments of `automl.search`,
+the messages about bad values, and docs/settings.md. Imports nothing slow: `automl --help` reads this module.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ LAST_RUN = "as in the last run"
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-    """What a new search is asked for, from flags, a TOML file or Python. None means a default that depends on the rest.
+    """The options of a new search, from flags, a TOML file or Python. None means a default that other options decide.
 
     docs/settings.md lists the options; `SearchConfig.options()` has their declarations.
 
     Raises:
         ValueError: a value has another type than declared, is out of range or unknown, or two options exclude each
-            other. The sentence names the option by its flag.
+            other. The message names the option by its flag.
     """
 
     space: str = option(
@@ -41,20 +41,28 @@ class SearchConfig:
         on_resume=OnResume("FILE.py:FUNCTION: approve your own space on this machine."),
     )
     preset: str | None = option(
-        None, "Preset of the space: small, paper; extended.", group=SPACE, default_text="the first"
+        None, "Preset of the space, such as small, paper or extended.", group=SPACE, default_text="the first"
     )
     fix: tuple[str, ...] = option(
-        (), "Fix decisions: 'layer*/filter_height=3'; names may be globs.", group=SPACE, metavar="NAME=VALUE"
+        (),
+        "Fix decisions to one option: 'layer*/filter_height=3'; a name may be a glob.",
+        group=SPACE,
+        metavar="NAME=VALUE",
     )
     only: tuple[str, ...] = option(
-        (), "Leave only these options of decisions.", group=SPACE, metavar="NAME=VALUE,VALUE"
+        (), "Allow only these options of decisions.", group=SPACE, metavar="NAME=VALUE,VALUE"
     )
     schedule: str | None = option(None, "Schedule of the space: depth (networks grow as in the paper).", group=SPACE)
     max_params: int | None = option(
-        None, "Largest number of parameters of a child: 300k.", group=SPACE, unit="count", above=0, most=WHOLE
+        None, "Largest number of parameters of a child, such as 300k.", group=SPACE, unit="count", above=0, most=WHOLE
     )
     max_flops: int | None = option(
-        None, "Largest number of FLOPs of a child for one example: 50M.", group=SPACE, unit="count", above=0, most=WHOLE
+        None,
+        "Largest number of FLOPs of a child for one example, such as 50M.",
+        group=SPACE,
+        unit="count",
+        above=0,
+        most=WHOLE,
     )
 
     task: str | None = option(
@@ -62,7 +70,9 @@ class SearchConfig:
         "Task that children are trained on: digits, cifar10, npz:PATH, ptb, pydoc, text:PATH, or FILE.py:FUNCTION.",
         group=TASK,
         default_text="the space's own",
-        on_resume=OnResume("FILE.py:FUNCTION: approve your own task on this machine; npz:PATH, text:PATH: as --data."),
+        on_resume=OnResume(
+            "FILE.py:FUNCTION: approve your own task on this machine; npz:PATH, text:PATH: same as --data."
+        ),
     )
     recipe: str | None = option(
         None,
@@ -71,10 +81,10 @@ class SearchConfig:
         default_text="the first",
     )
     minimize: str | None = option(
-        None, "The reward is minus this metric.", group=TASK, metavar="METRIC", on_resume=OnResume()
+        None, "Metric to minimize; the reward is its negative.", group=TASK, metavar="METRIC", on_resume=OnResume()
     )
     maximize: str | None = option(
-        None, "The reward is this metric.", group=TASK, metavar="METRIC", on_resume=OnResume()
+        None, "Metric to maximize; it is the reward.", group=TASK, metavar="METRIC", on_resume=OnResume()
     )
     early_stop: str | None = option(
         None,
@@ -94,15 +104,15 @@ class SearchConfig:
     )
     xla: bool = option(False, "Compile training steps with XLA.", group=TASK)
     data_dir: str | None = option(
-        None, "Folder of the data sets (or AUTOML_DATA).", group=TASK, metavar="DIR", on_resume=OnResume()
+        None, "Folder of the data sets; also set by AUTOML_DATA.", group=TASK, metavar="DIR", on_resume=OnResume()
     )
     workdir: str | None = option(
         None,
-        "Folder that your own code runs in.",
+        "Working folder of your own code.",
         group=TASK,
         metavar="DIR",
-        default_text="this one",
-        on_resume=OnResume(default="as the search began"),
+        default_text="the current folder",
+        on_resume=OnResume(default="as stored"),
     )
 
     controller: str = option(
@@ -112,12 +122,15 @@ class SearchConfig:
         on_resume=OnResume("FILE.py:CLASS: approve your own controller on this machine."),
     )
     controller_preset: str | None = option(
-        None, "Preset of the controller: default, paper; paper-cells.", group=CONTROLLER, default_text="the first"
+        None,
+        "Preset of the controller, such as default, paper or paper-cells.",
+        group=CONTROLLER,
+        default_text="the first",
     )
     seed: int = option(0, "Random seed of the search.", group=CONTROLLER, least=0, most=WHOLE)
     batch_size: int | None = option(
         None,
-        "Children that a controller step proposes and learns from.",
+        "Number of children that one controller step proposes and learns from.",
         group=CONTROLLER,
         above=0,
         most=100_000,
@@ -125,26 +138,26 @@ class SearchConfig:
     )
     replicas: int | None = option(
         None,
-        "Batches in flight.",
+        "Number of batches in flight.",
         group=CONTROLLER,
         above=0,
         most=100_000,
-        default_text="2, 1 with --workers 0, or the preset's",
+        default_text="2; 1 with --workers 0; or the preset's",
     )
     policy_device: str = option("cpu", "Device of the controller: cpu, gpu.", group=CONTROLLER, choices=("cpu", "gpu"))
 
     children: int | None = option(
         None,
-        "Children to train in all.",
+        "Total number of children to train.",
         group=BUDGET,
         least=1,
         most=COUNT,
-        default_text=f"{DEFAULT_CHILDREN}, or no end with --time",
+        default_text=f"{DEFAULT_CHILDREN}, or no limit with --time",
         on_resume=OnResume(default=LAST_RUN),
     )
     time: float | None = option(
         None,
-        "Time for this start: 45s, 10m, 1.5h.",
+        "Time limit of this run: 45s, 10m, 1.5h.",
         group=BUDGET,
         unit="seconds",
         above=0,
@@ -152,46 +165,52 @@ class SearchConfig:
         on_resume=OnResume(default=LAST_RUN),
     )
     keep: int = option(10, "Number of best children whose weights are kept.", group=BUDGET, least=0, most=COUNT)
-    keep_going: bool = option(False, "Do not pause when child after child fails.", group=BUDGET, on_resume=OnResume())
+    keep_going: bool = option(
+        False, "Do not pause when many children in a row fail.", group=BUDGET, on_resume=OnResume()
+    )
 
     workers: int | None = option(
         None,
-        "Worker processes; 0 trains in this process.",
+        "Number of worker processes; 0 trains in this process.",
         group=WORKERS,
         least=0,
         most=MOST_PROCESSES,
         default_text="one per GPU, else cores / 2",
         on_resume=OnResume(default=LAST_RUN),
     )
-    threads: int = option(1, "Threads of each worker.", group=WORKERS, above=0, most=MOST_PROCESSES)
-    gpus_per_child: int = option(1, "GPUs that train one child together.", group=WORKERS, above=0, most=MOST_PROCESSES)
+    threads: int = option(1, "CPU threads of each worker.", group=WORKERS, above=0, most=MOST_PROCESSES)
+    gpus_per_child: int = option(
+        1, "Number of GPUs that train one child together.", group=WORKERS, above=0, most=MOST_PROCESSES
+    )
     workers_per_gpu: int = option(
-        1, "Workers that share one GPU and its memory.", group=WORKERS, above=0, most=MOST_PROCESSES
+        1, "Number of workers that share one GPU and its memory.", group=WORKERS, above=0, most=MOST_PROCESSES
     )
     stall: float = option(
         1800.0,
-        "Time without a training step after which a worker is ended.",
+        "Longest time without a training step; then the worker is killed.",
         group=WORKERS,
         unit="seconds",
         above=0,
         most=LONGEST,
     )
     child_timeout: float | None = option(
-        None, "Time that a child may take.", group=WORKERS, unit="seconds", above=0, most=LONGEST
+        None, "Longest time that a child may take.", group=WORKERS, unit="seconds", above=0, most=LONGEST
     )
     worker_memory: int | None = option(
         None,
-        "Memory in bytes that a worker and the processes it starts may hold: 4G.",
+        "Memory limit in bytes of a worker and the processes it starts, such as 4G.",
         group=WORKERS,
         unit="count",
         above=0,
         most=WHOLE,
-        default_text="its share of the machine's",
+        default_text="its share of the machine's memory",
     )
-    recycle_after: int = option(1000, "Children after which a worker is replaced.", group=WORKERS, above=0, most=COUNT)
+    recycle_after: int = option(
+        1000, "Number of children after which a worker is replaced.", group=WORKERS, above=0, most=COUNT
+    )
     recycle_growth: int = option(
         2 * 10**9,
-        "Growth of a worker's memory in bytes at which it is replaced earlier.",
+        "Memory growth in bytes after which a worker is replaced earlier.",
         group=WORKERS,
         unit="count",
         above=0,
@@ -228,37 +247,37 @@ class SearchConfig:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Options as Python gives them, in the types that are declared: lists as tuples, `10m` as seconds.
+        """Converts options given in Python to the declared types: lists to tuples, `10m` to seconds.
 
         Raises:
-            ValueError: there is no such option, or a text is not in its unit.
+            ValueError: an option is unknown, or a text is not in its unit.
         """
         options = cls.options()
         return {name: options[validate_choice("setting", name, options)].read(value) for name, value in given.items()}
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> None:
-        """Raises ValueError where one of these options cannot have its value."""
+        """Raises ValueError if one of these options cannot have its value."""
         options = cls.options()
         for name, value in values.items():
             options[name].check(value)
 
     @property
     def chosen_task(self) -> str:
-        """The task asked for, or the one that goes with the space."""
+        """The given task, or the default task of the space."""
         from automl.child_trainers.registry import default_task  # not needed for --help
 
         return self.task if self.task is not None else default_task(self.space, self.preset)
 
     @property
     def budget(self) -> int | None:
-        """Children to train: 100 where neither a number nor a time was given."""
+        """The number of children to train: 100 if neither --children nor --time is given; None for no limit."""
         return DEFAULT_CHILDREN if self.children is None and self.time is None else self.children
 
 
 def goal_of(minimize: str | None, maximize: str | None) -> dict[str, Any] | None:
-    """The named metric as it is stored, or None. Raises ValueError if both are given."""
+    """The metric of --minimize or --maximize in its stored form, or None. Raises ValueError if both are given."""
     if minimize and maximize:
-        raise ValueError("--minimize and --maximize exclude each other; name the one metric that counts.")
+        raise ValueError("--minimize and --maximize exclude each other; name the one metric that is the reward.")
     metric = minimize or maximize
     return None if metric is None else {"metric": metric, "minimize": bool(minimize)}

@@ -551,7 +551,7 @@ def test_what_nobody_expected_is_one_line_too(automl, monkeypatch):
         raise KeyError("surprise")
 
     monkeypatch.setattr("automl.cli.look.print_list", broken)
-    assert automl("list").error == "KeyError: 'surprise' (--debug shows where)"
+    assert automl("list").error == "KeyError: 'surprise' (--debug shows the traceback)"
 
 
 def test_a_closed_pipe_is_no_error(searched, folder):

@@ -163,7 +163,7 @@ def test_bad_values(setting, value, sentence):
 
 def test_both_goals():
     assert refusal(SearchConfig, minimize="a", maximize="b") == (
-        "--minimize and --maximize exclude each other; name the one metric that counts."
+        "--minimize and --maximize exclude each other; name the one metric that is the reward."
     )
 
 

@@ -358,7 +358,7 @@ def test_command_lines(stored: str, tmp_path: Path, arguments: list[str]) -> Non
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-    assert "Traceback" not in err.getvalue() and "--debug shows where" not in err.getvalue(), (
+    assert "Traceback" not in err.getvalue() and "--debug shows the traceback" not in err.getvalue(), (
         arguments,
         err.getvalue(),
     )
