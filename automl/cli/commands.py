@@ -1,4 +1,4 @@
-"""Commands that a message tells the user to type next. Imports nothing slow: `list` and `show` use it."""
+"""The commands that messages suggest to the user. Imports nothing slow, since `list` and `show` use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl.paths import open_store, store_address
 
 
 def look_at(store_option: str | None) -> contextlib.closing[Store]:
-    """Opens a store for reading, and notes where its newest changes may be missing."""
+    """Opens a store for reading. Prints a note if its newest changes may be missing."""
     store = open_store(store_option)
     if store.reading_note is not None:
         print(f"Note: {store.reading_note}", file=sys.stderr)
@@ -22,7 +22,7 @@ def look_at(store_option: str | None) -> contextlib.closing[Store]:
 
 def resume_command(store: Store, name: str) -> str:
     """The command that resumes a search. It names the store only if it is not the default one."""
-    command = f"automl resume {shlex.quote(name)}"  # a name in a store may hold anything
+    command = f"automl resume {shlex.quote(name)}"  # a name in a store may contain any character
     return command if store.address == store_address(None) else f"{command} {store.option}"
 
 

@@ -15,7 +15,7 @@ from automl.child_trainers.update_rules.trial import Trial, make_optimizer, rule
 from automl.child_views import spread
 from automl.cli import startup
 from automl.cli.commands import look_at
-from automl.cli.data import say_data
+from automl.cli.data import report_data
 from automl.cli.streams import ignore_closed_output
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
@@ -51,7 +51,9 @@ def compare_optimizers(
     if search is not None:
         names += [rule for rule in _best_rules(search, best, store_option) if rule not in names]
     if not names:
-        raise ValueError("No optimizer is named: give rules or classes of Keras, or a search of rules with --from.")
+        raise ValueError(
+            "No optimizer is named: give update rules or Keras optimizers, or a search of update rules with --from."
+        )
     comparison = Comparison(
         tuple(names),
         task=task,
@@ -72,15 +74,15 @@ def compare_optimizers(
             make_optimizer(name, 0.1, 1, 0)
         comparison.check()
     if not as_json and (summary := comparison.data_summary()) is not None:
-        say_data(summary, print, doubts=True)
+        report_data(summary, print, doubts=True)
 
-    def progress(trial: Trial, found: Mapping[str, Any], done: int, count: int) -> None:
+    def progress(trial: Trial, outcome: Mapping[str, Any], done: int, count: int) -> None:
         if as_json:
             return
-        told = "diverged" if "diverged" in found else f"{comparison.metric} {format_number(found['best'])}"
+        result = "diverged" if "diverged" in outcome else f"{comparison.metric} {format_number(outcome['best'])}"
         epochs = counted(trial.recipe["epochs"], "epoch")
-        about = f"{trial.optimizer} at {trial.rate:g}, seed {trial.seed}, {epochs}"
-        print(f"{done}/{count} {about}: {told} ({found['seconds']:.0f} s)", flush=True)
+        training = f"{trial.optimizer} at {trial.rate:g}, seed {trial.seed}, {epochs}"
+        print(f"{done}/{count} {training}: {result} ({outcome['seconds']:.0f} s)", flush=True)
 
     startup.finish()
     if not as_json:
@@ -101,12 +103,12 @@ def _cells(row: Row) -> list[str]:
     finite = [value for value in row.values if value is not None]
     tested = [value for value in row.tests if value is not None]
     diverged = f" ({len(row.values) - len(finite)} diverged)" if len(finite) < len(row.values) else ""
-    told = [spread(values) if values else "-" for values in (finite, tested)]
-    return [row.optimizer, f"{row.rate:g}", told[0] + diverged, told[1]]
+    validation, test = (spread(values) if values else "-" for values in (finite, tested))
+    return [row.optimizer, f"{row.rate:g}", validation + diverged, test]
 
 
 def _best_rules(name: str, count: int, store_option: str | None) -> list[str]:
-    """The texts of the best rules of a search. Raises ValueError where it has none."""
+    """The texts of the best rules of a search. Raises ValueError if it has none."""
     with look_at(store_option) as store:
         search = store.search(name)
         children = store.top(search.id, count)

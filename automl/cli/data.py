@@ -1,4 +1,4 @@
-"""Prints how data were read."""
+"""Reports how data were read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from automl.child_trainers.data.summary import DataSummary
 
 
-def say_data(summary: DataSummary, say: Callable[[str], None], *, doubts: bool) -> None:
-    """Prints how data were read, through `say`.
+def report_data(summary: DataSummary, note: Callable[[str], None], *, doubts: bool) -> None:
+    """Reports how data were read: calls `note` with each sentence.
 
     Args:
-        doubts: also warn of likely mistakes, which a search does once.
+        doubts: whether to warn of likely mistakes, which a search does only at its start.
     """
-    say(f"Data: {summary.line}")
+    note(f"Data: {summary.line}")
     for doubt in summary.doubts if doubts else ():
-        say(f"Warning: {doubt}")
+        note(f"Warning: {doubt}")

@@ -1,4 +1,4 @@
-"""Entry point of the installed command. Imports nothing slow: it prepares standard streams and Ctrl-C first."""
+"""Entry point of the installed command. It imports nothing slow, and first prepares standard streams and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from automl.cli.terminal import print
 
 
 def main() -> None:
-    """The installed command."""
+    """Runs the installed command and exits with its code."""
     streams.prepare()
     startup.exit_on_interrupt()
     code: int | str | None = 0

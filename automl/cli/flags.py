@@ -18,7 +18,7 @@ from automl.settings.schema import SearchConfig
 
 
 class Commands(TyperGroup):
-    """The commands. An unknown flag is answered with the known ones, nearest first."""
+    """The commands. The error about an unknown flag lists the known ones, nearest first."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -29,7 +29,7 @@ class Commands(TyperGroup):
             option = getattr(error, "option_name", None)
             if option is None or (context := getattr(error, "ctx", None)) is None:
                 raise
-            options = [name for one in context.command.params for name in one.opts if name.startswith("--")]
+            options = [name for param in context.command.params for name in param.opts if name.startswith("--")]
             error.message = f"There is no option {option!r}; there is {nearest_first(option, options)}."  # type: ignore[attr-defined]
             error.possibilities = None  # type: ignore[attr-defined]
             raise
@@ -64,8 +64,8 @@ def with_flags(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the flags of these options, in place of its parameter `**given`.
 
-    The command is called with the values of the flags that were given. Numbers and times are read here, so that a bad
-    one gets the sentence that a TOML file or Python gets.
+    The command receives the values of the flags that were given. Numbers and times are parsed here, so that a bad value
+    gets the same message as in a TOML file and in Python.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -109,5 +109,5 @@ def _flag_of(option: Option, resume: bool) -> OptionInfo:
 
 
 def _type_of(option: Option) -> Any:
-    """What typer reads: texts, which `Option.read_flag` turns into numbers."""
+    """The type that typer parses: a text, which `Option.read_flag` turns into a number."""
     return {"bool": bool, "tuple[str, ...]": list[str]}.get(option.kind, str)

@@ -1,4 +1,4 @@
-"""Ctrl-C and the end of `--time`: the first stops cleanly, the second Ctrl-C at once."""
+"""Handles Ctrl-C and the end of `--time`: either stops the search cleanly, and a second Ctrl-C stops it at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """While it is open, signals and the time limit become a request to stop.
+    """A context manager that turns signals and the end of the time limit into a request to stop.
 
-    Where children train in this process, one that is still training when the grace is over is interrupted.
+    If children train in this process, a child that still trains after the grace period is interrupted.
     """
 
     def __init__(self, stop: Stop, time_limit: float | None, *, inline: bool) -> None:
@@ -26,7 +26,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, a shell's `&` in a script SIGINT
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP; a script's `&` ignores SIGINT
                 self._before[number] = signal.signal(number, self._on_signal)
         self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
         if self._deadline is not None:

@@ -1,8 +1,7 @@
-"""The commands that only look: `list`, `show`, `top`, `doctor`. They open the store read-only."""
+"""The commands `list`, `show`, `top` and `doctor`, which open the store read-only."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -13,19 +12,14 @@ from automl.cli.commands import interruption, look_at, retry_command
 from automl.cli.tables import fits, print_children, print_paragraph, print_table
 from automl.cli.terminal import print, print_json
 from automl.db.records import Search, Step, StoreError
-from automl.db.store import Store
 from automl.paths import store_address
 from automl.search_spaces.views import spec_drawing, spec_line
 from automl.status import INTERRUPTED, StatusReader, early_endings, failures_text, is_interrupted, shown_state
 from automl.wording import counted, duration
 
 
-def _open(store_option: str | None) -> contextlib.closing[Store]:
-    return look_at(store_option)
-
-
 def print_list(store_option: str | None, *, as_json: bool) -> None:
-    with _open(store_option) as store:
+    with look_at(store_option) as store:
         searches = store.searches()
         counts = {search.name: store.counts(search.id) for search in searches}
         best = {search.name: store.top(search.id, 1) for search in searches}
@@ -71,7 +65,7 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
 
 
 def print_top(name: str, store_option: str | None, count: int, *, as_json: bool) -> None:
-    with _open(store_option) as store:
+    with look_at(store_option) as store:
         search = store.search(name)
         children = store.top(search.id, count)
         interrupted = is_interrupted(store, search)
@@ -88,8 +82,8 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
     if interrupted:
         print(interruption(store, name))
     if not children:
-        told = early_endings(endings)
-        print(f"No child of {name} is trained to its end yet{f': {told}' if told else ''}.")
+        reasons = early_endings(endings)
+        print(f"No child of {name} is trained to its end yet{f': {reasons}' if reasons else ''}.")
         return
     print_children(children, search)
     for child in children:
@@ -98,17 +92,17 @@ def print_top(name: str, store_option: str | None, count: int, *, as_json: bool)
 
 
 def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
-    # They import NumPy, which `list` and `top` need not wait for.
+    # These modules import NumPy. `list` and `top` are faster without it.
     from automl.child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
     from automl.child_trainers.experiment import reward_definition
     from automl.settings.stored import completed
 
-    with _open(store_option) as store:
+    with look_at(store_option) as store:
         search = store.search(name)
         status = StatusReader(store, name).read()
         segments = store.segments(search.id)
         steps = store.steps(search.id)
-        digest = store.digest(search.id) if as_json else None  # for scripts; it reads every child
+        digest = store.digest(search.id) if as_json else None  # only for scripts, since it reads every child
         requests = store.requests(search.id, answered=True)
         endings = store.endings(search.id)
         failures = store.failures(search.id)
@@ -119,7 +113,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         reward = reward_definition(settings)
         keeps = earlier_behaviours(settings)
         kept = f"keeps the behaviour of {FIRST_VERSION}: {'; '.join(keeps)}" if keeps else ""
-    except (ValueError, StoreError) as error:  # of another version; show the rest
+    except (ValueError, StoreError) as error:  # settings of another version: show the rest
         keeps, kept = [str(error)], str(error)
     if as_json:
         print_json(
@@ -156,8 +150,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         print_paragraph(f"  time of the latest children: {status.phases}")
     if status.ignoring:
         print_paragraph(f"  {status.ignoring}")
-    if told := early_endings(endings):
-        print_paragraph(f"  {told}")
+    if reasons := early_endings(endings):
+        print_paragraph(f"  {reasons}")
     if failures:
         print_paragraph(f"  {failures_text(failures)}; {retry_command(store, name)} makes them ready again")
     for request in requests:
@@ -182,17 +176,16 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         workers = counted(segment.workers, "worker")
         ending = f"{segment.ending or 'not ended'}{changes}"
         print_paragraph(f"  run {segment.number} on {_date(segment.started)}{length}: {workers}, {ending}")
-    learned = [step for step in steps if _is_learned(step)]
-    if learned:
-        last = learned[-1]
-        print_paragraph(
-            f"  after {last.number} controller steps (entropy {last.stats['entropy']:.3f} nats a token), mostly:"
-        )
+    of_policy = [step for step in steps if _has_probabilities(step)]
+    if of_policy:
+        last = of_policy[-1]
+        steps_text = f"after {last.number} controller steps (entropy {last.stats['entropy']:.3f} nats a token)"
+        print_paragraph(f"  {steps_text}, mean probabilities:")
         options = _options_by_kind(search)
-        for kind, chances in last.stats["probabilities"].items():
+        for kind, probabilities in last.stats["probabilities"].items():
             names = options.get(kind, ())
-            names = names if len(names) == len(chances) else ("",) * len(chances)
-            pairs = (f"{name} {chance:.0%}".strip() for name, chance in zip(names, chances, strict=True))
+            names = names if len(names) == len(probabilities) else ("",) * len(probabilities)
+            pairs = (f"{name} {value:.0%}".strip() for name, value in zip(names, probabilities, strict=True))
             print_paragraph(f"    {kind}: {'  '.join(pairs)}")
     if status.best:
         print_paragraph(f"  best: child {status.best[0].number}, {spec_line(status.best[0].spec, search.space)}")
@@ -203,19 +196,19 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
             print_paragraph(f"  child {number} trained again {line}")
 
 
-def _is_learned(step: Step) -> bool:
-    """Whether a step has the probabilities of a policy, in the form in which a controller writes them."""
-    chances, entropy = step.stats.get("probabilities"), step.stats.get("entropy")
-    if not (isinstance(chances, dict) and chances and isinstance(entropy, float)):
+def _has_probabilities(step: Step) -> bool:
+    """Whether a step's statistics have a policy's probabilities, in the form in which a controller writes them."""
+    by_kind, entropy = step.stats.get("probabilities"), step.stats.get("entropy")
+    if not (isinstance(by_kind, dict) and by_kind and isinstance(entropy, float)):
         return False
-    lists = [of_kind for of_kind in chances.values() if isinstance(of_kind, list)]
-    numbers = (isinstance(chance, float | int) for of_kind in lists for chance in of_kind)
-    return len(lists) == len(chances) and all(numbers)
+    lists = [values for values in by_kind.values() if isinstance(values, list)]
+    numbers = (isinstance(value, float | int) for values in lists for value in values)
+    return len(lists) == len(by_kind) and all(numbers)
 
 
 def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
-    """The options of each kind of choice in a built-in space. There are none for a user's file, which is not run for
-    this, and for kinds whose decisions differ in their options."""
+    """The options of each kind of choice in a built-in space, without kinds whose decisions differ in their options.
+    Empty for a space in a user's file, because a view does not run that file."""
     from automl.child_trainers.experiment import make_space
     from automl.search_spaces import SPACES
     from automl.search_spaces.decisions import Choice
@@ -226,19 +219,19 @@ def _options_by_kind(search: Search) -> dict[str, tuple[str, ...]]:
         if settings["space"]["name"] not in SPACES:
             return {}
         walks = make_space(settings).survey()
-    except (ValueError, StoreError):  # of another version, or damaged
+    except (ValueError, StoreError):  # settings of another version, or damaged
         return {}
-    found: dict[str, set[tuple[str, ...]]] = {}
+    options_of: dict[str, set[tuple[str, ...]]] = {}
     for walk in walks:
         for decision in walk.decisions:
             if isinstance(decision, Choice):
-                found.setdefault(decision.kind, set()).add(tuple(map(str, decision.options)))
-    return {kind: next(iter(options)) for kind, options in found.items() if len(options) == 1}
+                options_of.setdefault(decision.kind, set()).add(tuple(map(str, decision.options)))
+    return {kind: next(iter(options)) for kind, options in options_of.items() if len(options) == 1}
 
 
 def _short(reference: str, longest: int) -> str:
-    """The name of a space or a task, with only the last part of a path; if that is too long, the end of it."""
-    if reference.partition(":")[0].endswith(".py"):  # as `UserFile.is_reference` has it, which imports NumPy
+    """The name of a space or a task, with a path cut to its last part. Of a text that is still too long, the end."""
+    if reference.partition(":")[0].endswith(".py"):  # as in `UserFile.is_reference`, whose module imports NumPy
         path, _, function = reference.rpartition(":")
         reference = f"{Path(path).name}:{function}"
     elif ":" in reference:
@@ -282,13 +275,13 @@ def _without_texts(settings: dict[str, Any]) -> dict[str, Any]:
             shown[group] = {**part, "file": {key: value for key, value in file.items() if key != "text"}}
     reading = shown["task"].get("reading") if isinstance(shown.get("task"), dict) else None
     if isinstance(reading, dict) and isinstance(reading.get("vocabulary"), list):
-        told = {"options": reading.get("options"), "types": len(reading["vocabulary"])}
-        shown["task"] = {**shown["task"], "reading": told}
+        summary = {"options": reading.get("options"), "types": len(reading["vocabulary"])}
+        shown["task"] = {**shown["task"], "reading": summary}
     return shown
 
 
 def _date(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-    except (ValueError, OverflowError, OSError):  # not a date that exists
+    except (ValueError, OverflowError, OSError):  # there is no such date
         return "-"

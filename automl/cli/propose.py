@@ -14,11 +14,11 @@ from automl.status import shown_state
 
 
 def propose_child(name: str, store_option: str | None, *, spec: Path | None, tokens: str | None) -> None:
-    """Queues the user's own child."""
+    """Queues a child that the user proposes."""
     from automl.requests import read_spec, request_child
 
     if (spec is None) == (tokens is None):
-        raise ValueError("Name the child with either --spec FILE or --tokens 0,2,1,…")
+        raise ValueError("Give the child as either --spec FILE or --tokens 0,2,1,…")
     startup.finish()
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
         if spec is not None:
@@ -34,5 +34,5 @@ def propose_child(name: str, store_option: str | None, *, spec: Path | None, tok
 def _parse_tokens(text: str) -> tuple[int, ...]:
     parts = text.replace(",", " ").replace("[", " ").replace("]", " ").split()
     if not parts or not all(part.isdecimal() for part in parts):
-        raise ValueError(f"--tokens {text!r} is no list of whole numbers; write for example 0,2,1.")
+        raise ValueError(f"--tokens {text!r} is not a list of whole numbers; write for example 0,2,1.")
     return tuple(map(int, parts))

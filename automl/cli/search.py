@@ -1,4 +1,4 @@
-"""The commands that run a search: `search`, `resume`, and `delete`."""
+"""The commands `search`, `resume`, `delete` and `retry`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from automl.child_trainers.devices import visible_gpus
 from automl.cli import startup
 from automl.cli.commands import further_command, resume_command, retry_command
-from automl.cli.data import say_data
+from automl.cli.data import report_data
 from automl.cli.interrupts import Interrupts
 from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import escaped, print
@@ -70,12 +70,13 @@ def go_on(name: str, store_option: str | None, **changes: Any) -> None:
             )
             return
         view.note(f"Resuming the search {name!r} in {store}")
-        if (told := workdir_notice(prepared.settings)) is not None:
-            view.note(told)
+        if (notice := workdir_notice(prepared.settings)) is not None:
+            view.note(notice)
         if interrupted:
-            again = store.counts(search.id)[State.RUNNING]
-            ran = f"; {counted(again, 'child', 'children')} that ran then {'is' if again == 1 else 'are'} trained again"
-            view.note(f"It was interrupted: its process is gone{ran if again else ''}")
+            num_running = store.counts(search.id)[State.RUNNING]
+            verbs = ("was", "is") if num_running == 1 else ("were", "are")
+            ran = f"; {counted(num_running, 'child', 'children')} that {verbs[0]} running {verbs[1]} trained again"
+            view.note(f"It was interrupted: its process is gone{ran if num_running else ''}")
         for difference in other_surroundings(store, search):
             view.note(f"Children may differ in their last bits from those trained before: {difference}")
         startup.finish()
@@ -88,9 +89,11 @@ def remove(name: str, store_option: str | None, *, yes: bool) -> None:
         if not yes:
             children = counted(sum(store.counts(search.id).values()), "child", "children")
             if is_interrupted(store, search):
-                children += f" (it was interrupted and would go on with: {resume_command(store, name)})"
+                children += f" (it was interrupted and can go on with: {resume_command(store, name)})"
             if not sys.stdin.isatty():
-                raise ValueError(f"Deleting {name!r} with its {children} needs --yes where nobody can be asked.")
+                raise ValueError(
+                    f"Deleting {name!r} with its {children} needs --yes, since standard input is not a terminal."
+                )
             if input(f"Delete {escaped(repr(name))} with its {children}? [y/N] ").strip().lower() not in ("y", "yes"):
                 print("Nothing was deleted.")
                 return
@@ -115,7 +118,7 @@ def retry(name: str, store_option: str | None, *, fault: str | None, child: int 
 
 
 def _describe(store: Store, name: str, view: View) -> None:
-    """Says how children will be trained, so that nobody takes a quick search for a full one."""
+    """Prints how children will be trained, so that the user does not take a quick search for a full one."""
     from automl.child_trainers.experiment import make_space, make_task, reward_definition
 
     search = store.search(name)
@@ -123,11 +126,11 @@ def _describe(store: Store, name: str, view: View) -> None:
     with working_in(workdir_of(settings)):
         task = make_task(settings)
         constants, unused = task.describe(), task.unused_options(make_space(settings).survey()[0].spec)
-    told = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None and key not in unused)
+    used = ", ".join(f"{key} {value}" for key, value in constants.items() if value is not None and key not in unused)
     view.note(f"Space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     view.note(f"Reward: {reward_definition(settings)}")
-    if told:
-        view.note(f"Each child: {told}")
+    if used:
+        view.note(f"Each child: {used}")
 
 
 def _run(
@@ -148,7 +151,7 @@ def _run(
                 stop,
                 resume=resume,
                 listeners=Listeners([*_time_check(store, name, run, view, stop), view]),
-                on_data=lambda summary: say_data(summary, view.note, doubts=resume is None),
+                on_data=lambda summary: report_data(summary, view.note, doubts=resume is None),
                 progress=view.download,
                 stage=view.stage,
             )
@@ -161,7 +164,7 @@ def _run(
 
 
 def _time_check(store: Store, name: str, run: Run, view: View, stop: Stop) -> list[TimeCheck]:
-    """What looks at the first children of a run with a time limit; nothing for another run."""
+    """The listener that checks the first children of a run with a time limit; empty for a run without one."""
     limit = run.time
     if limit is None or visible_gpus():  # a GPU's speed is not known before the first child
         return []
@@ -179,9 +182,9 @@ def _conclude(store: Store, name: str, ending: Ending, view: View) -> None:
     search = store.search(name)
     view.result()
     failures = store.failures(search.id)
-    if told := failures_text(failures):
-        print(f"{told}.")
-        print(f"Once the cause is mended, make them ready again with: {retry_command(store, name)}")
+    if failed := failures_text(failures):
+        print(f"{failed}.")
+        print(f"Once the cause is fixed, make them ready again with: {retry_command(store, name)}")
     if ending.state == SearchState.PAUSED:
         print(f"Paused: {ending.cause}")
         print(f"Go on with: {command}")

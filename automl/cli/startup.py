@@ -1,4 +1,4 @@
-"""Ctrl-C while a command starts, before it has begun anything that must be ended properly."""
+"""Handles Ctrl-C while a command starts, before it has begun work that it must end cleanly."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _attributes: list[Any] | None = None  # settings of the terminal before a view c
 
 
 def exit_on_interrupt() -> None:
-    """From here on Ctrl-C ends the process at once. An exception would not do so: code that is being imported may catch
-    it or print it."""
+    """Makes Ctrl-C end the process at once from now on. An exception would not do so: a module that is being imported
+    may catch it or print it."""
     global _terminal, _attributes
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not if the parent process ignores it
         _terminal = os.dup(2)
@@ -28,7 +28,7 @@ def exit_on_interrupt() -> None:
 
 
 def finish() -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt, so that the command can end properly what it has begun."""
+    """Makes Ctrl-C raise KeyboardInterrupt from now on, so that the command can end its work cleanly."""
     if signal.getsignal(signal.SIGINT) is _on_interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -12,9 +12,9 @@ from automl.cli.terminal import print
 
 
 class OutputClosed(BaseException):
-    """The reader of standard output is gone, as in `automl list | head -1`. This is no error: the command ends.
+    """The reader of standard output is gone, as in `automl list | head -1`. This is not an error: the command ends.
 
-    It is no Exception, so that no `except Exception` catches it.
+    It derives from BaseException, so that no `except Exception` catches it.
     """
 
 
@@ -23,7 +23,7 @@ class OutputError(ValueError):
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor for writing. After it has failed, what is written is dropped.
+    """A file descriptor for writing. After a write has failed, further writes are dropped.
 
     Attributes:
         needed: whether a failure ends the command.
@@ -77,7 +77,7 @@ def prepare() -> None:
 
 
 def ignore_closed_output() -> None:
-    """From here on the command continues if its output is closed."""
+    """Makes the command continue from now on if its output is closed."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Descriptor):
         raw.needed = False
@@ -88,7 +88,7 @@ def _wrapped(stream: TextIO | None, number: int, *, needed: bool) -> TextIO:
     return io.TextIOWrapper(
         buffer,
         encoding=getattr(stream, "encoding", "utf-8"),
-        errors="backslashreplace",  # a character that the terminal's encoding lacks is no error
+        errors="backslashreplace",  # for characters that the terminal's encoding lacks
         line_buffering=getattr(stream, "line_buffering", True),
         write_through=getattr(stream, "write_through", False),
     )

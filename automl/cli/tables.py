@@ -1,4 +1,4 @@
-"""Plain tables, for pipes and for commands that must answer at once: importing rich takes a tenth of a second."""
+"""Plain tables, for pipes and for commands that must be fast: importing rich takes a tenth of a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from automl.wording import format_number, quantity
 
 GAP = 2  # spaces between two columns
 IGNORES = " (ignores its input)"
-READABLE = 40  # columns that a spec needs beside the numbers; with fewer it is put below them
+READABLE = 40  # the fewest columns for a spec beside the numbers; if there are fewer, it is put below them
 
 
 def terminal_width() -> int | None:
@@ -38,9 +38,9 @@ def children_lines(
     """Trained children as lines of a table. A spec that does not fit beside the numbers is put below them.
 
     Args:
-        most_lines: of one spec; the rest is cut.
+        most_lines: the most lines of one spec; the rest is cut.
     """
-    for heading, num_metrics in (("metrics", 2), ("metric", 1)):  # one where two leave no room for the spec
+    for heading, num_metrics in (("metrics", 2), ("metric", 1)):  # one metric if two leave no room for the spec
         headings = ["child", "reward", heading, "params", "FLOPs", "seconds", "spec"]
         rows = [
             [
@@ -89,10 +89,10 @@ def table_lines(
     """The lines of a table, with columns as wide as their content.
 
     Args:
-        left: the columns that are aligned to the left; None: all.
+        left: the columns that are aligned to the left; None for all.
         width: the longest line, or None for no limit.
         drop: columns that are left out, in this order, while lines are longer than `width`.
-        below: the column whose cells are then wrapped, or put below the other cells.
+        below: the column whose cells are wrapped, or put below the other cells, if lines are longer than `width`.
         most_lines: the most lines of a wrapped cell; the rest is cut.
     """
     rows = [[escaped(cell) for cell in row] for row in rows]
@@ -134,7 +134,7 @@ def table_lines(
 
 
 def print_paragraph(text: str) -> None:
-    """Prints a text, wrapped to the terminal's width; further lines are indented by four more than the first."""
+    """Prints a text, wrapped to the terminal's width. Further lines are indented four columns further."""
     text = escaped(text)
     width = terminal_width()
     indent = len(text) - len(text.lstrip())

@@ -1,4 +1,4 @@
-"""All printing to the terminal. It escapes texts of a store, a log or a file, so that they cannot control the terminal.
+"""All printing to the terminal. Text from a store, a log or a file is escaped, so that it cannot control the terminal.
 
 Escape sequences move the cursor, change what a click opens, or write into the shell's input. Direction marks change the
 order in which text is displayed. Both are printed as Python escapes.
@@ -41,18 +41,18 @@ def print(*values: object, file: TextIO | None = None, flush: bool = False) -> N
 
 
 def print_lines(text: str) -> None:
-    """Prints a text of several lines, such as a log, each of them escaped. A tab stays one."""
+    """Prints a text of several lines, such as a log. Each line is escaped, except for its tabs."""
     for line in re.split(r"\r\n|\r|\n", text):
         _write("\t".join(map(escaped, line.split("\t"))), sys.stdout, flush=False)
 
 
 def print_json(value: Any) -> None:
-    """Prints JSON for scripts: ASCII, so that it needs no escapes but its own."""
+    """Prints JSON for scripts, in ASCII, which needs only JSON's own escapes."""
     _write(json.dumps(value, indent=2, allow_nan=False), sys.stdout, flush=False)
 
 
 def make_console(**options: Any) -> Console:
-    """A console of rich, which escapes each piece of text just before it is drawn."""
+    """A rich console that escapes each piece of text just before drawing it."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 

@@ -1,4 +1,4 @@
-"""Warns where `--time` will be over before the first child is trained."""
+"""Warns if `--time` will be over before the first child is trained."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from automl.estimate import expected_seconds, matrix_rate
 from automl.listeners.base import SearchListener, TurnEnded
 from automl.wording import duration
 
-LOOK_SECONDS = 1.0
-WAY_OUT = "Give more time, fewer epochs (--set task.epochs=N), less data (--set task.num_train=N) or smaller networks"
+CHECK_SECONDS = 1.0
+ADVICE = "Give more time, fewer epochs (--set task.epochs=N), less data (--set task.num_train=N) or smaller networks"
 
 
 class TimeCheck(SearchListener):
-    """Looks at a run's first children until one is trained, and warns once.
+    """Checks a run's first children until one is trained, and warns at most once.
 
     At the start, it estimates a child's time roughly, from its FLOPs, the data, the epochs and the present speed of
     this machine. Once a child has trained for an epoch, it uses the time of its epochs.
 
     Args:
-        constants: how children are trained, as their task describes it; called once, with the first turn.
+        constants: returns the task's training constants; called once, in the first turn.
         time_left: seconds until `--time` is over.
         note: shows a sentence to the user.
     """
@@ -49,8 +49,8 @@ class TimeCheck(SearchListener):
         self._workers = max(1, workers)
         self._rate = rate
         self._clock = clock
-        self._looked: float | None = None
-        self._over = self._search.num_trained > 0
+        self._checked_at: float | None = None
+        self._finished = self._search.num_trained > 0
 
     @functools.cached_property
     def _constants(self) -> Mapping[str, Any]:
@@ -60,18 +60,18 @@ class TimeCheck(SearchListener):
         self.turn()
 
     def turn(self) -> None:
-        if self._over:
+        if self._finished:
             return
-        if self._looked is None:
-            self._looked = self._clock()
+        if self._checked_at is None:
+            self._checked_at = self._clock()
             expected = self._expected()
             left = self._time_left()
             if expected is not None and expected > left:
                 self._warn(f"A child takes roughly {duration(expected)} here, and --time leaves {duration(left)}")
-        elif self._clock() - self._looked >= LOOK_SECONDS:
-            self._looked = self._clock()
+        elif self._clock() - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = self._clock()
             if self._store.progress(self._search.id).trained:
-                self._over = True
+                self._finished = True
                 return
             needed = self._needed()
             left = self._time_left()
@@ -79,12 +79,12 @@ class TimeCheck(SearchListener):
                 self._warn(f"The first child needs about {duration(needed)} more, and --time leaves {duration(left)}")
 
     def _warn(self, what: str) -> None:
-        self._over = True
-        self._note(f"{what}, so perhaps no child will be trained. {WAY_OUT}.")
+        self._finished = True
+        self._note(f"{what}, so perhaps no child will be trained. {ADVICE}.")
 
     def _expected(self) -> float | None:
-        """Estimated seconds of the smallest child that starts first, one for each worker, those with most FLOPs first;
-        None where it is unknown."""
+        """Estimated seconds of the smallest of the children that start first; None if unknown. Each worker starts one,
+        those with the most FLOPs first."""
         epochs, examples = self._constants.get("epochs"), self._constants.get("num_train")
         known = [flops for _, _, flops in self._store.upcoming(self._search.id, self._search.batch_size) if flops]
         if not known or not epochs or not examples:
@@ -96,7 +96,7 @@ class TimeCheck(SearchListener):
         )
 
     def _needed(self) -> float | None:
-        """Seconds until the first running child is trained, from the epochs done so far; None where it is unknown."""
+        """Seconds until the first running child is trained, from the epochs done so far; None if unknown."""
         epochs = self._constants.get("epochs")
         if not epochs:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 from automl.child_trainers.devices import start_tensorflow
 from automl.child_views import spread
 from automl.cli import startup
-from automl.cli.data import say_data
+from automl.cli.data import report_data
 from automl.cli.streams import ignore_closed_output
 from automl.cli.terminal import print, print_json
 from automl.db.store import Store
@@ -52,12 +52,12 @@ def train(
         prepare_process(threads or os.cpu_count() or 1, 0, "cpu")
 
         def progress(seed: int, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
-            told = ", ".join(
+            text = ", ".join(
                 f"{key} {value}" if isinstance(value, str) else f"{key} {format_number(value)}"
                 for key, value in metrics.items()
             )
             if not as_json:
-                print(f"seed {seed}, epoch {epoch}: {told} ({seconds:.1f} s)", flush=True)
+                print(f"seed {seed}, epoch {epoch}: {text} ({seconds:.1f} s)", flush=True)
 
         def diverged(seed: int, how: str) -> None:
             print(f"seed {seed} diverged: {how}", file=sys.stderr)
@@ -85,16 +85,16 @@ def train(
                 diverged=diverged,
                 data=data,
                 on_spec=(lambda spec: None) if as_json else show,
-                on_data=None if as_json else lambda summary: say_data(summary, print, doubts=False),
+                on_data=None if as_json else lambda summary: report_data(summary, print, doubts=False),
             )
     if as_json:
         print_json([_shown(training.__dict__) for training in trainings])
         return
     for training in trainings:
-        told = ", ".join(
+        text = ", ".join(
             f"{key} {format_number(value)}" for key, value in training.metrics.items() if isinstance(value, float)
         )
-        print(f"seed {training.seed}: {told}, {training.seconds:.0f} s")
+        print(f"seed {training.seed}: {text}, {training.seconds:.0f} s")
     for metric in (name for name in trainings[0].metrics if name.startswith(("val_", "test_"))):
         values = [training.metrics[metric] for training in trainings if metric in training.metrics]
         if values:

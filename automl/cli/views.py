@@ -1,4 +1,4 @@
-"""What a running search shows: a live view on a terminal, plain lines elsewhere."""
+"""Views of a running search: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 5.0
-STAGE_REFRESHES = 8  # a second
-SPEC_LINES = 3  # of each of the best children: a live view has to fit on the screen
+STAGE_REFRESHES = 8  # per second
+SPEC_LINES = 3  # of each of the best children, so that the live view fits on the screen
 
 
 class View(SearchListener, abc.ABC):
-    """Shows one run: as its listener, or from another process.
+    """Shows one run, as its listener or from another process.
 
-    `turn` may be called as often as the loop likes; it looks at the store only when it is time.
+    `turn` may be called at any rate; it reads the store at most once per interval.
     """
 
     def __init__(
@@ -48,26 +48,26 @@ class View(SearchListener, abc.ABC):
         self._reader = StatusReader(store, name)
         self._last = clock()
         self.notes: Sequence[str] = ()  # of the pool and the search
-        self._said: set[str] = set()
+        self._printed_notes: set[str] = set()
         self._failure = ""  # why the view could not be drawn, the last time
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
-        """The run itself, from the first turn to the last."""
+        """A context manager for the run, from the first turn to the last."""
         with self.preparing():
             yield
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
-        """The preparation of the run, which calls `stage`."""
+        """A context manager for the preparation of the run, which calls `stage`."""
         yield
 
     def take_notes(self, notes: Sequence[str]) -> None:
-        """Takes the present notes of the run. Each is also printed once, so that it stays when the view is cleared."""
+        """Replaces the notes in the view. Each note is also printed once, so that it stays when the view is cleared."""
         for note in notes:
-            if note not in self._said:
-                self._said.add(note)
-                with self._harmless():
+            if note not in self._printed_notes:
+                self._printed_notes.add(note)
+                with self._logging_errors():
                     self.note(note)
         self.notes = notes
 
@@ -79,19 +79,19 @@ class View(SearchListener, abc.ABC):
         now = self._clock()
         if now - self._last >= self._interval:
             self._last = now
-            with self._harmless():
+            with self._logging_errors():
                 self._show(self._status())
 
     def result(self) -> None:
-        """After the run: the best children."""
-        with self._harmless():
+        """Prints the best children after the run."""
+        with self._logging_errors():
             status = self._status()
             if status.best:
                 print_children(status.best, status.search)
 
     @contextlib.contextmanager
-    def _harmless(self) -> Iterator[None]:
-        """Logs an exception of drawing in one line: a view must not end the search."""
+    def _logging_errors(self) -> Iterator[None]:
+        """Logs an exception from drawing in one line, since a view must not end the search."""
         try:
             yield
         except Exception as error:
@@ -108,18 +108,18 @@ class View(SearchListener, abc.ABC):
 
     @abc.abstractmethod
     def note(self, text: str) -> None:
-        """A sentence for the person who started the search."""
+        """Shows a sentence to the user."""
 
     @abc.abstractmethod
     def download(self, done: int, total: int) -> None:
-        """Bytes of a data set that have come, of all."""
+        """Shows how many bytes of a data set are downloaded."""
 
     @abc.abstractmethod
     def _show(self, status: SearchStatus) -> None: ...
 
 
 class PlainView(View):
-    """Lines, each only where something changed."""
+    """Prints a line whenever the status has changed."""
 
     def __init__(self, store: Store, name: str) -> None:
         super().__init__(store, name, interval=PLAIN_SECONDS)
@@ -149,7 +149,7 @@ class PlainView(View):
 
 
 class LiveView(View):
-    """A panel that is drawn again and again, with rich."""
+    """A panel that rich redraws at short intervals."""
 
     def __init__(self, store: Store, name: str) -> None:
         from rich.live import Live
@@ -162,7 +162,7 @@ class LiveView(View):
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
-        with _silent_keyboard():
+        with _without_echo():
             try:
                 yield
             finally:
@@ -180,12 +180,12 @@ class LiveView(View):
         self._console.print(text, markup=False, highlight=False)
 
     def _clear(self) -> None:
-        """Clears what is drawn."""
+        """Removes the panel and the spinner from the terminal."""
         if self._stage is not None:
             self._stage.stop()
             self._stage = None
         if self._live.is_started:
-            # rich draws its last frame whole; one that is higher than the terminal could not be cleared.
+            # rich draws its last frame in full, and cannot clear a frame that is higher than the terminal.
             self._live.update("", refresh=True)
             self._live.stop()
 
@@ -233,9 +233,9 @@ class _Stage:
 
 
 @contextlib.contextmanager
-def _silent_keyboard() -> Iterator[None]:
-    """Turns off the terminal's echo of pressed keys, such as ^C: an echo would move the view by a line, so that
-    clearing it would leave its first line."""
+def _without_echo() -> Iterator[None]:
+    """Turns off the terminal's echo of pressed keys, such as ^C. An echo would move the view by a line, and its first
+    line would stay when it is cleared."""
     before = None
     with contextlib.suppress(OSError, termios.error):
         if _in_foreground():
@@ -252,7 +252,7 @@ def _silent_keyboard() -> Iterator[None]:
 
 
 def _in_foreground() -> bool:
-    """Whether this process may set the terminal: one in the background would be stopped."""
+    """Whether this process may change the terminal's settings. The kernel stops a background process that does."""
     return os.tcgetpgrp(sys.stdout.fileno()) == os.getpgrp()
 
 
@@ -261,8 +261,8 @@ def make_view(store: Store, name: str) -> View:
 
 
 def panel(status: SearchStatus, notes: Sequence[str] = ()) -> RenderableType:
-    """Progress, children by state, the reward curve, where time goes, draws refused, what each worker does, and the
-    best five."""
+    """A panel of progress, children by state, the reward curve, time by phase, refused draws, the activity of each
+    worker, and the best children."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.progress_bar import ProgressBar
@@ -283,7 +283,7 @@ def panel(status: SearchStatus, notes: Sequence[str] = ()) -> RenderableType:
     if status.phases:
         heads.add_row("time", status.phases)
     for note in notes:
-        heads.add_row("note", Text(note))  # not markup: a path may hold brackets
+        heads.add_row("note", Text(note))  # not markup: a path may contain brackets
     if search.refused:
         heads.add_row("draws refused", ", ".join(f"{count} {reason}" for reason, count in search.refused.items()))
     parts: list[RenderableType] = [heads]
@@ -300,7 +300,7 @@ def panel(status: SearchStatus, notes: Sequence[str] = ()) -> RenderableType:
 
 
 class BestTable:
-    """The best children: numbers and the beginning of the spec, at any width."""
+    """A table of the best children for any width: their numbers and the beginning of their specs."""
 
     def __init__(self, status: SearchStatus) -> None:
         self._status = status

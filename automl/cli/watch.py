@@ -1,4 +1,4 @@
-"""The commands that look at a running search, or speak to it, from another terminal."""
+"""The commands `watch`, `logs` and `stop`, for a search that runs in another terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from automl.cli import startup
 from automl.cli.commands import further_command, look_at, resume_command
 from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
-from automl.db.records import Attempt, Search, is_search_name
+from automl.db.records import Attempt, is_search_name
 from automl.db.store import Store
 from automl.endings import GRACE_SECONDS
 from automl.paths import artefacts_of, store_address
@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.5
 
 
 def watch(name: str, store_option: str | None, *, pause: Callable[[float], None] = time.sleep) -> None:
-    """Shows a search as its own terminal does until it ends. Only reads."""
+    """Shows a search until it ends, as its own terminal does. Only reads the store."""
     startup.finish()  # after Ctrl-C a live view restores the terminal
     with look_at(store_option) as store:
         search = store.search(name)
@@ -37,41 +37,37 @@ def watch(name: str, store_option: str | None, *, pause: Callable[[float], None]
         cause = f" ({search.cause})" if search.cause else ""
         trained = counted(search.num_trained, "child", "children")
         print(f"{name} is {shown_state(store, search)}{cause}: {trained} trained.")
-        _tell_of_death(store, search)
-
-
-def _tell_of_death(store: Store, search: Search) -> None:
-    if is_interrupted(store, search):
-        print(f"Its process is gone. Take it over with: {resume_command(store, search.name)}")
+        if is_interrupted(store, search):
+            print(f"Its process is gone. Take it over with: {resume_command(store, search.name)}")
 
 
 def print_logs(name: str, number: int, store_option: str | None) -> None:
-    """What every attempt at a child printed, oldest first."""
+    """Prints the output of every attempt at a child, oldest first."""
     with look_at(store_option) as store:
         search = store.search(name)
-        found = store.children(search.id, number=number)
-        if not found:
+        children = store.children(search.id, number=number)
+        if not children:
             raise ValueError(f"{name!r} has no child {number}; see automl show {name}.")
-        attempts = store.attempts(found[0].id)
+        attempts = store.attempts(children[0].id)
         logs = str(artefacts_of(store, name)) if is_search_name(name) else None
     if not attempts:
-        print(f"Child {number} of {name} was not tried yet.")
+        print(f"Child {number} of {name} has no attempt yet.")
     for index, attempt in enumerate(attempts, start=1):
         ending = attempt.fault or ("running" if attempt.ended is None else "trained")
         status = "" if attempt.exit_code is None else f", exit code {attempt.exit_code}"
         status += "" if attempt.signal is None else f", signal {attempt.signal}"
         print(f"== attempt {index} of child {number}: worker {attempt.worker} on {attempt.device}, {ending}{status}")
-        print_lines(_printed(attempt, logs))
+        print_lines(_output_of(attempt, logs))
 
 
-def _printed(attempt: Attempt, logs: str | None) -> str:
+def _output_of(attempt: Attempt, logs: str | None) -> str:
     if attempt.log is not None:
         return attempt.log.rstrip() or "(it printed nothing)"
     if attempt.device == INLINE_DEVICE:
         return "(it printed to the terminal)"
-    # It has not delivered, or never came to.
+    # The attempt has not delivered a result yet, or ended without one.
     where = "" if logs is None else f", in {logs} of the machine that it ran on"
-    return f"(what it printed stands in the log of its worker{where})"
+    return f"(its output is in the log of its worker{where})"
 
 
 def stop(name: str, store_option: str | None) -> None:

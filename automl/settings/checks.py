@@ -1,4 +1,4 @@
-"""Refuses options without effect, and a missing option that a user's own task needs."""
+"""Refuses options without effect, and the lack of an option that a user's own task needs."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def check_config(config: SearchConfig, settings: Mapping[str, Any], experiment: 
 
 
 def check_task_options(names: Iterable[str], settings: Mapping[str, Any], task: Task, spec: object) -> None:
-    """Raises ValueError where one of these options of the task has no effect on children like this one.
+    """Raises ValueError if one of these options of the task has no effect on children with a spec like this one.
 
     Args:
-        names: the options that were given.
+        names: the given options.
     """
     unused = task.unused_options(spec)
     for name in names:
@@ -59,7 +59,7 @@ def check_epochs_given(task: Task, settings: Mapping[str, Any]) -> None:
     """Raises ValueError if a user's own task needs `epochs` and no number is given."""
     if isinstance(task, FunctionTask) and task.needs_epochs and settings["task"]["options"].get("epochs") is None:
         raise ValueError(
-            f"The task {settings['task']['name']} asks for 'epochs'; say how many with --set task.epochs=N, or give "
+            f"The task {settings['task']['name']} needs 'epochs'; set it with --set task.epochs=N, or give "
             "the parameter a default."
         )
 
@@ -69,7 +69,7 @@ def check_data_dir(given: str | None, settings: Mapping[str, Any]) -> None:
     task = settings["task"]["name"]
     if given is not None and task not in DOWNLOADED:
         raise ValueError(
-            f"--data-dir has no effect on the task {task}; it names the folder of {' or '.join(DOWNLOADED)}. Drop it."
+            f"--data-dir has no effect on the task {task}; it is the folder of {' or '.join(DOWNLOADED)}. Drop it."
         )
 
 
@@ -80,5 +80,5 @@ def _check_epochs(settings: Mapping[str, Any], task: FunctionTask) -> None:
     if not task.takes_epochs and settings["early_stop"] == "none":
         raise ValueError(
             f"task.epochs has no effect on {settings['task']['name']}, which has no parameter 'epochs'; add the "
-            "parameter, or drop the option. (With --early-stop it says how many epochs are reported.)"
+            "parameter, or drop the option. (With --early-stop, it is the number of epochs that the task reports.)"
         )

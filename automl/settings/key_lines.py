@@ -1,4 +1,4 @@
-"""The line of each key in a TOML text. `tomllib` reads values and keeps no places."""
+"""Finds the line of each key in a TOML text. `tomllib` reads values without their positions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-KeyPath = tuple[str, ...]  # a key with the keys of the tables that it stands in: ("set", "task", "epochs")
+KeyPath = tuple[str, ...]  # the keys of the enclosing tables, then the key: ("set", "task", "epochs")
 
-# Comments and texts are one token each, so that a bracket or an equals sign in one of them is not taken for syntax.
+# A comment or a text is one token, so that a bracket or an equals sign in it is not taken for syntax.
 TOKEN = re.compile(
     r"""
       (?P<comment> \#[^\n]* )
     | (?P<text>
-        \"\"\"(?:\\.|[^\\])*?\"\"\"\"{0,2}   # up to two quotes may stand before the three that end a text
+        \"\"\"(?:\\.|[^\\])*?\"\"\"\"{0,2}   # up to two quotes may come before the three that end a text
       | '''.*?''''{0,2}
       | "(?:\\.|[^"\\\n])*"
       | '[^'\n]*'
@@ -27,10 +27,10 @@ TOKEN = re.compile(
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, on which each key and each table first stands.
+    """The first line of each key and each table, counted from 1.
 
     Args:
-        text: valid TOML, as `tomllib` has read it.
+        text: valid TOML, which `tomllib` has parsed.
     """
     lines: dict[KeyPath, int] = {}
     for path, start in _Keys(text):
@@ -40,7 +40,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 class _Keys:
-    """Yields the whole path of each key with the place where it begins."""
+    """Yields the full path of each key and the offset at which the key begins."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -57,7 +57,7 @@ class _Keys:
                 yield from self._pair(table, start)
 
     def _pair(self, table: KeyPath, start: int) -> Iterator[tuple[KeyPath, int]]:
-        """A key and those in its value, which ends at the end of a line, at a comma or at a bracket."""
+        """A key and the keys in its value. The value ends at a line end, a comma or a closing bracket."""
         path = table + _path_of(self._up_to("=") + "= 0")
         yield path, start
         while self._next < len(self._tokens):
@@ -73,43 +73,43 @@ class _Keys:
     def _inside(self, path: KeyPath, end: str) -> Iterator[tuple[KeyPath, int]]:
         """The keys between two brackets: pairs between braces, values between square brackets."""
         while self._next < len(self._tokens):
-            kind, token, place = self._tokens[self._next]
+            kind, token, offset = self._tokens[self._next]
             if token == end:
                 self._next += 1
                 return
             if end == "}" and (kind == "text" or (kind == "other" and token.strip())):
-                yield from self._pair(path, place + len(token) - len(token.lstrip()))
+                yield from self._pair(path, offset + len(token) - len(token.lstrip()))
                 continue
             self._next += 1
             if token in ("{", "["):
                 yield from self._inside(path, "}" if token == "{" else "]")
 
     def _skip_to_statement(self) -> int | None:
-        """The place of the next table or key; None at the end."""
-        for kind, token, place in self._tokens[self._next :]:
+        """The offset of the next table or key; None at the end."""
+        for kind, token, offset in self._tokens[self._next :]:
             if kind != "comment" and token.strip():
-                return place + len(token) - len(token.lstrip())
+                return offset + len(token) - len(token.lstrip())
             self._next += 1
         return None
 
     def _up_to(self, end: str) -> str:
-        """The text up to a mark; the next token is the one behind it."""
+        """The text up to a mark. Afterwards, the next token is the one after the mark."""
         first = self._next
         while self._next < len(self._tokens) and self._tokens[self._next][1] != end:
             self._next += 1
-        found = "".join(token for kind, token, _ in self._tokens[first : self._next] if kind != "comment")
+        text = "".join(token for kind, token, _ in self._tokens[first : self._next] if kind != "comment")
         self._next += 1
-        return found
+        return text
 
 
 def _path_of(written: str) -> KeyPath:
-    """The keys of a table's heading or of `KEY = 0`, as TOML reads them: bare, quoted or dotted."""
+    """The keys in a table's header or in `KEY = 0`, parsed by `tomllib`: bare, quoted or dotted."""
     path: KeyPath = ()
-    found: Any = tomllib.loads(written.strip())
-    while found and isinstance(found, dict | list):
-        if isinstance(found, list):
-            found = found[0]
+    value: Any = tomllib.loads(written.strip())
+    while value and isinstance(value, dict | list):
+        if isinstance(value, list):
+            value = value[0]
             continue
-        ((key, found),) = found.items()
+        ((key, value),) = value.items()
         path += (key,)
     return path

@@ -1,4 +1,4 @@
-"""What the declaration of an option of a search holds, and how its values are read and checked."""
+"""The declaration of an option of a search, and how its values are read and checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # by annotation: the types t
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """What values in a unit are called, and how they are read from a text and written to one."""
+    """A unit: the word for its values, and the functions that parse a text and that write one."""
 
     word: str
     parse: Callable[[str], Any]
@@ -38,8 +38,8 @@ class OnResume:
     """How a resume takes an option that may change after a search has begun.
 
     Attributes:
-        help: what the option does there, where that differs from a new search.
-        default: words for what holds if the option is not given.
+        help: what the option does at a resume, if that differs from a new search.
+        default: words for the value that is used if the option is not given.
     """
 
     help: str | None = None
@@ -54,16 +54,16 @@ class Option:
         name: the argument in Python; with dashes also the key in TOML and, after `--`, the flag.
         kind: the type as annotated, one of `KINDS`.
         optional: whether None is allowed; it means the default in `default_text`.
-        default: the value where the option is not given.
+        default: the value if the option is not given.
         help: one sentence.
         group: the heading under which `--help` and the reference page list the option.
         unit: `seconds` or `count`; texts such as `10m` or `300k` are then read as numbers.
         above, least, most: the allowed range.
         choices: the allowed values, or where to find them, as `MODULE:NAME`.
-        called: what a value is called in the sentence about an unknown one.
-        metavar: what `--help` shows for the value.
+        called: the word for a value in the message about an unknown one.
+        metavar: the placeholder for the value in `--help`.
         default_text: words for a default that depends on other options or on the machine.
-        on_resume: how a resume takes the option; None if it is settled when the search begins.
+        on_resume: how a resume takes the option; None if a resume cannot change it.
     """
 
     name: str
@@ -93,31 +93,31 @@ class Option:
 
     @property
     def noun(self) -> str:
-        """What a value is called in the sentence about an unknown one."""
+        """The word for a value in the message about an unknown one."""
         return self.called or self.name.replace("_", " ")
 
     @property
     def default_words(self) -> str | None:
-        """The default as a text; None where there is nothing to say."""
+        """The default as a text; None if the default is None, off or empty."""
         if self.default_text is not None or self.default is None or self.default is False or self.default == ():
             return self.default_text
         return self.text_of(self.default)
 
     def text_of(self, value: Any) -> str:
-        """A value as a flag takes it."""
+        """A value in the form in which a flag takes it."""
         return str(value) if self.unit is None else UNITS[self.unit].text(value)
 
     @property
     def unit_word(self) -> str | None:
-        """What a value in the option's unit is called: a time or a count."""
+        """The word for a value in the option's unit, time or count; None without a unit."""
         return None if self.unit is None else UNITS[self.unit].word
 
     def known_choices(self) -> Iterable[str] | None:
-        """The allowed values; None where any will do."""
+        """The allowed values; None if there is no such list."""
         return pkgutil.resolve_name(self.choices) if isinstance(self.choices, str) else self.choices
 
     def read_flag(self, given: Any) -> Any:
-        """The value of a flag. A text that is no number stays a text, which `check` refuses.
+        """Converts the value of a flag. A text that is not a number stays a text, which `check` refuses.
 
         Raises:
             ValueError: the text is not in the option's unit.
@@ -128,7 +128,7 @@ class Option:
         return self.read(given)
 
     def read(self, given: Any) -> Any:
-        """The value that a TOML file or a caller in Python gives: a list as a tuple, a text with a unit as a number.
+        """Converts a value from a TOML file or from Python: a list to a tuple, a text with a unit to a number.
 
         Raises:
             ValueError: the text is not in the option's unit.
@@ -154,14 +154,14 @@ class Option:
             raise ValueError(f"{self.flag} is {value}; it must be above {self.above}.")
         if self.least is not None and value < self.least:
             raise ValueError(f"{self.flag} is {value}; it must be {self.least} or more.")
-        if self.most is not None and not value <= self.most:  # nor is NaN
+        if self.most is not None and not value <= self.most:  # also refuses NaN
             raise ValueError(f"{self.flag} is {value}; it must be at most {self.most}.")
         if (choices := self.known_choices()) is None:
             return
         if self.called is not None:
             validate_choice(self.called, value, choices)
         elif value not in choices:
-            raise ValueError(f"{self.flag} is {value!r}; it is {' or '.join(choices)}.")
+            raise ValueError(f"{self.flag} is {value!r}; it must be {' or '.join(choices)}.")
 
 
 def option(default: Any, help: str, **declared: Any) -> Any:
@@ -171,8 +171,8 @@ def option(default: Any, help: str, **declared: Any) -> Any:
 
 def options_of(kind: type) -> dict[str, Option]:
     """The options that a configuration class declares, by name, in its order."""
-    found = {}
+    options = {}
     for field in dataclasses.fields(kind):
         words, _, optional = str(field.type).partition(" | ")
-        found[field.name] = Option(field.name, words, bool(optional), field.default, **field.metadata)
-    return found
+        options[field.name] = Option(field.name, words, bool(optional), field.default, **field.metadata)
+    return options

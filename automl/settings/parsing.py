@@ -1,4 +1,4 @@
-"""Reads the texts that options are written as: times, counts, and single options of a part of the search."""
+"""Parses the texts of options: times, counts, and single options of a part of the search."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from automl.search_spaces.names import validate_choice
 
-PARTS = ("space", "task", "controller")  # the parts of a search that --set and [set.PART] give options to
+PARTS = ("space", "task", "controller")  # the parts of a search whose options --set and [set.PART] set
 NUMBER = r"\d+(?:_\d+)*(?:\.\d+)?"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MULTIPLES = {"k": 10**3, "m": 10**6, "g": 10**9}
 
 
 def parse_seconds(text: str) -> float:
-    """`90`, `45s`, `10m`, `1.5h`, `2d` in seconds. Raises ValueError."""
+    """`90`, `45s`, `10m`, `1.5h`, `2d` in seconds. Raises ValueError for any other text."""
     match = re.fullmatch(rf"({NUMBER})\s*([smhd]?)", text.strip().lower())
     if match is None or math.isinf(float(match[1])):
         raise ValueError(f"{text!r} is not a time; write for example 45s, 10m or 1.5h.")
@@ -25,7 +25,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """`300000`, `300k`, `1.5M`, `2G` as a whole number. Raises ValueError."""
+    """`300000`, `300k`, `1.5M`, `2G` as a whole number. Raises ValueError for any other text."""
     match = re.fullmatch(rf"({NUMBER})\s*([kmg]?)", text.strip().lower())
     if match is None or math.isinf(float(match[1])):
         raise ValueError(f"{text!r} is not a number; write for example 300000, 300k or 1.5M.")
@@ -43,10 +43,10 @@ def count_text(count: int) -> str:
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The options of `PART.NAME=VALUE` texts, by part; of two with one name the last holds.
+    """The options of `PART.NAME=VALUE` texts, by part. If a name is given twice, the last value is used.
 
     Raises:
-        ValueError: one has another form, names no part, or has a value that cannot be stored.
+        ValueError: a text has another form, names an unknown part, or has a value that cannot be stored.
     """
     options: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for text in texts:
@@ -59,13 +59,13 @@ def parse_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def task_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Constants of a recipe, `epochs=30` or `task.epochs=30`. Raises ValueError."""
+    """The constants of a recipe, written `epochs=30` or `task.epochs=30`. Raises ValueError as `parse_options` does."""
     return parse_options(text if text.startswith("task.") else f"task.{text}" for text in texts)["task"]
 
 
 def parse_value(text: str) -> Any:
-    """The JSON value of a text, or the text itself if it is not JSON. Raises ValueError for values that cannot be
-    stored: numbers that are not finite, lists that are nested too deeply."""
+    """The JSON value of a text, or the text itself if it is not JSON. Raises ValueError for a value that cannot be
+    stored: a number that is not finite, or lists that are nested too deeply."""
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)

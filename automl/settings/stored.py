@@ -36,7 +36,7 @@ def stored_settings(config: SearchConfig) -> dict[str, Any]:
     """The settings that make an experiment, as they are stored with the search.
 
     Raises:
-        ValueError: a name or an option's form is wrong; the known ones are named.
+        ValueError: a name is unknown, or an option has a wrong form. The message lists the known names.
     """
     options = parse_options(config.set)
     return {
@@ -72,7 +72,7 @@ def stored_settings(config: SearchConfig) -> dict[str, Any]:
         "early_stop": config.early_stop or _default_early_stop(config),
         "policy_device": config.policy_device,
         "behaviour": dataclasses.asdict(Behaviour()),
-        # Settled here and now: a child must be trained the same way wherever the search is resumed.
+        # Fixed when the search begins: a child must be trained the same way wherever the search is resumed.
         "compute": {
             "precision": config.precision or default_precision(visible_gpus()),
             "xla": config.xla,
@@ -84,7 +84,7 @@ def stored_settings(config: SearchConfig) -> dict[str, Any]:
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings, with those that an earlier version did not have at their value in that version.
+    """Stored settings. Those that an earlier version did not have are added, with the values by which it behaved.
 
     Raises:
         StoreError: they are not of the form that automl writes.
@@ -97,7 +97,7 @@ def changeable_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Options that a resume may change, by group.
 
     Raises:
-        ValueError: one is of the space, of which stored tokens are children.
+        ValueError: an option is of the space; stored tokens have a meaning only in the space as it is.
     """
     options = parse_options(texts)
     if options["space"]:

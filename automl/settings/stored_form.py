@@ -1,5 +1,5 @@
-"""The form of stored settings. A store may be from somebody else, or damaged: settings of another form are refused with
-one sentence before they are used."""
+"""Checks the form of stored settings. A store may come from another person or be damaged, so settings of another form
+are refused, with one sentence, before they are used."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 from automl.db.records import StoreError
 
-Find = Callable[[str, Any], "str | None"]  # what is wrong with the value of a setting, or None
+Check = Callable[[str, Any], "str | None"]  # takes name and value of a setting, returns what is wrong, or None
 
 
-def _kind(words: str, fits: Callable[[Any], bool]) -> Find:
-    def find(name: str, value: Any) -> str | None:
+def _kind(words: str, fits: Callable[[Any], bool]) -> Check:
+    def check(name: str, value: Any) -> str | None:
         shown = repr(value)
         return None if fits(value) else f"{name} is {shown if len(shown) <= 60 else f'{shown[:60]}…'}, not {words}"
 
-    return find
+    return check
 
 
-def _optional(find: Find) -> Find:
-    return lambda name, value: None if value is None else find(name, value)
+def _optional(check: Check) -> Check:
+    return lambda name, value: None if value is None else check(name, value)
 
 
-def _table(fields: Mapping[str, Find], later: Mapping[str, Find] | None = None, *, exact: bool = False) -> Find:
-    """Settings by name. Those of `later` may be missing; with `exact`, others are refused."""
+def _table(fields: Mapping[str, Check], later: Mapping[str, Check] | None = None, *, exact: bool = False) -> Check:
+    """A check of settings by name. Those of `later` may be missing. With `exact`, unknown ones are refused."""
 
-    def find(name: str, value: Any) -> str | None:
+    def check(name: str, value: Any) -> str | None:
         if not isinstance(value, dict):
             return _object(name, value)
         prefix = f"{name}." if name else ""
@@ -35,13 +35,13 @@ def _table(fields: Mapping[str, Find], later: Mapping[str, Find] | None = None, 
         if missing is not None:
             return f"{prefix}{missing} is missing"
         known = {**fields, **(later or {})}
-        strange = next((field for field in value if field not in known), None)
-        if exact and strange is not None:
-            return f"{prefix}{strange} is no setting"
-        found = (known[field](f"{prefix}{field}", given) for field, given in value.items() if field in known)
-        return next((what for what in found if what is not None), None)
+        unknown = next((field for field in value if field not in known), None)
+        if exact and unknown is not None:
+            return f"{prefix}{unknown} is not a setting"
+        errors = (known[field](f"{prefix}{field}", given) for field, given in value.items() if field in known)
+        return next((error for error in errors if error is not None), None)
 
-    return find
+    return check
 
 
 def _is_whole(value: Any) -> bool:
@@ -118,10 +118,10 @@ _settings = _table(
 
 
 def check_settings(settings: Any, *, started: bool = False) -> None:
-    """Raises StoreError where stored settings are not of the form that automl writes.
+    """Raises StoreError if stored settings are not of the form that automl writes.
 
     Args:
-        started: whether the search was started, so that the settings must have its last run.
+        started: whether the search was started; then the settings must contain its last run.
     """
     wrong = _settings("", settings)
     if wrong is None and started and "run" not in settings:

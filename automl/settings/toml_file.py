@@ -1,4 +1,4 @@
-"""Options in a TOML file, and the lines of the file in sentences about bad ones."""
+"""Reads options from a TOML file, and adds the line in the file to messages about bad options."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from automl.settings.option import Option
 from automl.settings.parsing import PARTS, parse_options
 from automl.settings.schema import SearchConfig
 
-# How sentences name an option: by its flag, or by part and name.
+# How messages name an option: by its flag, or by part and name.
 NAMED = re.compile(rf"(?<![\w-])--(?P<flag>[a-z][a-z-]*[a-z])|\b(?P<part>{'|'.join(PARTS)})\.(?P<name>\w+)")
 
 
 class SettingsFileError(ValueError):
-    """A file of options has a bad one; the sentence begins with the file and the line."""
+    """A TOML file has a bad option. The message begins with the file and the line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SettingsFile:
     """The options of a TOML file: keys are the flags' names, and `[set.PART]` holds single options of a part.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         text: its content.
         values: options by name, as `SearchConfig` takes them.
     """
@@ -68,7 +68,7 @@ class SettingsFile:
         return dataclasses.replace(file, values=values)
 
     def overridden_by(self, flags: Mapping[str, Any]) -> dict[str, Any]:
-        """The file's options with those that flags gave. Of single options both are taken; the last of a name holds."""
+        """The options of the file, overridden by flags. `set` has those of the file, then those of the flags."""
         values = {**self.values, **flags}
         if "set" in self.values and "set" in flags:
             values["set"] = self.values["set"] + flags["set"]
@@ -76,10 +76,10 @@ class SettingsFile:
 
     @contextlib.contextmanager
     def locating_errors(self, flags: Mapping[str, Any]) -> Iterator[None]:
-        """Puts the file and the line into errors about an option that this file gave.
+        """Adds the file and the line to errors about an option that this file sets.
 
         Args:
-            flags: the options that flags gave instead; an error about one of these is not the file's.
+            flags: the options that flags override; an error about one of these is not an error of the file.
         """
         try:
             yield
@@ -91,7 +91,7 @@ class SettingsFile:
 
     @contextlib.contextmanager
     def naming_line(self, key: KeyPath) -> Iterator[None]:
-        """Puts the file and the line of a key into any error."""
+        """Adds the file and the line of a key to any error."""
         try:
             yield
         except SettingsFileError:
@@ -102,7 +102,7 @@ class SettingsFile:
             raise SettingsFileError(f"{place}: {error}") from None
 
     def _set_tables(self, tables: Any) -> tuple[str, ...]:
-        """`[set.PART]` tables as the texts of --set."""
+        """Converts `[set.PART]` tables to texts for --set."""
         if not isinstance(tables, dict):
             raise ValueError("'set' holds tables by group; write for example [set.task] and below it epochs = 8.")
         texts: list[str] = []
@@ -125,7 +125,7 @@ class SettingsFile:
         return key_lines(self.text)
 
     def _line_of_option(self, error: ValueError, flags: Mapping[str, Any]) -> int | None:
-        """The line of the option that a sentence names first; None if this file gave none of those that it names."""
+        """The line of the first option in an error's message that this file sets and no flag overrides, or None."""
         replaced = {(name,) for name in flags if name != "set"}
         replaced |= {("set", *text.partition("=")[0].strip().split(".", 1)) for text in flags.get("set", ())}
         keys = {(path[0].replace("-", "_"), *path[1:]): line for path, line in self._lines.items()}
@@ -134,7 +134,7 @@ class SettingsFile:
 
 
 def _named_options(error: ValueError) -> Iterator[KeyPath]:
-    """The options that an error's sentence names, before it comes to the way out."""
+    """The options that an error's message names before its semicolon, after which the advice begins."""
     if isinstance(error, UnknownNameError):
         for part in PARTS:
             if error.what == f"{part} option":
@@ -148,9 +148,9 @@ def _named_options(error: ValueError) -> Iterator[KeyPath]:
 
 
 def _read(option: Option, key: str, value: Any) -> Any:
-    """The value of a key, checked. Raises ValueError."""
+    """The value of a key, converted and checked. Raises ValueError for a bad one."""
     if isinstance(value, dict):
-        tables = f"; options of the {option.name} stand in [set.{option.name}]" if option.name in PARTS else ""
+        tables = f"; options of the {option.name} belong in [set.{option.name}]" if option.name in PARTS else ""
         raise ValueError(f"{key!r} is a table, where one value is expected{tables}.")
     value = option.read(value)
     option.check(value)

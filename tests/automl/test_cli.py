@@ -145,7 +145,7 @@ def test_a_search_that_fails_from_the_start_pauses(automl, mine, folder):
     assert ran.code == 3 and ran.err == ""
     assert ran.out.splitlines()[-4:] == [
         "3 children failed: raised RuntimeError: no data (3).",
-        "Once the cause is mended, make them ready again with: automl retry mine",
+        "Once the cause is fixed, make them ready again with: automl retry mine",
         "Paused: The first 3 children failed (raised: RuntimeError: no data). Mend the cause and resume, or resume "
         "with --keep-going.",
         "Go on with: automl resume mine",
@@ -205,7 +205,7 @@ def test_children_that_failed_are_told_and_trained_once_the_cause_is_mended(auto
         f"2 children failed: {', '.join(causes)}."
         for causes in itertools.permutations(["raised RuntimeError: it is odd (1)", "out of memory (1)"])
     )
-    assert again == "Once the cause is mended, make them ready again with: automl retry mine"
+    assert again == "Once the cause is fixed, make them ready again with: automl retry mine"
     assert ended == "Ended: exhausted 1/100: the space has no more."
     shown = automl("show", "mine").out
     assert f"  {failed.rstrip('.')}; automl retry mine makes them ready again\n" in shown

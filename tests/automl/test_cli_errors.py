@@ -80,7 +80,7 @@ def searched(automl, mine, folder):
         (["--config", "none.toml"], "none.toml cannot be read: No such file or directory; name another file with "
          "--config."),
         (["--minimize", "a", "--maximize", "b"], "--minimize and --maximize exclude each other; name the one metric "
-         "that counts."),
+         "that is the reward."),
     ],
 )  # fmt: skip
 def test_wrong_names_and_values(automl, folder, flags, sentence):
@@ -524,7 +524,7 @@ def test_export_onto_something(automl, searched, folder):
 
 
 def test_deleting_asks_first(automl, searched, monkeypatch):
-    error = "Deleting 'mine' with its 8 children needs --yes where nobody can be asked."
+    error = "Deleting 'mine' with its 8 children needs --yes, since standard input is not a terminal."
     assert automl("delete", "mine").error == error
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda question: "n")

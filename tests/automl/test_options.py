@@ -147,7 +147,7 @@ BAD_VALUES = [
     ("worker_memory", "0G", "--worker-memory is 0; it must be above 0."),
     ("early_stop", "mean", "There is no pruner called 'mean'; there is median, hyperband, none, asha."),
     ("precision", "bf16", "There is no precision called 'bf16'; there is bfloat16, float16, float32."),
-    ("policy_device", "tpu", "--policy-device is 'tpu'; it is cpu or gpu."),
+    ("policy_device", "tpu", "--policy-device is 'tpu'; it must be cpu or gpu."),
     ("space", "convnot", "There is no space called 'convnot'; there is convnet, joint, recurrent-cell, update-rule."),
     ("controller", "rando", "There is no controller called 'rando'; there is random, reinforce, ppo."),
     ("fix", ["depth"], "--fix 'depth' is not of the form NAME=VALUE, for example layer*/filter_height=3."),

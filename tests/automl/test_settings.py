@@ -135,7 +135,7 @@ def test_options_of_no_form_or_group():
         ("child_timeout", 0, "--child-timeout is 0; it must be above 0."),
         ("time", 0.0, "--time is 0.0; it must be above 0."),
         ("time", "10m", "--time is '10m'; it must be a number."),
-        ("policy_device", "tpu", "--policy-device is 'tpu'; it is cpu or gpu."),
+        ("policy_device", "tpu", "--policy-device is 'tpu'; it must be cpu or gpu."),
         ("precision", "bfloat", "There is no precision called 'bfloat'; there is bfloat16, float32, float16."),
         ("precision", "float64", "There is no precision called 'float64'; there is float16, bfloat16, float32."),
         ("precision", "", "There is no precision called ''; there is float32, bfloat16, float16."),

@@ -76,7 +76,7 @@ def test_closed_streams(searched, automl, folder, closed):
 
 def test_deleting_where_nobody_can_be_asked(searched):
     ran = command("delete", "mine", prelude="<&-")
-    assert ran.error == "Deleting 'mine' with its 8 children needs --yes where nobody can be asked."
+    assert ran.error == "Deleting 'mine' with its 8 children needs --yes, since standard input is not a terminal."
 
 
 def test_a_search_outlives_who_reads_its_output(mine, folder, automl):

@@ -88,8 +88,7 @@ def test_training_again_keeps_the_constants_of_a_task_of_ones_own(automl, epochs
 
 def test_a_task_that_asks_for_epochs_is_told_how_many_or_refused(automl, epochs):
     assert automl("search", "s", *epochs("with_epochs"), "--maximize", "acc").error == (
-        "The task mine.py:with_epochs asks for 'epochs'; say how many with --set task.epochs=N, or give the "
-        "parameter a default."
+        "The task mine.py:with_epochs needs 'epochs'; set it with --set task.epochs=N, or give the parameter a default."
     )
     assert not Path("automl.db").exists()
 

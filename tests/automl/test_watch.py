@@ -85,7 +85,7 @@ def test_logs_of_a_failed_child_hold_its_traceback(logs):
 
 def test_logs_of_a_child_that_was_not_tried(logs):
     number, ran = logs("ready")
-    assert (ran.code, ran.out) == (0, f"Child {number} of mine was not tried yet.\n")
+    assert (ran.code, ran.out) == (0, f"Child {number} of mine has no attempt yet.\n")
 
 
 def test_logs_of_a_child_that_failed_inline_hold_its_traceback(automl, folder):
@@ -106,8 +106,7 @@ def test_logs_of_an_interrupted_attempt_name_where_they_are(automl, searched):
     heading, text = automl("logs", "mine", claim.number).out.splitlines()
     assert heading.endswith(" on cpu, interrupted")
     assert text == (
-        f"(what it printed stands in the log of its worker, in {searched}/automl.db.logs/mine of the machine "
-        "that it ran on)"
+        f"(its output is in the log of its worker, in {searched}/automl.db.logs/mine of the machine that it ran on)"
     )
 
 
@@ -197,7 +196,7 @@ def test_a_search_whose_process_died(automl, searched):
         "Its process is gone. Take it over with: automl resume mine",
     ]
     assert automl("stop", "mine").out == "mine is not running (interrupted). Go on with: automl resume mine\n"
-    assert " (it was interrupted and would go on with: automl resume mine) " in automl("delete", "mine").error
+    assert " (it was interrupted and can go on with: automl resume mine) " in automl("delete", "mine").error
     (finding,) = [found for found in json.loads(automl("doctor", "--json").out) if found["subject"] == "search mine"]
     assert not finding["well"] and finding["found"].startswith("interrupted, its coordinator (")
     assert read(searched) == before
@@ -206,7 +205,7 @@ def test_a_search_whose_process_died(automl, searched):
         "mine is not running (interrupted). Go on with: automl resume mine"
     )
     lines = automl("resume", "mine", "--children", "3", *INLINE).out.splitlines()
-    assert "It was interrupted: its process is gone; 1 child that ran then is trained again" in lines
+    assert "It was interrupted: its process is gone; 1 child that was running is trained again" in lines
     assert lines[-2] == "Done: 3 children trained."
     assert automl("list", "--json").json[0]["interrupted"] is False
 
@@ -304,8 +303,8 @@ def test_a_proposed_child_that_the_search_leaves_out(automl, mine):
     assert (request["child"], request["refusal"]) == (None, refused)
 
 
-BOTH = "Name the child with either --spec FILE or --tokens 0,2,1,…"
-NO_NUMBERS = "is no list of whole numbers; write for example 0,2,1."
+BOTH = "Give the child as either --spec FILE or --tokens 0,2,1,…"
+NO_NUMBERS = "is not a list of whole numbers; write for example 0,2,1."
 
 
 def test_what_cannot_be_proposed(propose, searched):
