@@ -1,1 +1,1 @@
-"""What is told of a running search, event by event (`base.SearchListener` is the contract). Open `base.py` first."""
+"""Listeners receive the events of a running search (`base.SearchListener` is the contract). Open `base.py` first."""

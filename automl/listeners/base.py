@@ -1,4 +1,4 @@
-"""The contract of listeners, and the events that they are told."""
+"""The contract of listeners, and the events that they receive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SearchStarted:
 
     Attributes:
         segment: the number of this start or resume, from 0.
-        workers: 0 where children are trained in this process.
+        workers: the number of worker processes; 0 if children are trained in this process.
     """
 
     search: Search
@@ -25,7 +25,7 @@ class SearchStarted:
 
 @dataclasses.dataclass(frozen=True)
 class BatchProposed:
-    """Children of a batch are in the store, ready for workers. In an exhausted space they are fewer than usual."""
+    """The children of a batch are in the store, ready for workers. In an exhausted space, a batch may be smaller."""
 
     batch: int
     children: tuple[NewChild, ...]
@@ -33,10 +33,10 @@ class BatchProposed:
 
 @dataclasses.dataclass(frozen=True)
 class ChildStarted:
-    """A worker has claimed a child. Once for every attempt.
+    """A worker has claimed a child. Sent once for every attempt.
 
     Attributes:
-        slot: the worker's place in its pool; None where it has none.
+        slot: the worker's slot in its pool; None if it has none.
     """
 
     child: Child
@@ -56,7 +56,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class ChildEnded:
-    """A child is trained, failed or lost. Once more where a paused child has gone on, or one was made ready again."""
+    """A child is trained, failed or lost. Sent again at its next end if a paused or ended child is trained further."""
 
     child: Child
 
@@ -66,8 +66,8 @@ class StepLearned:
     """The controller has learned from a batch.
 
     Attributes:
-        rewards: what it was told, by the child's number; None for a lost child.
-        stats: what it says of the step.
+        rewards: the reward that it received for each child, by the child's number; None for a lost child.
+        stats: the controller's statistics of the step.
     """
 
     step: int
@@ -78,11 +78,11 @@ class StepLearned:
 
 @dataclasses.dataclass(frozen=True)
 class TurnEnded:
-    """A turn of the loop is over: a few a second, also when nothing has happened.
+    """A turn of the loop has ended. Sent a few times per second, even if nothing has happened.
 
     Attributes:
-        pool_notes: what there is to know of the pool now, a sentence each.
-        warnings: how the run differs from what was asked for, a sentence each; the list only grows.
+        pool_notes: the present notices about the pool, one sentence each.
+        warnings: how the run differs from what the user asked for, one sentence each; the list only grows.
     """
 
     pool_notes: tuple[str, ...]
@@ -95,7 +95,7 @@ class TurnEnded:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentEnded:
-    """The run is over; the search has this state, and a cause where it is not simply finished."""
+    """This start or resume has ended with this state of the search. `cause` is None if it is simply finished."""
 
     segment: int
     state: str
@@ -103,14 +103,15 @@ class SegmentEnded:
 
 
 class SearchListener:
-    """Is told of a running search, in the process that runs it and between two turns of its loop.
+    """Receives the events of a running search, in the process that runs it, between two turns of its loop.
 
-    Overrides what it wants to hear. First comes `search_started`, last `segment_ended`; a child's `child_started` comes
-    before its `measured` and `child_ended`, and that before the `step_learned` of its batch. What happened to children
-    is read from the store between turns; so where they are trained in this process, it is told after each child.
+    A subclass overrides the methods of the events that it needs. `search_started` comes first, `segment_ended` last. A
+    child's `child_started` comes before its `measured` and `child_ended`, and these come before the `step_learned` of
+    its batch. Events of children are read from the store between turns. If children are trained in this process, they
+    therefore come after each child.
 
-    A listener never ends the search: what it raises is logged, once for each of its methods. Only KeyboardInterrupt and
-    others that are no `Exception` go through. While a method runs, the search does not go on.
+    A listener cannot end the search by an `Exception`: the first one of each method is logged. KeyboardInterrupt and
+    other exceptions that do not derive from `Exception` are passed on. While a method runs, the search waits.
     """
 
     def search_started(self, event: SearchStarted) -> None: ...

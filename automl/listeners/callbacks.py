@@ -20,7 +20,7 @@ class OnChildEnd(SearchListener):
 
 
 class Warnings(SearchListener):
-    """Issues what differs from what the user asked for as warnings of Python, each once."""
+    """Issues a Python warning for each way in which the run differs from what the user asked for."""
 
     def __init__(self) -> None:
         self._issued = 0

@@ -1,4 +1,4 @@
-"""What has happened to children since the last look, read from the store in time that does not grow with the search."""
+"""Reads new events of children from the store, in time that does not grow with the search."""
 
 from __future__ import annotations
 
@@ -7,41 +7,43 @@ from automl.db.store import Store
 from automl.listeners.base import ChildEnded, ChildStarted, Measured
 from automl.listeners.dispatch import Listeners
 
-# Seconds that each look goes back before the last one. In PostgreSQL a child's end may become visible a moment after
-# that of another whose time is later.
+# Each look goes back this many seconds before the last one. In PostgreSQL a child's end may become visible shortly
+# after that of another child, although its time is earlier.
 OVERLAP = 0.25
 
 
 class ChildEvents:
-    """Tells listeners which children have started, measured and ended, from the moment that this object is made.
+    """Sends listeners the events of children that start, measure or end after this object is made.
 
-    A look costs as much as children run and have ended since the last one. Nothing is read for events that nobody
-    hears.
+    The cost of a look is proportional to the number of children that run or have ended since the last one. Events that
+    no listener handles are not read.
     """
 
     def __init__(self, store: Store, search_id: int, listeners: Listeners) -> None:
         self._store = store
         self._search_id = search_id
         self._listeners = listeners
-        self._hears_measured = listeners.hears("measured")
-        self._hears = self._hears_measured or listeners.hears("child_started") or listeners.hears("child_ended")
-        self._started: set[tuple[int, int]] = set()  # (number, fence) of the attempts that run, as far as told
-        self._epochs: dict[tuple[int, int], int] = {}  # the last epoch that was told of each of them
-        self._ended: dict[tuple[int, int], float] = {}  # the latest that were told, and when they ended
-        self._looked = 0.0  # by the database's clock
-        if self._hears:
-            self._looked = store.now()
-            for ending in store.ended(search_id, since=self._looked - OVERLAP):
+        self._handles_measured = listeners.handles("measured")
+        self._handles_any = (
+            self._handles_measured or listeners.handles("child_started") or listeners.handles("child_ended")
+        )
+        self._started: set[tuple[int, int]] = set()  # (number, fence) of running attempts whose start was sent
+        self._epochs: dict[tuple[int, int], int] = {}  # the last epoch that was sent, by running attempt
+        self._ended: dict[tuple[int, int], float] = {}  # when each attempt ended, for the latest ends that were sent
+        self._looked_at = 0.0  # by the database's clock
+        if self._handles_any:
+            self._looked_at = store.now()
+            for ending in store.ended(search_id, since=self._looked_at - OVERLAP):
                 self._ended[ending.number, ending.fence] = ending.finished
 
     def look(self) -> None:
-        """Tells what is new."""
-        if not self._hears:
+        """Sends what is new since the last look."""
+        if not self._handles_any:
             return
         now = self._store.now()
-        since = min(self._looked, now) - OVERLAP  # the clock may have been set back
+        since = min(self._looked_at, now) - OVERLAP  # the clock may have been set back
         running = self._store.running(self._search_id)
-        # What ends between the two reads is told by the next look at the latest.
+        # An attempt that ends between the two reads is sent by the next look at the latest.
         ended = [
             ending
             for ending in self._store.ended(self._search_id, since=since)
@@ -49,28 +51,28 @@ class ChildEvents:
         ]
         for attempt in running:
             if (attempt.number, attempt.fence) not in self._started:
-                self._tell_started(attempt.number, attempt.fence, attempt.device, attempt.slot)
-            self._tell_measured(attempt.number, attempt.fence, attempt.child_id)
+                self._send_started(attempt.number, attempt.fence, attempt.device, attempt.slot)
+            self._send_measured(attempt.number, attempt.fence, attempt.child_id)
         for ending in ended:
             key = (ending.number, ending.fence)
             child = self._child(ending.number)
             if key not in self._started:
-                for made in self._store.attempts(child.id):
-                    if made.fence == ending.fence:
-                        self._listeners.child_started(ChildStarted(child, made.device, made.slot))
-            self._tell_measured(ending.number, ending.fence, child.id)
+                for past in self._store.attempts(child.id):
+                    if past.fence == ending.fence:
+                        self._listeners.child_started(ChildStarted(child, past.device, past.slot))
+            self._send_measured(ending.number, ending.fence, child.id)
             self._listeners.child_ended(ChildEnded(child))
             self._ended[key] = ending.finished
         self._forget(since, {(attempt.number, attempt.fence) for attempt in running})
-        self._looked = now
+        self._looked_at = now
 
-    def _tell_started(self, number: int, fence: int, device: str, slot: int | None) -> None:
+    def _send_started(self, number: int, fence: int, device: str, slot: int | None) -> None:
         self._started.add((number, fence))
-        if self._listeners.hears("child_started"):
+        if self._listeners.handles("child_started"):
             self._listeners.child_started(ChildStarted(self._child(number), device, slot))
 
-    def _tell_measured(self, number: int, fence: int, child_id: int) -> None:
-        if not self._hears_measured:
+    def _send_measured(self, number: int, fence: int, child_id: int) -> None:
+        if not self._handles_measured:
             return
         last = self._epochs.get((number, fence), -1)
         for row in self._store.measurements_after(child_id, fence, epoch=last):
@@ -78,7 +80,7 @@ class ChildEvents:
             self._listeners.measured(Measured(number, row.epoch, row.metrics, row.at))
 
     def _forget(self, since: float, running: set[tuple[int, int]]) -> None:
-        """Drops what no later look can ask for."""
+        """Drops entries that no later look needs."""
         self._started &= running
         self._epochs = {key: epoch for key, epoch in self._epochs.items() if key in running}
         self._ended = {key: finished for key, finished in self._ended.items() if finished >= since - OVERLAP}

@@ -1,4 +1,4 @@
-"""Contract suites for your own controllers (`controllers.py`) and spaces (`spaces.py`): subclass one in a pytest file.
+"""Contract suites for your own controllers (`controllers.py`) and spaces (`spaces.py`). Subclass one in a pytest file.
 
 Neither module imports pytest.
 """

@@ -1,4 +1,4 @@
-"""What every controller promises: a suite that pytest runs over a controller and spaces of every sort."""
+"""The contract of controllers: a suite that pytest runs over a controller and spaces of every kind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from automl.search_spaces.spec import canonical_json
 
 SEED = 7
 DRAWS = [Draw(number) for number in range(11)]
-RARE = (1, 2, 3, 0, 1, 2)  # one child in 4096 begins like this, and the survey of the space `rare` meets none
+RARE = (1, 2, 3, 0, 1, 2)  # one child in 4096 begins like this; the survey of the space `rare` finds none of them
 RARE_DRAW = Draw(100, given={f"digit{index}": (token,) for index, token in enumerate(RARE)})
 
 
@@ -49,7 +49,7 @@ def linked() -> Any:
 
 
 def conditional() -> Any:
-    """Which decisions there are, and how many, depends on earlier answers."""
+    """Its decisions and their number depend on earlier answers."""
     parts = []
     if (yield Choice("family", ("tree", "line"))) == "tree":
         leaves = yield Choice("leaves", (1, 2))
@@ -78,7 +78,7 @@ def links_only() -> Any:
 
 def nothing_to_decide() -> Any:
     return 7
-    yield  # which makes it a generator
+    yield  # makes the function a generator
 
 
 SPACES: Mapping[str, Space] = {
@@ -102,7 +102,7 @@ class ControllerContract:
                 return Evolution(space, seed=seed)
 
     Attributes:
-        spaces: by name, those that the controller is tried on.
+        spaces: the spaces that the controller is tested on, by name.
     """
 
     spaces: ClassVar[Mapping[str, Space]] = SPACES
@@ -112,7 +112,7 @@ class ControllerContract:
         raise NotImplementedError("Override make(space, *, seed), which returns a fresh controller.")
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Runs a test for every space, and for a controller that is fresh and one that has learned."""
+        """Runs a test for every space, with a fresh controller and with one that has learned."""
         if "space_name" in metafunc.fixturenames:
             metafunc.parametrize("space_name", list(self.spaces))
         if "stage" in metafunc.fixturenames:
@@ -129,7 +129,7 @@ class ControllerContract:
     def test_proposals_are_children_of_the_space(self, space_name: str, stage: str) -> None:
         controller = _case(type(self), space_name).at(stage)
         for draw, proposal in zip(DRAWS, controller.ask(DRAWS), strict=True):
-            # Under narrowing and schedule too: nothing forced has another value, and nothing masked is drawn.
+            # Under narrowing and a schedule too: a forced token has its value, and a masked option is never drawn.
             walk = self.spaces[space_name].walk(draw.number)
             rest = tuple(json.loads(json.dumps(proposal.tokens)))
             while (decision := walk.decision) is not None:
@@ -145,8 +145,8 @@ class ControllerContract:
         draws = [*DRAWS, Draw(0, attempt=1), RARE_DRAW]
         expected = dict(zip(map(repr, draws), controller.ask(draws), strict=True))
         for some in (draws[::-1], draws[3:4], draws[1:], [*draws[:2], *draws[:2]], [RARE_DRAW, *DRAWS]):
-            again = case.restarted(stage)  # one that remembers no draw
-            assert again.ask(some) == [expected[repr(draw)] for draw in some], f"{some} are drawn otherwise together"
+            again = case.restarted(stage)  # a controller that has no draws in a cache
+            assert again.ask(some) == [expected[repr(draw)] for draw in some], f"{some} are drawn differently together"
             assert controller.ask(some) == again.ask(some[::-1])[::-1]
 
     def test_children_in_flight_may_be_shown(self, space_name: str) -> None:
@@ -194,7 +194,7 @@ class ControllerContract:
     def test_restoring_forgets_what_came_after(self, space_name: str) -> None:
         case = _case(type(self), space_name)
         if case.halfway is None:
-            return  # a controller without a state is always made anew
+            return  # a resume makes a controller without a state anew
         state = case.learned.state()
         assert state is not None
         kept = packed(state)
@@ -245,19 +245,23 @@ class ControllerContract:
 
     def test_children_that_were_never_proposed_are_learned_from(self) -> None:
         controller = self.make(SPACES["narrowed"], seed=SEED)
-        # As a user may queue them, against the narrowing too: layer 1 is no q, and layer 2 has the input 1.
-        told = [Result(50, (0, 0, 1, 1, 0, 1), (), 0.5), Result(51, (1, 1, 0, 1, 1, 0), (), 0.25)]
+        # A user may propose children outside the narrowing: layer 1 is not q, and layer 2 has the input 1.
+        results = [Result(50, (0, 0, 1, 1, 0, 1), (), 0.5), Result(51, (1, 1, 0, 1, 1, 0), (), 0.25)]
         if isinstance(controller, PolicyController):
-            told = [Result(50, told[0].tokens, (None,) * 6, 0.5), Result(51, told[1].tokens, (-0.1,) * 6, 0.25)]
-        controller.tell(told)
+            log_probs = (None,) * 6, (-0.1,) * 6
+            results = [
+                Result(50, results[0].tokens, log_probs[0], 0.5),
+                Result(51, results[1].tokens, log_probs[1], 0.25),
+            ]
+        controller.tell(results)
         _check_finite(controller)
         controller.ask(DRAWS)
 
     def test_lost_children_have_no_weight(self) -> None:
         states = []
         lost = Result(2, (1, 0, 0), (), None, ResultState.LOST, fault="node_lost")
-        told = [Result(0, (0, 2, 0), (), 0.25), Result(1, (1, 2, 0), (), 1.0)]
-        for batch in ([*told, lost], told):
+        trained = [Result(0, (0, 2, 0), (), 0.25), Result(1, (1, 2, 0), (), 1.0)]
+        for batch in ([*trained, lost], trained):
             controller = self.make(Space(flat), seed=SEED)
             controller.tell(batch)
             states.append(bits(controller))
@@ -282,7 +286,7 @@ class ControllerContract:
 
 
 def check_rewards(controller: Controller) -> None:
-    """Tells the controller of a fresh `conditional` space equal, huge and tiny rewards."""
+    """Gives equal, huge and tiny rewards to a fresh controller of the space `conditional`."""
     for first, step in (
         (0.0, 0.0),
         (0.5, 0.0),
@@ -299,22 +303,22 @@ def check_rewards(controller: Controller) -> None:
                 for draw, proposal in zip(DRAWS, proposals, strict=True)
             ]
         )
-        canonical_json(stats)  # which has no NaN
+        canonical_json(stats)  # refuses NaN
         _check_finite(controller)
     assert all(math.isfinite(proposal.log_prob) for proposal in controller.ask(DRAWS))
 
 
 class _Case:
-    """One controller on one space: fresh, and after four steps of learning, with its state after the second."""
+    """A controller on one space, once fresh and once after four steps of learning, and its state after the second."""
 
     def __init__(self, contract: ControllerContract, space: Space) -> None:
         self._contract, self._space = contract, space
         self.fresh, self.learned = self._make(), self._make()
-        self.told: list[Sequence[Result]] = learn(self.learned, (0, 1))[1]
+        self.results: list[Sequence[Result]] = learn(self.learned, (0, 1))[1]
         state = self.learned.state()
         self.halfway = None if state is None else packed(state)
-        self.after, told = learn(self.learned, (2, 3))
-        self.told += told
+        self.after, results = learn(self.learned, (2, 3))
+        self.results += results
 
     def _make(self) -> Controller:
         return self._contract.make(self._space, seed=SEED)
@@ -323,10 +327,10 @@ class _Case:
         return {"fresh": self.fresh, "learned": self.learned}[stage]
 
     def restarted(self, stage: str) -> Controller:
-        """A new controller as a resume makes it, from the state at this stage or from what was told until then."""
+        """A new controller as a resume makes it: from the state at this stage, or from the results until then."""
         again = self._make()
         if self.halfway is None:
-            again.replay(self.told[: {"fresh": 0, "halfway": 2, "learned": 4}[stage]])
+            again.replay(self.results[: {"fresh": 0, "halfway": 2, "learned": 4}[stage]])
             return again
         if stage == "halfway":
             again.restore(unpacked(self.halfway))
@@ -337,7 +341,9 @@ class _Case:
         return again
 
 
-_cases: dict[tuple[type[ControllerContract], str], _Case] = {}  # learning may take seconds to begin
+_cases: dict[
+    tuple[type[ControllerContract], str], _Case
+] = {}  # shared by the tests, since the first step of learning may take seconds
 
 
 def _case(contract: type[ControllerContract], space_name: str) -> _Case:
@@ -348,13 +354,14 @@ def _case(contract: type[ControllerContract], space_name: str) -> _Case:
 
 
 def learn(controller: Controller, steps: Sequence[int]) -> tuple[list[Any], list[Sequence[Result]]]:
-    """Draws and learns; after the second step of the space that has one, also from a rare child.
+    """Lets the controller draw and learn, from the third step on also a rare child, if the space has one.
 
     Returns:
-        of each step what was drawn, what `tell` returned, and what the controller then knew; and the results told.
+        for each step, the proposals, the statistics from `tell` and the controller's state as `bits`; and for each
+        step, the results that the controller received.
     """
     seen: list[Any] = []
-    told: list[Sequence[Result]] = []
+    received: list[Sequence[Result]] = []
     for step in steps:
         draws = [Draw(number) for number in range(4 * step, 4 * step + 4)]
         draws += [RARE_DRAW] if step >= 2 else []  # in other spaces its answers fit no decision
@@ -366,8 +373,8 @@ def learn(controller: Controller, steps: Sequence[int]) -> tuple[list[Any], list
         ]
         stats = json.loads(json.dumps(controller.tell(results), allow_nan=False))
         seen.append((proposals, stats, bits(controller)))
-        told.append(results)
-    return seen, told
+        received.append(results)
+    return seen, received
 
 
 def _share_of_ones(tokens: Sequence[int]) -> float:
@@ -375,7 +382,7 @@ def _share_of_ones(tokens: Sequence[int]) -> float:
 
 
 def packed(state: ControllerState) -> bytes:
-    """A state as it lies in a store."""
+    """A state in the form in which it is stored."""
     return pack_state(state)
 
 
@@ -384,7 +391,7 @@ def unpacked(blob: bytes) -> ControllerState:
 
 
 def bits(controller: Controller) -> Any:
-    """All that a controller knows, for comparison bit for bit; what it draws, where it has no state."""
+    """A controller's state, for comparison bit for bit; its draws, if it has no state."""
     state = controller.state()
     if state is None:
         return controller.ask(DRAWS)

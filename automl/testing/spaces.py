@@ -1,4 +1,4 @@
-"""What every space promises: a suite that pytest runs over a space."""
+"""The contract of spaces: a suite that pytest runs over a space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHILDREN = range(20)
 
 
 def sample(space: Space, seed: int, number: int = 0) -> Walk:
-    """A finished random walk of the child of this number, whose `Links` are short."""
+    """A finished random walk of the child with this number. Each free link is drawn with probability 1/2."""
     generator = random.Random(seed)
     walk = space.walk(number)
     while (decision := walk.decision) is not None:
@@ -65,7 +65,7 @@ class SpaceContract:
             canonical_hash(walk.spec, walk.tokens)
             assert canonical_json(spec_to_json(walk.spec)) == before
 
-    def test_names_are_unique_within_a_child_and_say_the_kind_s_width(self) -> None:
+    def test_names_are_unique_and_a_kind_has_one_number_of_options(self) -> None:
         widths: dict[str, int] = {}
         for seed in CHILDREN:
             walk = sample(Space(self.make()), seed)
@@ -80,7 +80,7 @@ class SpaceContract:
         function = self.make()
         space = Space(function)
         for seed in CHILDREN:
-            # Leave each choice of one child the option it took, and the links it has: only that child is left.
+            # Fix each choice to the option of one child, and each link to its links: only that child is left.
             child = sample(space, seed)
             rules = [_rule(decision, child.answers[decision.name]) for decision in child.decisions]
             walk = sample(Space(function, Narrowing(tuple(rules))), seed + 1)
@@ -90,7 +90,7 @@ class SpaceContract:
             for plain, masked in zip(child.decisions, walk.decisions, strict=True):
                 assert (plain.name, plain.kind, plain.num_tokens) == (masked.name, masked.kind, masked.num_tokens)
 
-            # Half of these rules leave a space in which every child is one of the whole space.
+            # With half of these rules, every child of the narrowed space is a child of the whole space.
             some = Space(function, Narrowing(tuple(rules[::2])))
             walk = sample(some, seed + 2)
             assert space.decode(walk.tokens).spec == walk.spec
