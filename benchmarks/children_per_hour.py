@@ -1,9 +1,9 @@
-"""Children per hour, ours against KerasTuner's RandomSearch on the very same children, one after the other in one run.
+"""Children per hour: automl against KerasTuner's RandomSearch on the same children, one after the other in one run.
 
 Twenty networks of the space `small`, drawn at random, are trained on 4,096 CIFAR-10 images for 5 epochs at batch 128
-with the same optimizer, schedule and validation images. Wall seconds are those of whole processes, imports included. A
-third run gives KerasTuner what one can give it: a tf.data pipeline without autotuning, oneDNN switched on, and mixed
-bfloat16 where the processor multiplies it (elsewhere it is many times slower than float32).
+with the same optimizer, schedule and validation images. Times are wall seconds of whole processes, imports included. A
+third run tunes KerasTuner: a tf.data pipeline without autotuning, oneDNN switched on, and mixed bfloat16 if the
+processor multiplies it (otherwise it is many times slower than float32).
 
 AUTOML_DATA=… python benchmarks/children_per_hour.py [--children 20] [--workers 2]
 """
@@ -59,10 +59,10 @@ def main() -> None:
             scores = json.loads(Path(folder, f"{peer}.json").read_text())
             accuracies[peer] = {int(index): score for index, score in scores.items()}
             show(f"KerasTuner, {peer}", seconds, accuracies[peer])
-            # It may leave out a few: its random search gives up when it draws what it has had too often.
+            # KerasTuner may train fewer: its random search gives up after too many repeated draws.
             ratios[peer] = (len(trained) / ours) / (len(accuracies[peer]) / seconds)
         for peer, ratio in ratios.items():
-            # Of the networks that both have trained: those that a peer leaves out may be better or worse than the rest.
+            # Only networks that both have trained: the others may be better or worse than these.
             both = sorted(accuracies[peer])
             differences = np.array([accuracies["ours"][index] - accuracies[peer][index] for index in both])
             low, high = interval(differences)
@@ -84,12 +84,12 @@ def mean(accuracies: Mapping[int, float], networks: Iterable[int]) -> float:
 
 def show(who: str, seconds: float, accuracies: Mapping[int, float]) -> None:
     count = len(accuracies)
-    told = f"{count} children in {seconds:.1f} s, {3600 * count / seconds:.0f} an hour"
-    print(f"{who}: {told}, mean val_accuracy {mean(accuracies, accuracies):.4f}", flush=True)
+    speed = f"{count} children in {seconds:.1f} s, {3600 * count / seconds:.0f} an hour"
+    print(f"{who}: {speed}, mean val_accuracy {mean(accuracies, accuracies):.4f}", flush=True)
 
 
 def train_with_keras_tuner(folder: Path, *, tuned: bool) -> None:
-    """What a KerasTuner user writes, for the networks in `specs.json`; their best accuracies go to a file, by place."""
+    """Trains the networks in `specs.json` as a KerasTuner user does; writes their best accuracies by index."""
     import keras
     import keras_tuner
     import tensorflow as tf

@@ -2,8 +2,8 @@
 
     python benchmarks/controller_cost.py [--batches 30]
 
-One child's share of drawing a batch, learning from it, and packing the state that is stored; tracing and compiling, in
-the first two batches, are reported apart.
+The cost of a child is its share of drawing a batch, learning from it, and packing the state that is stored. Tracing and
+compiling, in the first two batches, are reported separately.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     narrowing = Narrowing((parse_rule("depth=20", fix=True),))
     space = Space(lambda: convnet(**(PRESETS["paper"] | {"strides": True})), narrowing)
     controller = Reinforce(space, seed=0)
-    asked, told = [], []
+    ask_seconds, tell_seconds = [], []
     for batch in range(arguments.batches + 2):
         began = time.perf_counter()
         numbers = range(batch * BATCH, (batch + 1) * BATCH)
@@ -45,11 +45,11 @@ def main() -> None:
             ]
         )
         pack_state(controller.state())
-        asked.append(drawn - began)
-        told.append(time.perf_counter() - drawn)
+        ask_seconds.append(drawn - began)
+        tell_seconds.append(time.perf_counter() - drawn)
     tokens = len(proposals[0].tokens)
-    tracing = sum(asked[:2]) + sum(told[:2])
-    ask, tell = (statistics.median(times[2:]) / BATCH * 1000 for times in (asked, told))
+    tracing = sum(ask_seconds[:2]) + sum(tell_seconds[:2])
+    ask, tell = (statistics.median(times[2:]) / BATCH * 1000 for times in (ask_seconds, tell_seconds))
     print(f"{tokens} tokens a child; the first two batches took {tracing:.1f} s")
     print(f"ask={ask:.1f} tell={tell:.1f} milliseconds_per_child={ask + tell:.1f}")
 

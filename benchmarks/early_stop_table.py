@@ -1,10 +1,10 @@
-"""Does the predicted reward of stopped children mislead the controller? NAS-Bench-Macro with learning curves.
+"""Does the predicted reward of pruned children mislead the controller? NAS-Bench-Macro with learning curves.
 
-Every network gets a made-up curve of nine epochs that ends at its published accuracy: networks learn at speeds of
-their own, so curves cross, and values are noisy. Searches with and without early stopping are compared by seed: the
-true accuracy of the last 50 children (what the policy has learned to propose), the regret of the best child trained to
-its end, and the share of epochs that were trained. A second table gives searches that stop early as many children as
-make the same number of epochs.
+Every network gets a synthetic curve of nine epochs that ends at its published accuracy. Networks learn at different
+speeds, so curves cross, and values are noisy. Searches with and without early stopping are compared by seed: the true
+accuracy of the last 50 children (which the policy has learned to propose), the regret of the best child trained to its
+end, and the share of epochs that were trained. In a second table, searches with early stopping get more children, so
+that all searches train the same number of epochs.
 
     AUTOML_DATA=… python benchmarks/early_stop_table.py [--seeds 10] [--children 200]
 """
@@ -22,11 +22,11 @@ from paired import interval
 from searching import trained_children
 
 EPOCHS = 9
-STOPPERS = ("none", "median", "hyperband", "asha")
+PRUNERS = ("none", "median", "hyperband", "asha")
 
 
 def evaluate(spec: dict[str, list[int]], epochs: int, report: Any) -> float:
-    """The published accuracy, after as many epochs of a curve towards it."""
+    """The published accuracy, after reporting a curve of `epochs` epochs that ends there."""
     key = "".join(map(str, spec["blocks"]))
     final = table()[key]
     generator = np.random.default_rng(int(key, 3))
@@ -37,14 +37,14 @@ def evaluate(spec: dict[str, list[int]], epochs: int, report: Any) -> float:
     return final
 
 
-def run(stopper: str, seed: int, children: int) -> tuple[float, float, float]:
+def run(pruner: str, seed: int, children: int) -> tuple[float, float, float]:
     here = Path(__file__).resolve()
     trained = trained_children(
         children,
         space=f"{here.with_name('nasbench_macro.py')}:space",
         task=f"{here}:evaluate",
         set=[f"task.epochs={EPOCHS}"],
-        early_stop=stopper,
+        early_stop=pruner,
         seed=seed,
         workers=0,
     )
@@ -61,27 +61,31 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=200)
     arguments = parser.parse_args()
     print("At as many children")
-    shares = compare(dict.fromkeys(STOPPERS, arguments.children), arguments.seeds)
+    shares = compare(dict.fromkeys(PRUNERS, arguments.children), arguments.seeds)
     print("\nAt as many epochs")
-    compare({stopper: round(arguments.children / share) for stopper, share in shares.items()}, arguments.seeds)
+    compare({pruner: round(arguments.children / share) for pruner, share in shares.items()}, arguments.seeds)
 
 
 def compare(children: dict[str, int], seeds: int) -> dict[str, float]:
-    """Prints a table of searches of so many children with each stopper; returns what share of epochs each trained."""
-    found: dict[str, list[tuple[float, float, float]]] = {stopper: [] for stopper in children}
+    """Prints a table of searches by pruner; returns the share of epochs that each trained.
+
+    Args:
+        children: the number of children to train, by pruner.
+    """
+    by_pruner: dict[str, list[tuple[float, float, float]]] = {pruner: [] for pruner in children}
     for seed in range(seeds):
-        for stopper, rows in found.items():
-            rows.append(run(stopper, seed, children[stopper]))
+        for pruner, rows in by_pruner.items():
+            rows.append(run(pruner, seed, children[pruner]))
     print("| early stop | children | last 50, true | against none, 95% of paired means | regret | epochs trained |")
     print("|---|---|---|---|---|---|")
-    plain = np.array(found["none"])
-    for stopper, rows in found.items():
-        figures = np.array(rows)
-        last, regret, epochs = figures.mean(axis=0)
-        low, high = interval(figures[:, 0] - plain[:, 0])
-        told = f"{last:.4f} | {low:+.4f} to {high:+.4f} | {regret:.4f} | {epochs:.0%}"
-        print(f"| {stopper} | {children[stopper]} | {told} |", flush=True)
-    return {stopper: float(np.array(rows)[:, 2].mean()) for stopper, rows in found.items()}
+    without = np.array(by_pruner["none"])
+    for pruner, rows in by_pruner.items():
+        stats = np.array(rows)
+        last, regret, epochs = stats.mean(axis=0)
+        low, high = interval(stats[:, 0] - without[:, 0])
+        columns = f"{last:.4f} | {low:+.4f} to {high:+.4f} | {regret:.4f} | {epochs:.0%}"
+        print(f"| {pruner} | {children[pruner]} | {columns} |", flush=True)
+    return {pruner: float(np.array(rows)[:, 2].mean()) for pruner, rows in by_pruner.items()}
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Equal networks, equal accuracies: our training against `Model.fit`, from the same weights over the same images.
+"""Accuracies of equal networks: our training against `Model.fit`, from the same weights, on the same images.
 
-Twenty networks of the space `small`, drawn at random, are trained as `children_per_hour.py` has them (4,096 CIFAR-10
-images, 5 epochs, batch 128, no augmentation), each from three seeds, by our training in float32 and in bfloat16 and by
-Keras in float32. Keras starts from our first weights and reads the images in our order, so a pair differs in the
-arithmetic and in what each makes of weight decay: ours is part of the gradient, as in the paper, Keras's shrinks the
-weights beside it. Prints the mean of paired differences of the best validation accuracy and 95% intervals, by pairs and
-by the means of each network's seeds.
+Twenty networks of the space `small`, drawn at random, are trained as in `children_per_hour.py` (4,096 CIFAR-10 images,
+5 epochs, batch 128, no augmentation), each with three seeds, by our training in float32 and in bfloat16 and by Keras in
+float32. Keras starts from our initial weights and reads the images in our order, so a pair differs in arithmetic
+and in weight decay: ours is part of the gradient, as in the paper; Keras's is decoupled from it. Prints the mean of the
+paired differences of the best validation accuracy, with 95% intervals, by pairs and by the means over each network's
+seeds.
 
 AUTOML_DATA=… python benchmarks/equal_networks.py [--networks 20] [--seeds 3] [--to equal_networks.jsonl]
-Several processes may share a file, each with another part of the networks, such as --part 0/3, 1/3 and 2/3.
+Several processes may share a file. Each then gets a part of the networks, such as --part 0/3, 1/3 and 2/3.
 """
 
 from __future__ import annotations
@@ -52,9 +52,12 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--to", type=Path, default=Path("equal_networks.jsonl"), help="an existing file is gone on with"
+        "--to",
+        type=Path,
+        default=Path("equal_networks.jsonl"),
+        help="file of the results; an existing one is continued",
     )
-    parser.add_argument("--part", default="0/1", help="K/N: only networks K, K + N, K + 2N, …")
+    parser.add_argument("--part", default="0/1", help="K/N: train only networks K, K + N, K + 2N, …")
     arguments = parser.parse_args()
     part, parts = map(int, arguments.part.split("/"))
     data = to_device(load_cifar10(Path(os.environ["AUTOML_DATA"])).limit(QUICK["num_train"], QUICK["num_validation"]))
@@ -76,7 +79,7 @@ def main() -> None:
 
 
 def networks(count: int) -> list[ConvNet]:
-    """The first networks that a random search of seed 0 draws."""
+    """The first networks that a random search with seed 0 draws."""
     space = Space(functools.partial(convnet, **PRESETS["small"]))
     draws = RandomSearch(space, seed=0).ask([Draw(number) for number in range(count)])
     specs = [space.decode(draw.tokens).spec for draw in draws]
@@ -127,7 +130,7 @@ def read(path: Path) -> dict[tuple[int, int, str], Trained]:
 
 def show(done: dict[tuple[int, int, str], Trained]) -> None:
     pairs = sorted({(index, seed) for index, seed, _ in done})
-    pairs = [pair for pair in pairs if all((*pair, name) in done for name in TRAINERS)]  # the file may hold parts
+    pairs = [pair for pair in pairs if all((*pair, name) in done for name in TRAINERS)]  # the file may be incomplete
     best = {name: np.array([max(done[(*pair, name)]) for pair in pairs]) for name in TRAINERS}
     for name, accuracies in best.items():
         print(f"{name}: mean best val_accuracy {accuracies.mean():.4f} of {len(accuracies)} trainings")

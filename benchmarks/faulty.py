@@ -1,4 +1,4 @@
-"""A space of 200 children of which a third misbehave, each in its own way; `pool_faults.py` searches it."""
+"""A space of 200 children. A third of them have a fault, of fourteen kinds; `pool_faults.py` searches the space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from automl import Choice
 
 CHILDREN = 200
-SECONDS = 0.4  # of a child that behaves
+SECONDS = 0.4  # of a child without a fault
 
 
 def space() -> Generator[Choice, Any, int]:
@@ -86,7 +86,7 @@ def run_out_of_memory() -> None:
     raise MemoryError
 
 
-# How each ends: state, and the fault of one that failed.
+# The function that a child runs, the state in which it ends, and its fault if it fails.
 DEEDS: list[tuple[Callable[[], Any], str, str | None]] = [
     (raise_error, "failed", "raised"),
     (return_nothing_useful, "failed", "invalid"),
@@ -106,7 +106,7 @@ DEEDS: list[tuple[Callable[[], Any], str, str | None]] = [
 
 
 def deed_of(child: int) -> tuple[Callable[[], Any], str, str | None] | None:
-    """What the child does, or None for one that behaves."""
+    """The entry of the child in `DEEDS`; None for a child without a fault."""
     return DEEDS[child // 3 % len(DEEDS)] if child % 3 == 0 else None
 
 

@@ -1,13 +1,13 @@
-"""An hour of search on real CIFAR-10, ours and KerasTuner's Hyperband side by side, and the best of each trained again.
+"""An hour of search on CIFAR-10, automl beside KerasTuner's Hyperband; then the best network of each is retrained.
 
-Both search the space `small` within 12 million FLOPs, on the same 4,096 training and 2,048 validation images with the
-recipe `quick`, at the same time: one process of one thread each, each on a core of its own, until the time is over. The
-best network of each is then trained again, alike and side by side, on 45,000 images with the longest recipe that fits
-the second time; what counts are the 10,000 test images, which neither search has read.
+Both search the space `small` within 12 million FLOPs, with the recipe `quick` on the same 4,096 training and 2,048
+validation images. They run at the same time until the time limit, each in one process with one thread, pinned to its
+own core. The best network of each is then retrained with the same recipe, side by side, on 45,000 images, with as many
+epochs as fit the second time limit. The result is the accuracy on the 10,000 test images, which neither search reads.
 
     AUTOML_DATA=… python benchmarks/hyperband_on_cifar10.py --folder FOLDER [--search 60m] [--train 60m]
 
-What is in the folder already is not done again.
+Results that are already in the folder are not computed again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder
     if arguments.role == "hyperband":
-        del os.environ["TF_DETERMINISTIC_OPS"]  # Keras's random layers are refused where all must be repeatable
+        del os.environ["TF_DETERMINISTIC_OPS"]  # Keras's random layers do not run in deterministic mode
         search_with_hyperband(folder, parse_seconds(arguments.search))
     elif arguments.role == "train":
         train_again(folder, arguments.who, arguments.epochs)
@@ -78,7 +78,7 @@ def compare(folder: Path, search: str, train: str) -> None:
 
 
 def side_by_side(commands: dict[str, list[str]]) -> None:
-    """Runs two commands at the same time, each on a core of its own. Raises CalledProcessError."""
+    """Runs two commands at the same time, each pinned to its own core. Raises CalledProcessError if one fails."""
     running = {}
     for core, (name, command) in enumerate(commands.items()):
         pinned = ["taskset", "--cpu-list", str(core), *command]
@@ -89,7 +89,7 @@ def side_by_side(commands: dict[str, list[str]]) -> None:
 
 
 def search_with_hyperband(folder: Path, seconds: float) -> None:
-    """What a KerasTuner user writes for the same space; the best network goes to `best_hyperband.json`."""
+    """Searches the same space as a KerasTuner user does. Writes the best network to `best_hyperband.json`."""
     import keras
     import keras_tuner
 
@@ -149,7 +149,7 @@ def search_with_hyperband(folder: Path, seconds: float) -> None:
     draw = tuner.oracle._random_values
 
     def within_flops() -> dict[str, Any] | None:
-        """Networks over the limit are drawn again, as ours are: else most of its hour would go to them."""
+        """Draws networks over the limit again, as automl does. Otherwise they would take most of the hour."""
         while values := draw():
             hp = keras_tuner.HyperParameters()
             hp.values = dict(values)
@@ -171,7 +171,7 @@ def search_with_hyperband(folder: Path, seconds: float) -> None:
 
 
 def train_again(folder: Path, who: str, epochs: int) -> None:
-    """Trains a best network on all training images; its accuracies go to `tested_WHO.json`."""
+    """Trains a best network on all training images. Writes its accuracies to `tested_WHO.json`."""
     from automl.child_trainers.images.task import ImageClassification
     from automl.child_trainers.recipes import PAPER, Recipe
     from automl.child_trainers.training.checkpoints import FileCheckpoint
@@ -189,8 +189,8 @@ def train_again(folder: Path, who: str, epochs: int) -> None:
     if epochs > 1:
         tested = task.test(task.model(net, dict(outcome.weights or {})))
         cost = net.count((32, 32, 3), 10)
-        found = {"epochs": epochs, "params": cost.params, "flops": cost.flops, **outcome.metrics, **tested}
-        (folder / f"tested_{who}.json").write_text(json.dumps(found))
+        result = {"epochs": epochs, "params": cost.params, "flops": cost.flops, **outcome.metrics, **tested}
+        (folder / f"tested_{who}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

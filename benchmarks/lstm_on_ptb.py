@@ -1,7 +1,7 @@
-"""A known answer: the small LSTM of Zaremba et al. 2014 (arXiv:1409.2329), through our own trainer, on the whole text.
+"""Reproduces a known result: the small LSTM of Zaremba et al. 2014 (arXiv:1409.2329), in our trainer.
 
-Two layers of 200 units, 13 epochs, no dropout. Their paper has only larger models; the test perplexity of this one is
-about 115 with the code that they published.
+Two layers of 200 units, 13 epochs, no dropout, the whole text. The paper has only larger models. With the code that its
+authors published, the test perplexity of this model is about 115.
 
     AUTOML_DATA=… python benchmarks/lstm_on_ptb.py [--threads 2] [--checkpoint FILE]
 """
@@ -21,7 +21,7 @@ from automl.child_trainers.training.checkpoints import FileCheckpoint
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--checkpoint", type=Path, help="goes on from here, if it was interrupted")
+    parser.add_argument("--checkpoint", type=Path, help="file from which an interrupted training continues")
     arguments = parser.parse_args()
     os.environ.update(environment(arguments.threads, None))
     from automl.child_trainers.recipes import SMALL_LSTM, LanguageRecipe

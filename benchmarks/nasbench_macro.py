@@ -1,7 +1,7 @@
-"""NAS-Bench-Macro as the user's own space and task: 3^8 networks whose CIFAR-10 accuracy is published.
+"""NAS-Bench-Macro as a user's own space and task: 3^8 networks with published CIFAR-10 accuracies.
 
-Used by name, `--space benchmarks/nasbench_macro.py:space --task benchmarks/nasbench_macro.py:evaluate`; the table
-(Su et al. 2021, arXiv:2103.11922) lies in `nasbench/macro` of the folder AUTOML_DATA.
+Use it with `--space benchmarks/nasbench_macro.py:space --task benchmarks/nasbench_macro.py:evaluate`. The table (Su et
+al. 2021, arXiv:2103.11922) is in `nasbench/macro` of the folder AUTOML_DATA.
 """
 
 import functools

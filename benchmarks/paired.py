@@ -4,7 +4,7 @@ import numpy as np
 
 
 def interval(differences: np.ndarray, level: float = 0.95, resamples: int = 20_000) -> tuple[float, float]:
-    """Percentile bootstrap of the mean of paired differences: where `level` of the resampled means lie.
+    """Percentile bootstrap interval for the mean of paired differences: the central `level` of the resampled means.
 
     Source: Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """

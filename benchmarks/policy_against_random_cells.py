@@ -1,8 +1,8 @@
 """The paper's control for recurrent cells: policies against random search, mean of the best 1, 5 and 15 children.
 
-Cells of base 8 are language models of 20,000 words of Python's help, with a vocabulary of 1,000; all searches train
-equally many, and what their best are worth is their validation perplexity. Source: Zoph & Le 2017 (arXiv:1611.01578),
-section 4.2, control 2.
+Cells of base 8 are trained as language models on 20,000 words of Python's help, with a vocabulary of 1,000. All
+searches train the same number of cells. The measure is validation perplexity. Source: Zoph & Le 2017
+(arXiv:1611.01578), section 4.2, control 2.
 
     python benchmarks/policy_against_random_cells.py [--children 150] [--seeds 0 1 2] [--workers 2]
 """
@@ -27,7 +27,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     tops: dict[str, list[list[float]]] = {controller: [] for controller in arguments.controllers}
     for seed in arguments.seeds:
-        for controller, found in tops.items():
+        for controller, means in tops.items():
             children = searched_children(
                 arguments.children,
                 space="recurrent-cell",
@@ -42,16 +42,16 @@ def main() -> None:
             trained = [child for child in children if child.state == "trained"][: arguments.children]
             in_order = [(child.metrics or {})["val_perplexity"] for child in trained]
             best = np.sort(in_order)
-            found.append([float(best[:count].mean()) for count in (1, 5, 15)])
+            means.append([float(best[:count].mean()) for count in (1, 5, 15)])
             failed = sum(child.state == "failed" for child in children)
             seconds = np.mean([child.seconds or 0.0 for child in trained])
-            figures = " | ".join(f"{value:.1f}" for value in (*found[-1], np.median(in_order[-30:])))
-            print(f"| {controller} | {seed} | {figures} | {failed} | {seconds:.1f} |", flush=True)
+            columns = " | ".join(f"{value:.1f}" for value in (*means[-1], np.median(in_order[-30:])))
+            print(f"| {controller} | {seed} | {columns} | {failed} | {seconds:.1f} |", flush=True)
     if "random" not in tops:
         return
     random = np.mean(tops.pop("random"), axis=0)
-    for controller, found in tops.items():
-        differences = np.mean(found, axis=0) - random
+    for controller, means in tops.items():
+        differences = np.mean(means, axis=0) - random
         print(f"{controller} less random, top 1, 5, 15: " + ", ".join(f"{value:+.2f}" for value in differences))
 
 

@@ -20,15 +20,15 @@ def main() -> None:
         "| controller | seed | last 30 | all | best | seconds a child, median | most |\n|---|---|---|---|---|---|---|"
     )
     for seed in range(arguments.seeds):
-        for controller, found in means.items():
+        for controller, of_controller in means.items():
             children = trained_children(
                 arguments.children, task="digits", controller=controller, seed=seed, workers=arguments.workers
             )
             rewards = [child.reward or 0.0 for child in children]
             seconds = [child.seconds or 0.0 for child in children]
-            found.append(float(np.mean(rewards[-30:])))
-            figures = [found[-1], np.mean(rewards), max(rewards), np.median(seconds), max(seconds)]
-            print(f"| {controller} | {seed} | {' | '.join(f'{figure:.4f}' for figure in figures)} |", flush=True)
+            of_controller.append(float(np.mean(rewards[-30:])))
+            columns = [of_controller[-1], np.mean(rewards), max(rewards), np.median(seconds), max(seconds)]
+            print(f"| {controller} | {seed} | {' | '.join(f'{value:.4f}' for value in columns)} |", flush=True)
     differences = np.array(means["reinforce"]) - np.array(means["random"])
     print("differences of the last 30, by seed: " + ", ".join(f"{value:+.4f}" for value in differences))
     print(f"policy={np.mean(means['reinforce']):.4f} random={np.mean(means['random']):.4f}")

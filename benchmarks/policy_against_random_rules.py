@@ -1,10 +1,11 @@
-"""The policy against random search on update rules: mean of the best 1, 5 and 15, and of the last 50, of equally many.
+"""The policy against random search on update rules: mean reward of the best 1, 5 and 15 and of the last 50 rules.
 
-Rules are judged on 512 digits with one epoch at the best rate of the sweep, so that the best do not all come near 1.
+All searches train the same number of rules, on 512 digits, with one epoch at the best rate of the sweep. With more
+training, all of the best rules would be near 1.
 
     python benchmarks/policy_against_random_rules.py [--children 200] [--seeds 3] [--workers 2]
 
-Or on real CIFAR-10, with the recipe `quick`: add `--task cifar10`, with AUTOML_DATA set.
+For CIFAR-10 with the recipe `quick`, add `--task cifar10` and set AUTOML_DATA.
 """
 
 import argparse
@@ -26,9 +27,9 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| controller | seed | top 1 | top 5 | top 15 | last 50 | screened | seconds a rule |")
     print("|---|---|---|---|---|---|---|---|")
-    found: dict[str, list[list[float]]] = {controller: [] for controller in CONTROLLERS}
+    stats: dict[str, list[list[float]]] = {controller: [] for controller in CONTROLLERS}
     for seed in range(arguments.seeds):
-        for controller, figures in found.items():
+        for controller, means in stats.items():
             trained = trained_children(
                 arguments.children,
                 space="update-rule",
@@ -40,15 +41,15 @@ def main() -> None:
             )
             in_order = np.array([child.reward or 0.0 for child in trained])
             best = np.sort(in_order)[::-1]
-            figures.append([*(float(best[:count].mean()) for count in COUNTS), float(in_order[-50:].mean())])
+            means.append([*(float(best[:count].mean()) for count in COUNTS), float(in_order[-50:].mean())])
             screened = sum(child.ending == "screened" for child in trained)
             seconds = np.mean([child.seconds or 0.0 for child in trained])
-            told = " | ".join(f"{value:.4f}" for value in figures[-1])
-            print(f"| {controller} | {seed} | {told} | {screened} | {seconds:.1f} |", flush=True)
+            columns = " | ".join(f"{value:.4f}" for value in means[-1])
+            print(f"| {controller} | {seed} | {columns} | {screened} | {seconds:.1f} |", flush=True)
     for controller in CONTROLLERS[:-1]:
-        less = np.mean(found[controller], axis=0) - np.mean(found["random"], axis=0)
-        told = ", ".join(f"{difference:+.4f}" for difference in less)
-        print(f"{controller} less random, top 1, 5, 15, last 50: {told}")
+        differences = np.mean(stats[controller], axis=0) - np.mean(stats["random"], axis=0)
+        text = ", ".join(f"{difference:+.4f}" for difference in differences)
+        print(f"{controller} less random, top 1, 5, 15, last 50: {text}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def rewards(controller: str, seed: int, children: int) -> list[float]:
-    found = trained_children(
+    trained = trained_children(
         children,
         space=f"{HERE}/nasbench_macro.py:space",
         task=f"{HERE}/nasbench_macro.py:evaluate",
@@ -25,7 +25,7 @@ def rewards(controller: str, seed: int, children: int) -> list[float]:
         seed=seed,
         workers=0,
     )
-    return [child.reward for child in found if child.reward is not None]
+    return [child.reward for child in trained if child.reward is not None]
 
 
 def main() -> None:
@@ -36,12 +36,12 @@ def main() -> None:
     best = max(table().values())
     rows: dict[str, list[list[float]]] = {"reinforce": [], "random": []}
     for seed in range(arguments.seeds):
-        for controller, found in rows.items():
+        for controller, stats in rows.items():
             run = np.array(rewards(controller, seed, arguments.children))
             ordered = np.sort(run)[::-1]
             regrets = [best - run[:count].max() for count in (50, 100, arguments.children)]
-            found.append([*regrets, ordered[0], ordered[:5].mean(), ordered[:15].mean()])
-            print(f"{controller:9} seed {seed:2}  " + "  ".join(f"{value:8.4f}" for value in found[-1]), flush=True)
+            stats.append([*regrets, ordered[0], ordered[:5].mean(), ordered[:15].mean()])
+            print(f"{controller:9} seed {seed:2}  " + "  ".join(f"{value:8.4f}" for value in stats[-1]), flush=True)
     policy, random = np.array(rows["reinforce"]), np.array(rows["random"])
     names = ("regret at 50", "regret at 100", f"regret at {arguments.children}", "top 1", "top 5", "top 15")
     print(f"\n| mean of {arguments.seeds} seeds | reinforce | random | difference, 95% of paired means |")

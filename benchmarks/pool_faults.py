@@ -1,8 +1,8 @@
-"""Two hundred children of which a third crash, hang, leak, diverge or kill their process: does each end as it must?
+"""Two hundred children, a third of which crash, hang, leak, diverge or kill their process: does each end as expected?
 
-Checks every child's state, that the others are unharmed, and that no process and no file is left over. Then it
-compares the search's time with what its slots need: all attempts' seconds and a fresh worker after every death, divided
-by the workers.
+Checks every child's state, and that no process and no file is left over. Then compares the search's time with the time
+that its slots need: the seconds of all attempts and of the start of a new worker after every death, divided by the
+number of workers.
 
 python benchmarks/pool_faults.py [--workers 2]
 """
@@ -67,26 +67,26 @@ def search(folder: str, name: str, *, workers: int, children: int, task: str) ->
 
 
 def seconds_to_start(folder: str) -> float:
-    """From the start of a worker to its first claim."""
+    """Seconds from the start of a worker to its first claim."""
     search(folder, "start", workers=1, children=1, task="evaluate")
     store = automl.open_store(f"{folder}/start.db")
-    found = store.search("start")
-    attempts = [attempt for child in store.children(found.id) for attempt in store.attempts(child.id)]
-    began = store.segments(found.id)[0].started
+    started = store.search("start")
+    attempts = [attempt for child in store.children(started.id) for attempt in store.attempts(child.id)]
+    began = store.segments(started.id)[0].started
     store.close()
     return min(attempt.started for attempt in attempts) - began
 
 
 def workers_alive() -> dict[str, str]:
-    """Workers and children's offspring on this machine: command lines by process."""
-    found = {}
+    """Command lines, by process ID, of workers and of the processes that children have started."""
+    commands = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if "automl.child_trainers.workers.worker" in command or "time.sleep(1000)" in command:
-                    found[entry.name] = command[:80]
-    return found
+                    commands[entry.name] = command[:80]
+    return commands
 
 
 if __name__ == "__main__":

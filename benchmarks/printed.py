@@ -1,4 +1,4 @@
-"""What a benchmark says of a training while it runs."""
+"""A record that prints the progress of a training."""
 
 import time
 
@@ -7,10 +7,10 @@ from automl.child_trainers.training.checkpoints import Checkpoint
 
 
 class PrintedRecord(Record):
-    """Prints the metrics of every epoch, and the seconds since it was made.
+    """Prints the metrics of every epoch, and the seconds since the record was made.
 
     Args:
-        who: is trained.
+        who: the name of what is trained, for the output.
     """
 
     def __init__(self, who: str, checkpoint: Checkpoint | None = None) -> None:
@@ -20,5 +20,5 @@ class PrintedRecord(Record):
 
     def __call__(self, epoch: int, **metrics: float) -> None:
         super().__call__(epoch, **metrics)
-        told = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print(f"{self._who}: epoch {epoch}, {told}, {time.perf_counter() - self._began:.0f} s", flush=True)
+        text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        print(f"{self._who}: epoch {epoch}, {text}, {time.perf_counter() - self._began:.0f} s", flush=True)

@@ -1,13 +1,13 @@
-"""Update rules judged per hour: two of our workers against `keras.Model.fit`, one rule at a time, on the same rules.
+"""Update rules evaluated per hour: two of our workers against `keras.Model.fit`, one rule at a time, on the same rules.
 
-Of each rule, on real CIFAR-10 with a batch of 100: a sweep of 7 rates with an epoch each, and 5 epochs at the best,
-with 1,000 validation images after each. All rules are published ones, so none ends early on either side. Keras has both
-cores; once as it comes, once with oneDNN, which TensorFlow leaves off on processors without AVX-512.
+Each rule is trained on CIFAR-10 with a batch of 100: a sweep of 7 rates with one epoch each, then 5 epochs at the best
+rate, all validated on 1,000 images. All rules are published ones, so none ends early on either side. Keras has both
+cores. It runs once with its defaults and once with oneDNN, which TensorFlow leaves off on processors without AVX-512.
 
     AUTOML_DATA=… python benchmarks/rules_per_hour.py
 
-Loading TensorFlow and the data is not counted, tracing is. The last line is `ratio=R`: at 5,000 images, over Keras as
-it comes.
+The time includes tracing, but not the loading of TensorFlow and the data. The last line is `ratio=R`, over Keras with its
+defaults at 5,000 images.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ from automl.child_trainers.devices import environment
 from automl.child_trainers.recipes import RULE_RECIPES, RuleRecipe
 
 RULES = ("sgd", "momentum", "adam", "rmsprop", "powersign", "powersign-ld", "addsign", "addsign-cd")
-IMAGES = {1_000: RULES, 5_000: RULES, 20_000: RULES}  # what ours judges
-PEER = {1_000: RULES[4:8], 5_000: RULES[2:6], 20_000: RULES[4:5]}  # rules take alike long, so the slower side has fewer
+IMAGES = {1_000: RULES, 5_000: RULES, 20_000: RULES}  # the rules that automl evaluates
+PEER = {
+    1_000: RULES[4:8],
+    5_000: RULES[2:6],
+    20_000: RULES[4:5],
+}  # rules take about the same time, so the slower side gets fewer
 WORKERS = 2
 
 
@@ -71,18 +75,18 @@ def compare() -> None:
 
 
 def run_side_by_side(orders: list[tuple[str, int, tuple[str, ...], dict[str, str]]]) -> list[dict[str, Any]]:
-    """What each of these processes prints; all run at the same time. Raises CalledProcessError."""
+    """Runs processes at the same time; returns what each prints. Raises CalledProcessError if one fails."""
     running = []
     for role, images, rules, variables in orders:
         command = [sys.executable, __file__, "--role", role, "--images", str(images), "--rules", *rules]
         running.append(subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.PIPE, text=True))
-    found = []
+    results = []
     for process in running:
         printed, _ = process.communicate()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, process.args)
-        found.append(json.loads(printed.splitlines()[-1]))
-    return found
+        results.append(json.loads(printed.splitlines()[-1]))
+    return results
 
 
 def recipe_of(images: int) -> RuleRecipe:
@@ -108,7 +112,7 @@ def judge_in_population(images: int, rules: list[str]) -> dict[str, Any]:
 
 
 def judge_in_keras(images: int, rules: list[str]) -> dict[str, Any]:
-    """What a Keras user writes: a model for every rate, and `fit`."""
+    """Evaluates rules as a Keras user does: with a new model for every rate, and `fit`."""
     import keras
 
     from automl.child_trainers.update_rules.flat_networks import ConvChild, keras_child
@@ -147,12 +151,12 @@ def judge_in_keras(images: int, rules: list[str]) -> dict[str, Any]:
         return list(history.history.get("val_accuracy", [0.0]))
 
     began = time.perf_counter()
-    found = {}
+    best = {}
     for rule in rules:
         swept = [max(accuracies(rule, rate, recipe.sweep_epochs)) for rate in recipe.rates]
-        found[rule] = max(accuracies(rule, recipe.rates[swept.index(max(swept))], recipe.epochs))
+        best[rule] = max(accuracies(rule, recipe.rates[swept.index(max(swept))], recipe.epochs))
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "accuracies": found, "trace": first_batches}
+    return {"seconds": seconds, "accuracies": best, "trace": first_batches}
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def main() -> None:
             compute = Compute(default_precision([]))
             task = LanguageModeling("ptb", recipe, data_dir=Path(os.environ["AUTOML_DATA"]), compute=compute)
             outcome = task.evaluate(cell, seed=0, report=Record())
-            figures = f"{outcome.metrics['val_perplexity']:.1f} | {outcome.seconds['train']:.1f}"
-            print(f"| {name} | {outcome.metrics['units']} | {sampled or 'all'} | {figures} |", flush=True)
+            columns = f"{outcome.metrics['val_perplexity']:.1f} | {outcome.seconds['train']:.1f}"
+            print(f"| {name} | {outcome.metrics['units']} | {sampled or 'all'} | {columns} |", flush=True)
 
 
 if __name__ == "__main__":

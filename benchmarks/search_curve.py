@@ -1,4 +1,4 @@
-"""The course of a finished search as a table: mean reward of each tenth of its children, and the best so far.
+"""The progress of a finished search as a table: mean reward of each tenth of its children, and the best so far.
 
 python benchmarks/search_curve.py NAME [--store automl.db] [--metric val_accuracy]
 """
@@ -32,8 +32,8 @@ def main() -> None:
         numbers = f"{some[0].number} to {some[-1].number}"
         reached = best.metrics[arguments.metric]
         print(f"| {numbers} | {minutes:.1f} | {rewards:.4g} | {np.mean(values):.4f} | {reached:.4f} |")
-    told = f"best={reached:.4f} reward={best.reward:.4g} child={best.number} params={best.params}"
-    print(f"children={len(children)} {told}")
+    summary = f"best={reached:.4f} reward={best.reward:.4g} child={best.number} params={best.params}"
+    print(f"children={len(children)} {summary}")
 
 
 if __name__ == "__main__":

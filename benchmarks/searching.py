@@ -1,4 +1,4 @@
-"""A search as the benchmarks run it: in a store that is thrown away, without its live view."""
+"""Runs a search for a benchmark, in a temporary store and without a live view."""
 
 import contextlib
 import io
@@ -10,19 +10,19 @@ from automl.db.records import Child
 
 
 def searched_children(children: int, **options: Any) -> list[Child]:
-    """All children of a search that trains so many, by number; `options` as `automl.search` takes them.
+    """All children, by number, of a search that trains `children` of them. `options` are those of `automl.search`.
 
     Raises:
-        RuntimeError: the search ended before it had trained them.
+        RuntimeError: the search trained fewer.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         result = automl.search("benchmark", store=f"{folder}/benchmark.db", children=children, **options)
-        found = result.children
-    if sum(child.state == "trained" for child in found) < children:
+        searched = result.children
+    if sum(child.state == "trained" for child in searched) < children:
         raise RuntimeError(f"The search ended early: {result.ending}.")
-    return found
+    return searched
 
 
 def trained_children(children: int, **options: Any) -> list[Child]:
-    """The first so many that were trained; see `searched_children`."""
+    """The first `children` trained children of such a search; see `searched_children`."""
     return [child for child in searched_children(children, **options) if child.state == "trained"][:children]

@@ -1,9 +1,9 @@
-"""How long the commands take that the user waits for: `--help`, and the looks at a store of 10,000 children.
+"""The time of commands that the user waits for: `--help`, and `list`, `show` and `top` on a store of 10,000 children.
 
     python benchmarks/startup.py [--children 10000] [--runs 5]
 
-Wall seconds of whole processes, the median of the runs; beside them a Python that only imports SQLAlchemy's ORM, which
-tells how fast the machine is just then.
+Prints wall seconds of whole processes, the median of the runs. For comparison, it also measures a Python process that
+only imports SQLAlchemy's ORM, which shows how fast the machine is at that time.
 """
 
 import argparse
@@ -22,7 +22,7 @@ BATCH = 100
 
 
 def fill(path: Path, children: int) -> None:
-    """A search with so many trained children, written through the store as a search writes them."""
+    """Writes a search with this number of trained children, through the store, as a search does."""
     store = Store(str(path), create=True)
     search = store.create_search(
         "large",
@@ -69,7 +69,7 @@ def fill(path: Path, children: int) -> None:
 
 
 def seconds(command: list[str], runs: int) -> float:
-    """The median wall time of the command; one run before it warms the disk's cache."""
+    """The median wall time of the command; a run before the measured ones warms the disk cache."""
     times = []
     for run in range(runs + 1):
         began = time.perf_counter()
@@ -88,13 +88,13 @@ def main() -> None:
         path = Path(folder) / "large.db"
         fill(path, arguments.children)
         automl, store = str(Path(sys.executable).with_name("automl")), ["--store", str(path)]
-        figures = {
+        medians = {
             "orm": seconds([sys.executable, "-c", "import sqlalchemy.orm"], arguments.runs),
             "help": seconds([automl, "--help"], arguments.runs),
         }
         for command in (["list"], ["show", "large"], ["top", "large"]):
-            figures[command[0]] = seconds([automl, *command, *store], arguments.runs)
-    print(" ".join(f"{name}={figure:.2f}" for name, figure in figures.items()))
+            medians[command[0]] = seconds([automl, *command, *store], arguments.runs)
+    print(" ".join(f"{name}={median:.2f}" for name, median in medians.items()))
 
 
 if __name__ == "__main__":

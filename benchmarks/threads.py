@@ -1,8 +1,8 @@
-"""Two workers of one thread against one worker of two: children per hour of the same search on two cores.
+"""Two workers with one thread against one worker with two: children per hour of the same search on two cores.
 
     AUTOML_DATA=… python benchmarks/threads.py [--children 12] [--epochs 3]
 
-The last line is `ratio=R`, how much faster two workers are.
+The last line is `ratio=R`, the speed of two workers over that of one.
 """
 
 import argparse

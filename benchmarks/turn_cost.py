@@ -1,7 +1,7 @@
-"""Milliseconds that a turn of the loop takes in a search of 100 and of 100,000 children, without any training.
+"""Milliseconds per turn of the loop in searches of 100 and of 100,000 children, without any training.
 
-A turn lets a worker claim, measure and deliver one child, tells a listener, and reads the status that a live view
-shows; every tenth learns from a batch and proposes the next one.
+In a turn, a worker claims, measures and delivers one child, a listener receives the events, and the status for a live
+view is read. Every tenth turn learns from a batch and proposes the next one.
 
     python benchmarks/turn_cost.py
 """
@@ -37,7 +37,7 @@ from automl.search_spaces.space import Space
 from automl.status import StatusReader
 
 BATCH = 10
-FAILED_EVERY = 50  # of the children of the past
+FAILED_EVERY = 50  # of the children that have ended before the first turn
 
 
 def space() -> Any:
@@ -48,7 +48,7 @@ def space() -> Any:
 
 
 class OneChildPool(Pool):
-    """Claims and delivers a child with every call, with the reward that its number gives."""
+    """Claims and delivers one child in every call. The reward depends on the child's number."""
 
     def __init__(self, store: Store, search_id: int, epoch: int) -> None:
         self._store = store
@@ -93,9 +93,9 @@ def reward_of(number: int) -> float:
 
 
 def fill(store: Store, count: int) -> Lease:
-    """A search with so many children that have ended and were learned from, and its next batch ready.
+    """Writes a search in which `count` children have ended and were learned from, and the next batch is ready.
 
-    All of the past is written at once: proposing it would take an hour.
+    The rows are inserted directly, since proposing the children would take an hour.
     """
     search = store.create_search(
         "tried",
@@ -165,15 +165,15 @@ def turning(folder: Path, count: int) -> Iterator[tuple[Store, Coordinator, Stat
     """A coordinator over a search of `count` children, the reader of its status, and its listener.
 
     Args:
-        count: a multiple of the batch's size.
+        count: a multiple of the batch size.
     """
     with contextlib.closing(Store(folder / f"{count}.db", create=True)) as store:
         lease = fill(store, count)
         search = store.search("tried")
-        drawn_from = Space(space)
-        controller = RandomSearch(drawn_from, seed=7)
+        digits = Space(space)
+        controller = RandomSearch(digits, seed=7)
         proposer = Proposer(
-            drawn_from,
+            digits,
             controller,
             lambda spec: Cost(None, None),
             Limits(),
@@ -182,11 +182,11 @@ def turning(folder: Path, count: int) -> Iterator[tuple[Store, Coordinator, Stat
             refused={},
             catalogue=Catalogue(store.decisions(search.id)),
         )
-        told = Counting()
+        counting = Counting()
         pool = OneChildPool(store, search.id, lease.epoch)
-        listeners = Listeners([told])
+        listeners = Listeners([counting])
         coordinator = Coordinator(store, search, lease, controller, proposer, pool, floor=None, listeners=listeners)
-        yield store, coordinator, StatusReader(store, "tried"), told
+        yield store, coordinator, StatusReader(store, "tried"), counting
 
 
 def turn(coordinator: Coordinator, reader: StatusReader) -> None:
@@ -196,14 +196,14 @@ def turn(coordinator: Coordinator, reader: StatusReader) -> None:
 
 
 def milliseconds(folder: Path, count: int, turns: int) -> Sequence[float]:
-    """Of every turn, sorted."""
-    with turning(folder, count) as (_, coordinator, reader, told):
+    """Milliseconds of every turn, sorted."""
+    with turning(folder, count) as (_, coordinator, reader, counting):
         seconds = []
         for _ in range(turns):
             began = time.perf_counter()
             turn(coordinator, reader)
             seconds.append(1000 * (time.perf_counter() - began))
-        assert told.ended == turns, told.ended
+        assert counting.ended == turns, counting.ended
     return sorted(seconds)
 
 

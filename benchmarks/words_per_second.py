@@ -1,10 +1,9 @@
-"""Words per second of the whole machine: searched cells in our trainer, against an LSTM in `keras.Model.fit`.
+"""Words per second of the whole machine: random cells in our trainer against an LSTM in `keras.Model.fit`.
 
 Both train language models of two layers and equal parameters on the Penn Treebank, in batches of 20 streams of 35
-words, with the whole vocabulary. Ours are cells drawn at random, one a process and one thread each, as a search's
-workers train them, once with the sampled softmax of the recipe `quick` and once without; Keras has the machine to
-itself, with its defaults. Counted is the training alone, after a first epoch that traces; all of our processes train
-at the same time.
+words, with the whole vocabulary. Our cells are drawn at random. Each process trains one cell with one thread, as a
+worker does, once with the sampled softmax of the recipe `quick` and once without; all processes train at the same time.
+Keras has the machine to itself, with its defaults. Only training is timed, after a first epoch that traces.
 
     AUTOML_DATA=… python benchmarks/words_per_second.py [--workers 2] [--parameters 4650000]
 """
@@ -67,22 +66,22 @@ def train_cells(command: list[str], workers: int) -> float:
         )
         for seed in range(workers)
     ]
-    for process in processes:  # all have traced before any is timed
+    for process in processes:  # all have traced before the first is timed
         assert process.stdout is not None and "ready" in process.stdout.readline()
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
-    for one in found:
-        show("a searched cell", one)
-    total = sum(one["words_per_second"] for one in found)
+    results = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+    for result in results:
+        show("a random cell", result)
+    total = sum(result["words_per_second"] for result in results)
     print(f"{workers} workers of one thread in {default_precision([])}: {total:.0f} words a second", flush=True)
     return float(total)
 
 
-def show(who: str, found: dict[str, Any]) -> None:
-    print(f"{who}: {found['words_per_second']:.0f} words a second, {found['parameters']:,} parameters", flush=True)
+def show(who: str, result: dict[str, Any]) -> None:
+    print(f"{who}: {result['words_per_second']:.0f} words a second, {result['parameters']:,} parameters", flush=True)
 
 
 def load() -> Any:
@@ -150,8 +149,8 @@ def train_keras(parameters: int) -> None:
     began = time.perf_counter()
     model.fit(rows[:, :-1], rows[:, 1:], batch_size=BATCH, epochs=EPOCHS, shuffle=False, verbose=0)
     seconds = time.perf_counter() - began
-    found = {"words_per_second": EPOCHS * STEPS * BATCH * UNROLL / seconds, "parameters": model.count_params()}
-    print(json.dumps(found))
+    result = {"words_per_second": EPOCHS * STEPS * BATCH * UNROLL / seconds, "parameters": model.count_params()}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Where the seconds of two workers go in a search of sixteen children of unequal length on real CIFAR-10.
+"""How two workers spend their time in a search of sixteen children of unequal length on CIFAR-10.
 
-Counted from each worker's first claim to the last delivery of all, so waiting for the other worker at the end is
-included, and so is all that the store, the pool and the controller cost.
+The time of a worker is counted from its first claim to the last delivery of the search. It therefore includes the wait
+for the other worker at the end, and the cost of the store, the pool and the controller.
 
     AUTOML_DATA=… python benchmarks/worker_seconds.py [--children 16] [--epochs 12]
 """
