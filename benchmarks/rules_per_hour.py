@@ -6,8 +6,8 @@ cores. It runs once with its defaults and once with oneDNN, which TensorFlow lea
 
     AUTOML_DATA=… python benchmarks/rules_per_hour.py
 
-The time includes tracing, but not the loading of TensorFlow and the data. The last line is `ratio=R`, over Keras with its
-defaults at 5,000 images.
+The time includes tracing, but not the loading of TensorFlow and the data. The last line is `ratio=R`: at 5,000 images,
+over Keras with its defaults.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def fill(store: Store, count: int) -> Lease:
         )
     for batch in range(count // BATCH + 1):
         consumed = None if batch == 0 else batch - 1
-        step = {"search_id": search.id, "number": batch, "consumed_batch": consumed, "figures": {"proposed": True}}
+        step = {"search_id": search.id, "number": batch, "consumed_batch": consumed, "stats": {"proposed": True}}
         steps.append(step | {"state_hash": f"{batch:064d}"})
     controller = RandomSearch(Space(space), seed=7)
     blob = pack_state(controller.state())
