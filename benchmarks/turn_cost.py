@@ -73,7 +73,7 @@ class OneChildPool(Pool):
 
 
 class Counting(SearchListener):
-    """Counts what it is told of children."""
+    """Counts the events of children."""
 
     def __init__(self) -> None:
         self.started = self.measurements = self.ended = 0

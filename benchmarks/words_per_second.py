@@ -45,8 +45,8 @@ def main() -> None:
 
 def compare(workers: int, parameters: int) -> None:
     command = [sys.executable, __file__, "--parameters", str(parameters), "--role"]
-    alone = subprocess.run([*command, "keras"], check=True, stdout=subprocess.PIPE, text=True).stdout
-    peer = json.loads(alone.splitlines()[-1])
+    printed = subprocess.run([*command, "keras"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    peer = json.loads(printed.splitlines()[-1])
     show("keras.layers.LSTM in Model.fit", peer)
     sampled = RECIPES["ptb"]["quick"]["sampled_types"]
     for name, options in (("ratio_whole_softmax", []), ("ratio", ["--sampled-types", str(sampled)])):

@@ -166,7 +166,7 @@ class SearchConfig:
     )
     keep: int = option(10, "Number of best children whose weights are kept.", group=BUDGET, least=0, most=COUNT)
     keep_going: bool = option(
-        False, "Do not pause when many children in a row fail.", group=BUDGET, on_resume=OnResume()
+        False, "Do not pause when several children in a row fail.", group=BUDGET, on_resume=OnResume()
     )
 
     workers: int | None = option(
