@@ -88,9 +88,9 @@ def resume(
     **given: Any,
 ) -> None:
     """Resume a stopped search, or extend a finished one. Its settings come from the database."""
-    from automl.cli.search import go_on
+    from automl.cli.search import resume as resume_search
 
-    go_on(name, store, accept_change=accept_change, data=data, **given)
+    resume_search(name, store, accept_change=accept_change, data=data, **given)
 
 
 @app.command()

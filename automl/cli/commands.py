@@ -12,7 +12,7 @@ from automl.db.store import Store
 from automl.paths import open_store, store_address
 
 
-def look_at(store_option: str | None) -> contextlib.closing[Store]:
+def open_for_reading(store_option: str | None) -> contextlib.closing[Store]:
     """Opens a store for reading. Prints a note if its newest changes may be missing."""
     store = open_store(store_option)
     if store.reading_note is not None:

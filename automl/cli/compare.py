@@ -14,7 +14,7 @@ from automl.child_trainers.recipes import RATES
 from automl.child_trainers.update_rules.trial import Trial, make_optimizer, rule_names
 from automl.child_views import spread
 from automl.cli import startup
-from automl.cli.commands import look_at
+from automl.cli.commands import open_for_reading
 from automl.cli.data import report_data
 from automl.cli.streams import ignore_closed_output
 from automl.cli.tables import print_table
@@ -109,7 +109,7 @@ def _cells(row: Row) -> list[str]:
 
 def _best_rules(name: str, count: int, store_option: str | None) -> list[str]:
     """The texts of the best rules of a search. Raises ValueError if it has none."""
-    with look_at(store_option) as store:
+    with open_for_reading(store_option) as store:
         search = store.search(name)
         children = store.top(search.id, count)
     versions = dataclasses.asdict(Behaviour.of_settings(search.settings))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from automl.child_trainers.devices import quiet_native_start
 from automl.cli import startup
-from automl.cli.commands import look_at
+from automl.cli.commands import open_for_reading
 from automl.cli.terminal import print
 from automl.export import export_child
 from automl.machine import prepare_process
@@ -28,7 +28,7 @@ def write(
 ) -> None:
     if data_dir is not None:
         os.environ["AUTOML_DATA"] = data_dir
-    with look_at(store_option) as store:
+    with open_for_reading(store_option) as store:
         search = store.search(name)
         startup.finish()
         prepare_process(os.cpu_count() or 1, 1, "cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.child_views import best_text, child_json, training_json, training_lines
-from automl.cli.commands import interruption, look_at, retry_command
+from automl.cli.commands import interruption, open_for_reading, retry_command
 from automl.cli.tables import fits, print_children, print_paragraph, print_table
 from automl.cli.terminal import print, print_json
 from automl.db.records import Search, Step, StoreError
@@ -19,7 +19,7 @@ from automl.wording import counted, duration
 
 
 def print_list(store_option: str | None, *, as_json: bool) -> None:
-    with look_at(store_option) as store:
+    with open_for_reading(store_option) as store:
         searches = store.searches()
         counts = {search.name: store.counts(search.id) for search in searches}
         best = {search.name: store.top(search.id, 1) for search in searches}
@@ -65,7 +65,7 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
 
 
 def print_top(name: str, store_option: str | None, count: int, *, as_json: bool) -> None:
-    with look_at(store_option) as store:
+    with open_for_reading(store_option) as store:
         search = store.search(name)
         children = store.top(search.id, count)
         interrupted = is_interrupted(store, search)
@@ -97,7 +97,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     from automl.child_trainers.experiment import reward_definition
     from automl.settings.stored import completed
 
-    with look_at(store_option) as store:
+    with open_for_reading(store_option) as store:
         search = store.search(name)
         status = StatusReader(store, name).read()
         segments = store.segments(search.id)

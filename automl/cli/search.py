@@ -55,7 +55,7 @@ def start(name: str, store_option: str | None, config_file: Path | None, flags: 
             _run(store, name, run, view)
 
 
-def go_on(name: str, store_option: str | None, **changes: Any) -> None:
+def resume(name: str, store_option: str | None, **changes: Any) -> None:
     ignore_closed_output()
     with contextlib.closing(Store(store_address(store_option), upgrade=True)) as store:
         prepared = prepare_resume(store, name, **changes)

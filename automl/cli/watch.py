@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from automl.cli import startup
-from automl.cli.commands import further_command, look_at, resume_command
+from automl.cli.commands import further_command, open_for_reading, resume_command
 from automl.cli.terminal import print, print_lines
 from automl.cli.views import make_view
 from automl.db.records import Attempt, is_search_name
@@ -18,20 +18,20 @@ from automl.pools import INLINE_DEVICE
 from automl.status import is_interrupted, shown_state
 from automl.wording import counted
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 def watch(name: str, store_option: str | None, *, pause: Callable[[float], None] = time.sleep) -> None:
     """Shows a search until it ends, as its own terminal does. Only reads the store."""
     startup.finish()  # after Ctrl-C a live view restores the terminal
-    with look_at(store_option) as store:
+    with open_for_reading(store_option) as store:
         search = store.search(name)
         view = make_view(store, name)
         if store.is_held(name):
             with view.live():
                 while store.is_held(name):
                     view.turn()
-                    pause(LOOK_SECONDS)
+                    pause(POLL_SECONDS)
             search = store.search(name)
         view.result()
         cause = f" ({search.cause})" if search.cause else ""
@@ -43,7 +43,7 @@ def watch(name: str, store_option: str | None, *, pause: Callable[[float], None]
 
 def print_logs(name: str, number: int, store_option: str | None) -> None:
     """Prints the output of every attempt at a child, oldest first."""
-    with look_at(store_option) as store:
+    with open_for_reading(store_option) as store:
         search = store.search(name)
         children = store.children(search.id, number=number)
         if not children:
