@@ -1,4 +1,4 @@
-"""Where the logs and checkpoints of a search are kept: a contract, and the folder that is its first member."""
+"""Storage of the logs and checkpoints of a search: a contract, and its first implementation, a folder."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ if TYPE_CHECKING:
     from automl.child_trainers.training.checkpoints import Checkpoint, FileCheckpoint
 
 LOG_TAIL = 2**20  # bytes
-LOG_FOLDERS = 2  # of a log's path that are ours: STORE.logs/NAME
-CHECKPOINT_FOLDERS = 3  # likewise: STORE.logs/NAME/checkpoints
+LOG_FOLDERS = 2  # folders at the end of a log's path that automl creates: STORE.logs/NAME
+CHECKPOINT_FOLDERS = 3  # the same for a checkpoint: STORE.logs/NAME/checkpoints
 
 
 class WorkerLog(Protocol):
-    """What the workers of one slot print, one worker after the other."""
+    """The output of the workers of one slot, one worker after the other."""
 
     def append(self) -> BinaryIO:
-        """Opens it for a process to write to. Raises StoreError."""
+        """Opens the log for a process to write to. Raises StoreError if it cannot be written."""
 
     def end(self) -> int:
-        """Its length in bytes; 0 where there is none."""
+        """The length of the log in bytes; 0 if there is no log."""
 
     def read(self, start: int) -> str:
-        """What was written since an offset, at most the last megabyte; empty where the log was removed."""
+        """The text after an offset in bytes, at most the last megabyte; empty if the log was removed."""
 
     def __str__(self) -> str:
-        """Where the user finds it."""
+        """Where the user finds the log."""
 
 
 class Artefacts(Protocol):
     """Logs and checkpoints of one search.
 
-    A pool opens logs, workers read back what their children printed and write checkpoints, the coordinator drops the
-    checkpoints of children that nobody will train on. `to_json` goes to workers, which call `artefacts_from_json`.
+    A pool opens logs. Workers read back the output of their children and write checkpoints. The coordinator deletes the
+    checkpoints of children that will not be resumed. Workers receive `to_json` and call `artefacts_from_json`.
     """
 
     def worker_log(self, slot: int) -> WorkerLog:
         """The log of a slot's workers."""
 
     def checkpoint(self, number: int, identity: str, *, training: str | None = None) -> Checkpoint:
-        """The checkpoint of a child, or of a training of it after the search.
+        """The checkpoint of a child, or of a training of the child after the search.
 
         Args:
-            identity: of the child and of how it is trained (`checkpoints.identity_of`).
-            training: a name of the training, unique for the child.
+            identity: identifies the child and how it is trained (`checkpoints.identity_of`).
+            training: a name of the training after the search, unique for the child; None for the search itself.
         """
 
     def with_checkpoints(self) -> set[int]:
-        """The numbers of the children that have a checkpoint of the search."""
+        """The numbers of the children that have a checkpoint of the search itself."""
 
     def drop_checkpoints(self, numbers: Iterable[int]) -> None:
-        """Deletes the checkpoints of these children. One that cannot be deleted stays and costs a little space."""
+        """Deletes the checkpoints of these children. A checkpoint that cannot be deleted stays."""
 
     def delete(self) -> None:
         """Deletes all logs and checkpoints of the search."""
@@ -73,7 +73,8 @@ class Artefacts(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LogFile:
-    """A worker's log as a file. `own` folders at the end of its path are ours, and never links (`db.own_files`)."""
+    """A worker's log as a file. automl created the last `own` folders of its path; they are never links
+    (`db.own_files`)."""
 
     path: Path
     own: int = LOG_FOLDERS
@@ -110,7 +111,7 @@ class LogFile:
 
 @dataclasses.dataclass(frozen=True)
 class FolderArtefacts:
-    """Logs in a folder (`STORE.logs/NAME` of a SQLite store), checkpoints in its folder `checkpoints`."""
+    """Logs in a folder (`STORE.logs/NAME` for a SQLite store), checkpoints in its subfolder `checkpoints`."""
 
     folder: Path
 
@@ -119,7 +120,7 @@ class FolderArtefacts:
 
     def checkpoint(self, number: int, identity: str, *, training: str | None = None) -> FileCheckpoint:
         name = f"child-{number}" if training is None else f"child-{number}-{training}"
-        # Imports NumPy, without which a look at a store is quick.
+        # Imported here: it imports NumPy, which commands that only read the store do not need.
         from automl.child_trainers.training.checkpoints import FileCheckpoint
 
         return FileCheckpoint(self._checkpoints / f"{name}.checkpoint", identity, CHECKPOINT_FOLDERS)
@@ -156,14 +157,14 @@ class FolderArtefacts:
         return self.folder / "checkpoints"
 
     def _checkpoint_files(self) -> list[tuple[int, str]]:
-        """Child and name of every file of a checkpoint, older and half-written ones included."""
+        """Child number and name of every checkpoint file, previous and partly written ones included."""
         names = own_files.names(self._checkpoints, own=CHECKPOINT_FOLDERS)
-        found = ((re.match(r"child-(\d+)\.", name, re.ASCII), name) for name in names)
-        return [(int(match[1]), name) for match, name in found if match]
+        matches = ((re.match(r"child-(\d+)\.", name, re.ASCII), name) for name in names)
+        return [(int(match[1]), name) for match, name in matches if match]
 
 
 def artefacts_from_json(value: Mapping[str, Any]) -> Artefacts:
-    """The artefacts that a pool tells its workers of. Raises ValueError for a kind that this version does not know."""
+    """The inverse of `Artefacts.to_json`. Raises ValueError for a kind that this version does not know."""
     if value["kind"] != "folder":
-        raise ValueError(f"Logs and checkpoints are kept in a {value['kind']!r}, which this version does not know.")
+        raise ValueError(f"Logs and checkpoints are stored in a {value['kind']!r}, which this version does not know.")
     return FolderArtefacts(Path(value["folder"]))

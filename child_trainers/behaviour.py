@@ -1,4 +1,4 @@
-"""The versions of computations that a search keeps, so that a later automl continues it alike."""
+"""The versions of computations that a search keeps, so that a later automl continues it in the same way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-FIRST_VERSION = "0.1.0"  # of automl: its searches have no `settings["behaviour"]`
+FIRST_VERSION = "0.1.0"  # of automl; its searches have no `settings["behaviour"]`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Behaviour:
     The defaults are those of a new search. A search keeps the versions with which it started.
 
     Attributes:
-        cell_identity: which recurrent cells count as equal.
+        cell_identity: which recurrent cells count as the same child.
         data_split: how a file of arrays is split into training and validation images.
         drop_masks: whether the `drop`s of an update rule share a mask.
         standardization: how images of a file are rescaled before they are standardized.
@@ -29,10 +29,11 @@ class Behaviour:
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> Behaviour:
-        """The behaviour of a search, from its stored settings; what they do not name has version 1.
+        """The behaviour of a search, from its stored settings. A behaviour that they do not name has version 1.
 
         Raises:
-            ValueError: a later automl wrote a version that this one does not know.
+            ValueError: the stored behaviour is not a table of versions, or a later automl wrote a version that this one
+                does not know.
         """
         stored = settings.get("behaviour", {})
         newest = dataclasses.asdict(cls())
@@ -49,12 +50,12 @@ class Behaviour:
         return cls(**{**dict.fromkeys(newest, 1), **stored})
 
 
-class Earlier(NamedTuple):
+class EarlierVersion(NamedTuple):
     """Describes an earlier version of a behaviour for the user.
 
     Attributes:
-        text: what it does.
-        spaces, tasks: those that it affects; None for all. The user's own are called `own`.
+        text: what the earlier version does, a phrase.
+        spaces, tasks: names of the spaces and tasks that it affects; None for all. The user's own have the name `own`.
     """
 
     text: str
@@ -62,30 +63,36 @@ class Earlier(NamedTuple):
     tasks: frozenset[str] | None = None
 
 
-EARLIER: dict[str, tuple[Earlier, ...]] = {  # by behaviour: all versions but the newest
+EARLIER_VERSIONS: dict[str, tuple[EarlierVersion, ...]] = {  # by behaviour: all versions except the newest
     "cell_identity": (
-        Earlier(
+        EarlierVersion(
             "cells that differ in a relu without effect count as two", spaces=frozenset(("recurrent-cell", "joint"))
         ),
     ),
-    "data_split": (Earlier("images of a file taken without regard to classes", tasks=frozenset(("npz",))),),
-    "drop_masks": (Earlier("one mask for all drops of a rule", spaces=frozenset(("update-rule", "joint"))),),
-    "standardization": (Earlier("images of a file standardized as if from 0 to 255", tasks=frozenset(("npz",))),),
+    "data_split": (EarlierVersion("images of a file taken without regard to classes", tasks=frozenset(("npz",))),),
+    "drop_masks": (EarlierVersion("one mask for all drops of a rule", spaces=frozenset(("update-rule", "joint"))),),
+    "standardization": (
+        EarlierVersion("images of a file standardized as if from 0 to 255", tasks=frozenset(("npz",))),
+    ),
 }
 
 
 def earlier_behaviours(settings: Mapping[str, Any]) -> list[str]:
-    """How a search differs from a new one, one phrase per behaviour; none for a new one.
+    """How a search differs from a new one, one phrase per behaviour; an empty list for a new one.
 
     Raises:
-        ValueError: as `Behaviour.of_settings`.
+        ValueError: see `Behaviour.of_settings`.
     """
     versions = dataclasses.asdict(Behaviour.of_settings(settings))
     space, task = _kind(settings["space"]), _kind(settings["task"])
-    found = [EARLIER[name][version - 1] for name, version in versions.items() if version <= len(EARLIER[name])]
+    kept = [
+        EARLIER_VERSIONS[name][version - 1]
+        for name, version in versions.items()
+        if version <= len(EARLIER_VERSIONS[name])
+    ]
     return [
         earlier.text
-        for earlier in found
+        for earlier in kept
         if (earlier.spaces is None or space in earlier.spaces) and (earlier.tasks is None or task in earlier.tasks)
     ]
 

@@ -1,4 +1,4 @@
-"""Which devices this machine has, and how a process is tied to one before it imports TensorFlow."""
+"""The devices of this machine, and the environment that ties a process to one device before it imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# How a line of TensorFlow's native log begins: its level, and the source that it comes from.
+# The beginning of a line of TensorFlow's native log: its level and its source file.
 NATIVE_LINE = re.compile(
     rb"(?:(?P<level>[IWEF])\d{4} [\d:.]+ +\d+ |\d{4}-\d\d-\d\d [\d:.]+: (?P<older>[IWEF]) )(?P<source>\S+):\d+\] "
 )
@@ -24,8 +24,13 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How children are trained: in which precision, whether their steps are compiled by XLA, and on how many devices
-    each."""
+    """How children are trained.
+
+    Attributes:
+        precision: one of `PRECISIONS`.
+        xla: whether XLA compiles the training steps.
+        devices: the number of GPUs that train one child.
+    """
 
     precision: str = "float32"
     xla: bool = False
@@ -36,7 +41,7 @@ FLOAT32 = Compute()
 
 
 def default_precision(gpus: list[str]) -> str:
-    """bfloat16 on GPUs, and on processors that multiply it themselves, where convolutions take half the time; else
+    """bfloat16 on GPUs, and on processors with bfloat16 instructions, where convolutions take half the time; otherwise
     float32."""
     if gpus:
         return "bfloat16"
@@ -47,7 +52,7 @@ def default_precision(gpus: list[str]) -> str:
     return "float32"
 
 
-@functools.cache  # read once: the coordinator hides them from itself afterwards
+@functools.cache  # read once: later the coordinator hides the GPUs from its own process
 def visible_gpus() -> list[str]:
     """The GPUs that children may use, as values for CUDA_VISIBLE_DEVICES."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -57,25 +62,29 @@ def visible_gpus() -> list[str]:
     if command is None:
         return []
     listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False)
-    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())  # lines of MIG slices lie between
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())  # other lines are MIG slices
     return [str(index) for index in range(count)]
 
 
 def gpu_groups(gpus: list[str], size: int) -> list[str]:
-    """The GPUs of one child each, as values for CUDA_VISIBLE_DEVICES; what is left over is not used."""
+    """Groups of `size` GPUs, one per child, as values for CUDA_VISIBLE_DEVICES. The remaining GPUs are not used."""
     return [",".join(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
 
 
 def limit_gpu_memory(share: float) -> None:
-    """Leaves this process a part of the memory of each GPU that it sees. Called before TensorFlow uses one."""
+    """Limits this process to a share of the memory of each GPU that it sees. Call it before TensorFlow uses a GPU.
+
+    Args:
+        share: in (0, 1]; 1 sets no limit.
+    """
     import tensorflow as tf
 
     command = shutil.which("nvidia-smi")
     gpus = tf.config.list_physical_devices("GPU")
     if share >= 1.0 or command is None or not gpus:
         return
-    asked = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+    query = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
     megabytes = min((int(number) for number in listed if number.isdecimal()), default=0)
     for gpu in gpus if megabytes else ():
         limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(0.95 * share * megabytes))
@@ -83,17 +92,17 @@ def limit_gpu_memory(share: float) -> None:
 
 
 def default_workers(gpu_slots: int) -> int:
-    """One for every place on a GPU, else one for two of the processor's cores that this process may use."""
+    """One worker for every slot on a GPU; without GPUs, one for every two processor cores that this process may use."""
     return gpu_slots or max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def memory_share(workers: int) -> int | None:
-    """Bytes that each of so many workers may hold, for all to fit with a tenth to spare; None where the machine's
-    memory is not known. A control group's limit counts as the machine's."""
+    """The memory in bytes that each of `workers` workers may use, so that together they use at most nine tenths of the
+    machine's memory; None if that is not known. The limit of a control group counts as the machine's memory."""
     limits = []
     with contextlib.suppress(OSError, ValueError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+    with contextlib.suppress(OSError, ValueError):  # the file contains "max" if there is no limit
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return int(0.9 * min(limits)) // workers if limits else None
 
@@ -102,8 +111,8 @@ def environment(threads: int, gpu: str | None) -> dict[str, str]:
     """Variables under which TensorFlow trains a child the same way every time on one kind of machine.
 
     Args:
-        threads: of the processor, for one operation and for operations side by side.
-        gpu: the one to see, or None to see none. Memory is taken as it is needed, not all at once.
+        threads: processor threads, both within one operation and for parallel operations.
+        gpu: the visible GPU, or None for no GPU. TensorFlow allocates its memory as needed, not all at once.
     """
     return {
         "CUDA_VISIBLE_DEVICES": "-1" if gpu is None else gpu,
@@ -111,7 +120,7 @@ def environment(threads: int, gpu: str | None) -> dict[str, str]:
         "TF_NUM_INTEROP_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
         "TF_DETERMINISTIC_OPS": "1",
-        # Its convolutions take half the time also on processors for which TensorFlow leaves it off.
+        # With oneDNN, convolutions take half the time even on processors for which TensorFlow leaves it off.
         "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
@@ -120,16 +129,17 @@ def environment(threads: int, gpu: str | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def quiet_native_start() -> Iterator[None]:
-    """Hides what TensorFlow's native code prints while it is imported and first used: it prints before any of its log
-    levels apply. Errors are exceptions and are not hidden."""
-    with open(os.devnull, "w") as nothing, _stderr_redirected(nothing.fileno()):
+    """Hides the output of TensorFlow's native code while it is imported and first used: this code prints before its log
+    level applies. Errors are exceptions and are not hidden."""
+    with open(os.devnull, "w") as null, _stderr_redirected(null.fileno()):
         yield
 
 
 @contextlib.contextmanager
 def without_native_lines() -> Iterator[None]:
-    """As `quiet_native_start`, for the user's code, which may import TensorFlow: hides only the lines that TensorFlow
-    prints on every start, and prints all others at the end. TF_CPP_MIN_LOG_LEVEL=0 hides nothing."""
+    """Like `quiet_native_start`, for the user's code, which may import TensorFlow. It hides only the lines that
+    TensorFlow prints on every start, and prints all other lines at the end. With TF_CPP_MIN_LOG_LEVEL=0 it hides
+    nothing."""
     try:
         os.fstat(2)
     except OSError:  # standard error is closed, so the temporary file would take its descriptor
@@ -148,7 +158,7 @@ def without_native_lines() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stderr_redirected(descriptor: int) -> Iterator[None]:
-    """Redirects standard error to another file, for native code too. Does nothing where standard error is closed."""
+    """Redirects standard error to another file, for native code too. Does nothing if standard error is closed."""
     sys.stderr.flush()
     try:
         saved = os.dup(2)
@@ -165,7 +175,7 @@ def _stderr_redirected(descriptor: int) -> Iterator[None]:
 
 
 def _is_start_line(line: bytes) -> bool:
-    """Whether TensorFlow's native code prints this line on every start: an information, a warning, or the error that
+    """Whether TensorFlow's native code prints this line on every start: an info message, a warning, or the error that
     there is no GPU."""
     if line.startswith(NATIVE_HEADINGS):
         return True
@@ -177,7 +187,7 @@ def _is_start_line(line: bytes) -> bool:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and uses it once, hiding the lines of its start: the user's code would print them."""
+    """Imports and uses TensorFlow once, to hide the lines that it would print when the user's code uses it first."""
     with quiet_native_start():
         import tensorflow as tf
 

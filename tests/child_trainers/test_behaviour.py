@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from automl.child_trainers.behaviour import EARLIER, Behaviour, earlier_behaviours
+from automl.child_trainers.behaviour import EARLIER_VERSIONS, Behaviour, earlier_behaviours
 
 NAMES = [field.name for field in dataclasses.fields(Behaviour)]
 
@@ -12,8 +12,8 @@ def settings_of(space="convnet", task="digits", **more):
 
 
 def test_every_version_before_the_newest_is_described():
-    assert list(EARLIER) == NAMES
-    assert {name: len(earlier) + 1 for name, earlier in EARLIER.items()} == dataclasses.asdict(Behaviour())
+    assert list(EARLIER_VERSIONS) == NAMES
+    assert {name: len(earlier) + 1 for name, earlier in EARLIER_VERSIONS.items()} == dataclasses.asdict(Behaviour())
 
 
 def test_a_search_without_behaviour_has_the_first_version_of_everything():
