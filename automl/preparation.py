@@ -23,7 +23,7 @@ from automl.child_trainers.experiment import (
     Experiment,
     UserCallables,
     make_experiment,
-    of_session,
+    session_callable,
 )
 from automl.child_trainers.task import Requirements
 from automl.child_trainers.user_files import UserFile
@@ -136,7 +136,7 @@ def make_controller(
         UserFileError: its file is missing, changed, or has no such class.
     """
     chosen = settings["controller"]
-    kind = of_session("controller", chosen["name"], user_callables)
+    kind = session_callable("controller", chosen["name"], user_callables)
     file = UserFile.from_json(chosen.get("file"))
     if kind is not None or file is not None:
         return _users_controller(chosen, file.load() if file is not None else kind, file, experiment, seed)

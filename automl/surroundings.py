@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.child_trainers.experiment import SESSION
-from automl.child_trainers.registry import OF_FILES, kind_of
+from automl.child_trainers.registry import FILE_TASKS, kind_of
 from automl.db.store import Store
 
 
@@ -130,9 +130,9 @@ def with_data(settings: Mapping[str, Any], given: str | None, *, flag: str = "--
         return dict(settings)
     task = settings["task"]
     kind = kind_of(task["name"])
-    if kind not in OF_FILES:
+    if kind not in FILE_TASKS:
         raise ValueError(f"The task {task['name']} reads no data of yours; drop {flag}.")
-    other = next((other for other in OF_FILES if given.startswith(f"{other}:") and other != kind), None)
+    other = next((other for other in FILE_TASKS if given.startswith(f"{other}:") and other != kind), None)
     if other is not None:
         raise ValueError(f"The data of this search are {kind}: and not {other}:; name them with {flag} {kind}:PATH.")
     path = Path(given.removeprefix(f"{kind}:")).expanduser().absolute()

@@ -1,5 +1,5 @@
-"""Checks before a search that a space is deterministic: walks it twice, and again in processes with other hash seeds if
-it is from a user's file."""
+"""Checks before a search that a space is deterministic: walks it twice. It walks a space of the user's file again
+in processes with other hash seeds."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from automl.child_trainers.workers.process import ROOT
 from automl.search_spaces.recorded import Record, check_same_survey, surveyed
 from automl.search_spaces.space import Space
 
-PROBED = range(1, 17)  # candidate hash seeds; those are used that order sets of strings otherwise than this process
+CANDIDATE_SEEDS = range(1, 17)  # hash seeds; the check uses those under which sets have another order than here
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from automl.child_trainers.determinism import main
 main(int(sys.argv[2]))
 """
-# Prints for each list of options whether it is in the order of a set here, too.
-PROBE = """
+# Prints for each list of options whether it has the order of a set in this process too.
+SET_ORDER_CHECK = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from automl.child_trainers.set_order import is_order_of_set
@@ -36,13 +36,13 @@ json.dump([is_order_of_set(options) for options in json.load(sys.stdin)], sys.st
 
 @contextlib.contextmanager
 def checking_determinism(space: Space, file: UserFile | None, options: Mapping[str, Any]) -> Iterator[None]:
-    """Checks a user's own space. Other processes walk it while the body of the `with` runs; their results are checked
-    at its end.
+    """Checks a user's own space. Other processes walk it while the body of the `with` statement runs; their results are
+    checked at its end.
 
     Args:
-        space: the function alone, without narrowing.
-        file: the file of the function, or None if only this process has it.
-        options: arguments of the function.
+        space: the space without narrowing.
+        file: the file of the space's function, or None if only this process has the function.
+        options: the arguments of the function.
 
     Raises:
         UnstableSpaceError: the space is not deterministic.
@@ -71,7 +71,7 @@ class _OtherProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", START, ROOT, str(notify)],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,  # this process has printed it already
+                stdout=subprocess.DEVNULL,  # this process has already printed the output of the file
                 stderr=subprocess.DEVNULL,
                 pass_fds=(notify,),
                 env=environment,
@@ -95,15 +95,15 @@ class _OtherProcess:
         self._process.wait()
 
     def surveyed(self) -> list[Record]:
-        """The walks of that process. Raises ValueError if it could not walk the space."""
+        """Waits for the walks of the process. Raises ValueError if it could not walk the space."""
         with os.fdopen(os.dup(self._answer), "rb") as pipe:
-            told = pipe.read()
+            content = pipe.read()
         code = self._process.wait()
-        if not told:
+        if not content:
             raise ValueError(
                 f"The file of the space runs here, but another process that ran it ended with code {code}."
             )
-        answer = json.loads(told)
+        answer = json.loads(content)
         if "error" in answer:
             raise ValueError(f"The space cannot be walked in another process: {answer['error']}")
         walks: list[Record] = answer["walks"]
@@ -111,7 +111,8 @@ class _OtherProcess:
 
 
 def _seeds(walks: Sequence[Record]) -> list[int]:
-    """A few hash seeds; each list of options that may be from a set has another order under one of them."""
+    """A few hash seeds. Each list of options that may be from a set has another order under one of these seeds, if
+    possible."""
     lists = []
     for walk in walks:
         for decision in walk["decisions"]:
@@ -119,36 +120,37 @@ def _seeds(walks: Sequence[Record]) -> list[int]:
             if options not in lists and may_be_from_set(options):
                 lists.append(options)
     own = os.environ.get("PYTHONHASHSEED")
-    other = next(seed for seed in PROBED if str(seed) != own)
+    other = next(seed for seed in CANDIDATE_SEEDS if str(seed) != own)
     if not lists:
         return [other]
     left = set(range(len(lists)))
-    found = {seed: _differing(lists, seed) for seed in PROBED}
+    differing = {seed: _differing(lists, seed) for seed in CANDIDATE_SEEDS}
     seeds: list[int] = []
     while left:
-        best = max(found, key=lambda seed: len(found[seed] & left))
-        if not found[best] & left:
+        best = max(differing, key=lambda seed: len(differing[seed] & left))
+        if not differing[best] & left:
             break
         seeds.append(best)
-        left -= found[best]
+        left -= differing[best]
     return seeds or [other]
 
 
 def _differing(lists: Sequence[Sequence[Any]], seed: int) -> set[int]:
-    """The indices of the lists that have another order as a set under a hash seed."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-S", "-c", PROBE, ROOT],
+    """The indices of the lists whose set has another order under a hash seed."""
+    completed = subprocess.run(
+        [sys.executable, "-P", "-S", "-c", SET_ORDER_CHECK, ROOT],
         input=json.dumps(lists),
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "PYTHONHASHSEED": str(seed)},
     )
-    return {index for index, same in enumerate(json.loads(done.stdout)) if not same}
+    return {index for index, same in enumerate(json.loads(completed.stdout)) if not same}
 
 
 def main(notify: int) -> None:
-    """The other process. Standard input is the order; the answer goes to the pipe `notify`."""
+    """Runs in the other process: reads the file and the options from standard input, writes the answer to the pipe
+    `notify`."""
     order = json.load(sys.stdin)
     answer: dict[str, Any]
     try:
@@ -159,4 +161,4 @@ def main(notify: int) -> None:
     with os.fdopen(notify, "wb") as pipe:
         pipe.write(json.dumps(answer).encode())
     sys.stdout.flush()
-    os._exit(0)  # does not wait for threads of the file
+    os._exit(0)  # does not wait for threads that the file started

@@ -1,4 +1,4 @@
-"""A search's space and task, made from its stored settings: the coordinator and every worker make the same."""
+"""Makes a search's space and task from its stored settings. The coordinator and every worker make equal ones."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from automl.search_spaces.ordering import Ordering, ordered
 from automl.search_spaces.space import Space
 from automl.search_spaces.spec import Versioned
 
-SESSION = "session:"  # begins the name of a function that only one process has
+SESSION = "session:"  # prefix of the name of a function that only one process has
 UserCallables = Mapping[str, Callable[..., Any]]
 NO_USER_CALLABLES: UserCallables = {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What is sampled and what a sample is worth."""
+    """The space to sample from, and the task that trains and scores a sample."""
 
     space: Space
     task: Task
@@ -47,11 +47,13 @@ def make_experiment(
     """The space and the task of a search's settings.
 
     Args:
-        user_callables: functions that are the `space` or the `task` themselves, where only this process has them.
-        download: whether missing data may be fetched to the folder for data.
+        user_callables: by `space` and `task`, the user's functions or classes that only this process has.
+        progress: called with the bytes received and the total bytes while data are downloaded.
+        download: whether missing data may be downloaded to the data folder.
 
     Raises:
-        ValueError: a name, preset, option or value is unknown or wrong; the message has the known ones, nearest first.
+        ValueError: a name, preset, option or value is unknown or wrong. The message lists the known ones, nearest
+            first.
         UserFileError: the user's file is missing, changed, or has no such attribute.
     """
     return Experiment(
@@ -64,7 +66,7 @@ def make_space(settings: Mapping[str, Any], *, user_callables: UserCallables = N
     chosen = settings["space"]
     file = UserFile.from_json(chosen["file"])
     options = dict(chosen["options"])
-    function = of_session("space", chosen["name"], user_callables)
+    function = session_callable("space", chosen["name"], user_callables)
     if function is not None or file is not None:
         if chosen["preset"] is not None:
             raise ValueError(f"A space of your own has no presets; drop the preset {chosen['preset']!r}.")
@@ -93,7 +95,7 @@ def make_space(settings: Mapping[str, Any], *, user_callables: UserCallables = N
 
 
 def _with_behaviour(function: Callable[[], Any], behaviour: Behaviour) -> Callable[[], Any]:
-    """The space's function, with specs of the search's behaviour."""
+    """The space's function, whose specs have the behaviour of the search."""
     if behaviour == Behaviour():
         return function
     versions = dataclasses.asdict(behaviour)
@@ -111,7 +113,7 @@ def _with_behaviour(function: Callable[[], Any], behaviour: Behaviour) -> Callab
 
 
 def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raises ValueError where a space's function does not take an option, or asks for one that was not given."""
+    """Raises ValueError if the space's function does not take an option, or requires an option that was not given."""
     parameters = inspect.signature(function).parameters.values()
     named = [
         parameter
@@ -124,23 +126,27 @@ def _check_options(name: str, function: Callable[..., Any], options: Mapping[str
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise ValueError(
-                f"The space {name} asks for {parameter.name!r}; give it a default, or a value with --set "
+                f"The space {name} requires {parameter.name!r}; give it a default, or a value with --set "
                 f"space.{parameter.name}=VALUE."
             )
 
 
-def of_session(group: str, name: str, user_callables: UserCallables) -> Callable[..., Any] | None:
-    """The function or class of this session that a search's space, task or controller is, or None where it is none.
+def session_callable(group: str, name: str, user_callables: UserCallables) -> Callable[..., Any] | None:
+    """The user's function or class of this Python session for a search's space, task or controller; None if the name
+    means no such function.
+
+    Args:
+        group: `space`, `task` or `controller`.
 
     Raises:
-        ValueError: it is one that this process was not given.
+        ValueError: this process was not given the function or class.
     """
     if not name.startswith(SESSION):
         return None
     if group not in user_callables:
-        what = "class" if group == "controller" else "function"
+        kind = "class" if group == "controller" else "function"
         raise ValueError(
-            f"The {group} of this search is {name.removeprefix(SESSION)}, a {what} of a Python session; go on there "
+            f"The {group} of this search is {name.removeprefix(SESSION)}, a {kind} of a Python session; go on there "
             f"with automl.resume(NAME, {group}=…)."
         )
     return user_callables[group]
@@ -156,7 +162,7 @@ def make_task(
     behaviour = Behaviour.of_settings(settings)
     chosen = settings["task"]
     goal = None if chosen["goal"] is None else Goal(**chosen["goal"])
-    function = of_session("task", chosen["name"], user_callables)
+    function = session_callable("task", chosen["name"], user_callables)
     file = UserFile.from_json(chosen["file"])
     if function is not None or file is not None:
         if chosen["recipe"] is not None:
@@ -178,7 +184,7 @@ def make_task(
     for option in chosen["options"]:
         validate_choice("task option", option, fields)
     for constant in constants:
-        validate_choice("constant of training", constant, fields)  # a store may name any
+        validate_choice("constant of training", constant, fields)  # a store may name any constant
     recipe = make.recipe_kind(**(constants | chosen["options"]))
     data_dir = None if chosen["data_dir"] is None else Path(chosen["data_dir"])
     compute = Compute(**settings["compute"])

@@ -1,4 +1,4 @@
-"""The tasks that come with the project, and which of them, with which recipes, train what a space makes."""
+"""The built-in tasks, and the tasks and recipes of each space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TASKS = {  # resolved on use, so that listing them imports no TensorFlow
     "text": "automl.child_trainers.text.task:LanguageModeling",
 }
 
-RULE_TASKS = {  # what the same names mean where update rules are sampled
+RULE_TASKS = {  # the tasks of these names for the space of update rules
     "digits": "automl.child_trainers.update_rules.task:ImageRules",
     "cifar10": "automl.child_trainers.update_rules.task:ImageRules",
     "npz": "automl.child_trainers.update_rules.task:ImageRules",
@@ -26,21 +26,21 @@ RULE_TASKS = {  # what the same names mean where update rules are sampled
     "text": "automl.child_trainers.update_rules.task:TextRules",
 }
 
-OF_FILES = ("npz", "text")  # written with the file's path, as in `npz:PATH`
-DEFAULT_RECIPE: Mapping[str, dict[str, Any]] = {"default": {}}  # of a task of TASKS that has no entry in RECIPES
+FILE_TASKS = ("npz", "text")  # written with the file's path, as in `npz:PATH`
+DEFAULT_RECIPE: Mapping[str, dict[str, Any]] = {"default": {}}  # for a task of TASKS without an entry in RECIPES
 
 
 @dataclasses.dataclass(frozen=True)
 class SpaceTasks:
-    """The tasks that train what a space makes.
+    """The tasks for the children of a space.
 
     Attributes:
-        default: the task where the user names none; it needs no download.
-        of_preset: the same for presets of the space that another one suits.
-        presets: by task, the preset where the user names none and the space's first does not suit the task.
+        default: the task if the user names none; it needs no download.
+        of_preset: the same by preset, for presets that need another task.
+        presets: by task, the preset if the user names none and the space's first preset does not suit the task.
         tasks: import paths by name.
-        recipes: constants by task and by recipe; the first is the default, the last the fullest.
-        early_stop: by recipe, the pruner where the user names none; no early stopping with other recipes.
+        recipes: constants by task and recipe; the first recipe is the default, the last trains longest.
+        early_stop: by recipe, the pruner if the user names none; other recipes have no early stopping.
     """
 
     default: str = "digits"
@@ -54,44 +54,44 @@ class SpaceTasks:
 OF_SPACES: dict[str, SpaceTasks] = {
     "convnet": SpaceTasks(),
     "recurrent-cell": SpaceTasks(default="pydoc"),
-    "update-rule": SpaceTasks(tasks=RULE_TASKS, recipes=RULE_RECIPES, early_stop={}),  # rules end early by themselves
+    "update-rule": SpaceTasks(tasks=RULE_TASKS, recipes=RULE_RECIPES, early_stop={}),  # screening rejects bad rules
     "joint": SpaceTasks(of_preset={"cells": "pydoc"}, presets=dict.fromkeys(("ptb", "pydoc", "text"), "cells")),
 }
-OF_OTHER_SPACES = SpaceTasks()  # the user's own
+USER_SPACES = SpaceTasks()
 
 
 def kind_of(name: str) -> str:
     """The task's name without the path of its file."""
     kind, colon, _ = name.partition(":")
-    return kind if colon and kind in OF_FILES else name
+    return kind if colon and kind in FILE_TASKS else name
 
 
 def tasks_of(space: str) -> Mapping[str, str]:
-    """The tasks that train what a space makes, by name."""
+    """Import paths of the tasks of a space, by name."""
     return _of(space).tasks
 
 
 def recipes_of(space: str, task: str) -> Mapping[str, dict[str, Any]]:
-    """The recipes of a task for what a space makes, by name; none of the user's own task."""
+    """The recipes of a task for a space, by name; empty for a user's own task."""
     of_space, kind = _of(space), kind_of(task)
     return of_space.recipes.get(kind, DEFAULT_RECIPE if kind in of_space.tasks else {})
 
 
 def preset_of(space: str, task: str) -> str | None:
-    """The preset of a space that goes with a task, where it is not the space's first."""
+    """The preset of a space that suits a task; None for the space's first preset."""
     return _of(space).presets.get(kind_of(task))
 
 
 def default_task(space: str, preset: str | None) -> str:
-    """The task that goes with a space and a preset; the digits for a space of the user's."""
+    """The default task of a space and a preset; `digits` for a user's own space."""
     of_space = _of(space)
     return of_space.of_preset.get(preset or "", of_space.default)
 
 
 def early_stop_of(space: str, recipe: str | None) -> str:
-    """The pruner that goes with a recipe."""
+    """The default pruner of a recipe; `none` for no early stopping."""
     return _of(space).early_stop.get(recipe or "", "none")
 
 
 def _of(space: str) -> SpaceTasks:
-    return OF_SPACES.get(space, OF_OTHER_SPACES)
+    return OF_SPACES.get(space, USER_SPACES)

@@ -1,4 +1,4 @@
-"""Seeds all global random generators for a child, including those of libraries that it is the first to import."""
+"""Seeds all global random generators for a child, including those of libraries that the child imports first."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-LIBRARIES = ("tensorflow", "keras", "torch")  # with their own random generators
-TOGETHER = {"tensorflow", "keras"}  # cleared and seeded as one, since each runs code of the other
+LIBRARIES = ("tensorflow", "keras", "torch")  # they have their own random generators
+TOGETHER = {"tensorflow", "keras"}  # cleared and seeded together, since each runs code of the other
 
 
 def seed_basic(seed: int) -> None:
@@ -26,9 +26,9 @@ def seed_basic(seed: int) -> None:
 
 
 def seed_libraries(names: Iterable[str], seed: int) -> None:
-    """Clears and seeds the imported ones of these libraries; restores `random` and NumPy."""
+    """Clears and seeds those of the libraries that are imported. It does not change `random` and NumPy."""
     imported = {name for name in names if name in sys.modules}
-    with basic_kept():
+    with preserve_basic():
         if "torch" in imported:
             sys.modules["torch"].manual_seed(seed)
         if not imported & TOGETHER:
@@ -42,8 +42,8 @@ def seed_libraries(names: Iterable[str], seed: int) -> None:
 
 
 @contextlib.contextmanager
-def basic_kept() -> Iterator[None]:
-    """Restores the states of `random` and NumPy at the end."""
+def preserve_basic() -> Iterator[None]:
+    """A context that restores the states of `random` and NumPy at its end."""
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
@@ -56,8 +56,8 @@ class Seeder:
     """Gives every child of a task the same initial random state, whatever the task imports and when.
 
     A library that the task is known to use is cleared and seeded before each child. If a child is the first to import a
-    library, it is seeded at that moment; the child cannot have drawn from it before. Libraries that only other code has
-    imported, such as TensorFlow for the policy, are left alone, because clearing them discards every compiled function.
+    library, the library is seeded at that moment; the child cannot have drawn from it before. A library that only other
+    code has imported, such as TensorFlow for the policy, is not cleared: clearing discards every compiled function.
 
     Args:
         used: libraries that the task is known to use.
@@ -68,7 +68,7 @@ class Seeder:
 
     @contextlib.contextmanager
     def begin(self, seed: int) -> Iterator[None]:
-        """Seeds everything now, and libraries that are first imported within the context."""
+        """Seeds all generators now, and within the context each library when it is first imported."""
         seed_basic(seed)
         seed_libraries(self.used, seed)
         with self.watch(seed):
@@ -89,8 +89,8 @@ class Seeder:
 class _Watch(MetaPathFinder):
     """An import hook.
 
-    A module that is imported for the first time runs with fixed seeds, whichever child imports it, and the generators
-    are restored after it, because later children do not run it again.
+    A module that is imported for the first time runs with fixed seeds, whichever child imports it. The generators are
+    restored afterwards, because later children do not run the module again.
     """
 
     current: _Watch | None = None
@@ -99,7 +99,7 @@ class _Watch(MetaPathFinder):
         self._seed = seed
         self._used = used
         self._depth = 0  # nesting of imports
-        self._libraries = 0  # how many of these imports are of libraries
+        self._libraries = 0  # the number of these imports that are libraries
         self._new: set[str] = set()  # libraries that the module being imported has imported
         self._before: _Watch | None = None
         self._originals: tuple[Any, Any] | None = None
@@ -109,7 +109,7 @@ class _Watch(MetaPathFinder):
         sys.meta_path.insert(0, self)
         if any(name in sys.modules and name not in self._used for name in LIBRARIES):
             self._originals = builtins.__import__, importlib.import_module
-            builtins.__import__, importlib.import_module = _telling(*self._originals)
+            builtins.__import__, importlib.import_module = _notifying(*self._originals)
 
     def stop(self) -> None:
         if self._originals is not None:
@@ -117,7 +117,7 @@ class _Watch(MetaPathFinder):
         sys.meta_path.remove(self)
         _Watch.current = self._before
 
-    def touched(self, name: str) -> None:
+    def on_reimport(self, name: str) -> None:
         """Called for an import statement of a module that is imported already."""
         name = name.partition(".")[0]
         if name in LIBRARIES and name not in self._used and name in sys.modules and not self._libraries:
@@ -127,15 +127,15 @@ class _Watch(MetaPathFinder):
         library = name in LIBRARIES
         if self._depth and not library:
             return None
-        spec = self._found(name, path, target)
+        spec = self._find_original(name, path, target)
         loader: Any = None if spec is None else spec.loader
         if not hasattr(loader, "exec_module") or isinstance(loader, type):
             return spec  # built-in modules draw no random numbers
         execute: Callable[[ModuleType], None] = loader.exec_module
 
-        def follow(module: ModuleType) -> None:
+        def execute_seeded(module: ModuleType) -> None:
             del loader.exec_module
-            with basic_kept():
+            with preserve_basic():
                 seed_basic(0)
                 self._depth += 1
                 self._libraries += library
@@ -147,14 +147,14 @@ class _Watch(MetaPathFinder):
             if library and not self._libraries:
                 self._use(name)
             if not self._depth and self._new:
-                seed_libraries(self._new, self._seed)  # the module may have drawn from them
+                seed_libraries(self._new, self._seed)  # the module may have drawn numbers from them
                 self._new.clear()
 
-        with contextlib.suppress(AttributeError):  # a loader with slots: its module is imported without the hook
-            loader.exec_module = follow
+        with contextlib.suppress(AttributeError):  # a loader with `__slots__`: its module is imported without the hook
+            loader.exec_module = execute_seeded
         return spec
 
-    def _found(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+    def _find_original(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
         for finder in sys.meta_path:
             if isinstance(finder, _Watch) or not hasattr(finder, "find_spec"):
                 continue
@@ -175,11 +175,11 @@ def _with_related(names: Iterable[str]) -> set[str]:
     If only one of TensorFlow and Keras counted as used, the first import statement within the other would clear Keras
     while the child builds its model.
     """
-    found = set(names)
-    return found | TOGETHER if found & TOGETHER else found
+    libraries = set(names)
+    return libraries | TOGETHER if libraries & TOGETHER else libraries
 
 
-def _telling(statement: Callable[..., Any], function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+def _notifying(statement: Callable[..., Any], function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
     """Replacements of `__import__` and `importlib.import_module` that notify the current `_Watch`.
 
     Finders of `sys.meta_path` are not called for modules that are imported already.
@@ -188,13 +188,13 @@ def _telling(statement: Callable[..., Any], function: Callable[..., Any]) -> tup
     def import_statement(name: str, *arguments: Any, **named: Any) -> ModuleType:
         module: ModuleType = statement(name, *arguments, **named)
         if _Watch.current is not None:
-            _Watch.current.touched(name)
+            _Watch.current.on_reimport(name)
         return module
 
     def import_module(name: str, package: str | None = None) -> ModuleType:
         module: ModuleType = function(name, package)
         if _Watch.current is not None:
-            _Watch.current.touched(module.__name__)
+            _Watch.current.on_reimport(module.__name__)
         return module
 
     return import_statement, import_module

@@ -1,4 +1,4 @@
-"""A user's own file, which a search knows by path, attribute and checksum."""
+"""A user's file, which a search identifies by path, attribute and checksum."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from automl.search_spaces.names import nearest_first
 
 @dataclasses.dataclass(frozen=True)
 class UserFile:
-    """A file as a search knows it; `text` is only for showing."""
+    """A reference to a user's file in a search. `text` is stored only to be shown."""
 
     path: str
     attribute: str
@@ -36,12 +36,12 @@ class UserFile:
 
     @classmethod
     def is_reference(cls, reference: str) -> bool:
-        """Whether a name such as `my_space.py:space` means a file."""
+        """Whether a name refers to a file, such as `my_space.py:space`."""
         return reference.partition(":")[0].endswith(".py") and not reference.startswith("npz:")
 
     @classmethod
     def read(cls, reference: str) -> UserFile:
-        """Reads `PATH:ATTRIBUTE`. Raises UserFileError."""
+        """Reads the file of `PATH:ATTRIBUTE`. Raises UserFileError if it cannot be read or has no attribute."""
         path_text, _, attribute = reference.partition(":")
         path = Path(os.path.expanduser(path_text)).absolute()
         if not attribute:
@@ -62,24 +62,24 @@ class UserFile:
         return dataclasses.asdict(self)
 
     def check_unchanged(self) -> None:
-        """Raises UserFileError where the file on disk is missing or no longer the one that the search began with."""
+        """Raises UserFileError if the file is missing or has changed since the search began."""
         self._unchanged_text()
 
     def _unchanged_text(self) -> str:
         try:
-            found = UserFile.read(f"{self.path}:{self.attribute}")
+            current = UserFile.read(f"{self.path}:{self.attribute}")
         except UserFileError as error:
-            where = f"FILE.py:{self.attribute} after --space, --task or --controller of automl resume"
-            raise UserFileError(f"{str(error).rstrip('.')}; put it back, or say where it is now: {where}.") from None
-        if found.sha256 != self.sha256:
+            how = f"FILE.py:{self.attribute} after --space, --task or --controller of automl resume"
+            raise UserFileError(f"{str(error).rstrip('.')}; put it back, or say where it is now: {how}.") from None
+        if current.sha256 != self.sha256:
             raise UserFileError(
-                f"{self.path} has changed since the search began (sha256 {self.sha256[:12]}, now {found.sha256[:12]}); "
-                "put the old text back, or accept the new one with --accept-change."
+                f"{self.path} has changed since the search began (sha256 {self.sha256[:12]}, now "
+                f"{current.sha256[:12]}); put the old text back, or accept the new one with --accept-change."
             )
-        return found.text
+        return current.text
 
     def check_name(self) -> None:
-        """Raises UserFileError if another process would import another module by the file's name."""
+        """Raises UserFileError if another process would import a different module by the file's name."""
         path = Path(self.path)
         name, _ = module_name(path, self.text)
         clash = clash_of(name, path)
@@ -96,13 +96,13 @@ class UserFile:
         """Runs the file and returns the attribute.
 
         Raises:
-            UserFileError: of the file, and of what it raises itself; or one that lies beside it and that it imports has
-                the name of another module.
+            UserFileError: the file is missing, has changed, raises an exception or lacks the attribute; or a file
+                beside it that it imports has the name of another module.
         """
         module = self._loaded().module
         value = getattr(module, self.attribute, None)
         if not callable(value):
-            others = [name for name, found in vars(module).items() if _is_own(name, found, module)]
+            others = [name for name, member in vars(module).items() if _is_own(name, member, module)]
             functions = nearest_first(self.attribute, others)
             raise UserFileError(f"{self.path} has no function {self.attribute!r}; it has {functions or 'no function'}.")
         return value
@@ -113,11 +113,12 @@ class UserFile:
         return self._in_use().uses | {name for name in LIBRARIES if name in self.text}
 
     def importing(self) -> contextlib.AbstractContextManager[None]:
-        """A context in which imports find the file and the modules beside it, whatever else this process has loaded."""
+        """A context in which imports find the file and the modules beside it, whatever user files this process has
+        loaded."""
         return self._in_use().importing()
 
     def _in_use(self) -> UserModule:
-        """What `load` has run, also where the user edits the file meanwhile: children of a search that runs go on."""
+        """The module that `load` has run. It stays in use if the user edits the file while the search runs."""
         return LOADED.get((self.path, self.sha256)) or self._loaded()
 
     def _loaded(self) -> UserModule:
@@ -139,14 +140,14 @@ class UserFile:
         return loaded
 
     def _line_of(self, error: Exception) -> str:
-        """Where in the file it was raised, as far as that can be said."""
+        """The line of the file that raised an error, as part of a message; "" if it is not known."""
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.path]
         line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
         return "" if line is None else f" in line {line}"
 
 
-def meant_file(reference: str) -> str | None:
-    """The reference `FILE.py:FUNCTION` for one written as `mine:space` or `mine.space`; None if there is no such
+def suggested_reference(reference: str) -> str | None:
+    """The reference `FILE.py:FUNCTION` that a user may mean by `mine:space` or `mine.space`; None if there is no such
     file."""
     module, colon, attribute = reference.partition(":")
     dotted, dot, last = module.rpartition(".")
@@ -160,7 +161,7 @@ def meant_file(reference: str) -> str | None:
 
 
 def _with_function(path_text: str, path: Path) -> str:
-    """`mine.py:space or mine.py:evaluate`: the functions of a file as a search names them."""
+    """References to the functions of a file, for a message: `mine.py:space or mine.py:evaluate`."""
     try:
         functions = _functions_in(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -168,14 +169,14 @@ def _with_function(path_text: str, path: Path) -> str:
     return " or ".join(f"{path_text}:{name}" for name in functions[:4]) or f"{path_text}:NAME, with the function's name"
 
 
-def _is_own(name: str, found: Any, module: ModuleType) -> bool:
-    """Whether a file defines this function, rather than importing it."""
-    imported = hasattr(found, "__qualname__") and getattr(found, "__module__", None) != module.__name__
-    return callable(found) and not name.startswith("_") and not imported
+def _is_own(name: str, member: Any, module: ModuleType) -> bool:
+    """Whether the file itself defines this public function or class."""
+    imported = hasattr(member, "__qualname__") and getattr(member, "__module__", None) != module.__name__
+    return callable(member) and not name.startswith("_") and not imported
 
 
 def _functions_in(text: str) -> list[str]:
-    """The public functions and classes at a file's top level, which is not run."""
+    """The names of the public functions and classes at the top level of a file. The file is not run."""
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError):

@@ -11,8 +11,8 @@ from typing import Any
 from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.devices import default_precision, visible_gpus
 from automl.child_trainers.experiment import SESSION
-from automl.child_trainers.registry import OF_FILES, TASKS, early_stop_of, kind_of, preset_of, recipes_of
-from automl.child_trainers.user_files import UserFile, meant_file
+from automl.child_trainers.registry import FILE_TASKS, TASKS, early_stop_of, kind_of, preset_of, recipes_of
+from automl.child_trainers.user_files import UserFile, suggested_reference
 from automl.controllers import CONTROLLERS
 from automl.search_spaces import SPACES
 from automl.search_spaces.names import validate_choice
@@ -120,13 +120,13 @@ def may_download(settings: Mapping[str, Any], given: str | None) -> bool:
 def _name(what: str, reference: str, names: Mapping[str, Any]) -> str:
     if UserFile.is_reference(reference) or reference.startswith(SESSION):
         return reference
-    if reference not in names and (meant := meant_file(reference)) is not None:
+    if reference not in names and (meant := suggested_reference(reference)) is not None:
         raise ValueError(f"There is no {what} called {reference!r}; for a function of your own write {meant}.")
     return validate_choice(what, reference, names)
 
 
 def _task_name(reference: str) -> str:
-    if reference in OF_FILES:
+    if reference in FILE_TASKS:
         raise ValueError(f"The task {reference} needs a file: write {reference}:PATH.")
     if (kind := kind_of(reference)) != reference:
         path = Path(os.path.expanduser(reference.removeprefix(f"{kind}:"))).absolute()

@@ -7,7 +7,7 @@ import pytest
 
 from automl.child_trainers.experiment import make_experiment
 from automl.child_trainers.registry import (
-    OF_FILES,
+    FILE_TASKS,
     OF_SPACES,
     TASKS,
     default_task,
@@ -77,7 +77,7 @@ def test_a_task_without_recipes_has_a_default_one(monkeypatch):
 def experiment(request):
     space, preset = request.param
     task = default_task(space, preset)
-    assert task not in OF_FILES
+    assert task not in FILE_TASKS
     return make_experiment(stored_settings(SearchConfig(space=space, preset=preset, task=task, precision="float32")))
 
 

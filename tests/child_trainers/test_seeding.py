@@ -12,7 +12,7 @@ import pytest
 from command_line import Watcher, run_automl
 
 from automl.child_trainers.function_task import FunctionTask
-from automl.child_trainers.seeding import LIBRARIES, Seeder, basic_kept
+from automl.child_trainers.seeding import LIBRARIES, Seeder, preserve_basic
 
 TORCH = """
 import random
@@ -116,7 +116,7 @@ def test_nothing_is_left_behind(libraries):
         FunctionTask(lambda: 1 / 0, uses=()).evaluate(None, seed=7, report=no_report)
     assert ([*sys.meta_path], importlib.import_module, __builtins__["__import__"]) == before
     random.seed(3)
-    with basic_kept():
+    with preserve_basic():
         random.random()
     assert random.random() == random.Random(3).random()
 

@@ -306,15 +306,15 @@ def test_a_file_that_is_edited_while_its_search_runs_is_used_as_it_was_loaded(wr
 
 
 def test_a_module_that_a_session_has_imported_stays_the_session_s(write, tmp_path, monkeypatch):
-    path = write("import sys\nseen = []\ndef f(): return sys.modules[__name__].f\n", "mine_of_session.py")
+    path = write("import sys\nseen = []\ndef f(): return sys.modules[__name__].f\n", "mine_session_callable.py")
     monkeypatch.syspath_prepend(str(tmp_path))
-    session = importlib.import_module("mine_of_session")
+    session = importlib.import_module("mine_session_callable")
     file = UserFile.read(f"{path}:f")
     f = file.load()
-    assert sys.modules["mine_of_session"] is session and f is not session.f
+    assert sys.modules["mine_session_callable"] is session and f is not session.f
     with file.importing():
         assert f() is f
-    assert sys.modules["mine_of_session"] is session
+    assert sys.modules["mine_session_callable"] is session
 
 
 def test_what_it_draws_when_it_is_run_is_the_same_in_every_process(write):
