@@ -1,4 +1,4 @@
-"""What tasks on data that come with the project, or lie in the user's file, have in common."""
+"""The base class of tasks on data that automl provides or that the user has in a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.data.dataset import DataError
 from automl.child_trainers.devices import FLOAT32, Compute
 from automl.child_trainers.outcome import DivergedError, Goal, Outcome
-from automl.child_trainers.recipes import OF_UPDATES, LanguageRecipe, Recipe
+from automl.child_trainers.recipes import OPTIMIZER_OPTIONS, LanguageRecipe, Recipe
 from automl.child_trainers.task import Objective, Requirements, Task
 from automl.search_spaces.spec import BringsOptimizer
 
@@ -25,22 +25,22 @@ AnyRecipe = TypeVar("AnyRecipe", Recipe, LanguageRecipe)
 
 
 class BuiltInTask(Task, Generic[AnyRecipe]):
-    """Trains networks on data of a name.
+    """Trains networks on a named data set.
 
     Args:
-        name: of the data.
+        name: the name of the data set, with the path for the user's file (`npz:PATH`).
         recipe: the constants of training.
-        data_dir: where data sets lie.
-        goal: another metric as the reward.
-        progress: called with bytes done and bytes in all while data are downloaded.
-        fingerprint: of the data that the search began with; other data are refused.
-        compute: in which precision children are trained, whether under XLA, and on how many devices each.
+        data_dir: the folder with data sets; None is the default of each data set.
+        goal: the metric to use as the reward; None is the task's own reward.
+        progress: called with the bytes received and the total bytes while data are downloaded.
+        fingerprint: the fingerprint of the data with which the search began; other data are refused.
+        compute: the precision, whether steps are compiled by XLA, and the number of devices per child.
         reading: how the search has read its data; see `Task.reading`.
         behaviour: the versions of computations; by default those of a new search.
-        download: whether missing data may be fetched to `data_dir`.
+        download: whether missing data may be downloaded to `data_dir`.
 
     Attributes:
-        maximize: whether more is better of the task's metric.
+        maximize: whether a higher value of the task's metric is better.
     """
 
     floor = 0.0
@@ -79,12 +79,12 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
     @property
     @abc.abstractmethod
     def data(self) -> Any:
-        """What children are trained on, limited as the recipe says. Raises DataError."""
+        """The data on which children are trained, limited by the recipe. Raises DataError."""
 
     @property
     @abc.abstractmethod
     def device_data(self) -> Any:
-        """The same as tensors, shared by all children of a worker."""
+        """`data` as tensors, shared by all children of a worker."""
 
     def prepare(self) -> None:
         _ = self.data
@@ -92,13 +92,13 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
     @property
     @abc.abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """Metrics of every epoch and every trained child, any of which can be the goal; `metric` comes first."""
+        """The metrics of every epoch and every trained child; `metric` comes first. Each can be the goal."""
 
     def check_goal(self) -> None:
         if self._goal is not None and self._goal.metric not in self.metrics:
             raise ValueError(
-                f"{self._goal}: the task {self.name} reports no metric {self._goal.metric!r} that can count; it has "
-                f"{' and '.join(self.metrics)}."
+                f"{self._goal}: the task {self.name} reports no metric {self._goal.metric!r} that can be the goal; it "
+                f"has {' and '.join(self.metrics)}."
             )
 
     @property
@@ -108,12 +108,12 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
     def unused_options(self, spec: object) -> Mapping[str, str]:
         unused = self.recipe.unused_options()
         if isinstance(spec, BringsOptimizer):
-            why = "on children of this space, which bring an update rule of their own; drop it"
-            unused |= dict.fromkeys(OF_UPDATES, why)
+            why = "on children of this space, which have their own update rule; drop it"
+            unused |= dict.fromkeys(OPTIMIZER_OPTIONS, why)
         return unused
 
     def _optimizer_of(self, spec: object, steps_per_epoch: int, seed: int) -> keras.optimizers.Optimizer | None:
-        """The optimizer that a child brings itself, if it does."""
+        """The child's own optimizer, or None if its spec has none."""
         if not isinstance(spec, BringsOptimizer):
             return None
         decay_steps = steps_per_epoch * self.recipe.epochs
@@ -121,10 +121,12 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         return optimizer
 
     def _result(self, train: Callable[[], Outcome], *, by_own_rule: bool, worst: float) -> Outcome:
-        """What a training came to. That a child's own rule diverges is a result, not a failure: the reward 0.
+        """Runs a training and returns its outcome. If a child's own update rule diverges, the child has a result and
+        does not fail: its reward is 0.
 
         Args:
-            worst: what then stands for the metric.
+            by_own_rule: whether the child is trained with its own update rule.
+            worst: the value of the metric for a diverged child.
         """
         try:
             return train()
@@ -137,7 +139,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
         """Raises DataError if the data of a stored search have moved."""
         if self._expected is not None and not os.path.isfile(path):
             kind = self.name.partition(":")[0]
-            raise DataError(f"{path} is not there any more; say where these data lie now with --data {kind}:PATH.")
+            raise DataError(f"{path} is not there any more; say where these data are now with --data {kind}:PATH.")
 
     def warm_up(self) -> None:
         _ = self.device_data

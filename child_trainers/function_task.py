@@ -17,20 +17,22 @@ PARAMETERS = ("spec", "seed", "epochs", "report")
 class FunctionTask(Task):
     """The user's function as a task.
 
-    The function may declare any of `spec`, `seed`, `epochs` and `report` (its own default of `epochs` holds where none
-    is asked for), and returns the reward as one number, or a dict with `reward`, or, with a goal, a dict with the
-    goal's metric.
+    The function may declare any of `spec`, `seed`, `epochs` and `report`. If no `epochs` are given, the function's own
+    default applies. The function returns the reward as one number, or a dict with `reward`; with a goal, it returns a
+    dict with the goal's metric.
 
     Args:
+        goal: the metric to use as the reward; None is the reward that the function returns.
+        epochs: the value of the function's parameter `epochs`, or None for its default.
         uses: libraries that the function is known to use; others are seeded when a child imports them.
         importing: a context in which imports find the modules beside the function's file.
 
     Attributes:
         takes_epochs: whether the function has the parameter `epochs`.
-        needs_epochs: whether that has no default.
+        needs_epochs: whether the parameter `epochs` has no default.
 
     Raises:
-        ValueError: the function declares a parameter that a task is never given.
+        ValueError: the function requires a parameter that no task receives.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class FunctionTask(Task):
         ]
         if unknown:
             name = getattr(function, "__name__", "the function")
-            raise ValueError(f"{name} asks for {unknown[0]!r}; a task is given any of {', '.join(PARAMETERS)}.")
+            raise ValueError(f"{name} requires {unknown[0]!r}; a task can have the parameters {', '.join(PARAMETERS)}.")
         required = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
         declared = {parameter.name for parameter in parameters}
         self._passed = [name for name in PARAMETERS if takes_any or name in declared]

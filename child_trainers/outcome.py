@@ -1,4 +1,4 @@
-"""What a training comes to: the outcome, the reward in what a task returned, and the fault in what it raised."""
+"""The outcome of a training: reads the reward from what a task returned, and the fault from what it raised."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from automl.search_spaces.plain import scalar
 
 
 class DivergedError(Exception):
-    """Training left the finite numbers."""
+    """A value of the training is not finite."""
 
 
 class InvalidResultError(Exception):
-    """A task returned something that holds no reward."""
+    """A task returned or reported something that is not a reward or a metric."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A trained child.
+    """The result of training a child.
 
     Attributes:
-        reward: what the controller is told; higher is better.
-        metrics: JSON values, kept with the child.
-        weights: the model's weights at `epoch`, the epoch that the reward was read from, by name.
-        seconds: where the time went, by phase.
-        ending: why a child with a result was not trained to its end, or None.
+        reward: the number that the controller learns from; higher is better.
+        metrics: JSON values, stored with the child.
+        weights: the model's weights by name, after the epoch `epoch`.
+        epoch: the epoch that gave the reward.
+        seconds: seconds by phase of the training.
+        ending: why a child with a reward was not trained to its end, or None.
         screened: whether the screening test rejected it.
     """
 
@@ -46,7 +47,7 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """Which metric counts: `--minimize M` makes the reward -M, `--maximize M` makes it M."""
+    """The metric that gives the reward: with `--minimize M` the reward is -M, with `--maximize M` it is M."""
 
     metric: str
     minimize: bool
@@ -61,11 +62,11 @@ class Goal:
 
 
 def read_outcome(returned: Any, goal: Goal | None = None) -> Outcome:
-    """The reward in what a task returned.
+    """The outcome that a task returned: an `Outcome`, a number, or a dict of metrics.
 
     Raises:
-        InvalidResultError: it holds no reward; the message says what came back.
-        DivergedError: a metric is not finite.
+        InvalidResultError: there is no reward in it, or a metric is not a plain value; the message shows the value.
+        DivergedError: the reward or a metric is not finite.
     """
     if isinstance(returned, Outcome):
         outcome = returned
@@ -77,7 +78,7 @@ def read_outcome(returned: Any, goal: Goal | None = None) -> Outcome:
         if goal is None and "reward" not in metrics:
             raise InvalidResultError(
                 f"The task returned a dict with {', '.join(sorted(metrics)) or 'nothing'}, and no 'reward'; add it, or "
-                "say which metric counts with --minimize or --maximize."
+                "name the metric with --minimize or --maximize."
             )
         outcome = Outcome(
             _number("reward", reward), {name: value for name, value in metrics.items() if name != "reward"}
@@ -96,14 +97,14 @@ def reported(epoch: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of an epoch as JSON values.
 
     Raises:
-        InvalidResultError: one of them is neither a number nor a text.
-        DivergedError: one of them is not finite.
+        InvalidResultError: a metric is not a plain JSON value.
+        DivergedError: a metric is not finite.
     """
     return {name: _plain(f"{name} of epoch {epoch}", value, "reported") for name, value in metrics.items()}
 
 
 def fault_of(error: BaseException) -> Fault:
-    """The fault that an exception of `evaluate` stands for."""
+    """The kind of fault for an exception that `evaluate` raised."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, DivergedError | FloatingPointError):
         return Fault.DIVERGED
@@ -134,7 +135,7 @@ def _float(name: str, value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise DivergedError(f"{name} is beyond what a floating-point number can hold.") from None
+        raise DivergedError(f"{name} is too large for a floating-point number.") from None
 
 
 def _finite(name: str, value: float) -> float:
@@ -143,8 +144,8 @@ def _finite(name: str, value: float) -> float:
     return value
 
 
-def _plain(name: str, value: Any, said: str = "returned") -> Any:
-    """A metric as JSON: numbers finite, scalars of any library plain."""
+def _plain(name: str, value: Any, verb: str = "returned") -> Any:
+    """A metric as a JSON value: scalars of other libraries become plain finite numbers."""
     plain = scalar(value)
     if isinstance(plain, bool | str) or plain is None:
         return plain
@@ -153,10 +154,10 @@ def _plain(name: str, value: Any, said: str = "returned") -> Any:
     if isinstance(plain, numbers.Real):
         return _finite(name, _float(name, plain))
     if isinstance(plain, list | tuple):
-        return [_plain(name, item, said) for item in plain]
-    if isinstance(plain, Mapping) and said == "reported":  # stored, but not shown in a view
-        return {str(key): _plain(name, item, said) for key, item in plain.items()}
-    raise InvalidResultError(f"The task {said} {_shown(value)} as the metric {name!r}; metrics are plain numbers.")
+        return [_plain(name, item, verb) for item in plain]
+    if isinstance(plain, Mapping) and verb == "reported":  # stored, but not shown in a view
+        return {str(key): _plain(name, item, verb) for key, item in plain.items()}
+    raise InvalidResultError(f"The task {verb} {_shown(value)} as the metric {name!r}; metrics are plain numbers.")
 
 
 def _shown(value: Any) -> str:

@@ -22,28 +22,30 @@ Importing = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 def make_own_task(
-    made_by: Callable[..., Any],
+    function_or_class: Callable[..., Any],
     *,
     goal: Goal | None,
     options: Mapping[str, Any],
     uses: Iterable[str] = LIBRARIES,
     importing: Importing = contextlib.nullcontext,
 ) -> Task:
-    """The task of a function, or of a subclass of `Task`, whose constructor takes the options.
+    """Makes the task of a user's function, or of a subclass of `Task` whose constructor takes the options.
 
     Args:
+        goal: the metric to use as the reward, or None.
+        options: for a function, only `epochs`; for a class, the arguments of its constructor.
         uses: libraries that the code is known to use; others are seeded when a child imports them.
         importing: a context in which imports find the modules beside the code's file.
 
     Raises:
-        ValueError: an option or the goal has no effect, or the class is not complete.
+        ValueError: an option is missing or has no effect, the goal has no effect, or the class lacks `evaluate`.
     """
-    if isinstance(made_by, type) and issubclass(made_by, Task):
-        return _of_class(made_by, goal, options, Seeder(uses), importing)
-    others = {name: value for name, value in options.items() if name != "epochs"}
-    if others:
-        raise ValueError(f"A task of your own takes only task.epochs, not task.{next(iter(others))}.")
-    return FunctionTask(made_by, goal=goal, epochs=options.get("epochs"), uses=uses, importing=importing)
+    if isinstance(function_or_class, type) and issubclass(function_or_class, Task):
+        return _of_class(function_or_class, goal, options, Seeder(uses), importing)
+    unknown = [name for name in options if name != "epochs"]
+    if unknown:
+        raise ValueError(f"A task of your own takes only task.epochs, not task.{unknown[0]}.")
+    return FunctionTask(function_or_class, goal=goal, epochs=options.get("epochs"), uses=uses, importing=importing)
 
 
 def _of_class(
@@ -53,11 +55,11 @@ def _of_class(
     if inspect.isabstract(kind):
         raise ValueError(f"The class {name} has no method evaluate(self, spec, *, seed, report); add it.")
     if goal is not None:
-        raise ValueError(f"{goal} has no effect on the class {name}, whose outcomes say the reward; drop it.")
+        raise ValueError(f"{goal} has no effect on the class {name}, whose outcomes contain the reward; drop it.")
     _check_options(kind, options)
 
     class Own(kind):  # type: ignore[valid-type, misc]
-        """The user's class, with its imports found and its random generators seeded."""
+        """The user's class. Imports find the modules beside its file, and each child has seeded random generators."""
 
         def prepare(self) -> None:
             with importing():
@@ -78,7 +80,7 @@ def _of_class(
 
 
 def _check_options(kind: type[Task], options: Mapping[str, Any]) -> None:
-    """Raises ValueError where the constructor does not take an option, or asks for one that was not given."""
+    """Raises ValueError if the constructor does not take an option, or requires an option that was not given."""
     parameters = [
         parameter
         for parameter in inspect.signature(kind).parameters.values()
@@ -93,6 +95,6 @@ def _check_options(kind: type[Task], options: Mapping[str, Any]) -> None:
         needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
         if needed and parameter.name not in options:
             raise ValueError(
-                f"The task {kind.__name__} asks for {parameter.name!r}; give it a default, or a value with --set "
+                f"The task {kind.__name__} requires {parameter.name!r}; give it a default, or a value with --set "
                 f"task.{parameter.name}=VALUE."
             )

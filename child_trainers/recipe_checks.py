@@ -1,4 +1,4 @@
-"""Checks of the constants of a recipe; each raises ValueError with what a constant must be."""
+"""Checks of the constants of a recipe. Each raises ValueError; the message says what values a constant may have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def check_counts(recipe: Any, names: Iterable[str], *, null: str = "") -> None:
-    """`null` says what null stands for, where it may be given."""
+    """Checks for whole numbers above 0. If `null` is not empty, a constant may be None, and `null` is its meaning."""
     for name in names:
         value = getattr(recipe, name)
         if not (is_count(value) or (null and value is None)):

@@ -1,4 +1,4 @@
-"""What a child is trained on: the contract of a task."""
+"""The contract of a task: data, how a child is trained on them, and how its metrics become a reward."""
 
 from __future__ import annotations
 
@@ -23,35 +23,41 @@ NO_METRICS: Mapping[str, Any] = {}
 
 
 class SearchFaultError(Exception):
-    """A fault of the search, not of a child: it must be fixed before more children are trained. The message is a
-    sentence."""
+    """The search itself is at fault, not a child. The fault must be fixed before more children are trained. The message
+    is one sentence."""
 
 
 class Report(Protocol):
-    """Handed to `evaluate`; every call proves that the child lives.
+    """Receives the progress of a training from `evaluate`. Every call shows that the child is alive.
 
     Attributes:
-        checkpoint: where a long training keeps what it goes on from, or None.
+        checkpoint: where a long training stores the state from which it can resume, or None.
     """
 
     checkpoint: Checkpoint | None
 
     def __call__(self, epoch: int, **metrics: float) -> None:
-        """Writes the metrics of an epoch (1, 2, …). Raises DivergedError where one is not finite."""
+        """Writes the metrics of an epoch (1, 2, …).
+
+        Raises:
+            DivergedError: a metric is not finite.
+            InvalidResultError: a metric is not a plain value.
+        """
 
     def restore(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Writes the metrics of epochs 1, 2, … of an earlier attempt again, without judging them."""
+        """Writes the metrics of epochs 1, 2, … of an earlier attempt again. The pruner does not judge them again."""
 
     def follow(self, steps_done: Callable[[], int]) -> None:
-        """Takes a count of training steps, to be read from another thread between two epochs."""
+        """Registers a function that returns the number of training steps done. Another thread calls it between two
+        reports."""
 
 
 class Record:
-    """A report of a training that belongs to no search: it keeps what it is told.
+    """A `Report` for a training outside a search: it keeps the metrics in memory.
 
     Attributes:
         checkpoint: see `Report`.
-        epochs: the metrics of each, in order.
+        epochs: the metrics of each epoch, in order.
     """
 
     def __init__(self, checkpoint: Checkpoint | None = None) -> None:
@@ -69,7 +75,7 @@ class Record:
 
 
 class Assignment(NamedTuple):
-    """A child to be trained beside others."""
+    """A child to train in a population; see `Task.evaluate_together`."""
 
     spec: object
     seed: int
@@ -78,8 +84,13 @@ class Assignment(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The metric that a task reports every epoch and that tells good children from bad ones; `epochs` is how many there
-    are of a child that is trained to its end."""
+    """The metric by which early stopping compares children.
+
+    Attributes:
+        metric: its name; the task reports it every epoch.
+        maximize: whether a higher value is better.
+        epochs: the number of epochs of a child that is trained to its end.
+    """
 
     metric: str
     maximize: bool
@@ -91,9 +102,9 @@ class Requirements:
     """What training needs of the machine.
 
     Attributes:
-        devices: GPUs that train one child together, where the machine has any.
-        exclusive: whether a child must have these devices to itself, for example because its reward is a time. Without
-            GPUs it then has the machine to itself: one worker.
+        devices: the number of GPUs that train one child together, if the machine has any.
+        exclusive: whether a child must not share its devices, for example because its reward is a time. Without GPUs
+            the child does not share the machine: there is one worker.
     """
 
     devices: int = 1
@@ -101,36 +112,39 @@ class Requirements:
 
 
 class Source(NamedTuple):
-    """A child as a Python file, and what that is (a part of a sentence)."""
+    """A child as the text of a Python file, with a description of the file (a part of a sentence)."""
 
     text: str
     description: str
 
 
 class Task(abc.ABC):
-    """Trains children and says what they are worth.
+    """Trains children and computes their rewards.
 
-    One object serves many children, one after the other. `evaluate` may raise anything: the child then fails with the
-    fault of that exception. A search needs `evaluate` alone. A task that returns weights has `has_model`, `model` and
-    `validate`, so that its children can be exported as models, and trained again with a result on test data (`test`).
+    One object trains many children, one after the other. `evaluate` may raise any exception: the child then fails with
+    the fault of that exception (`outcome.fault_of`). A search needs only `evaluate`. A task that returns weights also
+    has `has_model`, `model` and `validate`, so that its children can be exported as models, and trained again with a
+    result on test data (`test`).
 
-    A spec is whatever the space returns; a task asks for capabilities of `search_spaces.spec` with `isinstance`.
+    A spec is any value that the space returns. A task checks for the capabilities of `search_spaces.spec` with
+    `isinstance`.
 
     Attributes:
-        floor: the reward of a failed child, or None where the task has no natural lowest reward.
-        metric: what tells a trained child's quality, among its metrics.
+        floor: the reward of a failed child, or None if the task has no natural lowest reward.
+        metric: the name of the metric that measures the quality of a trained child.
         reward_words: a description of the reward if no metric is named.
-        fixed_options: constants of the recipe without which rewards would no longer compare.
-        reading_options: those that say how the data are read, which a child that is trained again keeps.
+        fixed_options: constants of the recipe that must not change, because rewards would not be comparable.
+        reading_options: constants of the recipe that define how the data are read; a child that is trained again keeps
+            them.
         reads_words: whether an exported model takes texts instead of numbers.
-        ignores_compute: where the precision, XLA and devices of the search have no effect, what does not heed them (a
-            part of a sentence); None where they have.
-        requirements: what it needs of the machine.
-        population: how many children are trained together, in one call of `evaluate_together`.
-        fingerprint: of data that the user's file holds, or None where the task's name says which data they are.
+        ignores_compute: a description of what ignores the search's precision, XLA and devices (a part of a sentence);
+            None if they have an effect.
+        requirements: what training needs of the machine.
+        population: the number of children that one call of `evaluate_together` trains.
+        fingerprint: the fingerprint of the data in a user's file; None if the task's name identifies the data.
         brightness: the lowest and the highest value of the images of a user's file, if the images are rescaled by
             them.
-        objective: what early stopping goes by, or None where children cannot be stopped early.
+        objective: the metric for early stopping, or None if children cannot be stopped early.
     """
 
     floor: float | None = None
@@ -147,106 +161,115 @@ class Task(abc.ABC):
     brightness: Sequence[float] | None = None
 
     @abc.abstractmethod
-    def evaluate(self, spec: object, *, seed: int, report: Report) -> Outcome: ...
+    def evaluate(self, spec: object, *, seed: int, report: Report) -> Outcome:
+        """Trains a child and returns its outcome."""
 
     def evaluate_together(self, children: Sequence[Assignment]) -> Iterator[tuple[int, Outcome | Exception]]:
-        """Trains several children at a time, each as if it were alone.
+        """Trains a population. Each child has the result that `evaluate` would give.
 
-        Yields what became of each, by its place among `children`, as soon as it is known; an exception for one that
-        failed. What is raised instead fails all that were not yielded yet.
+        Yields:
+            The index of a child in `children` with its outcome, or with an exception if the child failed, as soon as
+            it is known. An exception that is raised fails all children that were not yielded yet.
         """
         for index, child in enumerate(children):
             yield index, self.evaluate(child.spec, seed=child.seed, report=child.report)
 
-    def prepare(self) -> None:  # noqa: B027 - most tasks need nothing
-        """Loads and checks what children need; the coordinator calls it before workers start. May raise ValueError."""
+    def prepare(self) -> None:  # noqa: B027 - most tasks need no preparation
+        """Loads and checks the data. The coordinator calls it before workers start. May raise ValueError."""
 
     def reading(self) -> dict[str, Any] | None:
-        """JSON values that are needed to build a model from stored weights without the data; None for none."""
+        """The JSON values that `model` needs in place of the data, such as the shape of an image; None for none."""
         return None
 
     def warm_up(self) -> None:
-        """Imports and loads what is slow; a worker calls it before its first child."""
+        """Does slow imports and loads the data. A worker calls it before its first child."""
         self.prepare()
 
-    def check(self, spec: object) -> None:  # noqa: B027 - the user's function takes any
-        """Raises ValueError where this task cannot train specs like this one; called once, with one of the space."""
+    def check(self, spec: object) -> None:  # noqa: B027 - the user's function takes any spec
+        """Raises ValueError if this task cannot train specs of this kind. Called once, with a spec of the space."""
 
-    def check_goal(self) -> None:  # noqa: B027 - what a function of the user's own reports is not known before it runs
-        """Raises ValueError where --minimize or --maximize names no metric that this task reports."""
+    def check_goal(self) -> None:  # noqa: B027 - the metrics of a user's function are not known before it runs
+        """Raises ValueError if --minimize or --maximize names no metric that this task reports."""
 
     def count(self, spec: object) -> tuple[int, int] | None:
-        """Parameters of a child and FLOPs for one input of it, or None where they cannot be told."""
+        """Parameters of a child and its FLOPs for one input, or None if they are not known."""
         return None
 
     def data_summary(self) -> DataSummary | None:
-        """How the data were read, or None for a task that reads its own; may load them, and raise ValueError."""
+        """How the data were read, or None for a task that reads its own. May load the data and raise ValueError."""
         return None
 
     def constants(self) -> dict[str, Any] | None:
-        """Those of the recipe, as JSON values; None where there is none."""
+        """The constants of the recipe as JSON values; None if the task has no recipe."""
         return None
 
     def describe(self) -> dict[str, Any]:
-        """What the user should know of how children are trained."""
+        """The settings of training, for the user: values by name."""
         return {}
 
     def unused_options(self, spec: object) -> Mapping[str, str]:
-        """The options of the task that have no effect on children like this one, and why: what follows "task.NAME has
-        no effect" in a sentence."""
+        """The options of the task that have no effect on children of this kind, with the reason: the words that follow
+        "task.NAME has no effect" in a sentence."""
         return {}
 
     def has_model(self, spec: object) -> bool:
-        """Whether `model` makes a Keras model of such a child."""
+        """Whether `model` makes a Keras model of children of this kind."""
         return False
 
     def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
-        """The child as a Keras model from raw inputs to logits, with the weights that `evaluate` returned.
+        """The child as a Keras model that maps raw inputs to logits, with the weights that `evaluate` returned.
 
         Raises:
             ValueError: the weights are those of another model.
-            DataError: the model cannot be made without data that are missing.
+            DataError: the model needs data that are missing.
         """
         raise NotImplementedError(f"{type(self).__name__} makes no model of a {type(spec).__name__}.")
 
     def columns(self) -> str:
-        """The meaning of the columns of the model's logits, for the user; "" where it is not known."""
+        """The meaning of the columns of the model's logits, for the user; "" if it is not known."""
         return ""
 
     def validate(self, model: Callable[..., Any], spec: object) -> dict[str, float]:
-        """The metrics that `evaluate` stored for the child, `metric` among them, of any function like its model. Raises
-        DataError where the data are missing."""
+        """The metrics of a model on the validation data: those that `evaluate` stored for the child, with `metric`.
+
+        Args:
+            model: a function with the inputs and outputs of `model(spec, weights)`.
+
+        Raises:
+            DataError: the data are missing.
+        """
         raise NotImplementedError(f"{type(self).__name__} has models, so it needs a method validate(model, spec).")
 
     def same(self, found: float, stored: float) -> bool:
-        """Whether `metric` of an exported model is that of its child, but for rounding."""
+        """Whether `metric` of an exported model equals the stored one of its child, except for rounding."""
         return math.isclose(found, stored, rel_tol=1e-3)
 
     def test(self, model: Callable[..., Any], spec: object) -> dict[str, float]:
-        """The metrics on test data, which no search ever reads; none where there are none."""
+        """The metrics on test data, which no search reads; empty if there are no test data."""
         return {}
 
     def source(self, spec: object, metrics: Mapping[str, Any] = NO_METRICS) -> Source | None:
-        """The child as a Python file without weights; None where it cannot be written as one.
+        """The child as a Python file without weights; None if it cannot be written as source code.
 
         Args:
-            metrics: of the child.
+            metrics: the metrics of the child.
         """
         if not isinstance(spec, HasOptimizerSource):
             return None
         rate = metrics.get("learning_rate")  # unknown for a rule that the screening test rejected
         if not isinstance(rate, float):
-            rate = None  # a user's task may use the name for anything; only a number may get into source code
+            rate = None  # a user's task may give this name to any value; only a number may be written into source code
         known_rate = "" if rate is None else f"; its learning rate here was {rate:g}"
         return Source(spec.optimizer_source(rate), f"an optimizer for Keras, as readable source{known_rate}")
 
 
 def fresh_start(seed: int, *, keras: bool = True) -> None:
-    """Leaves nothing of the child before to this one, and seeds every global generator: a child trained third in a
-    worker equals the same child alone.
+    """Clears the state of the previous child and seeds every global generator, so that a child trained third in a
+    worker equals the same child trained alone.
 
-    Keras is only touched where it is imported already. Not to touch it at all matters where children train beside the
-    policy: clearing it makes TensorFlow prepare every compiled function again, which takes a second.
+    Args:
+        keras: whether to clear and seed Keras, if it is imported. Pass False if children train in the process of the
+            policy: clearing makes TensorFlow prepare every compiled function again, which takes a second.
     """
     seed_basic(seed)
     if keras:

@@ -181,7 +181,7 @@ def moved(images, folder):
 
 
 def test_data_that_have_moved_are_named_anew(automl, moved, folder):
-    gone = f"{moved} is not there any more; say where these data lie now with --data npz:PATH."
+    gone = f"{moved} is not there any more; say where these data are now with --data npz:PATH."
     assert automl("resume", "s", "--children", "2").error == gone
     assert automl("train", "s", "--seeds", "1").error == gone
     digits = load_digits_data()
@@ -209,7 +209,7 @@ def test_stored_weights_need_no_data(automl, moved, folder):
     ran = automl("export", "s", "--format", "keras", "--to", "best.keras")
     assert ran.code == 0 and (folder / "best.keras").is_file()
     assert (
-        f"; it was not checked ({moved} is not there any more; say where these data lie now with --data npz:" in ran.out
+        f"; it was not checked ({moved} is not there any more; say where these data are now with --data npz:" in ran.out
     )
     ran = automl("export", "s", "--format", "keras", "--to", "checked.keras", "--data", "later/data.npz")
     assert ", as in the search (" in ran.out
@@ -272,7 +272,7 @@ def test_a_text_that_has_moved(automl, folder):
     ran = automl("export", "s", "--format", "keras", "--to", "best.keras")
     assert (
         ran.code == 0
-        and "novel.txt is not there any more; say where these data lie now with --data text:PATH" in ran.out
+        and "novel.txt is not there any more; say where these data are now with --data text:PATH" in ran.out
     )
     ran = automl("export", "s", "--format", "keras", "--to", "best.keras", "--force", "--data", "text:book.txt")
     assert ran.code == 0 and ", as in the search (" in ran.out

@@ -152,7 +152,8 @@ def test_an_option_twice_of_a_space_of_ours(refused):
 def test_a_goal_that_no_child_reports(refused, flag, metric):
     error = refused("--task", "digits", "--controller", "random", "--workers", "0", flag, metric)
     assert error == (
-        f"{flag} {metric}: the task digits reports no metric {metric!r} that can count; it has val_accuracy and loss."
+        f"{flag} {metric}: the task digits reports no metric {metric!r} that can be the goal; it has "
+        "val_accuracy and loss."
     )
 
 

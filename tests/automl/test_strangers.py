@@ -171,7 +171,7 @@ def test_what_a_task_class_of_a_file_refuses(automl, distance, folder):
         "There is no task option called 'targets'; there is target."
     )
     assert automl("search", "a", *own, "--minimize", "distance").error == (
-        "--minimize distance has no effect on the class Distance, whose outcomes say the reward; drop it."
+        "--minimize distance has no effect on the class Distance, whose outcomes contain the reward; drop it."
     )
     assert automl("search", "a", *own, "--precision", "bfloat16").error == (
         "--precision has no effect on a task of your own, which does its own training; drop it."
@@ -183,7 +183,7 @@ def test_what_a_task_class_of_a_file_refuses(automl, distance, folder):
     )
     (folder / "distance.py").write_text(DISTANCE.replace("target=3", "target"))
     assert automl("search", "a", *own).error == (
-        "The task Distance asks for 'target'; give it a default, or a value with --set task.target=VALUE."
+        "The task Distance requires 'target'; give it a default, or a value with --set task.target=VALUE."
     )
 
 

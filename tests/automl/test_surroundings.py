@@ -121,7 +121,7 @@ def test_options_without_effect_are_refused(automl, epochs, folder):
     for task in (own, ("--task", "digits")):
         assert "--data-dir has no effect on the task" in refused(*task, "--data-dir", ".")
     assert refused("--space", "joint", "--set", "task.learning_rate=0.1") == (
-        "task.learning_rate has no effect on children of this space, which bring an update rule of their own; drop it."
+        "task.learning_rate has no effect on children of this space, which have their own update rule; drop it."
     )
     cells = ("--space", "recurrent-cell", "--recipe", "small", "--set", "task.parameters=100000")
     assert refused(*cells) == (

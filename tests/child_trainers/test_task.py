@@ -135,13 +135,13 @@ def test_a_goal_overrides_an_outcome_s_reward_and_keeps_its_weights():
         (
             {"loss": 1, "accuracy": 2},
             None,
-            "The task returned a dict with accuracy, loss, and no 'reward'; add it, or say which metric counts with "
+            "The task returned a dict with accuracy, loss, and no 'reward'; add it, or name the metric with "
             "--minimize or --maximize.",
         ),
         (
             {},
             None,
-            "The task returned a dict with nothing, and no 'reward'; add it, or say which metric counts with "
+            "The task returned a dict with nothing, and no 'reward'; add it, or name the metric with "
             "--minimize or --maximize.",
         ),
         ({"reward": "high"}, None, "The task returned 'high' (str) where one number (reward) was expected."),
@@ -219,7 +219,7 @@ def test_an_unknown_parameter_is_refused_at_once():
 
     with pytest.raises(ValueError) as caught:
         FunctionTask(train_it)
-    assert str(caught.value) == "train_it asks for 'budget'; a task is given any of spec, seed, epochs, report."
+    assert str(caught.value) == "train_it requires 'budget'; a task can have the parameters spec, seed, epochs, report."
 
 
 def test_a_task_must_be_callable():
