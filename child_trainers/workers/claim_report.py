@@ -1,4 +1,4 @@
-"""What a child reports while it trains, written to the store under its claim."""
+"""Writes the measurements of a child that is training to the store, under its claim."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from automl.db.store import Store
 
 
 class ClaimLostError(Exception):
-    """The child is another's by now; what this worker found out is of no use."""
+    """The claim is not valid any more, so the store accepts no results under it."""
 
 
 class ClaimReport:
-    """Writes a child's measurements under its claim."""
+    """A `Report` that writes a child's measurements to the store and asks the pruner after each epoch.
+
+    Calls raise ClaimLostError if the claim was lost, and EarlyStopError if the pruner stops the child.
+
+    Attributes:
+        checkpoint: see `Report`.
+        last: the metrics of the latest epoch as JSON values.
+    """
 
     def __init__(
         self,
@@ -55,4 +62,5 @@ class ClaimReport:
 
     @property
     def steps(self) -> int:
+        """The training steps done so far."""
         return self._steps_done()

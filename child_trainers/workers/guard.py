@@ -1,6 +1,6 @@
-"""A process beside each worker that outlives a coordinator's sudden death just long enough to end the worker's group.
+"""The guard, a process that kills a worker's process group if the coordinator dies suddenly.
 
-Imported before anything else in a worker, so it imports little itself.
+A worker imports this module before all others, so it imports little itself.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import signal
 
 
 def leave_guard(lifeline: int) -> None:
-    """Forks a process that waits for the end of `lifeline`, a pipe that only the coordinator holds open, and then kills
-    the whole process group: the worker, and whatever a child left running.
+    """Forks the guard. It waits until `lifeline`, a pipe that only the coordinator holds open, is closed. Then it kills
+    the process group: the worker, and the processes that a child left running.
 
-    The kernel's signal on a parent's death reaches the worker alone. The guard is no child of the worker: a task may
-    wait for all of its own.
+    The kernel's signal on a parent's death reaches only the worker. The guard is not a child process of the worker,
+    because a task may wait for all its child processes.
     """
-    if between := os.fork():
-        os.waitpid(between, 0)
+    if intermediate := os.fork():
+        os.waitpid(intermediate, 0)
         os.close(lifeline)
         return
     if os.fork():
@@ -25,9 +25,9 @@ def leave_guard(lifeline: int) -> None:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        nothing = os.open(os.devnull, os.O_RDWR)
+        null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
-            os.dup2(nothing, standard)
+            os.dup2(null, standard)
         os.closerange(3, lifeline)
         os.closerange(lifeline + 1, 1024)
         os.read(lifeline, 1)

@@ -12,9 +12,13 @@ INTERVAL = 5.0  # seconds; the shortest lease lasts 30
 
 
 class Heartbeat:
-    """Calls `beat` every few seconds until the block ends, or until it returns False.
+    """Calls `beat` every few seconds until the `with` block ends or `beat` returns False.
 
-    An error in a beat is logged and tried again: a busy store must not stop a child.
+    An exception of `beat` is logged, and `beat` is called again at the next interval: a busy store must not stop a
+    child.
+
+    Args:
+        interval: seconds between two calls.
     """
 
     def __init__(self, beat: Callable[[], bool], interval: float = INTERVAL) -> None:

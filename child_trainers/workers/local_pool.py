@@ -22,32 +22,33 @@ from automl.child_trainers.workers.transport import ChannelClosedError
 from automl.db.records import Child, Fault, State
 
 logger = logging.getLogger(__name__)
-FAILURES = 2  # workers of one slot that may die in a row without a child to blame
-RENEW_SECONDS = 15.0  # between two renewals of all claims
+MAX_FAILURES = 2  # workers of one slot that die in a row without a child, after which the slot is left empty
+RENEW_SECONDS = 15.0  # seconds between two renewals of all claims
 
 
 @dataclasses.dataclass
 class _Slot:
-    """A place for one worker after another."""
+    """A slot of the pool, which has one worker at a time."""
 
     index: int
     device: str
     environment: Mapping[str, str]
-    monitor: WorkerMonitor  # of the present worker, or of the one before
+    monitor: WorkerMonitor  # of the current worker, or of the previous one
     process: WorkerProcess | None = None
     generation: int = 0
     failures: int = 0
-    quarantined: str | None = None  # why no worker is started here any more
+    quarantined: str | None = None  # the reason why the slot is left empty
 
 
 class LocalPool(Pool):
     """Worker processes on this machine.
 
-    A worker that ends while it runs a child is charged to the child. One that ends without, is charged to its slot: a
-    slot whose workers do so twice in a row is left empty, and when none is left the pool gives up.
+    If a worker dies while it runs a child, the child's attempt fails. If it dies without a child, that counts as a
+    failure of its slot. After two such failures in a row the slot is left empty. If all slots are left empty, `tend`
+    raises PoolError.
 
     Args:
-        clock: seconds, monotonic.
+        clock: returns monotonic time in seconds.
     """
 
     def __init__(self, setup: PoolSetup, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -62,15 +63,15 @@ class LocalPool(Pool):
             for slot in self._slots:
                 self._start(slot)
         except BaseException:
-            self.close()  # nobody else could: the caller has no pool yet
+            self.close()  # the caller has no pool yet that it could close
             raise
 
     def tend(self) -> bool:
         ended = False
         for slot in self._slots:
-            ended |= self._read_news(slot)
+            ended |= self._read_messages(slot)
             if slot.process is not None and slot.process.poll():
-                self._bury(slot)
+                self._handle_death(slot)
                 ended = True
         self._renew()
         ended |= self._enforce_deadlines()
@@ -123,14 +124,14 @@ class LocalPool(Pool):
         )
         slot.monitor = WorkerMonitor(self._setup.deadlines, self._clock())
 
-    def _read_news(self, slot: _Slot) -> bool:
-        """Takes what a worker has sent; True where it sent something. Raises PoolError: the search is at fault."""
-        news = False
+    def _read_messages(self, slot: _Slot) -> bool:
+        """Handles the messages of a worker. True if there were any. Raises PoolError if the search is at fault."""
+        received = False
         if slot.process is None:
-            return news
+            return received
         try:
             while (message := slot.process.channel.receive(timeout=0.0)) is not None:
-                news = True
+                received = True
                 if isinstance(message, SearchFault):
                     raise PoolError(message.sentence)
                 slot.monitor.ready(self._clock())
@@ -138,23 +139,24 @@ class LocalPool(Pool):
                     slot.failures = 0
                     slot.monitor.delivered(self._clock())
         except ChannelClosedError:
-            pass  # it is about to end: `poll` will say so
-        return news
+            pass  # the worker is about to end; `poll` detects that
+        return received
 
-    def _bury(self, slot: _Slot) -> None:
-        """Records how a dead worker ended, against the child it was running, or else against its slot."""
+    def _handle_death(self, slot: _Slot) -> None:
+        """Fails the child that a dead worker was running, or counts a failure of its slot if it had no child."""
         process, slot.process = slot.process, None
         assert process is not None
-        process.kill()  # whatever its child left running in the group
+        process.kill()  # ends the processes that its child left running in the group
         fault = Fault.STORE_LOST if process.exit_code == STORE_LOST_EXIT else Fault.CRASHED
         message = f"its worker ended ({process.ending})"
-        ended_by_itself = slot.monitor.is_ready and process.exit_code == 0  # to make room for a fresh one
-        charged = self._charge(process, fault, message, exit_code=process.exit_code, signal=process.signal)
-        if not charged and not ended_by_itself:
-            self._blame(slot, f"its workers end without a child ({process.ending}); their log is {process.log}")
+        ended_by_itself = slot.monitor.is_ready and process.exit_code == 0  # so that a fresh worker replaces it
+        had_child = self._fail_children(process, fault, message, exit_code=process.exit_code, signal=process.signal)
+        if not had_child and not ended_by_itself:
+            self._count_failure(slot, f"its workers end without a child ({process.ending}); their log is {process.log}")
 
-    def _charge(self, process: WorkerProcess, fault: Fault, message: str, **ending: Any) -> bool:
-        """Charges a dead worker's child with its death, or lets several go on one by one; False where it had none."""
+    def _fail_children(self, process: WorkerProcess, fault: Fault, message: str, **ending: Any) -> bool:
+        """Fails the attempt of a dead worker's child. Several children are released instead, to be claimed one by one.
+        False if the worker had no child."""
         claims = self._store.claims_of(self._search_id, process.name)
         if len(claims) == 1:
             log = process.log_tail(claims[0].number)
@@ -163,9 +165,10 @@ class LocalPool(Pool):
             self._store.release_population(claims, fault, message=message, log=process.log_tail(), **ending)
         return bool(claims)
 
-    def _blame(self, slot: _Slot, reason: str) -> None:
+    def _count_failure(self, slot: _Slot, reason: str) -> None:
+        """Counts a failure of a slot. Raises PoolError if no slot can be used any more."""
         slot.failures += 1
-        if slot.failures < FAILURES:
+        if slot.failures < MAX_FAILURES:
             return
         slot.quarantined = reason
         logger.warning("Worker %d is out of use: %s", slot.index, reason)
@@ -173,8 +176,8 @@ class LocalPool(Pool):
             raise PoolError(f"No worker can be used: {reason}.")
 
     def _renew(self) -> None:
-        """Prolongs the claims of workers that live: one whose child keeps it from doing so is judged by its deadlines,
-        and until then its child is not another's."""
+        """Renews the claims of live workers, since a child may keep its worker from renewing. Such a worker keeps its
+        child until it exceeds a deadline."""
         if self._clock() - self._renewed < RENEW_SECONDS:
             return
         self._renewed = self._clock()
@@ -182,7 +185,7 @@ class LocalPool(Pool):
         self._store.renew_claims(self._search_id, alive)
 
     def _enforce_deadlines(self) -> bool:
-        """Ends workers that are past a deadline; True where there was one."""
+        """Ends workers that have exceeded a deadline or the memory limit. True if there were any."""
         of_worker: dict[str | None, list[Child]] = defaultdict(list)
         for child in self._store.children(self._search_id, states=[State.RUNNING]):
             of_worker[child.worker].append(child)
@@ -197,6 +200,6 @@ class LocalPool(Pool):
                 continue
             killed, slot.process = True, None
             process.kill()
-            if not self._charge(process, overdue.fault, overdue.reason):
-                self._blame(slot, f"{overdue.reason}; its log is {process.log}")
+            if not self._fail_children(process, overdue.fault, overdue.reason):
+                self._count_failure(slot, f"{overdue.reason}; its log is {process.log}")
         return killed

@@ -1,4 +1,4 @@
-"""What a pool and a worker tell each other, as JSON. A message is named with its version: `ready/1`."""
+"""The messages between a pool and a worker, as JSON. The name of a message has its version: `ready/1`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
-LONGEST_SENTENCE = 3_000  # bytes: a message with it is written to a pipe in one piece (PIPE_BUF is 4096)
+MAX_SENTENCE = 3_000  # bytes; a message with such a sentence is written to a pipe at once (PIPE_BUF is 4096)
 
 
 class MessageError(ValueError):
-    """A message that this version does not know, or that has other fields than it must have."""
+    """This version does not know the message, or the message has wrong fields."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerOrder:
-    """What a worker is told when it starts.
+    """The first message to a worker: the search, and how to train its children.
 
     Attributes:
-        store: its address.
-        settings: of the search, from which the worker makes the space and the task.
-        epoch: of the coordinator that it serves; under another it claims nothing.
-        keep: for how many of the best children weights are kept.
-        threads: of the processor that a child may use.
-        early_stop: the pruner that stops children, or `none`.
-        recycle_after, recycle_growth: children, and bytes of growth, after which it makes room for a fresh worker.
-        gpu_share: the part of a GPU's memory that it may take.
-        artefacts: where logs and checkpoints are (`Artefacts.to_json`).
-        worker: its name, unique among all workers of the search, past and present.
-        slot: the place in the pool that it fills; others filled it before.
-        device: what children are trained on, for the user.
+        store: the URL of the store.
+        search_id: the id of the search.
+        settings: the settings of the search, from which the worker makes the space and the task.
+        epoch: the epoch of the coordinator; the worker claims children only under this epoch.
+        keep: the number of best children whose weights are kept.
+        threads: processor threads that a child may use.
+        early_stop: the name of the pruner, or `none`.
+        recycle_after: the number of children after which a fresh worker replaces this one.
+        recycle_growth: the growth of memory in bytes after which a fresh worker replaces this one.
+        gpu_share: the fraction of a GPU's memory that the worker may use.
+        artefacts: the storage of logs and checkpoints (`Artefacts.to_json`).
+        worker: the worker's name, unique among all past and present workers of the search.
+        slot: the index of its slot in the pool.
+        device: the device on which children are trained, for the user.
     """
 
     name: ClassVar[str] = "order/1"
@@ -51,35 +53,39 @@ class WorkerOrder:
     device: str = "cpu"
 
     def to(self, slot: int, generation: int, device: str) -> WorkerOrder:
-        """The order of one worker: the `generation`-th of its slot."""
+        """The order for one worker, the `generation`-th of its slot."""
         worker = f"{self.epoch}.{slot}.{generation}"
         return dataclasses.replace(self, worker=worker, slot=slot, device=device)
 
 
 @dataclasses.dataclass(frozen=True)
 class Wake:
-    """To an idle worker: children are ready."""
+    """To an idle worker: children are ready to be claimed."""
 
     name: ClassVar[str] = "wake/1"
 
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """From a worker: it has warmed up, and claims its first child."""
+    """From a worker: it has warmed up and claims its first child."""
 
     name: ClassVar[str] = "ready/1"
 
 
 @dataclasses.dataclass(frozen=True)
 class Delivered:
-    """From a worker: it has delivered all children that it ran."""
+    """From a worker: it has delivered the child or the population that it ran."""
 
     name: ClassVar[str] = "delivered/1"
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchFault:
-    """From a worker: the search itself is at fault, not its child. It claims nothing more."""
+    """From a worker: the search itself is at fault, not its child. The worker claims no more children.
+
+    Attributes:
+        sentence: describes the fault.
+    """
 
     name: ClassVar[str] = "search-fault/1"
 
@@ -88,9 +94,9 @@ class SearchFault:
     @classmethod
     def of(cls, error: BaseException) -> SearchFault:
         line = " ".join(str(error).split())
-        # JSON may write a character as six bytes, `\\u2026`; a sentence is cut so that the message stays one piece.
-        while len(json.dumps(line)) > LONGEST_SENTENCE:
-            line = line[: -1 - (len(json.dumps(line)) - LONGEST_SENTENCE) // 12]
+        # JSON may write a character as six bytes, `\\u2026`, so the sentence is cut by its length in JSON.
+        while len(json.dumps(line)) > MAX_SENTENCE:
+            line = line[: -1 - (len(json.dumps(line)) - MAX_SENTENCE) // 12]
         return cls(line)
 
 
@@ -105,15 +111,15 @@ def encode(message: Message) -> bytes:
 
 
 def decode(line: bytes | str) -> Message:
-    """The message of a line. Raises MessageError."""
+    """The message of a line that `encode` made. Raises MessageError if there is none."""
     try:
         fields = json.loads(line)
         name = fields.pop("message")
     except (ValueError, AttributeError, KeyError, TypeError):
-        raise MessageError(f"{line[:100]!r} is no message of a worker or a pool.") from None
+        raise MessageError(f"{line[:100]!r} is not a message of a worker or a pool.") from None
     if name not in MESSAGES:
-        raise MessageError(f"The message {name!r} is not known here; worker and pool must be of one version of automl.")
+        raise MessageError(f"The message {name!r} is unknown; worker and pool must have the same version of automl.")
     try:
         return MESSAGES[name](**fields)
     except TypeError as error:
-        raise MessageError(f"The message {name!r} has other fields than it must have: {error}.") from None
+        raise MessageError(f"The message {name!r} has wrong fields: {error}.") from None

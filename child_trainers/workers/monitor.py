@@ -1,4 +1,4 @@
-"""When a worker must be ended: it stalls, its child takes too long, or it holds too much memory."""
+"""Decides when a worker must be ended: it stalls, its child takes too long, or it uses too much memory."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 
 from automl.db.records import Child, Fault
 
-MEMORY_SECONDS = 1.0  # between two looks at memory
+MEMORY_SECONDS = 1.0  # seconds between two measurements of memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Deadlines:
-    """When a worker is ended.
+    """The limits beyond which a worker is ended.
 
     Attributes:
-        stall: seconds without a step, or without being ready.
-        timeout: seconds that a child may take, or None.
-        memory: bytes that a worker and what it started may hold, or None.
+        stall: seconds without a training step, or from the start until the worker is ready.
+        timeout: seconds that a child may take; None for no limit.
+        memory: bytes that a worker and the processes that it started may use; None for no limit.
     """
 
     stall: float
@@ -28,39 +28,40 @@ class Deadlines:
 
 @dataclasses.dataclass(frozen=True)
 class Overdue:
-    """Why a worker must be ended, and the fault that its child is charged with."""
+    """The reason why a worker must be ended, and the fault of its child."""
 
     fault: Fault
     reason: str
 
 
 class MeasuredWorker(Protocol):
-    """A worker whose memory can be told."""
+    """A worker whose memory can be measured."""
 
     def resident_bytes(self, *, shared_once: bool = False) -> int:
-        """Memory that it and what it started hold; 0 where that cannot be told.
+        """Memory in bytes of the worker and the processes that it started; 0 if it is not known.
 
         Args:
-            shared_once: what several processes share counts once, not for each. Takes longer to tell.
+            shared_once: whether memory that several processes share counts once instead of once per process. This
+                takes longer.
         """
 
 
 class WorkerMonitor:
-    """Follows one worker from its start to its end. A pool makes one for every worker that it starts.
+    """Monitors one worker from its start to its end. A pool makes a monitor for every worker that it starts.
 
-    The pool tells it the worker's news (`ready`, `delivered`), and regularly asks `overdue` with what the store knows
-    of the children that the worker runs. Time is always an argument: seconds of any clock that never goes back.
+    The pool calls `ready` and `delivered` when the worker sends these messages. It regularly calls `overdue` with the
+    store's records of the children that the worker runs. `now` is the time in seconds of any monotonic clock.
     """
 
     def __init__(self, deadlines: Deadlines, now: float) -> None:
         self._deadlines = deadlines
         self._ready = False
-        self._child: int | None = None  # the first of the children that it runs, until it says that they are over
-        self._company = 1  # how many there are: together they may take as long as one after the other
+        self._child: int | None = None  # the first of the children that it runs, until it has delivered them
+        self._population = 1  # the number of these children; the timeout is multiplied by it
         self._child_since = now
         self._progress = -1
         self._progress_since = now
-        self._memory_looked = now
+        self._memory_measured = now
 
     @property
     def is_ready(self) -> bool:
@@ -68,27 +69,27 @@ class WorkerMonitor:
         return self._ready
 
     def ready(self, now: float) -> None:
-        """The worker is ready for its first child."""
+        """Records that the worker is ready for its first child."""
         self._ready, self._progress_since = True, now
 
     def delivered(self, now: float) -> None:
-        """The worker has delivered the children that it ran."""
+        """Records that the worker has delivered the children that it ran."""
         self.ready(now)
         self._child = None
 
     def overdue(self, now: float, worker: MeasuredWorker, children: Sequence[Child]) -> Overdue | None:
-        """Why the worker must be ended, or None.
+        """The reason why the worker must be ended, or None.
 
         Args:
-            children: those that run in this worker, with their progress, as the store has them.
+            children: the store's records of the children that run in this worker.
         """
         return self._memory_exceeded(now, worker) or self._too_late(now, children)
 
     def _memory_exceeded(self, now: float, worker: MeasuredWorker) -> Overdue | None:
         limit = self._deadlines.memory
-        if limit is None or now - self._memory_looked < MEMORY_SECONDS:
+        if limit is None or now - self._memory_measured < MEMORY_SECONDS:
             return None
-        self._memory_looked = now
+        self._memory_measured = now
         held = worker.resident_bytes()
         if held > limit:
             held = worker.resident_bytes(shared_once=True)
@@ -105,17 +106,17 @@ class WorkerMonitor:
             if not self._ready:
                 return Overdue(Fault.TIMEOUT, f"it was not ready after {stall:g} s (--stall)")
             if self._child is None:
-                return None  # it waits for a child
-            # Its claim was lost, and it has not come back from the child since.
+                return None  # the worker waits for a child
+            # The claim of the child was lost, but the worker is still in the call that trains it.
             return Overdue(Fault.TIMEOUT, f"it did not come back from child {self._child} (--stall)")
         child = children[0]
         if self._child != child.number:
             self._child, self._child_since, self._progress = child.number, now, -1
-            self._company = len(children)
+            self._population = len(children)
         if self._progress != child.progress:
             self._progress, self._progress_since = child.progress, now
-        if timeout is not None and now - self._child_since > self._company * timeout:
-            return Overdue(Fault.TIMEOUT, f"it took more than {self._company * timeout:g} s (--child-timeout)")
+        if timeout is not None and now - self._child_since > self._population * timeout:
+            return Overdue(Fault.TIMEOUT, f"it took more than {self._population * timeout:g} s (--child-timeout)")
         if now - self._progress_since > stall:
             return Overdue(Fault.TIMEOUT, f"it made no step for {stall:g} s (--stall)")
         return None

@@ -17,19 +17,22 @@ from automl.db.store import Store
 
 
 class PoolError(Exception):
-    """The pool cannot continue: it cannot run workers, or a worker found a fault of the search itself. The message is
-    one sentence."""
+    """The pool cannot continue: it cannot run workers, or a worker has found a fault of the search itself. The message
+    is one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PoolSetup:
-    """What a pool is made from.
+    """The arguments from which a pool is made.
 
     Attributes:
-        order: for any worker; the pool adds its name, slot and device with `order.to`.
-        experiment: space and task, for a pool that trains in this process.
-        count: how many workers.
-        gpus: GPUs to pin workers to, in turn; with none, workers see no GPU.
+        store: the store of the search.
+        order: the order for all workers; the pool adds the name, slot and device of a worker with `order.to`.
+        experiment: the space and the task, for a pool that trains in this process.
+        artefacts: the storage of logs and checkpoints.
+        deadlines: the limits beyond which a worker is ended.
+        count: the number of workers.
+        gpus: the GPUs to which workers are pinned in turn; if empty, workers see no GPU.
     """
 
     store: Store
@@ -42,22 +45,22 @@ class PoolSetup:
 
 
 class Pool(abc.ABC):
-    """Where children are trained.
+    """Starts, watches and ends the workers that train children.
 
-    The loop calls `tend` again and again, `wait` when there is nothing for itself to do, `wake` after new children are
-    in the store, and `close` once, whatever happened. Workers claim and deliver children through the store; a pool
-    tells it of those that died (`Store.fail_attempt`), renews the claims of those that live (`Store.renew_claims`), and
-    ends those that a `WorkerMonitor` finds overdue.
+    The coordinator calls `tend` in every turn of its loop, `wait` when the loop has nothing to do, `wake` after it has
+    stored new children, and `close` once at the end, also after an error. Workers claim and deliver children through
+    the store. A pool fails the attempts of workers that died (`Store.fail_attempt`), renews the claims of live workers
+    (`Store.renew_claims`), and ends workers that a `WorkerMonitor` reports as overdue.
     """
 
     @abc.abstractmethod
     def tend(self) -> bool:
-        """Does what is due: trains, restarts dead workers, kills those past a deadline. True where a child may have
-        ended. Raises PoolError."""
+        """Restarts dead workers and ends overdue ones; a pool without workers trains a child. True if a child may have
+        ended. Raises PoolError if the pool cannot continue."""
 
     @abc.abstractmethod
     def wait(self, seconds: float) -> None:
-        """Returns as soon as a worker has news, at the latest after so many seconds."""
+        """Returns as soon as a worker has sent a message or has ended, at the latest after `seconds`."""
 
     @abc.abstractmethod
     def wake(self) -> None:
@@ -65,11 +68,11 @@ class Pool(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends every worker at once. Children that ran stay `running` in the store, for the coordinator to ready."""
+        """Ends every worker at once. Their children stay `running` in the store; the coordinator makes them ready."""
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the pool, a sentence each."""
+        """Notices about the pool for the user, one sentence each."""
         return []
 
 
@@ -77,7 +80,7 @@ PoolMaker: TypeAlias = Callable[[PoolSetup], Pool]
 
 
 class InlinePool(Pool):
-    """Trains in the coordinator's own process, one child a call."""
+    """Trains in the coordinator's process, one child or population per call of `tend`."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker

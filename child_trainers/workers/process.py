@@ -1,4 +1,4 @@
-"""One worker process: starting it, speaking with it, ending it with all it started, and how it ended."""
+"""One worker process: starts it, ends it with all processes that it started, and describes how it ended."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ from automl.child_trainers.workers.transport import PipeChannel
 
 ROOT = str(Path(__file__).absolute().parents[3])  # links are not resolved: in a checkout `automl/child_trainers` is one
 
-# Our root goes first, whatever folder the search was started from: PYTHONPATH may name a folder with its own `automl`.
+# The root of automl comes first on `sys.path`, because PYTHONPATH may name a folder with another `automl`.
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from automl.child_trainers.workers.guard import leave_guard
 leave_guard(int(sys.argv[2]))
-news = int(sys.argv[3])
+to_pool = int(sys.argv[3])
 del sys.argv[1:]
 from automl.child_trainers.workers.serve import main
-main(news)
+main(to_pool)
 """
 
 
 def child_mark(number: int) -> str:
-    """The line that divides a child's output from that of the one before."""
+    """The line of a worker's log before the output of a child."""
     return f"Child {number} begins."
 
 
 class WorkerProcess:
-    """A worker in a session of its own, so that a terminal's Ctrl-C does not reach it.
+    """A worker process in its own session, so that Ctrl-C in a terminal does not reach it.
 
     Args:
-        order: sent through the channel and not by arguments: those can be read by every user.
-        environment: variables beside those of this process.
-        lifeline: the reading end of a pipe; once its other end is closed, the worker's group is killed.
+        order: sent through the channel, because every user of the machine can read the arguments of a process.
+        log: where the process prints.
+        environment: environment variables that are added to those of this process.
+        lifeline: the reading end of a pipe; when its other end is closed, the worker's process group is killed.
 
     Attributes:
-        channel: to the worker.
-        sentinel: a descriptor that can be read once the process has ended.
+        name: the name of the worker.
+        log: see above.
+        channel: the channel to the worker.
+        sentinel: a file descriptor that becomes readable when the process has ended.
 
     Raises:
         StoreError: its log cannot be written.
@@ -57,25 +60,25 @@ class WorkerProcess:
         self.log = log
         with log.append() as output:
             self._log_start = output.tell()
-            commands, to_worker = os.pipe()
-            from_worker, news = os.pipe()
+            from_pool, to_worker = os.pipe()
+            from_worker, to_pool = os.pipe()
             self.channel = PipeChannel(from_worker, to_worker)
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", START, ROOT, str(lifeline), str(news)],
-                    stdin=commands,
+                    [sys.executable, "-P", "-c", START, ROOT, str(lifeline), str(to_pool)],
+                    stdin=from_pool,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **environment},
-                    pass_fds=[news, lifeline],
+                    pass_fds=[to_pool, lifeline],
                     start_new_session=True,
                 )
             except BaseException:
                 self.channel.close()
                 raise
             finally:
-                os.close(commands)
-                os.close(news)
+                os.close(from_pool)
+                os.close(to_pool)
         self.sentinel = os.pidfd_open(self._process.pid)
         self.channel.send(order)
         self.channel.drop_when_full()
@@ -96,7 +99,7 @@ class WorkerProcess:
 
     @property
     def ending(self) -> str:
-        """How it ended, for the user."""
+        """The exit code or signal with which the process ended, for the user."""
         if self.signal is None:
             return f"exit code {self.exit_code}"
         with contextlib.suppress(ValueError):
@@ -104,13 +107,13 @@ class WorkerProcess:
         return f"signal {self.signal}"
 
     def poll(self) -> bool:
-        """Whether it has ended."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """Ends it and every process of its group, at once; only the first call does."""
+        """Kills the process and all processes of its group. Further calls do nothing."""
         if self.sentinel < 0:
-            return  # its number, and that of its sentinel, may be another's by now
+            return  # its PID and the descriptor of its sentinel may have been reused
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -119,10 +122,10 @@ class WorkerProcess:
         self.sentinel = -1
 
     def resident_bytes(self, *, shared_once: bool = False) -> int:
-        """Memory that the process and its group hold, as far as can be told; 0 where there is none.
+        """Memory in bytes of the process and its group, as far as it is known; 0 if the group has no process.
 
         Args:
-            shared_once: what several processes share counts once, not for each (Pss in place of resident memory).
+            shared_once: whether memory that several processes share counts once (PSS), not once per process (RSS).
         """
         held = 0
         for pid in psutil.pids():
@@ -133,6 +136,6 @@ class WorkerProcess:
         return held
 
     def log_tail(self, child: int | None = None) -> str:
-        """The end of what it printed, or of what it printed for a child."""
+        """The end of the output of the process, or of its output for one child."""
         text = self.log.read(self._log_start)
         return text if child is None else text.rpartition(child_mark(child))[2].lstrip("\n")

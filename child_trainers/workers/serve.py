@@ -1,6 +1,6 @@
-"""A worker's life: it takes its order from a channel, trains child after child, and makes room for a fresh worker.
+"""The main loop of a worker: it receives its order, trains child after child, and ends when a fresh worker is due.
 
-`serve` runs over any channel; `main` is the process that `LocalPool` starts.
+`serve` runs over any channel. `main` is the entry point of the process that `LocalPool` starts.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from automl.db.store import Store
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
-STORE_LOST_EXIT = 75  # of a worker process whose store does not answer
+STORE_LOST_EXIT = 75  # exit code of a worker process whose store does not answer
 
 
 def serve(order: WorkerOrder, channel: Channel, *, log: WorkerLog | None, on_closed: Callable[[], None]) -> None:
     """Trains children until a fresh worker is due, or the pool has closed the channel.
 
     Args:
-        log: what this worker prints to, or None where that is not to be read back.
-        on_closed: called from another thread when the pool has closed the channel, also while a child trains.
+        log: where this worker prints, or None if the output is not read back.
+        on_closed: called from another thread when the pool has closed the channel, even while a child trains.
 
     Raises:
         StoreError: the store does not answer.
@@ -69,7 +69,7 @@ def serve(order: WorkerOrder, channel: Channel, *, log: WorkerLog | None, on_clo
             except SearchFaultError as error:
                 logger.error("%s", error)
                 channel.send(SearchFault.of(error))
-                while not inbox.closed:  # until the pool ends this worker; its child is not at fault
+                while not inbox.closed:  # waits until the pool ends this worker, so that its child is not failed
                     inbox.wait(POLL_SECONDS)
                 return
             if not trained:
@@ -77,18 +77,21 @@ def serve(order: WorkerOrder, channel: Channel, *, log: WorkerLog | None, on_clo
                 continue
             recycling.children += trained
             channel.send(Delivered())
-            # A dead child's graph is one ring of references; else ten such are collected at once, in a later child's
-            # time.
+            # The graph of a finished child is a cycle of references. Without this call, about ten graphs are collected
+            # at once, in the measured time of a later child.
             gc.collect()
         logger.info("Makes room for a fresh worker after %d children.", recycling.children)
 
 
 class Recycling:
-    """When a worker makes room for a fresh one: training in one process leaves a little memory behind every time.
+    """Decides when a fresh worker must replace this one, because every training leaks a little memory.
 
     Args:
-        after: children.
-        growth: bytes that it holds more than before its first child.
+        after: the number of children after which a fresh worker is due.
+        growth: the growth of memory since before the first child, in bytes, after which a fresh worker is due.
+
+    Attributes:
+        children: the number of children that were trained so far; the caller counts them.
     """
 
     def __init__(self, after: int, growth: int) -> None:
@@ -102,7 +105,7 @@ class Recycling:
 
 
 def own_resident_bytes() -> int:
-    """Memory that this process holds; 0 where it cannot be told."""
+    """Resident memory of this process in bytes; 0 if it is not known."""
     try:
         return int(psutil.Process().memory_info().rss)
     except (psutil.Error, OSError):
@@ -110,7 +113,7 @@ def own_resident_bytes() -> int:
 
 
 class _Inbox:
-    """Follows what the pool sends, in a thread of its own: any message wakes an idle worker.
+    """Receives the messages of the pool in a thread. Any message wakes an idle worker.
 
     Attributes:
         closed: whether the pool has closed the channel.
@@ -124,6 +127,7 @@ class _Inbox:
         threading.Thread(target=self._follow, daemon=True, name="inbox").start()
 
     def wait(self, seconds: float) -> None:
+        """Waits for a message, at most so many seconds."""
         self._woken.wait(seconds)
         self._woken.clear()
 
@@ -139,17 +143,17 @@ class _Inbox:
         self._on_closed()
 
 
-def main(news: int) -> None:
-    """The process that `LocalPool` starts. Standard input is the pipe from the pool, `news` that to it."""
-    commands = os.dup(sys.stdin.fileno())
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), sys.stdin.fileno())
+def main(to_pool: int) -> None:
+    """Runs in the process that `LocalPool` starts. Standard input is the pipe from the pool, `to_pool` that to it."""
+    from_pool = os.dup(sys.stdin.fileno())
+    with open(os.devnull) as null:
+        os.dup2(null.fileno(), sys.stdin.fileno())
     _die_with_parent()
-    channel = PipeChannel(commands, news)
+    channel = PipeChannel(from_pool, to_pool)
     try:
         order = channel.receive()
     except ChannelClosedError:
-        sys.exit("The coordinator ended before it said what to do.")
+        sys.exit("The coordinator ended before it sent an order.")
     assert isinstance(order, WorkerOrder)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -166,12 +170,12 @@ def main(news: int) -> None:
 
 
 def _kill_own_group() -> None:
-    """Ends this process and what its children have started."""
+    """Kills this process and the processes that its children have started."""
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _exit_at_once(code: int) -> None:
-    """Waits for no thread that a user's code has left: the pool would wait with us, and train nothing."""
+    """Exits without waiting for threads that a user's code has left running, because the pool would wait too."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -179,7 +183,7 @@ def _exit_at_once(code: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Asks Linux for SIGKILL when the parent dies; the pipe says the same where that is not to be had."""
+    """Asks Linux to send SIGKILL when the parent process dies. Elsewhere the closed pipe ends the worker."""
     with contextlib.suppress(OSError, AttributeError):
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""How messages travel between a pool and one worker: a contract, and the pipes that are its first member."""
+"""Transport of messages between a pool and one worker: a contract, and its first implementation, a pair of pipes."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ CHUNK = 65_536  # bytes
 
 
 class ChannelClosedError(Exception):
-    """The other end is gone, and all that it sent was received."""
+    """The other end is closed, and all its messages were received."""
 
 
 class Channel(Protocol):
     """One end of a connection between a pool and one worker. Messages arrive whole and in order."""
 
     def send(self, message: Message) -> None:
-        """Sends a message. What is sent to an end that is gone is dropped: pools learn of workers' ends otherwise."""
+        """Sends a message. If the other end is closed, the message is dropped: a pool detects the end of a worker in
+        another way."""
 
     def receive(self, timeout: float | None = None) -> Message | None:
-        """The next message; None where none comes within `timeout` seconds (None: waits for ever).
+        """The next message, or None if no message comes within `timeout` seconds (None: waits without limit).
 
         Raises:
-            ChannelClosedError: none will come any more.
-            MessageError: what came is no message of this version.
+            ChannelClosedError: no more messages will come.
+            MessageError: this version does not know the received message.
         """
 
     def close(self) -> None:
-        """Closes this end; the other is told. Only the first call does."""
+        """Closes this end, which the other end detects. Further calls do nothing."""
 
 
 class PipeChannel:
-    """Two pipes between a process and one that it has started.
+    """A pair of pipes between a process and a subprocess.
 
     Args:
-        reading, writing: descriptors of the ends that this process reads from and writes to. They are closed with the
-            channel.
+        reading, writing: the descriptors from which this process reads and to which it writes. `close` closes them.
     """
 
     def __init__(self, reading: int, writing: int) -> None:
@@ -50,16 +50,16 @@ class PipeChannel:
         self._ended = False  # the other end is closed
 
     def fileno(self) -> int:
-        """The descriptor that can be read when a message may have come, for `select`; -1 once none will come."""
+        """The descriptor that becomes readable when a message may have come, for `select`; -1 if no more will come."""
         return -1 if self._ended else self._reading
 
     def drop_when_full(self) -> None:
-        """From now on `send` drops what the other end does not read for long, instead of waiting for it."""
+        """From now on `send` drops a message if the pipe is full, instead of waiting until the other end reads."""
         os.set_blocking(self._writing, False)
 
     def send(self, message: Message) -> None:
         content = encode(message)
-        # Short messages are written whole or, where the pipe is full, not at all.
+        # Messages of up to PIPE_BUF bytes are written completely or, if the pipe is full, not at all.
         with contextlib.suppress(BrokenPipeError, BlockingIOError):
             while content and self._writing >= 0:
                 content = content[os.write(self._writing, content) :]

@@ -1,4 +1,4 @@
-"""A worker: claims children and trains them, one at a time. It owns nothing and remembers nothing."""
+"""A worker: claims children, trains them and delivers the results. It keeps no state between children."""
 
 from __future__ import annotations
 
@@ -34,18 +34,22 @@ LOG_TAIL = 10_000  # characters
 
 @dataclasses.dataclass
 class Worker:
-    """One worker's loop, cut where it can die: between claiming, training and delivering.
+    """Trains the children of a search. `claim`, `train` and `deliver` are separate: a worker may die between them.
 
     Attributes:
-        name: unique among all workers of a search, past and present.
-        device: what children are trained on, for the user.
-        epoch: the coordinator's epoch that it serves; under another it claims nothing.
-        keep: for how many of the best children weights are kept.
-        early_stop: the pruner that stops children that promise little, or `none`.
-        slot: the place in its pool, for the user; None where there is only one.
-        artefacts: where checkpoints are kept, or None for none.
-        log: what this process prints to, or None where that is a user's terminal.
+        store: the store of the search.
+        search_id: the id of the search.
+        experiment: the space and the task of the search.
+        name: unique among all past and present workers of the search.
+        device: the device on which children are trained, for the user.
+        epoch: the epoch of the coordinator; the worker claims children only under this epoch.
+        keep: the number of best children whose weights are kept.
+        early_stop: the name of the pruner, or `none`.
+        slot: the index of its slot in the pool, for the user; None if there is only one worker.
+        artefacts: the storage of checkpoints, or None for no checkpoints.
+        log: where this process prints, or None if that is a user's terminal.
         beat: whether a thread renews the claim while a child trains.
+        clock: returns monotonic time in seconds.
     """
 
     store: Store
@@ -61,13 +65,13 @@ class Worker:
     log: WorkerLog | None = None
     beat: bool = True
     clock: Callable[[], float] = time.monotonic
-    _decisions: list[Record] = dataclasses.field(default_factory=list)  # decisions of the search that were read so far
+    _decisions: list[Record] = dataclasses.field(default_factory=list)  # decisions of the search that were already read
 
     def warm_up(self) -> None:
-        """Does what is slow once, before the first child.
+        """Does slow work once, before the first child.
 
-        Frozen, the hundred thousands of objects that TensorFlow consists of are not searched whenever garbage is
-        collected, which would take a fifth of a second each time.
+        `gc.freeze` excludes the several 100,000 objects of TensorFlow from garbage collection, which would otherwise
+        take a fifth of a second each time.
         """
         self.experiment.task.warm_up()
         if self._stopper is not None:
@@ -76,7 +80,7 @@ class Worker:
         gc.freeze()
 
     def work_once(self) -> int:
-        """Claims, trains and delivers one child, or one population. How many they were; 0 where there was none."""
+        """Claims, trains and delivers one child or population. Returns the number of children, 0 if none was ready."""
         if self.experiment.task.population > 1:
             claims = self.store.claim_together(self.search_id, self.name, self.device, epoch=self.epoch, slot=self.slot)
             if len(claims) > 1:
@@ -90,13 +94,13 @@ class Worker:
         process = os.getpid()
         delivery = self.train(claim)
         if os.getpid() != process:
-            os._exit(0)  # the child has forked, and this is the copy: it must not become a second worker
+            os._exit(0)  # the child has forked, and this is the forked process: it must not become a second worker
         if delivery is not None:
             self.deliver(claim, delivery)
         return 1
 
     def claim(self) -> Claim | None:
-        """A paused child that deserves to go on, else a new one, or None."""
+        """Claims a paused child that the pruner resumes, otherwise a new child. None if none is ready."""
         for number in () if self._stopper is None else self._stopper.to_continue():
             claim = self.store.claim_again(
                 self.search_id, number, self.name, self.device, epoch=self.epoch, slot=self.slot
@@ -106,7 +110,7 @@ class Worker:
         return self.store.claim(self.search_id, self.name, self.device, epoch=self.epoch, slot=self.slot)
 
     def train(self, claim: Claim) -> Delivery | None:
-        """What became of the child, or None where the claim was lost on the way."""
+        """Trains a child. Returns its delivery, or None if the claim was lost during training."""
         if self.log is None:
             return self._train(claim)
         print(child_mark(claim.number), flush=True)
@@ -143,7 +147,7 @@ class Worker:
         """The spec of a child's tokens.
 
         Raises:
-            SearchFaultError: it is not the recorded one, so another child would be trained.
+            SearchFaultError: the spec differs from the recorded one, or the space raises an exception.
         """
         if claim.decisions is not None and max(claim.decisions, default=-1) >= len(self._decisions):
             self._decisions = self.store.decisions(claim.search_id)
@@ -159,7 +163,7 @@ class Worker:
 
     @staticmethod
     def _lost(claim: Claim) -> None:
-        logger.warning("Child %d is another worker's by now; its training was dropped.", claim.number)
+        logger.warning("The claim of child %d was lost; its training was dropped.", claim.number)
 
     @staticmethod
     def _failed(claim: Claim, error: BaseException, seconds: float) -> Delivery:
@@ -173,9 +177,9 @@ class Worker:
         )
 
     def _train_together(self, claims: Sequence[Claim]) -> None:
-        """Trains a population and delivers each of its children as soon as it is known.
+        """Trains a population and delivers each child as soon as its outcome is known.
 
-        Where training raises instead, the children that are left are given back, each to be trained by itself.
+        If training raises an exception, the remaining children are released, each to be trained alone.
         """
         for claim in claims:
             print(child_mark(claim.number), flush=True)
@@ -184,8 +188,8 @@ class Worker:
         left = dict(enumerate(claims))
 
         def renew() -> bool:
-            kept = [self.store.renew(claim, reports[index].steps) for index, claim in list(left.items())]
-            return any(kept)
+            renewed = [self.store.renew(claim, reports[index].steps) for index, claim in list(left.items())]
+            return any(renewed)
 
         try:
             with self._beating(renew):
@@ -195,13 +199,13 @@ class Worker:
                     for spec, claim, report in zip(specs, claims, reports, strict=True)
                 ]
                 for index, ended in self.experiment.task.evaluate_together(children):
-                    delivery = self._ending(left[index], ended)
+                    delivery = self._delivery_of(left[index], ended)
                     if delivery is not None:
                         log = None if self.log is None else self.log.read(start)
                         self.deliver(left[index], dataclasses.replace(delivery, log=delivery.log or log))
                     del left[index]
                 if left:
-                    raise RuntimeError("The task did not say what became of every child.")
+                    raise RuntimeError("The task did not yield an outcome for every child.")
         except (StoreError, SearchFaultError):
             raise
         except (Exception, SystemExit) as error:
@@ -210,8 +214,8 @@ class Worker:
             trace = traceback.format_exc()[-LOG_TAIL:]
             self.store.release_population(list(left.values()), fault_of(error), message=message, log=trace)
 
-    def _ending(self, claim: Claim, ended: Outcome | Exception) -> Delivery | None:
-        """What became of a child of a population, or None where its claim was lost on the way."""
+    def _delivery_of(self, claim: Claim, ended: Outcome | Exception) -> Delivery | None:
+        """The delivery of a child of a population, or None if its claim was lost during training."""
         if isinstance(ended, Outcome):
             return self._trained(ended, sum(ended.seconds.values()))
         if isinstance(ended, ClaimLostError):
@@ -226,6 +230,8 @@ class Worker:
         return make_stopper(self.early_stop, self.store, self.search_id, self.experiment.task.objective)
 
     def deliver(self, claim: Claim, delivery: Delivery) -> bool:
+        """Writes a result to the store and removes the checkpoint, if it is not needed any more. False if the claim was
+        lost."""
         accepted = self.store.deliver(claim, delivery, keep=self.keep)
         checkpoint = self._checkpoint(claim)
         paused = self._stopper is not None and self._stopper.pauses and delivery.stopped_at is not None

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from automl.child_trainers.workers.messages import (
-    LONGEST_SENTENCE,
+    MAX_SENTENCE,
     Delivered,
     MessageError,
     Ready,
@@ -49,12 +49,12 @@ def test_the_order_of_one_worker():
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        (b'{"message": "ready/2"}', "The message 'ready/2' is not known here; worker and pool must be of one version"),
-        (b'{"message": "wake/1", "loud": true}', "The message 'wake/1' has other fields than it must have"),
-        (b'{"message": "search-fault/1"}', "The message 'search-fault/1' has other fields than it must have"),
-        (b"w", "b'w' is no message of a worker or a pool"),
-        (b"[]", "is no message of a worker or a pool"),
-        (b"{}", "is no message of a worker or a pool"),
+        (b'{"message": "ready/2"}', "The message 'ready/2' is unknown; worker and pool must have the same version"),
+        (b'{"message": "wake/1", "loud": true}', "The message 'wake/1' has wrong fields"),
+        (b'{"message": "search-fault/1"}', "The message 'search-fault/1' has wrong fields"),
+        (b"w", "b'w' is not a message of a worker or a pool"),
+        (b"[]", "is not a message of a worker or a pool"),
+        (b"{}", "is not a message of a worker or a pool"),
     ],
 )
 def test_what_is_no_message(line, error):
@@ -66,7 +66,7 @@ def test_what_is_no_message(line, error):
 @pytest.mark.parametrize("text", ["x" * 10_000, "…" * 10_000, "two\nlines", "\U0001f600" * 5_000])
 def test_a_sentence_is_one_line_and_cut_to_one_piece_of_a_pipe(text):
     message = SearchFault.of(ValueError(text))
-    assert len(encode(message)) <= LONGEST_SENTENCE + 100 <= select.PIPE_BUF
+    assert len(encode(message)) <= MAX_SENTENCE + 100 <= select.PIPE_BUF
     assert len(message.sentence) >= min(len(text), 200) and "\n" not in message.sentence
 
 

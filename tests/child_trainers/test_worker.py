@@ -534,7 +534,7 @@ def test_a_worker_without_orders_ends():
     code = "import sys; sys.path.insert(0, sys.argv[1]); from automl.child_trainers.workers.serve import main; main(2)"
     with open(os.devnull) as nothing:
         ran = subprocess.run([sys.executable, "-P", "-c", code, ROOT], stdin=nothing, capture_output=True, text=True)
-    assert (ran.returncode, ran.stderr) == (1, "The coordinator ended before it said what to do.\n")
+    assert (ran.returncode, ran.stderr) == (1, "The coordinator ended before it sent an order.\n")
 
 
 class TogetherTask(FakeTask):
