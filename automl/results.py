@@ -110,7 +110,7 @@ def search(
                     user_callables=user_callables,
                     listeners=told,
                     pool=pool,
-                    on_data=functools.partial(_log_data, doubts=True),
+                    on_data=functools.partial(_log_data, warnings=True),
                 )
         except Exception:
             if given and not opened.has_search(name):
@@ -152,7 +152,7 @@ def resume(
                 user_callables=user_callables,
                 listeners=told,
                 pool=pool,
-                on_data=functools.partial(_log_data, doubts=False),
+                on_data=functools.partial(_log_data, warnings=False),
             )
     return Result(name, store_address(store), ending)
 
@@ -177,7 +177,7 @@ def retry(
 def _log_data(summary: DataSummary, *, doubts: bool) -> None:
     """Logs how the data were read; with `doubts`, for a new search, also warns of likely mistakes."""
     logger.info("Data: %s", summary.line)
-    for doubt in summary.doubts if doubts else ():
+    for doubt in summary.warnings if doubts else ():
         logger.warning(doubt)
 
 

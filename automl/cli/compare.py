@@ -74,7 +74,7 @@ def compare_optimizers(
             make_optimizer(name, 0.1, 1, 0)
         comparison.check()
     if not as_json and (summary := comparison.data_summary()) is not None:
-        report_data(summary, print, doubts=True)
+        report_data(summary, print, warnings=True)
 
     def progress(trial: Trial, outcome: Mapping[str, Any], done: int, count: int) -> None:
         if as_json:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from automl.child_trainers.data.summary import DataSummary
 
 
-def report_data(summary: DataSummary, note: Callable[[str], None], *, doubts: bool) -> None:
+def report_data(summary: DataSummary, note: Callable[[str], None], *, warnings: bool) -> None:
     """Reports how data were read: calls `note` with each sentence.
 
     Args:
-        doubts: whether to warn of likely mistakes, which a search does only at its start.
+        warnings: whether to warn of likely mistakes, which a search does only at its start.
     """
     note(f"Data: {summary.line}")
-    for doubt in summary.doubts if doubts else ():
-        note(f"Warning: {doubt}")
+    for warning in summary.warnings if warnings else ():
+        note(f"Warning: {warning}")

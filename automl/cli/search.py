@@ -151,7 +151,7 @@ def _run(
                 stop,
                 resume=resume,
                 listeners=Listeners([*_time_check(store, name, run, view, stop), view]),
-                on_data=lambda summary: report_data(summary, view.note, doubts=resume is None),
+                on_data=lambda summary: report_data(summary, view.note, warnings=resume is None),
                 progress=view.download,
                 stage=view.stage,
             )

@@ -85,7 +85,7 @@ def train(
                 diverged=diverged,
                 data=data,
                 on_spec=(lambda spec: None) if as_json else show,
-                on_data=None if as_json else lambda summary: report_data(summary, print, doubts=False),
+                on_data=None if as_json else lambda summary: report_data(summary, print, warnings=False),
             )
     if as_json:
         print_json([_shown(training.__dict__) for training in trainings])

@@ -1,7 +1,7 @@
 """CIFAR-10: 60,000 colour photographs of 32 by 32 pixels in ten classes.
 
 Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images". The validation set of 5,000 random
-training images is the one of Zoph & Le 2017 (arXiv:1611.01578), section 4.1.
+training images is that of Zoph & Le 2017 (arXiv:1611.01578), section 4.1.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import numpy as np
 import platformdirs
 
 from automl.child_trainers.data.dataset import DataError, ImageData, split
-from automl.child_trainers.data.download import NO_DOWNLOAD, Progress, fetch, what_failed
+from automl.child_trainers.data.download import NO_DOWNLOAD, Progress, describe_failure, fetch
 from automl.child_trainers.data.numpy_unpickler import unpickle_arrays
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_BYTES = 3 * 32 * 32
-MAX_FILE_BYTES = 40_000_000  # official files have at most 31,035,999; no more than this is read of any file
+MAX_FILE_BYTES = 40_000_000  # the limit for reading a file; official files have at most 31,035,999 bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A form in which the images lie in a folder.
+    """A file format of the data set in a folder.
 
     Attributes:
-        folder: its official name.
-        train: sha256 in hex by file name, in the order in which the files are strung together.
-        test: likewise.
-        read: from a file's content, and its path for messages, to images uint8 (count, 32, 32, 3) and labels
-            int32 (count,).
+        folder: the official name of the folder.
+        train: sha256 in hex by file name, in the order in which the files are concatenated.
+        test: the same for the test files.
+        read: a function of a file's content, and of its path for messages, that returns images uint8
+            (count, 32, 32, 3) and labels int32 (count,).
     """
 
     folder: str
@@ -55,9 +55,9 @@ class Archive:
     Attributes:
         url: http or https.
         sha256: in hex.
-        num_bytes: its exact size.
-        layout: what lies in it.
-        timeout: seconds without an answer or a further byte, after which the download has failed.
+        num_bytes: the exact size in bytes.
+        layout: the layout of its files.
+        timeout: seconds without an answer or another byte after which the download fails.
     """
 
     url: str
@@ -91,12 +91,12 @@ def _read_binary_file(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def _to_images(pixels: np.ndarray) -> np.ndarray:
-    """From rows of all reds, all greens, all blues, uint8 (count, 3072), to uint8 (count, 32, 32, 3)."""
-    # Made contiguous here, for concatenate and indexing would otherwise keep the old order of axes in memory.
+    """Converts rows of all red, all green and all blue values, uint8 (count, 3072), to uint8 (count, 32, 32, 3)."""
+    # Made contiguous, because concatenation and indexing would keep the old memory order of the axes.
     return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-# Checksums of files whose md5 sums are those that torchvision.datasets.CIFAR10 checks.
+# sha256 of the files whose md5 sums torchvision.datasets.CIFAR10 checks.
 PYTHON_LAYOUT = Layout(
     folder="cifar-10-batches-py",
     train={
@@ -109,9 +109,9 @@ PYTHON_LAYOUT = Layout(
     test={"test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831"},
     read=_read_python_file,
 )
-# Computed from the Python files above: for each image in order, one byte of label and its 3,072 bytes of `data`. The
-# official binary files are just that; these sums, and md5 sums computed likewise, are published for them elsewhere
-# (md5 of data_batch_1.bin: 5dd7e06a14cb22eb9f671a540d1b7c25).
+# Computed from the Python files above: for each image in order, one byte of label and its 3,072 bytes of `data`. This
+# is the content of the official binary files. The same sums, and md5 sums computed in the same way, are published
+# elsewhere (md5 of data_batch_1.bin: 5dd7e06a14cb22eb9f671a540d1b7c25).
 BINARY_LAYOUT = Layout(
     folder="cifar-10-batches-bin",
     train={
@@ -143,19 +143,19 @@ def load_cifar10(
     layouts: Sequence[Layout] = LAYOUTS,
     archive: Archive = ARCHIVE,
 ) -> ImageData:
-    """45,000 images to train, 5,000 to validate, 10,000 to test; uint8 (count, 32, 32, 3), red, green, blue.
+    """Loads CIFAR-10: 45,000 training, 5,000 validation and 10,000 test images; uint8 (count, 32, 32, 3), RGB.
 
-    Every file is compared with its sha256 before it is parsed. Where no file is found, the official archive is
-    downloaded; two processes may do so at once.
+    The sha256 of every file is checked before the file is parsed. If no file is found, the official archive is
+    downloaded; two processes may do so at the same time.
 
     Args:
-        data_dir: the folder of one of the layouts, or the one that holds it; None is this user's cache folder.
-        download: whether missing data may be fetched.
+        data_dir: the folder of one of the layouts, or its parent folder; None is this user's cache folder.
+        download: whether missing data may be downloaded.
         progress: called as `progress(done_bytes, total_bytes)` during a download.
-        num_validation: training images held out.
-        seed: of the split. Every child and every export must see the same one, so it is not the search's seed.
-        layouts: forms the files may have; the first wins where several are equally complete.
-        archive: what to download.
+        num_validation: the number of training images that are held out for validation.
+        seed: of the split. Every child and every export needs the same split, so it is not the search's seed.
+        layouts: the allowed layouts; if several are equally complete, the first is used.
+        archive: the archive to download.
 
     Raises:
         DataError: files are missing, damaged or not the official ones, or the download failed.
@@ -164,7 +164,7 @@ def load_cifar10(
     found = _find(home, layouts)
     if found is None:
         if not download:
-            raise DataError(_what_to_do(home, archive, NO_DOWNLOAD))
+            raise DataError(_missing(home, archive, NO_DOWNLOAD))
         _download(home, archive, progress)
         found = archive.layout, _unpacked_folder(home, archive.layout)
     layout, folder = found
@@ -184,15 +184,15 @@ def load_cifar10(
 
 
 def _find(home: Path, layouts: Sequence[Layout]) -> tuple[Layout, Path] | None:
-    """The place with most files of a layout, or None where there is not one. An incomplete folder counts as found: it
-    is better to name the file that is missing than to write into a folder that the user has put there."""
-    places = [(layout, folder) for layout in layouts for folder in (home / layout.folder, home)]
+    """The layout and the folder with the most files, or None if there are no files. An incomplete folder counts as
+    found: it is better to name the missing file than to write into a folder of the user's."""
+    candidates = [(layout, folder) for layout in layouts for folder in (home / layout.folder, home)]
 
-    def num_files(place: tuple[Layout, Path]) -> int:
-        layout, folder = place
+    def num_files(candidate: tuple[Layout, Path]) -> int:
+        layout, folder = candidate
         return sum(os.path.exists(folder / name) for name in layout.files)
 
-    best = max(places, key=num_files)
+    best = max(candidates, key=num_files)
     return best if num_files(best) else None
 
 
@@ -209,7 +209,7 @@ def _read_files(
 
 
 def _checked_content(path: Path, sha256: str) -> bytes:
-    """What is hashed here is what is parsed, so the file may change in between without harm."""
+    """Reads a file and checks its sha256. Parsing uses the checked bytes, so a later change of the file is harmless."""
     if not os.path.isfile(path):
         raise DataError(
             f"{path} is missing, while other files of CIFAR-10 are there; add it, or remove those to have all of them "
@@ -234,7 +234,8 @@ def _unpacked_folder(home: Path, layout: Layout) -> Path:
     return home if home.name == layout.folder else home / layout.folder
 
 
-def _what_to_do(home: Path, archive: Archive, reason: str) -> str:
+def _missing(home: Path, archive: Archive, reason: str) -> str:
+    """The message for missing data, which says how to add them."""
     folder = _unpacked_folder(home, archive.layout)
     return (
         f"CIFAR-10 is not in {home} ({reason}): unpack {archive.url} "
@@ -243,9 +244,10 @@ def _what_to_do(home: Path, archive: Archive, reason: str) -> str:
 
 
 def _download(home: Path, archive: Archive, progress: Progress | None) -> None:
-    """Fetches, checks and unpacks the archive beside its destination, then moves the folder there in one step.
+    """Downloads, checks and unpacks the archive beside its destination, then renames the folder.
 
-    So whoever finds the folder finds it whole, and of two processes at work the second finds it already there.
+    The rename is atomic, so no process sees an incomplete folder. If two processes download, the second finds the
+    folder of the first.
     """
     destination = _unpacked_folder(home, archive.layout)
     try:
@@ -257,15 +259,15 @@ def _download(home: Path, archive: Archive, progress: Progress | None) -> None:
             try:
                 os.replace(unpacked, destination)
             except OSError:
-                # The folder is no longer empty: another process was faster.
+                # The folder is not empty any more: another process was faster.
                 if not any(os.path.exists(destination / name) for name in archive.layout.files):
                     raise
     except (OSError, tarfile.TarError, EOFError, DataError) as error:
-        raise DataError(_what_to_do(home, archive, f"the download failed: {what_failed(error, archive)}")) from error
+        raise DataError(_missing(home, archive, f"the download failed: {describe_failure(error, archive)}")) from error
 
 
 def _unpack(packed: Path, layout: Layout, into: Path) -> Path:
-    """Extracts the layout's files and nothing else; a link or device under one of their names is refused."""
+    """Extracts only the files of the layout. Raises DataError if one of them is not a regular file."""
     missing = {f"{layout.folder}/{name}" for name in layout.files}
     with tarfile.open(packed, "r:gz") as tar:
         for member in tar:

@@ -1,4 +1,4 @@
-"""Labelled images as every trainer sees them: training, validation and perhaps test, in memory."""
+"""Labelled images in memory: training, validation and optionally test images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class DataError(ValueError):
-    """The data are missing, damaged or not of the expected form; the message names the file or array."""
+    """The data are missing, damaged or in a wrong format. The message names the file or array."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -18,15 +18,15 @@ class ImageData:
     """Images with one label each.
 
     Attributes:
-        name: what reports call the data set.
-        x_train, x_validation, x_test: uint8 or float32 (count, height, width, channels), all of one dtype and image
-            shape. Training and validation images are already shuffled. Without a test set, `x_test` and `y_test` are
-            None.
+        name: the name of the data set in reports.
+        x_train, x_validation, x_test: uint8 or float32 (count, height, width, channels), all with the same dtype
+            and image shape. Training and validation images are already shuffled. Without a test set, `x_test` and
+            `y_test` are None.
         y_train, y_validation, y_test: int32 (count,), class indices in [0, num_classes).
         num_classes: number of classes, at least 2.
 
     Raises:
-        DataError: an array breaks one of these rules.
+        DataError: an array violates one of these rules.
     """
 
     name: str
@@ -84,9 +84,9 @@ class ImageData:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 in hex over dtype, shape and bytes of all arrays: equal for equal data, whatever its name.
+        """sha256 in hex over dtype, shape and bytes of all arrays. It does not depend on the name.
 
-        Computed on first use: hashing CIFAR-10 takes 0.1 s or more.
+        Computed on first use, because hashing CIFAR-10 takes 0.1 s or more.
         """
         digest = hashlib.sha256()
         for part, x, y in self._parts():
@@ -96,13 +96,16 @@ class ImageData:
         return digest.hexdigest()
 
     def limit(self, num_train: int, num_validation: int | None = None, *, last: bool = False) -> ImageData:
-        """The same data with the first `num_train` training and `num_validation` (None: all) validation images.
+        """Returns the data with `num_train` training and `num_validation` (None: all) validation images.
 
-        Training and validation images are shuffled already, so the first ones are a fair sample, and so are the `last`.
-        The test set stays whole.
+        Training and validation images are already shuffled, so the first images are a random sample. The test set is
+        not limited.
+
+        Args:
+            last: whether to take the last training images instead of the first.
 
         Raises:
-            DataError: fewer than one image is asked for, or more than there are.
+            DataError: a number is below 1 or above the number of images.
         """
         if num_validation is None:
             num_validation = len(self.x_validation)
@@ -123,18 +126,19 @@ class ImageData:
 
 
 def shuffled_indices(count: int, seed: int) -> np.ndarray:
-    """A permutation of 0 to count - 1 that depends on nothing but its arguments.
+    """A permutation of 0 to count - 1 that depends only on its arguments.
 
-    NumPy promises that the raw stream of a bit generator never changes, but not so for `Generator.permutation`; a
-    split has to outlive NumPy versions, for an export is checked against validation images years later. So the images
-    are sorted by raw 64-bit numbers: uniform, up to ties, whose probability for 60,000 images is 1e-10.
+    NumPy guarantees that the raw stream of a bit generator never changes, but not the result of
+    `Generator.permutation`. A split must be equal under all NumPy versions, because an export may be checked against
+    the validation images years later. So the images are sorted by raw 64-bit numbers. The permutation is uniform except
+    for ties, whose probability for 60,000 images is 1e-10.
     """
     return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A random permutation of which every prefix is stratified, as nearly as whole images can be: one image of each
-    class comes first, then the images of each class are spread evenly.
+    """A random permutation of which every prefix is stratified, up to rounding. One image of each class comes first,
+    then the images of each class are spread evenly.
 
     Args:
         labels: int (count,).
@@ -145,16 +149,16 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     classes, counts = np.unique(drawn, return_counts=True)
     rank = np.empty(len(labels), np.int64)  # of each image within its class
     rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    places = (rank + 0.5) / counts[np.searchsorted(classes, drawn)]
-    places[rank == 0] = 0.0
-    return shuffled[np.argsort(places, kind="stable")]
+    positions = (rank + 0.5) / counts[np.searchsorted(classes, drawn)]  # in (0, 1), within the class
+    positions[rank == 0] = 0.0
+    return shuffled[np.argsort(positions, kind="stable")]
 
 
 def stratified_split(
     x: np.ndarray, y: np.ndarray, num_validation: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """As `split`, stratified by class; the only image of a class is a training image. Both parts are in a stratified
-    order."""
+    """Like `split`, but stratified by class. The only image of a class is a training image. Both parts are in a
+    stratified order."""
     _check_split(x, y, num_validation)
     order = stratified_order(y, seed)
     kept = order[: len(np.unique(y))]  # one of each class
@@ -169,19 +173,19 @@ def stratified_split(
 def split(
     x: np.ndarray, y: np.ndarray, num_validation: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Holds out `num_validation` random images; both parts come back shuffled.
+    """Holds out `num_validation` random images for validation. Both parts are shuffled.
 
     Args:
         x: (count, ...).
         y: (count, ...).
         num_validation: images to hold out.
-        seed: of the permutation; the global generator is neither read nor moved.
+        seed: of the permutation; the global generator is not used.
 
     Returns:
         x_train, y_train, x_validation, y_validation, all copies.
 
     Raises:
-        DataError: x and y differ in length, or one part would be empty.
+        DataError: x and y have different lengths, or one part would be empty.
     """
     _check_split(x, y, num_validation)
     order = shuffled_indices(len(x), seed)

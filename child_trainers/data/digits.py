@@ -11,13 +11,13 @@ NUM_TEST = 250
 
 
 def load_digits_data() -> ImageData:
-    """1,797 scanned digits: 1,297 to train, 250 to validate, 250 to test; always the same split.
+    """Loads 1,797 scanned digits: 1,297 training, 250 validation and 250 test images. The split is always the same.
 
-    Images are uint8 (count, 8, 8, 1) with values 0 to 16: each pixel counts the inked ones in a block of 4 by 4.
+    Images are uint8 (count, 8, 8, 1) with values 0 to 16: the number of inked pixels in a block of 4 by 4.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI repository (1998), its test part.
     """
-    # Imported here: scikit-learn takes about a second, and every command imports the list of data sets.
+    # Imported here: importing scikit-learn takes about a second, and every command imports this module.
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,4 +1,4 @@
-"""Fetches a file whose size and checksum are known."""
+"""Downloads a file whose size and checksum are known."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import IO, Any, Protocol
 
 from automl.child_trainers.data.dataset import DataError
 
-CHUNK_BYTES = 1 << 14  # small, so that progress does not look stuck where little comes
-# A folder that only a store names may be any folder of the user: it is only read.
+CHUNK_BYTES = 1 << 14  # small, so that progress moves even on a slow connection
+# A folder that only a store names may be any folder of the user's, so nothing is written to it.
 NO_DOWNLOAD = "they are downloaded only to a folder that --data-dir or AUTOML_DATA names"
 
 Progress = Callable[[int, int], None]
 
 
 class Download(Protocol):
-    """What is fetched.
+    """A file to download.
 
     Attributes:
         url: http or https.
         sha256: in hex.
-        num_bytes: its exact size.
-        timeout: seconds without an answer or a further byte, after which the download has failed.
+        num_bytes: the exact size in bytes.
+        timeout: seconds without an answer or another byte after which the download fails.
     """
 
     @property
@@ -37,8 +37,8 @@ class Download(Protocol):
     def timeout(self) -> float: ...
 
 
-class _Counted:
-    """An open file that counts and hashes what is written, and refuses more than is wanted."""
+class _CheckedFile:
+    """An open file that counts and hashes the bytes written to it, and refuses more than the expected size."""
 
     def __init__(self, file: IO[bytes], wanted: Download, progress: Progress | None) -> None:
         self._file = file
@@ -61,15 +61,18 @@ class _Counted:
 
 
 def fetch(wanted: Download, target: Path, progress: Progress | None) -> None:
-    """Writes the file to `target`, once its checksum is right.
+    """Downloads a file to `target`, which is written only if the checksum is right.
+
+    Args:
+        progress: called with the bytes received and the total bytes.
 
     Raises:
-        DataError: another size or checksum than expected.
+        DataError: the size or the checksum differs from the expected one.
         OSError: the server or the connection failed; `requests.RequestException` is one.
     """
-    import pooch  # with requests, it takes longer to import than most looks at data
+    import pooch  # imported here: with requests, it takes longer to import than most data sets to load
 
-    pooch.get_logger().setLevel(logging.ERROR)  # it would print where it downloads to
+    pooch.get_logger().setLevel(logging.ERROR)  # hides the messages that name its target folder
     received = None
 
     def download(url: str, output_file: Any, _: Any) -> None:
@@ -79,10 +82,10 @@ def fetch(wanted: Download, target: Path, progress: Progress | None) -> None:
         get = pooch.HTTPDownloader(chunk_size=CHUNK_BYTES, timeout=wanted.timeout, hooks=hooks)
         try:
             with open(output_file, "wb") as file:
-                received = _Counted(file, wanted, progress)
+                received = _CheckedFile(file, wanted, progress)
                 get(url, received, None)
         finally:
-            for response in responses:  # pooch leaves a connection open where it fails on the way
+            for response in responses:  # pooch leaves the connection open if the download fails
                 response.close()
 
     known_hash = f"sha256:{wanted.sha256}"
@@ -99,25 +102,25 @@ def fetch(wanted: Download, target: Path, progress: Progress | None) -> None:
         raise DataError(f"expected sha256 {wanted.sha256}, found {received.digest.hexdigest()}") from error
 
 
-def what_failed(error: Exception, wanted: Download) -> str:
-    """A failed download in a few words."""
+def describe_failure(error: Exception, wanted: Download) -> str:
+    """The reason of a failed download, for a message."""
     if _is_timeout(error):
-        return f"nothing came for {wanted.timeout:g} seconds"
-    # Cut to a line: a server that does not speak HTTP is quoted here with whatever it sent.
+        return f"no data came for {wanted.timeout:g} seconds"
+    # Cut to one short line: the error quotes whatever a server that does not speak HTTP has sent.
     return " ".join(str(_cause_of(error)).split())[:300] or type(error).__name__
 
 
 def _is_timeout(error: Exception) -> bool:
-    """Whether a connection was given up since nothing came."""
+    """Whether the error is a timeout of the connection."""
     import requests
     import urllib3.exceptions
 
-    late = (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError)
-    return isinstance(error, late) or isinstance(_cause_of(error), late)
+    timeouts = (TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError)
+    return isinstance(error, timeouts) or isinstance(_cause_of(error), timeouts)
 
 
 def _cause_of(error: Exception) -> Exception:
-    """What is wrapped in an error of requests: a retry that urllib3 gave up, and in that the reason."""
+    """The cause of an error of requests, which may wrap a MaxRetryError of urllib3, which wraps the reason."""
     import requests
     import urllib3.exceptions
 

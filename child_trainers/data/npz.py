@@ -15,19 +15,19 @@ KEYS = tuple(f"{axis}_{part}" for part in PARTS for axis in "xy")
 
 
 def load_npz(path: Path, *, stratified: bool = True) -> ImageData:
-    """Reads x_train and y_train, and where they are there x_validation, y_validation, x_test and y_test.
+    """Reads x_train and y_train, and if present x_validation, y_validation, x_test and y_test.
 
-    Images are (count, height, width, channels), or (count, height, width) with a single channel. They become uint8
-    where all of them are integers between 0 and 255, otherwise float32. Labels are integers from 0, (count,) or
-    (count, 1). Without a validation set, a tenth of the training images is held out, always the same ones.
+    Images are (count, height, width, channels), or (count, height, width) with a single channel. They become uint8 if
+    all values are integers from 0 to 255, otherwise float32. Labels are integers from 0, (count,) or (count, 1).
+    Without a validation set, a tenth of the training images is held out, always the same images.
 
     Args:
-        stratified: hold out a stratified validation set, and put training and validation images in a fixed random order
-            of which every prefix is stratified. Otherwise, as in automl 0.1.0, a file with a validation set keeps its
-            order, and the held-out images are drawn without regard to classes.
+        stratified: whether to hold out a stratified validation set, and to put training and validation images in a
+            fixed random order of which every prefix is stratified. Otherwise, as in automl 0.1.0, a file with a
+            validation set keeps its order, and the held-out images are drawn without regard to classes.
 
     Raises:
-        DataError: the file cannot be read, or an array is not of this form.
+        DataError: the file cannot be read, or an array does not have this form.
     """
     path = Path(path)
     arrays = _read_arrays(path)
@@ -58,7 +58,7 @@ def load_npz(path: Path, *, stratified: bool = True) -> ImageData:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not os.path.isfile(path):  # unlike Path's own, False also where looking is not allowed
+    if not os.path.isfile(path):  # unlike Path.is_file, False also if access to the folder is denied
         raise DataError(f"{path} is not a file; expected one made with numpy.savez.")
     try:
         if not zipfile.is_zipfile(path):
@@ -76,7 +76,7 @@ def _check_keys(path: Path, found: set[str]) -> None:
         missing = pair - found
         if missing and (part == "train" or missing != pair):
             raise DataError(f"{path} lacks {min(missing)}; it holds {', '.join(sorted(found)) or 'nothing'}.")
-    # Names of further things are the user's own affair, but x_val is a validation set that would not be used.
+    # Other names are allowed, but an array such as x_val is a validation set that would not be used.
     unknown = {key for key in found if key.startswith(("x_", "y_"))} - set(KEYS)
     if unknown:
         raise DataError(f"{path} holds {min(unknown)}, which is not one of {', '.join(KEYS)}; rename or remove it.")
@@ -85,9 +85,9 @@ def _check_keys(path: Path, found: set[str]) -> None:
 def _read_array(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> np.ndarray:
     try:
         array = archive[key]
-    except Exception as error:  # a damaged member raises from zipfile, zlib or numpy, as the damage will have it
+    except Exception as error:  # a damaged member may raise any exception of zipfile, zlib or numpy
         raise DataError(f"{key} in {path} cannot be read as an array of numbers: {error}") from error
-    if not isinstance(array, np.ndarray):  # numpy hands out a member that is no array as bytes
+    if not isinstance(array, np.ndarray):  # numpy returns a member that is not an array as bytes
         raise DataError(f"{key} in {path} cannot be read as an array of numbers: it is not in numpy's format.")
     return array
 
@@ -120,7 +120,7 @@ def _check_agreement(path: Path, x: dict[str, np.ndarray], y: dict[str, np.ndarr
     for part in x:
         if len(x[part]) != len(y[part]):
             raise DataError(
-                f"x_{part} and y_{part} in {path} must be of one length, found {len(x[part])} images "
+                f"x_{part} and y_{part} in {path} must have the same length, found {len(x[part])} images "
                 f"and {len(y[part])} labels."
             )
         if x[part].shape[1:] != x["train"].shape[1:]:
@@ -128,7 +128,7 @@ def _check_agreement(path: Path, x: dict[str, np.ndarray], y: dict[str, np.ndarr
                 f"x_{part} in {path} must hold images of shape {x['train'].shape[1:]} as x_train does, "
                 f"found {x[part].shape[1:]}."
             )
-        # One output of the network for each class: a label of a million is a mistake, or an identity.
+        # The network has one output per class; a label of a million is a mistake, or an identifier.
         if y[part].max() >= len(y["train"]):
             raise DataError(
                 f"y_{part} in {path} must hold labels that count classes from 0, found {y[part].max()} "
@@ -139,12 +139,12 @@ def _check_agreement(path: Path, x: dict[str, np.ndarray], y: dict[str, np.ndarr
 
 
 def _common_dtype(path: Path, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All parts as uint8 where that loses nothing in any of them, otherwise all as float32."""
+    """Converts all parts to uint8 if no part loses information, otherwise all to float32."""
     if all(images.dtype.kind in "biu" and images.min() >= 0 and images.max() <= 255 for images in x.values()):
         return {part: images.astype(np.uint8) for part, images in x.items()}
     converted = {}
     for part, images in x.items():
-        with np.errstate(over="ignore"):  # what overflows is found, and reported, just below
+        with np.errstate(over="ignore"):  # overflows are reported below
             converted[part] = images.astype(np.float32)
         broken = np.flatnonzero(~np.isfinite(converted[part]).all(axis=(1, 2, 3)))
         if broken.size:

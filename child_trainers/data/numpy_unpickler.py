@@ -1,8 +1,8 @@
-"""Reads arrays of numbers out of a pickle without running what else it may hold. The one place that uses pickle.
+"""Reads arrays of numbers from a pickle without running its code. The only module that uses pickle.
 
-The official Python files of CIFAR-10 are pickles, and a pickle is a program. Here it may name three things only, and
-even those are stand-ins that write down what they are told: a made-up dtype given to the real `numpy.dtype` can make
-numpy follow pointers of the file's choosing.
+The official Python files of CIFAR-10 are pickles, and a pickle is a program. Here it may refer to only three names, and
+these are stand-ins that only store their arguments: with a forged dtype, the real `numpy.dtype` can make numpy follow
+pointers that the file chooses.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ BYTE_ORDERS = ("|", "<", ">", "=")
 
 
 def unpickle_arrays(content: bytes, name: str) -> dict[Any, Any]:
-    """The dict that a pickle holds, its arrays of numbers as read-only numpy arrays.
+    """The dict in a pickle, with its arrays of numbers as read-only numpy arrays.
 
-    Strings written by Python 2 stay bytes, keys among them. Arrays are looked for among the dict's values, not deeper.
+    Strings written by Python 2 stay bytes, including keys. Only values of the dict become arrays, not values in nested
+    objects.
 
     Args:
-        content: the whole file.
-        name: of the file, for messages.
+        content: the content of the file.
+        name: the name of the file, for messages.
 
     Raises:
-        DataError: the pickle is damaged, is no dict, or asks for anything but arrays of numbers, lists, numbers and
+        DataError: the pickle is damaged, is not a dict, or has values other than arrays of numbers, lists, numbers and
             strings.
     """
     try:
         loaded = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle raises nearly any exception: it is a program that goes wrong
+    except Exception as error:  # a damaged pickle may raise almost any exception
         raise DataError(f"{name} is not a pickle of numpy arrays: {str(error) or type(error).__name__}") from error
     if not isinstance(loaded, dict):
         raise DataError(f"{name} is not a pickle of numpy arrays: expected a dict, found {type(loaded).__name__}")
@@ -43,7 +44,7 @@ def unpickle_arrays(content: bytes, name: str) -> dict[Any, Any]:
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype`: keeps the code of the type and the byte order, ignores the rest."""
+    """Stands in for `numpy.dtype`: stores the code of the type and the byte order, and ignores the rest."""
 
     def __init__(self, code: str | bytes, align: bool = False, copy: bool = False) -> None:
         self.code = _as_text(code)
@@ -59,14 +60,14 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for `numpy.ndarray`: becomes an array once its bytes are known to fit its shape."""
+    """Stands in for `numpy.ndarray`: makes an array after a check that the number of bytes fits the shape."""
 
     numbers: np.ndarray | None = None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, column_major, content = state
         numpy_dtype = dtype.to_numpy()
-        # math.prod is exact where numpy's own product of a made-up shape could wrap around.
+        # math.prod is exact; numpy's product of a forged shape could overflow.
         if len(content) != math.prod(shape) * numpy_dtype.itemsize:
             raise pickle.UnpicklingError(f"it holds an array of shape {shape} in {len(content)} bytes")
         numbers = np.frombuffer(content, numpy_dtype)
@@ -74,25 +75,25 @@ class _Array:
 
 
 def _reconstruct(subtype: type[_Array], shape: tuple[int, ...], code: bytes) -> _Array:
-    """Stands in for the function by which numpy begins a pickled array; shape and type follow as the array's state."""
+    """Stands in for the function with which a pickled array begins; shape and type follow as the array's state."""
     return _Array()
 
 
 _ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # as in the official files, written by numpy 1
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # where numpy 2 has it
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # in the official files, which numpy 1 wrote
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # the same function in numpy 2
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
 }
 
 
-# The unpickler written in Python, for it remembers objects in a dict: the one in C makes room for as many as the index
-# that a file names, so that a single wrong byte cost 2.7 GB. On these files both take 30 ms.
+# The Python implementation of the unpickler, because it stores its memo in a dict. The C implementation allocates an
+# array up to the highest memo index, so a single wrong byte allocated 2.7 GB. Both take 30 ms for these files.
 class _ArrayUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Called by pickle for everything that a file names; nothing is imported here."""
+        """Called by pickle for every name in the file. It imports nothing."""
         if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which was not loaded")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which was not loaded")
         return _ADMITTED[module, name]
 
 

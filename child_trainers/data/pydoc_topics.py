@@ -1,4 +1,4 @@
-"""The English of Python's own help: a text that every Python carries."""
+"""The help texts of Python: an English text that is part of every Python installation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from automl.child_trainers.data.text import TextData, make_text, tenths, tokens_
 
 
 def load_pydoc(*, level: str, vocabulary_size: int | None) -> TextData:
-    """The English of Python's own help topics, lower-cased words alone: about 65,000 that every Python carries.
+    """Loads the text of Python's help topics: about 65,000 lower-case words, without numbers and punctuation.
 
-    An `<eos>` stands at the end of each paragraph. Another release of Python has other topics.
+    Each paragraph ends with `<eos>`. The topics differ between releases of Python.
+
+    Args:
+        level: `word` or `character`, the unit of a token.
+        vocabulary_size: types in the vocabulary, None for all.
     """
     from pydoc_data.topics import topics
 

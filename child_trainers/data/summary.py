@@ -1,4 +1,4 @@
-"""Describes how data were read in one line, and finds likely mistakes in them."""
+"""Describes in one line how data were read, and finds likely mistakes in them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 from automl.child_trainers.data.dataset import ImageData
 from automl.child_trainers.data.text import END, UNKNOWN, TextData
 
-MAX_MAJORITY = 0.9  # share of the training images that may be of one class
-MAX_WORD_LENGTH = 12.0  # characters, on average; the mean of Finnish and Turkish text is 8
-MAX_UNSPACED_LENGTH = 3.0  # the same, of scripts that do not write spaces; the mean word of segmented Chinese has 1.7
-MAX_UNKNOWN = 0.5  # share of the validation tokens that may be unknown
-MOST_NAMED = 5  # classes in one sentence
-UNSPACED = (  # ranges of letters: Thai to Tibetan, Burmese, Khmer, Japanese kana, Chinese characters
+MAX_MAJORITY = 0.9  # fraction of the training images that may have the same class
+MAX_WORD_LENGTH = 12.0  # mean characters per word; the mean of Finnish and Turkish text is 8
+MAX_UNSPACED_LENGTH = 3.0  # the same for scripts without spaces; the mean of segmented Chinese text is 1.7
+MAX_UNKNOWN = 0.5  # fraction of the validation tokens that may be unknown
+MAX_NAMED = 5  # classes or channels listed in one sentence
+# Code points of scripts without spaces: Thai to Tibetan, Burmese, Khmer, Japanese kana, Chinese characters.
+UNSPACED = (
     (0x0E00, 0x0FFF),
     (0x1000, 0x109F),
     (0x1780, 0x17FF),
@@ -32,19 +33,19 @@ class DataSummary:
 
     Attributes:
         line: number, shape and values of the data.
-        doubts: likely mistakes, one sentence each, with the way out.
+        warnings: likely mistakes, one sentence each, with the remedy.
     """
 
     line: str
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def describe_images(whole: ImageData, used: ImageData) -> DataSummary:
-    """Describes images.
+    """Describes image data.
 
     Args:
         whole: all images of the data set.
-        used: those that children are trained on.
+        used: the images that are used for training and validation.
     """
     x = used.x_train
     parts = [
@@ -59,11 +60,11 @@ def describe_images(whole: ImageData, used: ImageData) -> DataSummary:
         f"from {x.min():g} to {x.max():g}; {used.num_classes} classes, the largest {counts.max() / len(x):.1%} of the "
         "training images"
     )
-    doubts = [*_doubts_of_shape(used), *_doubts_of_labels(whole, used), *_doubts_of_values(used)]
-    return DataSummary(line, tuple(doubts))
+    warnings = [*_check_shape(used), *_check_labels(whole, used), *_check_values(used)]
+    return DataSummary(line, tuple(warnings))
 
 
-def _doubts_of_shape(data: ImageData) -> list[str]:
+def _check_shape(data: ImageData) -> list[str]:
     height, width, channels = data.input_shape
     if height > 4 or width <= 4 or channels <= 4:
         return []
@@ -73,8 +74,8 @@ def _doubts_of_shape(data: ImageData) -> list[str]:
     ]
 
 
-def _doubts_of_labels(whole: ImageData, used: ImageData) -> list[str]:
-    doubts = []
+def _check_labels(whole: ImageData, used: ImageData) -> list[str]:
+    warnings = []
     train = np.bincount(whole.y_train, minlength=whole.num_classes)
     held_out = np.zeros(whole.num_classes, np.int64)
     for y in (whole.y_validation, whole.y_test):
@@ -83,56 +84,58 @@ def _doubts_of_labels(whole: ImageData, used: ImageData) -> list[str]:
     empty = np.flatnonzero(train + held_out == 0)
     if len(empty) and empty[0] == 0:
         first = int(np.flatnonzero(train + held_out)[0])
-        doubts.append(
+        warnings.append(
             f"Labels run from {first} to {whole.num_classes - 1}, so {_classes(range(first))} "
             f"{'has' if first == 1 else 'have'} no images and the network has outputs that nothing uses; let them "
             f"count from 0: y - {first}."
         )
         empty = empty[empty > first]
     if len(empty):
-        doubts.append(
+        warnings.append(
             f"Labels have gaps: no image is of {_classes(empty)}, and the network has outputs that nothing uses; "
             "number the classes 0, 1, 2, … without gaps."
         )
-    strange = np.flatnonzero((train == 0) & (held_out > 0))
-    if len(strange):
-        doubts.append(
-            f"{_classes(strange, begins=True)} {_occur(strange)} in the validation or test images and not in the "
+    unseen = np.flatnonzero((train == 0) & (held_out > 0))
+    if len(unseen):
+        warnings.append(
+            f"{_classes(unseen, begins=True)} {_occur(unseen)} in the validation or test images and not in the "
             "training images, so no network can learn it."
         )
     missing = np.flatnonzero((train > 0) & (np.bincount(used.y_train, minlength=whole.num_classes) == 0))
     if len(missing):
-        doubts.append(
+        warnings.append(
             f"{_classes(missing, begins=True)} {_occur(missing)} in the training images, but not among the "
             f"{len(used.y_train):,} that task.num_train keeps; raise it, or take all with --set task.num_train=null."
         )
     single = np.flatnonzero(train == 1)
     if len(single):
-        doubts.append(f"{_classes(single, begins=True)} {_occur(single)} in one training image alone.")
+        warnings.append(f"{_classes(single, begins=True)} {_occur(single)} in only one training image.")
     if train.max() > MAX_MAJORITY * len(whole.y_train):
-        doubts.append(
+        warnings.append(
             f"{train.max() / len(whole.y_train):.1%} of the training images are of class {train.argmax()}: a network "
             "that always answers it has that accuracy."
         )
     if used.y_validation.min() == used.y_validation.max():
-        doubts.append(f"All validation images are of class {used.y_validation[0]}, so any network may seem perfect.")
-    return doubts
+        warnings.append(f"All validation images are of class {used.y_validation[0]}, so any network may seem perfect.")
+    return warnings
 
 
-def _doubts_of_values(data: ImageData) -> list[str]:
+def _check_values(data: ImageData) -> list[str]:
     lowest, highest = data.x_train.min(axis=(0, 1, 2)), data.x_train.max(axis=(0, 1, 2))
     constant = np.flatnonzero(lowest == highest)
     if len(constant) == data.input_shape[2]:
-        values = ", ".join(f"{value:g}" for value in lowest[:MOST_NAMED])
+        values = ", ".join(f"{value:g}" for value in lowest[:MAX_NAMED])
         return [f"All training images are equal, every pixel is {values}: there is nothing to learn from."]
     if len(constant):
-        named = ", ".join(map(str, constant[:MOST_NAMED]))
-        return [f"Channel {named} has one value, {lowest[constant[0]]:g}, in all training images, and tells nothing."]
+        named = ", ".join(map(str, constant[:MAX_NAMED]))
+        return [
+            f"Channel {named} has one value, {lowest[constant[0]]:g}, in all training images, and gives no information."
+        ]
     return []
 
 
 def describe_text(whole: TextData, used: TextData) -> DataSummary:
-    """Describes a text; `whole` and `used` as of `describe_images`."""
+    """Describes a text; see `describe_images` for the arguments."""
     known = len(used.vocabulary) - (UNKNOWN in used.vocabulary)
     unknown = [_unknown(used, part) for part in (used.train, used.validation)]
     line = (
@@ -141,17 +144,17 @@ def describe_text(whole: TextData, used: TextData) -> DataSummary:
         f"{used.level}s; {known:,} different ones known, {unknown[0]:.1%} unknown in training and {unknown[1]:.1%} in "
         "validation"
     )
-    doubts = _doubts_of_words(used)
+    warnings = _check_words(used)
     if unknown[1] > MAX_UNKNOWN:
         characters = ", or read the text as --set task.level=character" if used.level == "word" else ""
-        doubts.append(
+        warnings.append(
             f"{unknown[1]:.1%} of the validation {used.level}s are unknown, and to guess that is easy: raise "
             f"task.vocabulary_size{characters}."
         )
-    return DataSummary(line, tuple(doubts))
+    return DataSummary(line, tuple(warnings))
 
 
-def _doubts_of_words(data: TextData) -> list[str]:
+def _check_words(data: TextData) -> list[str]:
     if data.level != "word":
         return []
     lengths = np.array([0 if token in (UNKNOWN, END) else len(token) for token in data.vocabulary])
@@ -163,25 +166,25 @@ def _doubts_of_words(data: TextData) -> list[str]:
     if mean <= (MAX_UNSPACED_LENGTH if unspaced else MAX_WORD_LENGTH):
         return []
     return [
-        f"Words are what stands between spaces, and those of {data.name} have {mean:.0f} characters on average; read a "
+        f"Words are separated by spaces, and those of {data.name} have {mean:.0f} characters on average; read a "
         "text without spaces as --set task.level=character."
     ]
 
 
 def _num_unspaced(token: str) -> int:
-    """The number of letters of scripts without spaces in a token."""
+    """The number of characters in a token that belong to scripts without spaces."""
     return sum(any(first <= ord(letter) <= last for first, last in UNSPACED) for letter in token)
 
 
 def _unknown(data: TextData, part: np.ndarray) -> float:
-    """The share of unknown tokens in a part."""
+    """The fraction of unknown tokens in a part."""
     if UNKNOWN not in data.vocabulary or not len(part):
         return 0.0
     return float((part == data.vocabulary.index(UNKNOWN)).mean())
 
 
-def _part(used: int, there: int, name: str) -> str:
-    return f"{used:,} {name}" if used == there else f"{used:,} of {there:,} {name}"
+def _part(used: int, total: int, name: str) -> str:
+    return f"{used:,} {name}" if used == total else f"{used:,} of {total:,} {name}"
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -190,8 +193,8 @@ def _listed(parts: Sequence[str]) -> str:
 
 def _classes(classes: Sequence[int] | np.ndarray, *, begins: bool = False) -> str:
     """`class 3` or `classes 3, 5, 7, …`."""
-    named = ", ".join(str(number) for number in classes[:MOST_NAMED])
-    more = ", …" if len(classes) > MOST_NAMED else ""
+    named = ", ".join(str(number) for number in classes[:MAX_NAMED])
+    more = ", …" if len(classes) > MAX_NAMED else ""
     word = "class" if len(classes) == 1 else "classes"
     return f"{word.capitalize() if begins else word} {named}{more}"
 

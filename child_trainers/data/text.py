@@ -1,4 +1,4 @@
-"""Text as every trainer sees it: training, validation and test as numbers of words or characters, in memory."""
+"""Text in memory: training, validation and test parts as token indices."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from automl.child_trainers.data.dataset import DataError
 
 PARTS = ("train", "validation", "test")
 UNKNOWN = "<unk>"
-END = "<eos>"  # of a line
-MIN_TOKENS = 10  # of a text of one line
-MAX_TYPES = 50_000  # of a vocabulary that nobody has limited
-MAX_UNKNOWN = 0.8  # of the training part, a share
+END = "<eos>"  # the token at the end of a line
+MIN_TOKENS = 10  # in a text of one line
+MAX_TYPES = 50_000  # in a vocabulary without a given size
+MAX_UNKNOWN = 0.8  # fraction of the training tokens that may be unknown
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TextData:
-    """Running text.
+    """A text as token indices.
 
     Attributes:
-        name: what reports call the text.
+        name: the name of the text in reports.
         train, validation, test: int32 (count,), indices into `vocabulary`.
-        vocabulary: the types, each once, the most frequent of the training part first.
-        level: `word` or `character`: what a type is.
+        vocabulary: the types, ordered by falling frequency in the training part.
+        level: `word` or `character`, the unit of a type.
     """
 
     name: str
@@ -41,7 +41,7 @@ class TextData:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 in hex over the vocabulary and all parts: equal for equal texts read alike, whatever their name."""
+        """sha256 in hex over the vocabulary and all parts. It does not depend on the name."""
         digest = hashlib.sha256("\0".join(self.vocabulary).encode())
         for part in PARTS:
             array = getattr(self, part)
@@ -50,7 +50,8 @@ class TextData:
         return digest.hexdigest()
 
     def limit(self, num_train: int | None, num_validation: int | None) -> TextData:
-        """The same with the first tokens of training and of validation (None: all). Raises DataError."""
+        """Returns the text with the first training and validation tokens (None: all). Raises DataError if there are
+        fewer."""
         for part, wanted in (("train", num_train), ("validation", num_validation)):
             found = len(getattr(self, part))
             if wanted is not None and wanted > found:
@@ -64,28 +65,30 @@ class TextData:
 def make_text(
     name: str, parts: Mapping[str, Sequence[str]], *, level: str = "word", vocabulary_size: int | None = None
 ) -> TextData:
-    """Numbers the tokens of a text.
+    """Makes the vocabulary of a text and replaces tokens by their indices.
 
     Args:
         parts: the tokens of train, validation and test.
-        vocabulary_size: so many types of the training part are known, the most frequent ones; all others, and those
-            that only the other parts have, become `<unk>`. None knows all.
+        level: `word` or `character`, the unit of a token.
+        vocabulary_size: the number of types in the vocabulary, the most frequent ones of the training part. All other
+            types, and those that only the other parts have, become `<unk>`, which counts as one type. None takes all
+            types of the training part.
 
     Raises:
-        DataError: there are more types than a model could have, and no size was given; or those that are known make up
-            less than a fifth of the training part.
+        DataError: no size was given, and there are more than `MAX_TYPES` types; or the vocabulary covers less than a
+            fifth of the training part.
     """
     counts = collections.Counter(parts["train"])
     counts.pop(UNKNOWN, None)
     if vocabulary_size is None and len(counts) > MAX_TYPES:
         raise DataError(
-            f"{name} has {len(counts):,} different {level}s, too many for a model to tell apart; know the most "
-            "frequent alone with --set task.vocabulary_size=10000, or read it as --set task.level=character."
+            f"{name} has {len(counts):,} different {level}s, too many for a model; keep only the most frequent "
+            "with --set task.vocabulary_size=10000, or read it as --set task.level=character."
         )
     known = sorted(counts, key=lambda token: (-counts[token], token))
-    strange = any(token not in counts for part in PARTS for token in parts[part])
-    if strange or (vocabulary_size is not None and len(known) > vocabulary_size):
-        # The unknown is counted as one of them, so that the size is that of the model.
+    has_unseen = any(token not in counts for part in PARTS for token in parts[part])
+    if has_unseen or (vocabulary_size is not None and len(known) > vocabulary_size):
+        # `<unk>` counts as one type, so that the model has `vocabulary_size` types.
         known = known[: None if vocabulary_size is None else vocabulary_size - 1]
         frequency = len(parts["train"]) - sum(counts[token] for token in known)
         if len(known) < len(counts) and frequency > MAX_UNKNOWN * len(parts["train"]):
@@ -103,17 +106,21 @@ def make_text(
 
 
 def tokens_of(text: str, level: str) -> list[str]:
-    """The words of each line and an `<eos>` at its end; or the characters, with an `<eos>` for a line's end."""
+    """The words of each line, followed by `<eos>`; or the characters, with `<eos>` in place of each newline."""
     if level == "character":
         return [END if character == "\n" else character for character in text]
     return [token for line in text.splitlines() for token in (*line.split(), END)]
 
 
 def load_text(path: Path, *, level: str, vocabulary_size: int | None) -> TextData:
-    """The user's own UTF-8 text: its first eight tenths to train, a tenth to validate, the last tenth to test.
+    """Loads a user's UTF-8 text. The first eight tenths are for training, one for validation and the last for test.
+
+    Args:
+        level: `word` or `character`, the unit of a token.
+        vocabulary_size: types in the vocabulary, None for all.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, or holds too little.
+        DataError: the file cannot be read, is not UTF-8, or has too few tokens.
     """
     try:
         content = path.read_bytes()
@@ -123,7 +130,7 @@ def load_text(path: Path, *, level: str, vocabulary_size: int | None) -> TextDat
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8: byte {content[error.start]:#04x} at place {error.start:,}; save it as UTF-8."
+            f"{path} is not UTF-8: byte {content[error.start]:#04x} at position {error.start:,}; save it as UTF-8."
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = [line for line in text.split("\n") if line.strip()]
@@ -132,7 +139,7 @@ def load_text(path: Path, *, level: str, vocabulary_size: int | None) -> TextDat
     if len(lines) > 1:
         tokens = tokens_of(text, level)
     else:
-        # The end of the only line would be a token that training never meets.
+        # No `<eos>`: the end of the only line would be a token that never occurs in training.
         tokens = list(lines[0].strip()) if level == "character" else lines[0].split()
         if len(tokens) < MIN_TOKENS:
             characters = "; read a text without spaces as --set task.level=character" if level == "word" else ""
@@ -142,6 +149,6 @@ def load_text(path: Path, *, level: str, vocabulary_size: int | None) -> TextDat
 
 
 def tenths(tokens: Sequence[str]) -> dict[str, Sequence[str]]:
-    """Eight tenths to train, one to validate and one to test, in order: text is read forwards."""
+    """Splits tokens in order: eight tenths for training, one for validation and one for test."""
     first, second = len(tokens) * 8 // 10, len(tokens) * 9 // 10
     return {"train": tokens[:first], "validation": tokens[first:second], "test": tokens[second:]}

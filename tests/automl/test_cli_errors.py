@@ -448,8 +448,8 @@ def save(path, **changes):
         ),
         ({"y_train": np.zeros(40)}, "y_train in {path} must hold integers in shape (count,), found float64 of shape "
          "(40,)."),
-        ({"y_train": np.arange(39) % 4}, "x_train and y_train in {path} must be of one length, found 40 images and 39 "
-         "labels."),
+        ({"y_train": np.arange(39) % 4}, "x_train and y_train in {path} must have the same length, found 40 images "
+         "and 39 labels."),
     ],
 )  # fmt: skip
 def test_arrays_of_the_wrong_form(automl, folder, changes, sentence):

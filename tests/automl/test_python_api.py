@@ -185,7 +185,7 @@ def test_wrong_arrays_leave_nothing_behind(folder):
     x, y = tiny_images()
     with pytest.raises(ValueError, match="Arrays are a task of their own; drop the argument task, or x and y"):
         automl.search("tiny", x=x, y=y, task="digits", workers=0)
-    with pytest.raises(ValueError, match="must be of one length, found 64 images and 63 labels"):
+    with pytest.raises(ValueError, match="must have the same length, found 64 images and 63 labels"):
         automl.search("tiny", x=x, y=y[:-1], workers=0)
     with pytest.raises(ValueError, match="lacks x_train"):
         automl.search("tiny", y=y, workers=0)

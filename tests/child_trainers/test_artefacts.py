@@ -18,7 +18,7 @@ def artefacts(tmp_path):
 
 def test_they_go_to_workers_as_json(artefacts):
     assert artefacts_from_json(artefacts.to_json()) == artefacts
-    with pytest.raises(ValueError, match="kept in a 'bucket', which this version does not know"):
+    with pytest.raises(ValueError, match="stored in a 'bucket', which this version does not know"):
         artefacts_from_json({"kind": "bucket", "url": "s3://logs"})
 
 

@@ -166,7 +166,7 @@ def test_a_hostile_pickle_is_not_even_parsed(tmp_path):
     layout = with_checksums(PYTHON_LAYOUT, hostile)
     assert message_of(tmp_path, layouts=[layout]) == (
         f"{tmp_path / 'data_batch_2'} is not a pickle of numpy arrays: "
-        f"it asks for {os.system.__module__}.system, which was not loaded"
+        f"it refers to {os.system.__module__}.system, which was not loaded"
     )
     assert not marker.exists()
 
@@ -367,7 +367,7 @@ def test_stalled_download(tmp_path, serve, sent):
 
     archive = archive_of(WHOLE, serve(reply), timeout=0.1)
     try:
-        assert failure_of(tmp_path, archive) == "nothing came for 0.1 seconds"
+        assert failure_of(tmp_path, archive) == "no data came for 0.1 seconds"
     finally:
         given_up.set()
 

@@ -198,7 +198,7 @@ def with_value(value):
         ({"x_train": images(20, 0)}, "x_train in FILE is empty: its shape is (20, 0, 6, 3)."),
         (
             {"x_train": images(19)},
-            "x_train and y_train in FILE must be of one length, found 19 images and 20 labels.",
+            "x_train and y_train in FILE must have the same length, found 19 images and 20 labels.",
         ),
         (
             {"x_test": images(4, 7), "y_test": LABELS[:4]},

@@ -70,7 +70,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path, protocol):
     marker = tmp_path / "marker"
     content = pickle.dumps({"data": Call(os.system, f"touch {marker}")}, protocol)
     named = f"{os.system.__module__}.system"
-    assert message_of(content) == f"batch is not a pickle of numpy arrays: it asks for {named}, which was not loaded"
+    assert message_of(content) == f"batch is not a pickle of numpy arrays: it refers to {named}, which was not loaded"
     assert not marker.exists()
     pickle.loads(content)  # noqa: S301 - proves that the pickle is hostile
     assert marker.exists()
@@ -96,7 +96,7 @@ def test_everything_but_arrays_is_refused(payload, named):
 
 def test_dotted_names_do_not_reach_into_admitted_classes():
     content = b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93."
-    assert "it asks for numpy.ndarray.tofile, which was not loaded" in message_of(content)
+    assert "it refers to numpy.ndarray.tofile, which was not loaded" in message_of(content)
 
 
 def test_object_arrays_are_refused():

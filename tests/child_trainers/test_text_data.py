@@ -63,7 +63,7 @@ def test_too_many_types_are_refused_with_the_way_out(tmp_path):
     with pytest.raises(DataError) as caught:
         load_text(path, level="word", vocabulary_size=None)
     assert str(caught.value) == (
-        "numbers.txt has 80,001 different words, too many for a model to tell apart; know the most frequent alone with "
+        "numbers.txt has 80,001 different words, too many for a model; keep only the most frequent with "
         "--set task.vocabulary_size=10000, or read it as --set task.level=character."
     )
     assert len(load_text(path, level="word", vocabulary_size=1000).vocabulary) == 1000  # every second word ends a line
@@ -98,7 +98,7 @@ def test_a_person_s_text_in_tenths(tmp_path):
             "holds only 1 word in one line, too little to learn from; read a text without spaces as --set "
             "task.level=character.",
         ),
-        (b"good\nb\xe4d\n", "is not UTF-8: byte 0xe4 at place 6; save it as UTF-8."),
+        (b"good\nb\xe4d\n", "is not UTF-8: byte 0xe4 at position 6; save it as UTF-8."),
     ],
 )
 def test_a_file_that_is_no_text_is_refused(tmp_path, content, message):
