@@ -1,5 +1,7 @@
-"""Checks before a search that a space is deterministic: walks it twice. It walks a space of the user's file again
-in processes with other hash seeds."""
+"""Checks before a search that a space is deterministic.
+
+The check walks the space twice, and a space of the user's file again in processes with other hash seeds.
+"""
 
 from __future__ import annotations
 
@@ -111,8 +113,8 @@ class _OtherProcess:
 
 
 def _seeds(walks: Sequence[Record]) -> list[int]:
-    """A few hash seeds. Each list of options that may be from a set has another order under one of these seeds, if
-    possible."""
+    """A few hash seeds. Each list of options that may be from a set has another order under at least one of
+    them, if `CANDIDATE_SEEDS` has such a seed."""
     lists = []
     for walk in walks:
         for decision in walk["decisions"]:

@@ -15,7 +15,7 @@ from automl.child_trainers.recipe_checks import (
 )
 
 SCHEDULES = ("steps", "cosine")
-LEVELS = ("word", "character")  # what a token of text is
+LEVELS = ("word", "character")  # the unit of a token
 RATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # the learning rates of a sweep
 # Constants of a recipe that are not used if a child has its own update rule.
 OPTIMIZER_OPTIONS = ("learning_rate", "momentum", "schedule", "decay", "steady_epochs")
@@ -133,7 +133,7 @@ class LanguageRecipe:
         if type(self.steady_epochs) is not int or self.steady_epochs < 0:
             raise ValueError(f"task.steady_epochs is {self.steady_epochs!r}; it must be a whole number, 0 or more.")
         if self.parameters is None and self.units is None:
-            raise ValueError("task.parameters and task.units are both null; one of them must give the size of a model.")
+            raise ValueError("task.parameters and task.units are both null; one of them must set the size of a model.")
         if self.vocabulary_size is not None and self.vocabulary_size < 2:
             raise ValueError(f"task.vocabulary_size is {self.vocabulary_size}; a text has at least 2 types.")
 

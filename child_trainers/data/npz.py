@@ -62,7 +62,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is not a file; expected one made with numpy.savez.")
     try:
         if not zipfile.is_zipfile(path):
-            raise DataError(f"{path} is not a whole .npz file (a zip archive made with numpy.savez).")
+            raise DataError(f"{path} is not a valid .npz file (a zip archive made with numpy.savez).")
         with np.load(path, allow_pickle=False) as archive:
             _check_keys(path, set(archive.files))
             return {key: _read_array(path, key, archive) for key in KEYS if key in archive.files}

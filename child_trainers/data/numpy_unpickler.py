@@ -88,7 +88,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 
 # The Python implementation of the unpickler, because it stores its memo in a dict. The C implementation allocates an
-# array up to the highest memo index, so a single wrong byte allocated 2.7 GB. Both take 30 ms for these files.
+# array up to the highest memo index, so a single wrong byte made it allocate 2.7 GB. Both take 30 ms for these files.
 class _ArrayUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Called by pickle for every name in the file. It imports nothing."""

@@ -113,7 +113,7 @@ def _check_labels(whole: ImageData, used: ImageData) -> list[str]:
     if train.max() > MAX_MAJORITY * len(whole.y_train):
         warnings.append(
             f"{train.max() / len(whole.y_train):.1%} of the training images are of class {train.argmax()}: a network "
-            "that always answers it has that accuracy."
+            "that always predicts this class has that accuracy."
         )
     if used.y_validation.min() == used.y_validation.max():
         warnings.append(f"All validation images are of class {used.y_validation[0]}, so any network may seem perfect.")
@@ -148,7 +148,7 @@ def describe_text(whole: TextData, used: TextData) -> DataSummary:
     if unknown[1] > MAX_UNKNOWN:
         characters = ", or read the text as --set task.level=character" if used.level == "word" else ""
         warnings.append(
-            f"{unknown[1]:.1%} of the validation {used.level}s are unknown, and to guess that is easy: raise "
+            f"{unknown[1]:.1%} of the validation {used.level}s are unknown, which is easy to predict: raise "
             f"task.vocabulary_size{characters}."
         )
     return DataSummary(line, tuple(warnings))

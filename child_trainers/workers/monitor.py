@@ -65,7 +65,7 @@ class WorkerMonitor:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker has said that it is ready for children."""
+        """Whether the worker has sent that it is ready for children."""
         return self._ready
 
     def ready(self, now: float) -> None:

@@ -16,7 +16,9 @@ from automl.child_trainers.artefacts import WorkerLog
 from automl.child_trainers.workers.messages import WorkerOrder
 from automl.child_trainers.workers.transport import PipeChannel
 
-ROOT = str(Path(__file__).absolute().parents[3])  # links are not resolved: in a checkout `automl/child_trainers` is one
+ROOT = str(
+    Path(__file__).absolute().parents[3]
+)  # links are not resolved: in a checkout `automl/child_trainers` is a link
 
 # The root of automl comes first on `sys.path`, because PYTHONPATH may name a folder with another `automl`.
 START = """
@@ -47,7 +49,7 @@ class WorkerProcess:
 
     Attributes:
         name: the name of the worker.
-        log: see above.
+        log: the log of the worker.
         channel: the channel to the worker.
         sentinel: a file descriptor that becomes readable when the process has ended.
 

@@ -127,7 +127,7 @@ class _Inbox:
         threading.Thread(target=self._follow, daemon=True, name="inbox").start()
 
     def wait(self, seconds: float) -> None:
-        """Waits for a message, at most so many seconds."""
+        """Returns as soon as a message comes, at the latest after `seconds`."""
         self._woken.wait(seconds)
         self._woken.clear()
 

@@ -158,7 +158,7 @@ class Worker:
             raise SearchFaultError(child_mismatch(claim.number, error)) from error
         except Exception as error:
             raise SearchFaultError(
-                f"The space fails where it made child {claim.number} before ({type(error).__name__}: {error}). {WHY}"
+                f"The space now fails on the tokens of child {claim.number} ({type(error).__name__}: {error}). {WHY}"
             ) from error
 
     @staticmethod
@@ -209,7 +209,9 @@ class Worker:
         except (StoreError, SearchFaultError):
             raise
         except (Exception, SystemExit) as error:
-            logger.info("Children %s were trained together; each goes on alone.", list(left.values()), exc_info=True)
+            logger.info(
+                "Children %s were trained together; each is now trained alone.", list(left.values()), exc_info=True
+            )
             message = f"{type(error).__name__}: {error}"[:1000]
             trace = traceback.format_exc()[-LOG_TAIL:]
             self.store.release_population(list(left.values()), fault_of(error), message=message, log=trace)

@@ -99,7 +99,7 @@ def test_labels_that_training_lacks():
 def test_a_class_of_one_image_and_a_class_of_nearly_all():
     assert warnings_of(images(y_train=labels(9, 9, 9, 1))) == ("Class 3 occurs in only one training image.",)
     assert warnings_of(images(y_train=labels(95, 2, 2, 2))) == (
-        "94.1% of the training images are of class 0: a network that always answers it has that accuracy.",
+        "94.1% of the training images are of class 0: a network that always predicts this class has that accuracy.",
     )
     assert warnings_of(images(y_train=labels(90, 4, 3, 3))) == ()
 
@@ -149,7 +149,7 @@ def test_the_line_of_a_text():
 def test_a_text_of_unknown_words():
     data = make_text("t", {"train": ["a", "b"], "validation": ["c", "d", "a"], "test": ["a"]})
     assert describe_text(data, data).warnings == (
-        "66.7% of the validation words are unknown, and to guess that is easy: raise task.vocabulary_size, or read the "
+        "66.7% of the validation words are unknown, which is easy to predict: raise task.vocabulary_size, or read the "
         "text as --set task.level=character.",
     )
 

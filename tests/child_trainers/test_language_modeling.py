@@ -329,7 +329,7 @@ def test_every_recipe_is_one(kind):
         ({"shared_embeddings": 1}, "task.shared_embeddings is 1; it must be true or false."),
         (
             {"parameters": None},
-            "task.parameters and task.units are both null; one of them must give the size of a model.",
+            "task.parameters and task.units are both null; one of them must set the size of a model.",
         ),
     ],
 )

@@ -270,13 +270,13 @@ def test_a_pickle_under_the_name_of_an_npz_is_refused_and_runs_nothing(tmp_path)
     marker = tmp_path / "marker"
     path = tmp_path / "mine.npz"
     path.write_bytes(pickle.dumps(Hostile(marker)))
-    assert message_of(path) == "FILE is not a whole .npz file (a zip archive made with numpy.savez)."
+    assert message_of(path) == "FILE is not a valid .npz file (a zip archive made with numpy.savez)."
     assert not marker.exists()
 
 
 def test_a_plain_npy_file_is_refused(tmp_path):
     np.save(tmp_path / "array.npy", images())
-    assert message_of(tmp_path / "array.npy") == "FILE is not a whole .npz file (a zip archive made with numpy.savez)."
+    assert message_of(tmp_path / "array.npy") == "FILE is not a valid .npz file (a zip archive made with numpy.savez)."
 
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path):

@@ -175,7 +175,7 @@ def failing():
         (other_options, "from its tokens: 'size' in the spec is 10 where 20 is recorded. A space must"),
         (fewer_options, "from its tokens: Token 1 is out of range for 'size': it has 1 options"),
         (another_spec, "from its tokens: 'size' in the spec is 40 where 20 is recorded. A space must"),
-        (failing, "The space fails where it made child 0 before (KeyError: 20). A space must"),
+        (failing, "The space now fails on the tokens of child 0 (KeyError: 20). A space must"),
     ],
 )
 def test_a_child_that_is_not_the_recorded_one_is_nobodys_fault(new_search, kind, changed, sentence):
