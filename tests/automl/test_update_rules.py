@@ -185,7 +185,7 @@ def test_a_worker_killed_in_a_population_is_charged_to_nobody_and_the_search_sta
         os.kill(largest_child(command.process.pid), signal.SIGKILL)
         assert command.end().code == 0
     first = watcher.children()[:4]
-    assert [(child.alone, child.attempts) for child in first] == [(True, 1)] * 4  # the one that delivered it
+    assert [(child.isolated, child.attempts) for child in first] == [(True, 1)] * 4  # the one that delivered it
     attempts = watcher.ask(lambda store, search: [store.attempts(child.id) for child in first])
     assert [(one[0].fault, one[0].charged, one[-1].fault) for one in attempts] == [(Fault.CRASHED, False, None)] * 4
     assert watcher.digest() == Watcher(folder / "automl.db", "calm").digest()

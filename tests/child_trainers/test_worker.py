@@ -624,7 +624,7 @@ def test_what_fails_all_of_them_charges_none_and_leaves_each_alone(population):
     for number in (1, 2):
         child = search.child(number)
         (attempt,) = search.attempts(number)
-        assert (child.state, child.alone, child.attempts) == (State.READY, True, 0)
+        assert (child.state, child.isolated, child.attempts) == (State.READY, True, 0)
         assert (attempt.fault, attempt.charged) == (Fault.OOM, False) and "too many" in attempt.log
     task.function = lambda spec, seed, report: Outcome(0.75)
     assert worker.work_once()
@@ -661,7 +661,7 @@ def test_leases_that_run_out_together_charge_none(population, clock):
     clock.now += CLAIM_SECONDS + 1
     (claim,) = search.store.claim_together(search.id, "1.2.1", "cpu")
     assert claim.number == 0
-    assert [(child.alone, child.attempts) for child in search.store.children(search.id)][:3] == [(True, 0)] * 3
+    assert [(child.isolated, child.attempts) for child in search.store.children(search.id)][:3] == [(True, 0)] * 3
     clock.now += CLAIM_SECONDS + 1
     assert search.store.claim(search.id, "1.3.1", "cpu") is not None
     assert search.child(0).attempts == 1  # a death alone is charged
