@@ -9,7 +9,7 @@ import os
 import signal
 
 
-def leave_guard(lifeline: int) -> None:
+def fork_guard(lifeline: int) -> None:
     """Forks the guard. It waits until `lifeline`, a pipe that only the coordinator holds open, is closed. Then it kills
     the process group: the worker, and the processes that a child left running.
 

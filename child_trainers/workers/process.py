@@ -24,8 +24,8 @@ ROOT = str(
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from automl.child_trainers.workers.guard import leave_guard
-leave_guard(int(sys.argv[2]))
+from automl.child_trainers.workers.guard import fork_guard
+fork_guard(int(sys.argv[2]))
 to_pool = int(sys.argv[3])
 del sys.argv[1:]
 from automl.child_trainers.workers.serve import main

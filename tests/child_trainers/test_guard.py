@@ -21,8 +21,8 @@ from automl.search_spaces.decisions import Choice
 WORKER = """
 import subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from automl.child_trainers.workers.guard import leave_guard
-leave_guard(int(sys.argv[2]))
+from automl.child_trainers.workers.guard import fork_guard
+fork_guard(int(sys.argv[2]))
 sleeper = subprocess.Popen(["sh", "-c", "trap '' INT TERM HUP; exec sleep 1000"], stdout=subprocess.DEVNULL)
 print(sleeper.pid, flush=True)
 sys.stdin.read()
