@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from automl.child_trainers.data.dataset import ImageData
 from automl.child_trainers.devices import FLOAT32, Compute
 from automl.child_trainers.images.networks import Network
 from automl.child_trainers.images.standardization import Brightness, standardization
-from automl.child_trainers.outcome import DivergedError, Outcome
+from automl.child_trainers.outcome import Outcome
 from automl.child_trainers.recipes import Recipe
 from automl.child_trainers.task import Objective, Report
 from automl.child_trainers.training.trainer import Trainer, train_epochs
@@ -116,32 +115,24 @@ class ImageTrainer(Trainer):
         self._data = data
         self._recipe = recipe
         self._seed = seed
-        self._batch_size, self.steps_per_epoch = batches(int(data.x_train.shape[0]), recipe.batch_size)
+        self._batch_size, steps_per_epoch = batches(int(data.x_train.shape[0]), recipe.batch_size)
         if self._batch_size % compute.devices:
             raise ValueError(
                 f"A batch of {self._batch_size} images cannot be divided among {compute.devices} devices "
                 "(--gpus-per-child); choose another task.batch_size."
             )
-        self._total_steps = recipe.epochs * self.steps_per_epoch
+        self._total_steps = recipe.epochs * steps_per_epoch
         with scope_of(compute):
             self._update: Update = (
                 Nesterov(network, recipe.momentum) if optimizer is None else KerasUpdate(optimizer, network)
             )
             self._scale = LossScale() if compute.precision == "float16" else None
-        super().__init__(network, self._update.slots | ({} if self._scale is None else self._scale.variables))
+        slots = self._update.slots | ({} if self._scale is None else self._scale.variables)
+        super().__init__(network, slots, steps_per_epoch)
         self._variables = list(network.trainable.values())
         self._decayed = [len(variable.shape) > 1 for variable in self._variables]
         self._strategy = strategy_of(compute)
         self._step = tf.function(self._train_step, jit_compile=True) if compute.xla else self._train_step
-        self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
-
-    def train_epoch(self, epoch: int) -> float:
-        train = self._epoch()
-        with self._phase("train"):
-            steps, total = (value.numpy() for value in train(tf.constant(epoch)))
-        if not math.isfinite(total):
-            raise DivergedError(f"The training loss of step {steps} of epoch {epoch + 1} is {total}.")
-        return float(total) / self.steps_per_epoch
 
     def metrics(self) -> dict[str, float]:
         """Accuracy on the validation images, in [0, 1]."""
@@ -151,7 +142,6 @@ class ImageTrainer(Trainer):
             return {"val_accuracy": accuracy_of_logits(self._network.logits, data.x_validation, data.y_validation)}
 
     def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Steps that were trained, and the sum of their losses."""
         steps, size = self.steps_per_epoch, self._batch_size
         count = int(self._data.x_train.shape[0])
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[self._seed, epoch])

@@ -101,23 +101,13 @@ class LanguageTrainer(Trainer):
         optimizer: keras.optimizers.Optimizer | None = None,
     ) -> None:
         self._update: Update = GradientDescent(network) if optimizer is None else KerasUpdate(optimizer, network)
-        super().__init__(network, self._update.slots)
+        super().__init__(network, self._update.slots, steps_per_epoch(data, recipe))
         self._model = network
         self._data = data
         self._recipe = recipe
         self._seed = seed
-        self.steps_per_epoch = steps_per_epoch(data, recipe)
         self._step = tf.function(self._train_step, jit_compile=True) if xla else self._train_step
-        self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
         self._loss = self._traced(self._validation_loss)
-
-    def train_epoch(self, epoch: int) -> float:
-        train = self._epoch()
-        with self._phase("train"):
-            steps, total = (value.numpy() for value in train(tf.constant(epoch)))
-        if not math.isfinite(total):
-            raise DivergedError(f"The training loss of step {steps} of epoch {epoch + 1} is {total}.")
-        return float(total) / self.steps_per_epoch
 
     def metrics(self) -> dict[str, float]:
         """The perplexity of the validation text, every token but the first predicted from all before it.
@@ -139,7 +129,6 @@ class LanguageTrainer(Trainer):
         return {METRIC: perplexity} | bits | ({IGNORES_INPUT: True} if ignoring else {})
 
     def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Steps that were trained, and the sum of their losses."""
         steps, unroll = self.steps_per_epoch, self._recipe.unroll
         streams = self._data.streams
         rate = learning_rate(self._recipe, epoch)

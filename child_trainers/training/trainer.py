@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
+from automl.child_trainers.outcome import DivergedError
 from automl.child_trainers.task import Objective, Report
 from automl.child_trainers.training.checkpoints import INTERVAL as CHECKPOINT_SECONDS
 from automl.child_trainers.training.early_stop import EarlyStopError
@@ -48,6 +50,7 @@ class Trainer(abc.ABC):
     Args:
         network: the child's variables.
         slots: what the optimizer remembers beside them, by name.
+        steps_per_epoch: training steps of an epoch.
 
     Attributes:
         network: as it is now.
@@ -55,20 +58,38 @@ class Trainer(abc.ABC):
         seconds: spent in each phase: trace, train, validate.
     """
 
-    def __init__(self, network: Variables, slots: Mapping[str, tf.Variable]) -> None:
+    def __init__(self, network: Variables, slots: Mapping[str, tf.Variable], steps_per_epoch: int) -> None:
         self.network = network
+        self.steps_per_epoch = steps_per_epoch
         self._slots = slots
         with tf.device("CPU"):  # read by another thread, which must not wait for a GPU
             self._steps_done = tf.Variable(0, dtype=tf.int64)
         self.traces = 0
         self.seconds: dict[str, float] = defaultdict(float)
+        self._epoch = self._traced(self._train_epoch, tf.TensorSpec((), tf.int32))
 
-    @abc.abstractmethod
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the training data, epochs from 0; returns the mean loss in nats.
+        """Trains one epoch, numbered from 0, and returns its mean loss in nats.
 
         Raises:
-            DivergedError: the loss is not finite; no step is trained after that one.
+            DivergedError: the loss of a step is not finite. No step is trained after that step.
+        """
+        train = self._epoch()
+        with self._phase("train"):
+            steps, total = (value.numpy() for value in train(tf.constant(epoch)))
+        if not math.isfinite(total):
+            raise DivergedError(f"The training loss of step {steps} of epoch {epoch + 1} is {total}.")
+        return float(total) / self.steps_per_epoch
+
+    @abc.abstractmethod
+    def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The compiled epoch. It ends early at the first loss that is not finite.
+
+        Args:
+            epoch: int32 scalar, from 0.
+
+        Returns:
+            The number of steps trained, and the sum of their losses.
         """
 
     @abc.abstractmethod

@@ -39,7 +39,7 @@ class Counting(Trainer):
     """Trains nothing; its accuracy is that of a curve."""
 
     def __init__(self, curve, dies_at):
-        super().__init__(Network(), {})
+        super().__init__(Network(), {}, steps_per_epoch=1)
         self._curve = curve
         self._dies_at = dies_at
 
@@ -50,6 +50,9 @@ class Counting(Trainer):
             raise Killed
         weight.assign_add(1.0)
         return 1.0
+
+    def _train_epoch(self, epoch):
+        raise AssertionError("`train_epoch` compiles nothing here.")
 
     def metrics(self):
         return {"accuracy": self._curve[int(self.network.trainable["epochs"].numpy()) - 1]}
