@@ -1,4 +1,4 @@
-"""What a child has been trained to, on disk, so that one that is killed goes on from its last epoch."""
+"""Checkpoints on disk: a child whose worker is killed resumes from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from automl.db.records import StoreError
 from automl.search_spaces.spec import canonical_json
 
 logger = logging.getLogger(__name__)
-INTERVAL = 20.0  # seconds of training that are worth a checkpoint
+INTERVAL = 20.0  # seconds of training between two checkpoints
 
 
 class Checkpoint(Protocol):
-    """One child's latest checkpoint. It is there whole or not at all, whatever dies while it is written."""
+    """One child's latest checkpoint. It is never partial, even if a process dies while it writes."""
 
     def save(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Writes arrays and JSON values. A disk that is full costs the checkpoint, not the child."""
+        """Writes arrays and JSON values. If they cannot be written, it logs a warning and the training continues."""
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """The newest checkpoint of this child that is whole, or None."""
+        """The newest undamaged checkpoint of this child, or None."""
 
     def remove(self) -> None:
-        """Deletes it. It is no error where there is none."""
+        """Deletes the checkpoint, if there is one."""
 
 
 def identity_of(tokens: Sequence[int], seed: int, how: Any) -> str:
-    """What tells one child's checkpoint from another's; `how` says how the child is trained (a JSON value)."""
+    """The identity of a child's checkpoint. `how` is a JSON value that describes how the child is trained."""
     return canonical_json([list(tokens), seed, how])
 
 
 @dataclasses.dataclass(frozen=True)
 class FileCheckpoint:
-    """A checkpoint in a file, and the one before it.
+    """The newest checkpoint of a child in a file, and the previous one in a second file.
 
-    A file is there whole or not at all: it is written beside, flushed to the disk and renamed. The one before is kept
-    until the next but one, for the case that the newest was damaged afterwards.
+    A file is never partial: it is written under another name, flushed to the disk and renamed. `load` reads the
+    previous checkpoint if the newest file is damaged.
 
     Attributes:
-        path: of the newest.
-        identity: of the child and of how it is trained; the file of another is set aside.
-        own: how many of the last folders of the path are ours, and never links (see `db.own_files`).
+        path: of the newest checkpoint.
+        identity: see `identity_of`; a file with another identity is not loaded.
+        own: the number of last folders of the path that are ours and must not be links (see `db.own_files`).
     """
 
     path: Path
@@ -78,7 +78,7 @@ class FileCheckpoint:
             try:
                 header = json.loads(header_line)
                 if header["identity"] != self.identity:
-                    logger.warning("The checkpoint %s is another child's; this one begins anew.", path)
+                    logger.warning("The checkpoint %s is of another training and was not used.", path)
                     continue
                 return blobs.unpack(blob, header["sha256"]), header["values"]
             except (ValueError, KeyError, TypeError, StoreError):

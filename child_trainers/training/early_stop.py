@@ -1,4 +1,4 @@
-"""Stops children that promise little between two epochs, and says what a stopped child is worth."""
+"""Early stopping: stops or pauses unpromising children after an epoch, and predicts their final rewards."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from automl.db.store import Store
 if TYPE_CHECKING:
     import optuna
 
-FIRST_CHILDREN = 8  # that are trained to their end before any is stopped
-REDUCTION = 3  # successive halving lets one in so many go on
+FIRST_CHILDREN = 8  # that are trained to the end before any child is stopped
+REDUCTION = 3  # successive halving promotes one in so many children of a rung
 
 
 class EarlyStopError(Exception):
-    """Raised into a child at the end of the epoch that is its last, for good or for now."""
+    """Ends a child's training after an epoch, for good or until the child is resumed."""
 
     def __init__(self, epoch: int, *, paused: bool = False) -> None:
         super().__init__(f"It was {'paused' if paused else 'stopped'} after epoch {epoch}.")
@@ -31,15 +31,16 @@ class EarlyStopError(Exception):
 
 
 class Stopper(abc.ABC):
-    """Judges the children of one worker, one after the other, against all that the store knows.
+    """Decides after each epoch of a child whether to stop it, by comparison with the children that have ended.
 
-    A stopped child counts as trained, with a predicted reward; the store keeps its last epoch as `stopped_at`.
+    A worker has one stopper, for one child at a time. A stopped child counts as trained, with a predicted reward. The
+    store keeps its last epoch as `stopped_at`.
 
     Args:
-        objective: the metric of every epoch that tells good children from bad ones.
+        objective: the metric that is compared, and the number of epochs of a child that is not stopped.
     """
 
-    pauses = False  # whether stopped children may go on later, from their checkpoint
+    pauses = False  # whether a stopped child may be resumed later from its checkpoint
 
     def __init__(self, store: Store, search_id: int, *, objective: Objective) -> None:
         self._store = store
@@ -47,28 +48,29 @@ class Stopper(abc.ABC):
         self._metric = objective.metric
         self._maximize = objective.maximize
         self._epochs = objective.epochs
-        self._known: dict[int, Curve] = {}
-        self._looked = 0.0  # by the store's clock
+        self._curves: dict[int, Curve] = {}
+        self._last_read = 0.0  # by the store's clock
         self._values: dict[int, float] = {}
         self._passed = 0
 
     def warm_up(self) -> None:
-        """Imports what is slow."""
+        """Imports slow modules."""
         return
 
     def begin(self, number: int, *, passed: int = 0) -> None:
-        """The child of this number is about to be trained; the one before comes back from the store.
+        """Prepares for a child. Reads from the store which children have ended, the previous one among them.
 
         Args:
-            passed: the last epoch of an earlier attempt at this child. Epochs up to it were judged then, and are not
-                judged again, even if they are trained again.
+            number: of the child within its search.
+            passed: the last epoch of an earlier attempt at this child. Epochs up to it were judged in that attempt.
+                They are not judged again, even if they are trained again.
         """
-        self._look()
+        self._read_curves()
         self._values = {}
         self._passed = passed
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Raises EarlyStopError where the child is to be pruned after this epoch, which is not its last."""
+        """Records an epoch's metrics. Raises EarlyStopError if the child is to be stopped before its last epoch."""
         if epoch <= self._passed:
             self.restore(epoch, metrics)
             return
@@ -80,61 +82,61 @@ class Stopper(abc.ABC):
             raise EarlyStopError(epoch, paused=self.pauses)
 
     def restore(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Takes the metrics of an epoch of an earlier attempt without judging the child."""
+        """Records the metrics of an epoch of an earlier attempt, without judging the child."""
         if self._metric in metrics and epoch < self._epochs:
             self._values[epoch] = float(metrics[self._metric])
-            self._restored(epoch)
+            self._value_restored(epoch)
 
     def predicted_reward(self) -> float:
-        """What the present child, just stopped, would have been worth."""
+        """The predicted final reward of the current child, which was just stopped."""
         epoch = max(self._values)
         return predict_reward(self._values[epoch], self._finished_pairs(epoch))
 
     def to_continue(self) -> list[int]:
-        """The numbers of paused children that deserve to go on, the most deserving first."""
+        """The numbers of the paused children that are to be resumed, in this order."""
         return []
 
     @abc.abstractmethod
     def _should_prune(self, epoch: int) -> bool:
-        """Whether the present child is, told by its values up to this epoch."""
+        """Whether to stop the current child, given its values up to this epoch."""
 
-    def _restored(self, epoch: int) -> None:
-        """Called for an epoch of an earlier attempt at the present child."""
+    def _value_restored(self, epoch: int) -> None:
+        """Called when the value of an epoch of an earlier attempt at the current child was recorded."""
         return
 
-    def _met(self, curve: Curve) -> None:
-        """A child that has ended was read from the store for the first time."""
+    def _curve_added(self, curve: Curve) -> None:
+        """Called when an ended child was read from the store for the first time."""
         return
 
-    def _look(self) -> None:
-        """Reads the children that have ended since the last look."""
+    def _read_curves(self) -> None:
+        """Reads the children that have ended since the last call."""
         now = self._store.now()
-        newest = max((curve.finished for curve in self._known.values()), default=0.0)
-        # Where the clock was set back, those that ended since are older than others that are known.
-        since = min(newest, self._looked) if now >= self._looked else 0.0
-        self._looked = now
+        newest = max((curve.finished for curve in self._curves.values()), default=0.0)
+        # If the clock was set back, children that ended since then have earlier times than some that were read before.
+        since = min(newest, self._last_read) if now >= self._last_read else 0.0
+        self._last_read = now
         for curve in self._store.curves(self._search_id, self._metric, finished_since=since):
-            if curve.values and self._known.get(curve.number) != curve:
-                new = curve.number not in self._known
-                self._known[curve.number] = curve  # again, where a paused one has gone on
+            if curve.values and self._curves.get(curve.number) != curve:
+                new = curve.number not in self._curves
+                self._curves[curve.number] = curve  # replaces that of a paused child which was resumed
                 if new:
-                    self._met(curve)
+                    self._curve_added(curve)
 
     def _finished_pairs(self, epoch: int) -> list[tuple[float, float]]:
-        """(value at an epoch, final reward) of the children that were trained to their end."""
+        """(value at an epoch, final reward) of each child that was trained to the end."""
         return [
             (curve.values[epoch], curve.reward)
-            for curve in self._known.values()
+            for curve in self._curves.values()
             if not curve.stopped and epoch in curve.values
         ]
 
 
 class EarlyStopper(Stopper):
-    """Asks one of Optuna's pruners.
+    """Decides with one of Optuna's pruners.
 
-    Children that have ended are replayed into an in-memory study, each once; other running children are not looked at.
-    `median` stops a child whose best value so far is below the median of all others that came to the same epoch;
-    `hyperband` is Li et al. 2018 (arXiv:1603.06560) as Optuna has it.
+    Each ended child is replayed once into an in-memory study. Other running children do not count.
+    `median` stops a child whose best value so far is worse than the median of the other children at the same epoch.
+    `hyperband` is Optuna's implementation of Li et al. 2018 (arXiv:1603.06560).
 
     Args:
         pruner: `median` or `hyperband`.
@@ -143,7 +145,7 @@ class EarlyStopper(Stopper):
     def __init__(self, store: Store, search_id: int, pruner: str, *, objective: Objective) -> None:
         super().__init__(store, search_id, objective=objective)
         self._pruner = pruner
-        self._trial: optuna.Trial | None = None  # the present child's
+        self._trial: optuna.Trial | None = None  # the current child's
         self._number = -1
 
     def warm_up(self) -> None:
@@ -153,7 +155,7 @@ class EarlyStopper(Stopper):
         from optuna.trial import TrialState
 
         super().begin(number, passed=passed)
-        if self._trial is not None:  # one that failed, and is not among the trained
+        if self._trial is not None:  # the previous child failed, so the store has no curve of it
             self._study.tell(self._trial, state=TrialState.FAIL)
         self._trial, self._number = self._study.ask(), number
 
@@ -164,12 +166,12 @@ class EarlyStopper(Stopper):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         pruner: optuna.pruners.BasePruner
         if self._pruner == "median":
-            # The first epoch is left alone: learning rates are high there and values noisy.
+            # No child is stopped after its first epoch: its learning rate is high and its values are noisy.
             pruner = optuna.pruners.MedianPruner(FIRST_CHILDREN, n_warmup_steps=2, n_min_trials=FIRST_CHILDREN)
         else:
             pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=self._epochs)
         return optuna.create_study(
-            study_name=f"search {self._search_id}",  # Hyperband chooses a child's bracket by it
+            study_name=f"search {self._search_id}",  # Hyperband chooses a child's bracket by this name
             direction="maximize" if self._maximize else "minimize",
             pruner=pruner,
         )
@@ -179,11 +181,11 @@ class EarlyStopper(Stopper):
         self._trial.report(self._values[epoch], epoch)
         return self._trial.should_prune()
 
-    def _restored(self, epoch: int) -> None:
-        self._should_prune(epoch)  # lets the pruner record the value and the rung; its verdict is ignored
+    def _value_restored(self, epoch: int) -> None:
+        self._should_prune(epoch)  # the pruner records the value and the rung; its answer is ignored
 
-    def _met(self, curve: Curve) -> None:
-        """Reports a child's values one by one, as the pruner would have met them."""
+    def _curve_added(self, curve: Curve) -> None:
+        """Reports an ended child's values to the pruner, in the order of epochs."""
         from optuna.trial import TrialState
 
         reported: Mapping[int, float] = {}
@@ -196,21 +198,21 @@ class EarlyStopper(Stopper):
                 continue
             trial.report(value, epoch)
             if self._pruner == "hyperband":
-                trial.should_prune()  # it notes at which of its rungs the child was
+                trial.should_prune()  # the pruner records which rungs the child reached
         if curve.stopped and self._pruner == "hyperband":
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            # Optuna's median is one of completed trials. Were it one of the survivors alone, it would rise with every
-            # child that is stopped; so those count as well, at the epochs that they came to.
+            # Optuna takes the median over completed trials. A median over unstopped children only would rise with every
+            # child that is stopped. So stopped children count as completed, at the epochs that they reached.
             self._study.tell(trial, curve.values[max(curve.values)])
 
 
 class SuccessiveHalving(Stopper):
-    """Pauses children at rungs, and lets the best third of each rung go on, whenever they turn out to be among it.
+    """Asynchronous successive halving: pauses children at rungs and resumes those in the best third of a rung.
 
-    Rungs are a third, a ninth, … of the epochs. A paused child keeps its checkpoint, and goes on before a new one
-    is begun once enough worse ones have come to its rung. The controller learns from the reward that was predicted when
-    the child was paused; the store gets the real one.
+    Rungs are a third, a ninth, … of the epochs. A paused child keeps its checkpoint. Once enough worse children have
+    reached its rung, it is resumed, before a new child is started. The controller learns from the reward that was
+    predicted at the pause; the store gets the real one.
 
     Source: Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA, arXiv:1810.05934).
     """
@@ -228,41 +230,41 @@ class SuccessiveHalving(Stopper):
         return sorted(rung for rung in rungs if rung < self._epochs)
 
     def to_continue(self) -> list[int]:
-        self._look()
+        self._read_curves()
         numbers = []
         for rung in reversed(self.rungs):
-            least = self._least_to_go_on(self._at(rung))
+            threshold = self._promotion_threshold(self._at(rung))
             waiting = [
                 (self._sign * curve.values[rung], -curve.number)
-                for curve in self._known.values()
+                for curve in self._curves.values()
                 if curve.stopped and max(curve.values) == rung
             ]
-            numbers += [-number for value, number in sorted(waiting, reverse=True) if value >= least]
+            numbers += [-number for value, number in sorted(waiting, reverse=True) if value >= threshold]
         return numbers
 
     def _should_prune(self, epoch: int) -> bool:
         if epoch not in self.rungs:
             return False
         value = self._sign * self._values[epoch]
-        return value < self._least_to_go_on([*self._at(epoch), value])
+        return value < self._promotion_threshold([*self._at(epoch), value])
 
     @property
     def _sign(self) -> float:
         return 1.0 if self._maximize else -1.0
 
     def _at(self, rung: int) -> list[float]:
-        """What the children that have ended or paused had at a rung; more is better."""
-        return [self._sign * curve.values[rung] for curve in self._known.values() if rung in curve.values]
+        """The values of ended and paused children at a rung, with a sign by which more is better."""
+        return [self._sign * curve.values[rung] for curve in self._curves.values() if rung in curve.values]
 
     @staticmethod
-    def _least_to_go_on(values: Sequence[float]) -> float:
-        """The last of the best third."""
+    def _promotion_threshold(values: Sequence[float]) -> float:
+        """The lowest value of the best third; infinity for fewer than three values."""
         count = len(values) // REDUCTION
         return sorted(values, reverse=True)[count - 1] if count else math.inf
 
 
 def make_stopper(kind: str, store: Store, search_id: int, objective: Objective | None) -> Stopper | None:
-    """The stopper of a search, or None where children are always trained to their end."""
+    """The stopper of a search, or None if every child is trained to the end."""
     if kind == "none" or objective is None:
         return None
     if kind == "asha":
@@ -271,11 +273,15 @@ def make_stopper(kind: str, store: Store, search_id: int, objective: Objective |
 
 
 def predict_reward(value: float, finished: Sequence[tuple[float, float]]) -> float:
-    """The final reward of a child from its value at an epoch, told by (value at that epoch, final reward) of others.
+    """Predicts a stopped child's final reward from its value at an epoch, with a least-squares line through `finished`.
 
-    The least-squares line through them, kept between the lowest and the median of their rewards: a child is stopped for
-    being worse than others, so it must never be told to be better than half of them; nor worse than any that was seen
-    to its end, which nobody knows.
+    The prediction is clipped to the range from the lowest to the median reward of `finished`. A stopped child is worse
+    than others, so its reward must not exceed that of half of them. Nothing shows that it would have been worse than
+    every child that was trained to the end.
+
+    Args:
+        value: of the stopped child at its last epoch.
+        finished: (value at that epoch, final reward) of children that were trained to the end; at least one.
     """
     values, rewards = (np.array(column, np.float64) for column in zip(*finished, strict=True))
     spread = float(np.var(values))

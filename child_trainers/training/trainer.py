@@ -1,4 +1,4 @@
-"""What training a child is, whatever it learns: compiled pieces, their seconds, checkpoints, the epoch that counts."""
+"""The training loop that all kinds of networks share: compiled epochs, their seconds, checkpoints, the best epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from automl.child_trainers.training.early_stop import EarlyStopError
 
 
 class Variables(Protocol):
-    """What a child consists of while it is trained: its variables by name, in a fixed order."""
+    """The variables of a network in training, by name and in a fixed order."""
 
     @property
     def trainable(self) -> MutableMapping[str, tf.Variable]:
@@ -29,32 +29,32 @@ class Variables(Protocol):
 
     @property
     def moving(self) -> Mapping[str, tf.Variable]:
-        """Those that training changes otherwise, for example moving averages."""
+        """Weights of the model that change without gradients, for example moving averages."""
 
     @property
     def state(self) -> Mapping[str, tf.Variable]:
-        """What else a training goes on from and a model does not need, for example a dropout's random state."""
+        """Variables that a resumed training needs and a model does not, for example the random state of dropout."""
 
 
 class Trained(NamedTuple):
     """A child after its last epoch."""
 
     history: list[dict[str, float]]  # metrics of each epoch
-    epoch: int  # the one that counts, from 1
-    weights: dict[str, np.ndarray]  # as they were then
+    epoch: int  # the best one, from 1
+    weights: dict[str, np.ndarray]  # those after the best epoch
 
 
 class Trainer(abc.ABC):
-    """One child's compiled pieces, each traced once.
+    """Trains one child. Each compiled function is traced once.
 
     Args:
         network: the child's variables.
-        slots: what the optimizer remembers beside them, by name.
-        steps_per_epoch: training steps of an epoch.
+        slots: the optimizer's variables, by name.
+        steps_per_epoch: number of training steps in an epoch.
 
     Attributes:
-        network: as it is now.
-        traces: how many there were so far.
+        network, steps_per_epoch: as given; training changes the variables.
+        traces: number of traces so far.
         seconds: spent in each phase: trace, train, validate.
     """
 
@@ -94,30 +94,32 @@ class Trainer(abc.ABC):
 
     @abc.abstractmethod
     def metrics(self) -> dict[str, float]:
-        """What the network is worth on the validation data."""
+        """The network's metrics on the validation data, by name."""
 
     def steps_done(self) -> int:
-        """Training steps so far, also in the middle of an epoch; may be called from any thread."""
+        """Number of training steps so far, also within an epoch. May be called from any thread."""
         return int(self._steps_done.numpy())
 
     def arrays(self, best_weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All that training goes on from, for `restore`."""
-        arrays = {name: variable.numpy() for name, variable in self._remembered().items()}
+        """The state of the training for a checkpoint, by name; `restore` takes it."""
+        arrays = {name: variable.numpy() for name, variable in self._state_variables().items()}
         return arrays | {f"best/{name}": array for name, array in best_weights.items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Takes what `arrays` gave; returns the best weights."""
-        for name, variable in self._remembered().items():
+        """Sets the state that `arrays` returned. Returns the best weights."""
+        for name, variable in self._state_variables().items():
             variable.assign(arrays[name])
         return {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
 
-    def _remembered(self) -> dict[str, tf.Variable]:
+    def _state_variables(self) -> dict[str, tf.Variable]:
         groups = {"now": weight_variables(self.network), "slot": self._slots, "state": self.network.state}
-        named = {f"{group}/{name}": variable for group, found in groups.items() for name, variable in found.items()}
+        named = {
+            f"{group}/{name}": variable for group, variables in groups.items() for name, variable in variables.items()
+        }
         return named | {"steps": self._steps_done}
 
     def _traced(self, function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[[], Any]:
-        """Traces a function once, when it is first asked for."""
+        """Returns a getter of the compiled function. The first call of the getter traces it."""
 
         def trace() -> Any:
             self.traces += 1
@@ -138,9 +140,12 @@ class Trainer(abc.ABC):
 
 @contextlib.contextmanager
 def graphs_as_traced() -> Iterator[None]:
-    """Within it, TensorFlow runs graphs on a processor without rewriting them first: that takes a quarter of a second
-    for a small network and more than one for a cell, and what it finds in graphs like ours gains nothing. On a GPU it
-    chooses layouts, and goes on. A population's graphs are rewritten: that is once in a worker's life."""
+    """Context manager that turns TensorFlow's graph optimizer off on a machine without GPUs.
+
+    The graph optimizer takes a quarter of a second for a small network and more than a second for a cell, and its
+    rewrites do not make these graphs faster. On a GPU it chooses tensor layouts, so there it stays on. Graphs of a
+    population are optimized, since that happens once in a worker's life.
+    """
     options = tf.config.optimizer
     before = options.get_experimental_options().get("disable_meta_optimizer", False)
     if not tf.config.list_logical_devices("GPU"):
@@ -152,30 +157,32 @@ def graphs_as_traced() -> Iterator[None]:
 
 
 def weight_variables(network: Variables) -> dict[str, tf.Variable]:
-    """All that a model of the network needs."""
+    """The variables that a model of the network needs, by name."""
     return {**network.trainable, **network.moving}
 
 
 def weights_of(network: Variables) -> dict[str, np.ndarray]:
-    """Every weight by name."""
+    """The values of these variables, by name."""
     return {name: variable.numpy() for name, variable in weight_variables(network).items()}
 
 
 def train_epochs(trainer: Trainer, report: Report, objective: Objective, *, counting_from: int = 1) -> Trained:
-    """Trains all of the objective's epochs, from the child's checkpoint where there is one.
+    """Trains all epochs of the objective. Resumes from the child's checkpoint, if there is one.
 
-    The epoch that counts is the best of those from `counting_from` on, the first of equals.
+    Args:
+        counting_from: the first epoch, numbered from 1, that can be the best. Of equally good epochs the first counts.
 
     Raises:
-        DivergedError, EarlyStopError.
+        DivergedError: a loss or a metric is not finite.
+        EarlyStopError: `report` stops the child after an epoch.
     """
     report.follow(trainer.steps_done)
     best_weights: dict[str, np.ndarray] = {}
     history: list[dict[str, float]] = []
     saved = time.perf_counter()
     checkpoint = report.checkpoint
-    if checkpoint is not None and (found := checkpoint.load()) is not None:
-        arrays, values = found
+    if checkpoint is not None and (loaded := checkpoint.load()) is not None:
+        arrays, values = loaded
         history = values["history"]
         best_weights = trainer.restore(arrays)
         report.restore(history)

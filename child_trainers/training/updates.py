@@ -1,4 +1,4 @@
-"""What changes a network's weights at every step of its training."""
+"""Updates: how gradients change a network's weights at a training step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import tensorflow as tf
 
 from automl.child_trainers.training.trainer import Variables
 
-Gradients = Mapping[str, tf.Tensor | tf.IndexedSlices]  # by the variable's name; of some matrices only rows
+Gradients = Mapping[
+    str, tf.Tensor | tf.IndexedSlices
+]  # by the variable's name; `IndexedSlices` has gradients of some rows
 
 
 class Update(Protocol):
     """A rule by which gradients change a network's trainable variables.
 
     Attributes:
-        slots: all that it remembers from step to step, by name.
+        slots: the variables that it keeps from step to step, by name.
     """
 
     slots: dict[str, tf.Variable]
@@ -27,7 +29,7 @@ class Update(Protocol):
 
 
 class GradientDescent:
-    """w' = w - rate * g; where the gradient is of rows, the others are not touched."""
+    """w' = w - rate * g. If a gradient has only some rows, the other rows are not touched."""
 
     def __init__(self, network: Variables) -> None:
         self._trainable = network.trainable
@@ -45,7 +47,7 @@ class GradientDescent:
 class Nesterov:
     """v' = momentum * v - rate * g;  w' = w + momentum * v' - rate * g, in one operation.
 
-    Made within the scope of the strategy that trains on several devices, where there is one.
+    For training on several devices it must be constructed within the scope of their strategy.
 
     Source: Sutskever et al. 2013, section 2, in the form of Bengio et al. 2013 (arXiv:1212.0901), section 3.5.
     """
@@ -57,7 +59,7 @@ class Nesterov:
         self.slots = {f"velocity/{name}": velocity for name, velocity in self._velocities.items()}
 
     def apply(self, gradients: Gradients, learning_rate: tf.Tensor) -> None:
-        momentum = tf.constant(self._momentum, tf.float32)  # once in a trace, not once for each variable
+        momentum = tf.constant(self._momentum, tf.float32)  # one constant for all variables of the trace
         for name, gradient in gradients.items():
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=self._trainable[name].handle,
@@ -70,10 +72,10 @@ class Nesterov:
 
 
 class KerasUpdate:
-    """Applies a Keras optimizer, which has a rate of its own, to a network.
+    """Applies a Keras optimizer, with its own learning rate, to a network.
 
-    An optimizer needs `keras.Variable`s. Where the network was made of plain TensorFlow variables, its trainable ones
-    are replaced by those within Keras variables of the same values, so this is made before the network is traced.
+    An optimizer needs `keras.Variable`s. If a network has plain TensorFlow variables, the constructor wraps copies of
+    the trainable ones and puts them in their place. So it must be called before the network is traced.
     """
 
     def __init__(self, optimizer: keras.optimizers.Optimizer, network: Variables) -> None:
@@ -89,6 +91,6 @@ class KerasUpdate:
         }
 
     def apply(self, gradients: Gradients, learning_rate: tf.Tensor) -> None:
-        """Rows of a matrix count as the whole of it; the rate is not used."""
+        """Changes each variable; gradients of rows are made dense. `learning_rate` is not used."""
         dense = [tf.convert_to_tensor(gradients[name]) for name in self._variables]
         self._optimizer.apply(dense, list(self._variables.values()))

@@ -116,7 +116,7 @@ def test_the_checkpoint_of_another_child_is_set_aside(checkpoint, warnings):
     checkpoint.save(FIRST, VALUES)
     other = FileCheckpoint(checkpoint.path, "[[1,2],4]")
     assert other.load() is None
-    assert warnings() == [f"The checkpoint {checkpoint.path} is another child's; this one begins anew."]
+    assert warnings() == [f"The checkpoint {checkpoint.path} is of another training and was not used."]
     other.save(SECOND, VALUES)
     assert_holds(other, SECOND, VALUES)
     assert_holds(checkpoint, FIRST, VALUES)  # from the file before
