@@ -1,4 +1,4 @@
-"""What the trainer trains: a network's variables by name, and its two forward passes."""
+"""Networks in training: variables by name, and two forward passes, one for training and one for validation."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Network(Variables, Protocol):
     """A classifier from images, float32 (batch, height, width, channels), to logits, float32 (batch, num_classes)."""
 
     def train_logits(self, images: tf.Tensor) -> tf.Tensor:
-        """The pass of a training step; it may change `moving`."""
+        """The forward pass of a training step. It may change `moving`."""
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
-        """The pass of validation; it changes nothing."""
+        """The forward pass of validation. It changes nothing."""
 
 
 class KerasNetwork:
-    """Any Keras model as a network: that of a space which has no `network` of its own.
+    """A Keras model as a network, for specs that can be built but are not `Trainable`.
 
-    Keras names repeat within a process, so weights are named by their place.
+    Keras names repeat within a process, so weights are named by their position.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -55,11 +55,12 @@ class KerasNetwork:
 def make_network(
     spec: Buildable, input_shape: tuple[int, ...], num_classes: int, *, seed: int, compute: Compute
 ) -> tuple[Network, Compute]:
-    """A spec's own `network(input_shape, num_classes, seed=…, precision=…, xla=…)`, or the Keras model that it builds,
-    which is trained in float32 and without XLA; and how it is to be trained.
+    """Makes the network of a spec. Returns the network, and the settings with which it must be trained.
+
+    A `Trainable` spec makes its own network. Of any other spec the Keras model is trained, in float32 and without XLA.
 
     Raises:
-        ValueError: the model's outputs are not the logits of so many classes.
+        ValueError: the outputs of the Keras model are not logits of `num_classes` classes.
     """
     # Clearing Keras takes a fifth of a second.
     fresh_start(seed, keras=not isinstance(spec, Trainable))
@@ -72,10 +73,10 @@ def make_network(
 
 
 def build_model(spec: Buildable, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """The Keras model that a spec or a network of the user's own builds.
+    """The Keras model that a spec builds, or a network of the user's.
 
     Raises:
-        ValueError: its outputs are not the logits of so many classes.
+        ValueError: its outputs are not logits of `num_classes` classes.
     """
     model: keras.Model = spec.build(input_shape, num_classes)
     if model.output_shape != (None, num_classes):
@@ -87,15 +88,15 @@ def build_model(spec: Buildable, input_shape: tuple[int, ...], num_classes: int)
 
 
 def place_name(index: int) -> str:
-    """The name of the weight at a place."""
+    """The name of the weight at this position in a list of weights."""
     return f"weight{index:04d}"
 
 
 def set_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
-    """Gives a Keras model the weights of the network that was trained in its place.
+    """Sets a Keras model's weights to those of the network that was trained for it.
 
     Raises:
-        ValueError: they are not those of such a model.
+        ValueError: the weights are those of another model.
     """
     by_path = {variable.path: variable for variable in model.weights}
     if by_path.keys() == weights.keys():

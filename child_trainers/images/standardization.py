@@ -1,4 +1,4 @@
-"""The preprocessing of images, as a layer and as source; Keras is imported only when the layer is made."""
+"""Standardization of images, as a Keras layer and as source. Keras is imported only when the layer is made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WHITE = 255.0  # the highest value after rescaling
 SAMPLE = 4096  # images from which the typical standard deviation is estimated
 MOST_DEVIATIONS = 64.0  # typical standard deviations that the values may span; values beyond are outliers
 LEAST_RANGE = 1e-30  # the smallest range that float32 can rescale
-WHITENING_SOURCE = "layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False, epsilon=0.01)"
+LAYER_SOURCE = "layers.LayerNormalization(axis=[1, 2, 3], center=False, scale=False, epsilon=0.01)"
 
 
 class Brightness(NamedTuple):
@@ -32,9 +32,9 @@ class Brightness(NamedTuple):
 
 def brightness_of(images: np.ndarray) -> Brightness:
     """The range of these images (count, height, width, channels): from the lowest to the highest value. If outliers
-    make that too wide, it is MOST_DEVIATIONS typical standard deviations around the typical mean.
+    make this too wide, the range is MOST_DEVIATIONS typical standard deviations around the typical mean.
 
-    It is equivariant: scaling or shifting all images scales or shifts the range.
+    The range is equivariant: scaling or shifting all images scales or shifts it.
     """
     low, high = float(images.min()), float(images.max())
     step = -(-len(images) // SAMPLE)
@@ -51,20 +51,21 @@ def brightness_of(images: np.ndarray) -> Brightness:
 
 
 def standardization_source(brightness: Brightness | None) -> str:
-    """`standardization` as a Keras expression; a test compares their values."""
+    """`standardization` as the source of a Keras expression. A test compares their values."""
     if not _is_scaled(brightness):
-        return WHITENING_SOURCE
+        return LAYER_SOURCE
     factor, offset = brightness.scaling  # type: ignore[union-attr]
-    return f"keras.Sequential([layers.Rescaling({factor!r}, offset={offset!r}), {WHITENING_SOURCE}])"
+    return f"keras.Sequential([layers.Rescaling({factor!r}, offset={offset!r}), {LAYER_SOURCE}])"
 
 
 def standardization(input_shape: Sequence[int], brightness: Brightness | None = None) -> keras.layers.Layer:
     """Subtracts each image's mean and divides by its standard deviation, over all its pixels and channels.
 
-    Plain Keras layers, so that an exported model that starts with them needs nothing of ours.
+    The layers are plain Keras, so an exported model that starts with them does not need automl.
 
     Args:
-        brightness: the range of the values, which are rescaled from it to 0 to 255 first; None for built-in data, which
+        input_shape: (height, width, channels).
+        brightness: the range of the values, which are first rescaled from it to 0 to 255; None for built-in data, which
             are not rescaled.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.1 ("whitening").

@@ -39,9 +39,9 @@ class ImageClassification(BuiltInTask[Recipe]):
 
     Args:
         name: `digits`, `cifar10` or `npz:PATH`.
-        last: train on the last images where the recipe limits them, instead of the first.
-        brightness: that of the images, if it was measured before.
-        others: see `BuiltInTask`.
+        last: if the recipe limits the number of training images, train on the last ones instead of the first.
+        brightness: the range of the images' values, if it was measured before.
+        others: the other arguments of `BuiltInTask`.
     """
 
     recipe_kind = Recipe
@@ -69,8 +69,8 @@ class ImageClassification(BuiltInTask[Recipe]):
         data = self._whole
         if self._expected is not None and self._expected != data.fingerprint:
             raise DataError(
-                f"{self.name.removeprefix('npz:')} does not hold the data that the search began with; put these back, "
-                "say where they lie with --data npz:PATH, or start a new search with this file."
+                f"{self.name.removeprefix('npz:')} does not hold the data that the search began with; restore them, "
+                "give their path with --data npz:PATH, or start a new search with this file."
             )
         return data.limit(self.recipe.num_train or len(data.x_train), self.recipe.num_validation, last=self._last)
 
@@ -151,7 +151,7 @@ class ImageClassification(BuiltInTask[Recipe]):
         from automl.child_trainers.images.training import batches, scope_of, train
 
         began = time.perf_counter()
-        # Keras is cleared before it builds a model, which cannot be done within a scope.
+        # For other specs `make_network` clears Keras, which is not possible within a scope.
         with scope_of(self._compute) if isinstance(spec, Trainable) else contextlib.nullcontext():
             network, compute = make_network(self._buildable(spec), *self.shapes, seed=seed, compute=self._compute)
         _, steps = batches(len(self.data.x_train), self.recipe.batch_size)
@@ -171,7 +171,7 @@ class ImageClassification(BuiltInTask[Recipe]):
         return isinstance(spec, Buildable)
 
     def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
-        """The child's model with its stored weights; it takes raw images, standardization is its first layer."""
+        """The child's model with its stored weights. It takes raw images; standardization is its first layer."""
         from automl.child_trainers.images.networks import set_weights
 
         inner = self._buildable(spec).build(*self.shapes)
@@ -179,7 +179,7 @@ class ImageClassification(BuiltInTask[Recipe]):
         return self.with_preprocessing(inner)
 
     def with_preprocessing(self, inner: keras.Model) -> keras.Model:
-        """A model from raw images, made from one that takes standardized images; its output is named `logits`."""
+        """Puts standardization before a model, so that it takes raw images. The output is named `logits`."""
         import keras
 
         image = keras.Input(self.shapes[0], name="raw_image")
@@ -212,5 +212,5 @@ class ImageClassification(BuiltInTask[Recipe]):
         return {"test_accuracy": accuracy(model, self.data.x_test, self.data.y_test)}
 
     def same(self, found: float, stored: float) -> bool:
-        # Training folds normalization into convolutions to validate; two images may fall to the other side by that.
+        # Validation in training folds normalization into convolutions. By rounding, two images may change their class.
         return abs(found - stored) <= 2.5 / len(self.data.x_validation)

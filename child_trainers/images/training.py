@@ -23,26 +23,26 @@ from automl.child_trainers.training.trainer import Trainer, train_epochs
 from automl.child_trainers.training.updates import KerasUpdate, Nesterov, Update
 
 PADDING = 4  # pixels on each side before the random crop
-VALIDATION_BATCH = 128  # not traced, so all of its feature maps are held at once
+VALIDATION_BATCH = 128  # images; validation is not traced, so all their feature maps are in memory at once
 
 
 class DeviceData(NamedTuple):
-    """Whitened images and labels as tensors on the device, shared by all children of a worker."""
+    """Standardized images and their labels as tensors on the device, shared by all children of a worker."""
 
     x_train: tf.Tensor  # float32 (count, height, width, channels)
     y_train: tf.Tensor  # int32 (count,)
-    x_validation: tf.Tensor
+    x_validation: tf.Tensor  # likewise
     y_validation: tf.Tensor
 
 
 def batches(num_images: int, batch_size: int) -> tuple[int, int]:
-    """Images a step, no more than there are, and steps an epoch; what is left over at its end is dropped."""
+    """The images in a step, at most `num_images`, and the steps in an epoch, which drops the remaining images."""
     size = min(batch_size, num_images)
     return size, num_images // size
 
 
 def to_device(data: ImageData, brightness: Brightness | None = None) -> DeviceData:
-    """Standardizes the images once, by the layer that an exported model starts with; see `standardization`."""
+    """Standardizes all images once, with the layer that an exported model starts with; see `standardization`."""
     layer = standardization(data.input_shape, brightness)
 
     def standardized(x: np.ndarray) -> tf.Tensor:
@@ -71,13 +71,13 @@ def train(
 
         reward = max(validation accuracies of the last epochs)^3
 
-    The outcome's weights are those of the best of these epochs, the first of equals.
+    The outcome's weights are those of the best of these epochs (of the first, if several are equal).
 
     Args:
-        optimizer: in place of the recipe's, with a rate of its own; the recipe's weight decay holds with any.
+        optimizer: used instead of the recipe's, with its own learning rate. The recipe's weight decay always applies.
 
     Raises:
-        DivergedError: the training loss is not finite; found at the step where it happens.
+        DivergedError: the training loss of a step is not finite.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 4.1.
     """
@@ -98,7 +98,7 @@ def train(
 
 
 class ImageTrainer(Trainer):
-    """One classifier's compiled epoch of training, its one trace."""
+    """Trains one classifier. Its only trace is a compiled epoch of training."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class ImageTrainer(Trainer):
     def metrics(self) -> dict[str, float]:
         """Accuracy on the validation images, in [0, 1]."""
         with self._phase("validate"):
-            # Not traced: that would take a child longer than to start its few operations one by one.
+            # Not traced: for one child, tracing takes longer than starting its few operations one by one.
             data = self._data
             return {"val_accuracy": accuracy_of_logits(self._network.logits, data.x_validation, data.y_validation)}
 
@@ -146,7 +146,7 @@ class ImageTrainer(Trainer):
         count = int(self._data.x_train.shape[0])
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[self._seed, epoch])
 
-        # Not a Python loop: AutoGraph, which would turn it into this one, does nothing under Python 3.13.
+        # Not a Python loop: AutoGraph, which would convert it, does nothing under Python 3.13.
         def body(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             indices = tf.gather(order, step * size + tf.range(size))
             loss = self._distributed_step(indices, epoch * steps + step)
@@ -154,13 +154,13 @@ class ImageTrainer(Trainer):
                 self._steps_done.assign_add(1)
             return step + 1, total + loss
 
-        def goes_on(step: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        def continues(step: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
             return tf.logical_and(step < steps, tf.math.is_finite(total))
 
-        return tf.while_loop(goes_on, body, (tf.constant(0), tf.constant(0.0)))
+        return tf.while_loop(continues, body, (tf.constant(0), tf.constant(0.0)))
 
     def _distributed_step(self, indices: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        """The mean loss of a step; of several devices, each trains on its share of the batch."""
+        """Trains a step and returns its mean loss. Several devices each train on an equal share of the batch."""
         if self._strategy is None:
             return self._step_on(indices, number)
         count = self._strategy.num_replicas_in_sync
@@ -173,7 +173,7 @@ class ImageTrainer(Trainer):
         return self._strategy.reduce(tf.distribute.ReduceOp.MEAN, self._strategy.run(on_device), axis=None)
 
     def _step_on(self, indices: tf.Tensor, number: tf.Tensor, first: tf.Tensor | int = 0) -> tf.Tensor:
-        """A step on these images, which begin at place `first` of the batch."""
+        """Trains a step on these images, which start at position `first` of the batch."""
         images, labels = tf.gather(self._data.x_train, indices), tf.gather(self._data.y_train, indices)
         if self._recipe.augment:
             images = augment(images, tf.stack([self._seed, number + self._total_steps * first]))
@@ -200,29 +200,29 @@ class ImageTrainer(Trainer):
 
 
 def strategy_of(compute: Compute) -> tf.distribute.Strategy | None:
-    """What trains one child on several devices, in step; None for a single one."""
+    """The strategy that trains one child synchronously on several devices; None for one device."""
     return None if compute.devices == 1 else _mirrored(compute.devices)
 
 
-@functools.cache  # two of them in one process would mix up their messages
+@functools.cache  # two strategies in one process would mix up their messages
 def _mirrored(count: int) -> tf.distribute.Strategy:
-    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(found) < count:
-        raise ValueError(f"A child was to be trained on {count} devices, but there are {len(found)}.")
-    return tf.distribute.MirroredStrategy([device.name for device in found[:count]])
+    available = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(available) < count:
+        raise ValueError(f"A child was to be trained on {count} devices, but there are {len(available)}.")
+    return tf.distribute.MirroredStrategy([device.name for device in available[:count]])
 
 
 def scope_of(compute: Compute) -> contextlib.AbstractContextManager[Any]:
-    """Within it, variables are made on every device that trains a child."""
+    """Context manager in which variables are created on every device that trains the child."""
     strategy = strategy_of(compute)
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 class LossScale:
-    """Keeps small gradients within the range of float16.
+    """Dynamic loss scaling: keeps small gradients within the range of float16.
 
-    The loss is multiplied by a scale that doubles after a thousand good steps and halves at a step whose gradients are
-    not finite; the gradients of such a step count as zeros.
+    The loss is multiplied by a scale. The scale doubles after a thousand good steps, and halves at a step whose
+    gradients are not finite. Zeros replace the gradients of such a step.
 
     Source: Micikevicius et al. 2018 (arXiv:1710.03740), section 3.2.
     """
@@ -230,7 +230,7 @@ class LossScale:
     PATIENCE = 1000
 
     def __init__(self) -> None:
-        once = tf.VariableAggregation.ONLY_FIRST_REPLICA  # all devices know the same, all-reduced gradients
+        once = tf.VariableAggregation.ONLY_FIRST_REPLICA  # all devices have the same, all-reduced gradients
         self._scale = tf.Variable(2.0**15, aggregation=once)
         self._good_steps = tf.Variable(0, aggregation=once)
 
@@ -242,44 +242,44 @@ class LossScale:
         return loss * self._scale
 
     def remove(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The gradients of the loss itself, all zeros where one is not finite."""
+        """The gradients of the unscaled loss, all zeros if one is not finite. Updates the scale."""
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
-        true = [tf.where(finite, gradient / self._scale, 0.0) for gradient in gradients]
+        unscaled = [tf.where(finite, gradient / self._scale, 0.0) for gradient in gradients]
         good = tf.where(finite, self._good_steps + 1, 0)
         grown = tf.where(good >= self.PATIENCE, self._scale * 2.0, self._scale)
         self._scale.assign(tf.where(finite, grown, tf.maximum(self._scale / 2.0, 1.0)))
         self._good_steps.assign(good % self.PATIENCE)
-        return true
+        return unscaled
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """The mean loss in nats, float32 scalar.
 
-    Keras and TensorFlow have this, but where all must be repeatable theirs is made of a hundred operations, whose
-    tracing takes longer than that of a layer.
+    Keras and TensorFlow have this function. Where operations must be deterministic, theirs consists of a hundred
+    operations, and tracing them takes longer than tracing a layer.
 
     Args:
         logits: float32 (batch, num_classes).
-        labels: int32 (batch,), of a batch whose size is known when this is traced.
+        labels: int32 (batch,); the batch size must be static.
     """
-    likelihoods = tf.one_hot(labels, logits.shape[-1]) * tf.nn.log_softmax(logits)
-    return tf.reduce_sum(likelihoods) / -labels.shape[0]
+    log_likelihoods = tf.one_hot(labels, logits.shape[-1]) * tf.nn.log_softmax(logits)
+    return tf.reduce_sum(log_likelihoods) / -labels.shape[0]
 
 
 def learning_rate(recipe: Recipe, step: tf.Tensor, total_steps: int) -> tf.Tensor:
-    """The rate at a step from 0, float32 scalar.
+    """The learning rate at a step, numbered from 0; float32 scalar.
 
-    `steps`: a tenth from half of the steps on, a hundredth from three quarters on (Huang et al. 2017, DenseNet, section
-    4.2). `cosine`: rate * (1 + cos(pi * t / T)) / 2 (Loshchilov & Hutter 2017).
+    `steps`: divides the rate by 10 at half of the steps, and again at three quarters (Huang et al. 2017, DenseNet,
+    section 4.2). `cosine`: rate * (1 + cos(pi * t / T)) / 2 (Loshchilov & Hutter 2017).
     """
-    done = tf.cast(step, tf.float32) / total_steps
+    progress = tf.cast(step, tf.float32) / total_steps
     if recipe.schedule == "cosine":
-        return recipe.learning_rate * 0.5 * (1.0 + tf.cos(np.pi * done))
-    return recipe.learning_rate * tf.where(done < 0.5, 1.0, tf.where(done < 0.75, 0.1, 0.01))
+        return recipe.learning_rate * 0.5 * (1.0 + tf.cos(np.pi * progress))
+    return recipe.learning_rate * tf.where(progress < 0.5, 1.0, tf.where(progress < 0.75, 0.1, 0.01))
 
 
 def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Zero-pads by 4 pixels, crops each image at its own place, and flips half of them left-right.
+    """Zero-pads by 4 pixels, crops each image at a random position, and flips it left-right with probability 1/2.
 
     Args:
         images: float32 (batch, height, width, channels).
@@ -298,15 +298,15 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def accuracy(model: Callable[[np.ndarray], Any], x: np.ndarray, y: np.ndarray) -> float:
-    """Accuracy in [0, 1] of any function from raw images, float32, to logits."""
+    """The accuracy, in [0, 1], of any function from raw images, float32, to logits."""
     return accuracy_of_logits(lambda images: model(images.astype(np.float32)), x, y)
 
 
 def accuracy_of_logits(logits_of: Callable[[Any], Any], x: Any, y: Any) -> float:
-    """Accuracy in [0, 1] of a function to logits, from images as they are in `x`; arrays or tensors."""
+    """The accuracy, in [0, 1], of a function from images of `x` to logits. `x` and `y` are arrays or tensors."""
     correct = 0
     for start in range(0, len(x), VALIDATION_BATCH):
         end = start + VALIDATION_BATCH
-        found = np.asarray(logits_of(x[start:end])).argmax(axis=1)
-        correct += int((found == np.asarray(y[start:end])).sum())
+        predicted = np.asarray(logits_of(x[start:end])).argmax(axis=1)
+        correct += int((predicted == np.asarray(y[start:end])).sum())
     return correct / len(y)

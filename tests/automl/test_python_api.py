@@ -170,7 +170,7 @@ def test_arrays(folder):
     original = kept.read_bytes()
     np.savez(kept, **{**other, "x_train": x + 0.1})
     with pytest.raises(
-        ValueError, match="does not hold the data that the search began with; put these back, say where"
+        ValueError, match="does not hold the data that the search began with; restore them, give their path"
     ):
         automl.resume("tiny", children=3)
     assert Watcher(folder / "automl.db", "tiny").ask(lambda store, search: store.searches()[0].state) == "finished"

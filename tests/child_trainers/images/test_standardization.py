@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.data.digits import load_digits_data
 from automl.child_trainers.images.standardization import (
-    WHITENING_SOURCE,
+    LAYER_SOURCE,
     Brightness,
     brightness_of,
     standardization,
@@ -114,7 +114,7 @@ def test_the_source_is_the_layer():
     images = (DIGITS[:9] / 100).astype(np.float32)
     for brightness in (None, Brightness(0.0, 255.0), brightness_of(images)):
         source = standardization_source(brightness)
-        assert (source == WHITENING_SOURCE) == (brightness is None or brightness.high == 255)
+        assert (source == LAYER_SOURCE) == (brightness is None or brightness.high == 255)
         found = {"keras": keras, "layers": keras.layers}
         exec(compile(f"made = {source}", "source.py", "exec"), found)
         np.testing.assert_array_equal(found["made"](images), standardization((8, 8, 1), brightness)(images))
