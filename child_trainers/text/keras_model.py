@@ -17,13 +17,14 @@ from automl.search_spaces.spec import BringsRate, Cell, KerasCell
 def build(
     cell: KerasCell, text: TextData, units: int, recipe: LanguageRecipe, weights: Mapping[str, np.ndarray]
 ) -> keras.Model:
-    """A model from words, (batch, tokens) strings, and h and c of each layer, (batch, units), to logits of the next
-    word, (batch, tokens, types), and the states after the last: text of any length is read piece by piece.
+    """The Keras model of a trained language model, which can read text of any length in pieces.
 
-    A word that the vocabulary lacks is read as `<unk>`.
+    Its inputs are words, strings (batch, tokens), and h and c of each layer, (batch, units). Its outputs are the logits
+    of the next words, (batch, tokens, types), and h and c of each layer after the last token. A word that is not in the
+    vocabulary is read as `<unk>`.
 
     Raises:
-        ValueError: the weights are not those of such a model.
+        ValueError: the weights are those of another cell, size or vocabulary.
     """
     words = keras.Input((None,), dtype="string", name="words")
     lookup = keras.layers.StringLookup(vocabulary=list(text.vocabulary), name="vocabulary")
@@ -37,18 +38,18 @@ def build(
         states_before += states
         states_after += after
     logits = keras.layers.Dense(types, name="logits")(x)
-    # The name of an output is that of the layer which gives it.
-    named = [
+    # Keras names an output after its layer.
+    next_states = [
         keras.layers.Identity(name=f"next_{before.name}")(after)
         for before, after in zip(states_before, states_after, strict=True)
     ]
-    model = keras.Model([words, *states_before], [logits, *named], name="language_model")
+    model = keras.Model([words, *states_before], [logits, *next_states], name="language_model")
     arrays = dict(weights)
     embedding = arrays.pop("embedding", np.zeros((0, units), np.float32))
     unknown = text.vocabulary.index(UNKNOWN) if UNKNOWN in text.vocabulary else None
-    of_unknown = np.zeros((1, units), np.float32) if unknown is None else embedding[[unknown]]
-    arrays["embedding/embeddings"] = np.concatenate([of_unknown, embedding])
-    # In training the layer of the logits is called `softmax`.
+    unknown_row = np.zeros((1, units), np.float32) if unknown is None else embedding[[unknown]]
+    arrays["embedding/embeddings"] = np.concatenate([unknown_row, embedding])
+    # Training calls the layer of the logits `softmax`.
     arrays |= {
         f"logits/{part}": arrays.pop(f"softmax/{part}") for part in ("kernel", "bias") if f"softmax/{part}" in arrays
     }
@@ -62,11 +63,13 @@ def build(
 
 
 def source(cell: Cell, definition: str, text: TextData, units: int, recipe: LanguageRecipe) -> str:
-    """The text of a Python file with the cell as a Keras layer and `build()`, the language model around it, from
-    numbers of words to logits, and the optimizer `FoundRule` where the cell brings one; it needs only Keras.
+    """The text of a Python file that needs only Keras.
+
+    The file defines the cell as a layer, and `build()`, which makes the language model from word numbers to logits. If
+    the cell brings an optimizer, the file defines it as `FoundRule`.
 
     Args:
-        definition: the text of the cell's classes; see `HasSource`.
+        definition: the source of the cell's classes; see `HasSource`.
     """
     types = len(text.vocabulary)
     if recipe.shared_embeddings:
@@ -88,20 +91,20 @@ def source(cell: Cell, definition: str, text: TextData, units: int, recipe: Lang
 
 
 def _in_docstring(name: str) -> str:
-    """A data set's name, which a store may hold from anybody, as text that cannot end a docstring."""
+    """A data set's name as text that cannot end a docstring: it may come from a store made by somebody else."""
     return "".join(letter if letter.isprintable() and letter not in '"\\' else "_" for letter in name)
 
 
 def _name(path: str) -> str:
-    """`layer0/tree_cell_3/kernel` as `layer0/kernel`: Keras numbers the cells of a process."""
+    """`layer0/kernel` for `layer0/tree_cell_3/kernel`, because Keras numbers the cells of a process."""
     first, *_, last = path.split("/")
     return f"{first}/{last}"
 
 
 HEAD = '''\
-"""A recurrent cell that automl found, as a Keras layer, and the language model that it was found in.
+"""A recurrent cell that automl found, as a Keras layer, and the language model in which it was trained.
 
-It was trained on {name}, with a vocabulary of {types:,} types and {parameters:,} parameters.
+The model was trained on {name}, with a vocabulary of {types:,} types and {parameters:,} parameters.
 {trained}"""
 
 {start}{imports}import keras
@@ -110,13 +113,13 @@ from keras import layers, ops
 
 TRAINED = """\
 
-What trained it was FoundRule, at a rate of {rate:g}, by gradients of the loss summed over {recipe.unroll} tokens,
-clipped to a norm of {recipe.clip_norm:g}.
+It was trained by FoundRule at a learning rate of {rate:g}. The gradients were those of the loss summed over
+{recipe.unroll} tokens, clipped to a norm of {recipe.clip_norm:g}.
 """
 
 BUILD = '''\
 def build(num_types={types}, units={units}, num_layers={layers}):
-    """Logits of the next word, (batch, tokens, num_types), from numbers of words, (batch, tokens)."""
+    """A model from word numbers, (batch, tokens), to logits of the next words, (batch, tokens, num_types)."""
     words = keras.Input((None,), dtype="int32", name="words")
     embedding = layers.{embedding}(num_types, units, name="embedding")
     x = embedding(words)
@@ -133,7 +136,7 @@ if __name__ == "__main__":
 BIAS = '''\
 @keras.saving.register_keras_serializable("automl")
 class Bias(keras.layers.Layer):
-    """Adds a number of its own to each entry of the last axis."""
+    """Adds a trainable bias to each entry of the last axis."""
 
     def build(self, input_shape):
         self.bias = self.add_weight((input_shape[-1],), initializer="zeros", name="bias")

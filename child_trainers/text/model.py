@@ -11,18 +11,19 @@ from automl.child_trainers.recipes import LanguageRecipe
 from automl.child_trainers.text.sizes import weight_shapes
 from automl.search_spaces.spec import Cell
 
-RESETS = 62  # the number of a draw, beyond those of layers
+RESETS = 62  # the number of the draw of state resets; draws of layers have smaller numbers
 State = list[tuple[tf.Tensor, tf.Tensor]]  # h and c of each layer, float32 (batch, units)
 
 
 class Dropout:
-    """What one step leaves out: types, inputs of layers and states, each the same for all tokens of the step; and the
-    states of whole streams.
+    """The dropout masks of one training step: of types, of inputs of layers, of states, and of whole streams.
+
+    A mask is the same for all tokens of the step.
 
     Source: Gal & Ghahramani 2016 (arXiv:1512.05287), sections 4.1 and 4.2.
 
     Args:
-        seed: int32 (2,); equal seeds leave out the same.
+        seed: int32 (2,); equal seeds give equal masks.
     """
 
     def __init__(self, recipe: LanguageRecipe, seed: tf.Tensor) -> None:
@@ -31,19 +32,19 @@ class Dropout:
         self._draws = 0
 
     def types(self, count: int) -> tf.Tensor | None:
-        """(count, 1) to multiply embeddings with, or None."""
+        """The mask of embeddings, (count, 1); None if the recipe has no such dropout."""
         return self._mask((count, 1), self._recipe.embedding_dropout)
 
     def inputs(self, batch: int, units: int) -> tf.Tensor | None:
-        """(1, batch, units) to multiply a layer's inputs, or the output, with."""
+        """The mask of a layer's inputs or of the last outputs, (1, batch, units), or None."""
         return self._mask((1, batch, units), self._recipe.dropout)
 
     def state(self, batch: int, units: int) -> tf.Tensor | None:
-        """(batch, units) to multiply the state that a layer reads with."""
+        """The mask of the state h that a layer reads, (batch, units), or None."""
         return self._mask((batch, units), self._recipe.recurrent_dropout)
 
     def streams(self, batch: int) -> tf.Tensor | None:
-        """(batch, 1) to multiply states with: 0 for each stream that begins anew, else 1. Or None."""
+        """The mask of states, (batch, 1), or None: 0 for each stream whose state is reset, else 1."""
         if self._recipe.state_reset == 0.0:
             return None
         drawn = tf.random.stateless_uniform((batch, 1), self._seed + [0, RESETS])
@@ -61,10 +62,10 @@ class LanguageModel:
     """Embedding, recurrent layers, and a softmax over the vocabulary.
 
     Args:
-        cell: of every layer.
+        cell: the cell of every layer.
         num_types: size of the vocabulary.
-        units: of every layer and of the embedding.
-        precision: `float32` or `bfloat16`: of matrix products in training. All else is float32.
+        units: the width of every layer and of the embedding.
+        precision: of matrix products in training, `float32` or `bfloat16`. Everything else is float32.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class LanguageModel:
         self.units = units
         self.recipe = recipe
         self._dtype = tf.dtypes.as_dtype(precision)
-        # Traced once, and not once for each token of each layer.
+        # Traced once, instead of once for each token of each layer.
         self._step = tf.function(self._take_step, autograph=False)
         self.trainable: dict[str, tf.Variable] = {}
         self.moving: Mapping[str, tf.Variable] = {}
@@ -109,17 +110,22 @@ class LanguageModel:
         dropout: Dropout,
         taps: Sequence[tf.Tensor],
     ) -> tuple[tf.Tensor, State, list[tf.Tensor]]:
-        """The pass of a training step: what the last layer gives for each token, (tokens, batch, units), the state
-        after the last token, and the states that each layer read, (tokens * batch, units).
+        """The forward pass of a training step.
+
+        The recurrent kernel is under stop-gradient. Its gradient is one matrix product of the states that the layer
+        read and the gradients of its taps.
 
         Args:
-            embedded: float32 (tokens, batch, units); the number of tokens is known when this is traced.
-            taps: zeros to be added to the products of each layer's state, (tokens, batch, products * units). Their
-                gradients, all tokens' at once, give that of the recurrent matrix as one product; the recurrent matrix
-                itself then counts as a constant.
+            embedded: float32 (tokens, batch, units); the number of tokens must be static.
+            taps: the gradient taps of each layer, zeros (tokens, batch, products * units), which are added to the
+                products of its state.
+
+        Returns:
+            The outputs of the last layer, (tokens, batch, units); the state after the last token; and the states that
+            each layer read, (tokens * batch, units).
         """
         batch = embedded.shape[1]
-        x, after, read = embedded, [], []
+        x, after, states_read = embedded, [], []
         for index, (h, c) in enumerate(state):
             kernel, recurrent = (self.trainable[f"layer{index}/{name}"] for name in ("kernel", "recurrent_kernel"))
             x = _masked(x, dropout.inputs(batch, self.units))
@@ -137,14 +143,14 @@ class LanguageModel:
                 outputs.append(h)
             x = tf.stack(outputs)
             after.append((h, c))
-            read.append(tf.concat(states, axis=0))
-        return _masked(x, dropout.inputs(batch, self.units)), after, read
+            states_read.append(tf.concat(states, axis=0))
+        return _masked(x, dropout.inputs(batch, self.units)), after, states_read
 
     def scan(self, embedded: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """What the last layer gives for each token, and the state after the last; float32 throughout.
+        """The outputs of the last layer, (tokens, batch, units), and the state after the last token; all in float32.
 
         Args:
-            embedded: float32 (tokens, batch, units), of any number of tokens.
+            embedded: float32 (tokens, batch, units), for any number of tokens.
         """
         x, after = embedded, []
         for index, (h, c) in enumerate(state):
@@ -174,16 +180,16 @@ class LanguageModel:
 
     @property
     def output_name(self) -> str:
-        """The matrix of the softmax, a row for each type: one of its own, or the embedding's."""
+        """The name of the softmax's matrix, which has a row for each type: its own kernel, or the embedding."""
         return "embedding" if self.recipe.shared_embeddings else "softmax/kernel"
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
-        """float32 (count, num_types) from (count, units), in float32."""
+        """The logits, (count, num_types), of outputs of the last layer, (count, units); all in float32."""
         product = tf.matmul(hidden, self.trainable[self.output_name], transpose_b=True)
         return product + self.trainable["softmax/bias"]
 
     def product(self, a: tf.Tensor, b: tf.Tensor, *, transpose_a: bool = False, transpose_b: bool = False) -> tf.Tensor:
-        """A matrix product in the precision of training, as float32."""
+        """A matrix product in the precision of training, returned as float32."""
         a, b = tf.cast(a, self._dtype), tf.cast(b, self._dtype)
         return tf.cast(tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b), tf.float32)
 
@@ -191,7 +197,7 @@ class LanguageModel:
 def initial_weights(
     cell: Cell, num_types: int, units: int, recipe: LanguageRecipe, *, seed: int
 ) -> dict[str, np.ndarray]:
-    """Uniform in plus or minus the recipe's scale, from (seed, position); biases are 0."""
+    """The weights before training, by name: uniform within plus or minus the recipe's scale; biases are 0."""
     generator = np.random.Generator(np.random.PCG64(seed))
     weights = {}
     for name, shape in weight_shapes(cell, num_types, units, recipe).items():

@@ -9,7 +9,7 @@ from automl.search_spaces.spec import Cell
 
 
 def weight_shapes(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight by name."""
+    """The shape of every weight, by name."""
     width = cell.num_products * units
     shapes: dict[str, tuple[int, ...]] = {"embedding": (num_types, units)}
     for index in range(recipe.layers):
@@ -26,22 +26,23 @@ def num_parameters(cell: Cell, num_types: int, units: int, recipe: LanguageRecip
 
 
 def num_flops(cell: Cell, num_types: int, units: int, recipe: LanguageRecipe) -> int:
-    """Of the matrix products for one token, forward; a multiplication and an addition are two."""
+    """FLOPs of the matrix products for one token in the forward pass. A multiplication and an addition count as two."""
     return 2 * units * (recipe.layers * 2 * cell.num_products * units + num_types)
 
 
 def units_within(cell: Cell, num_types: int, recipe: LanguageRecipe) -> int:
-    """The most units that keep a model of this cell within the recipe's parameters, or the recipe's own number.
+    """The number of units that the recipe sets, or the largest number with which a model has at most the recipe's
+    number of parameters.
 
     Raises:
-        ValueError: not even one unit does.
+        ValueError: a model of one unit has more parameters than that.
     """
     if recipe.units is not None:
         return recipe.units
     assert recipe.parameters is not None
     if num_parameters(cell, num_types, 1, recipe) > recipe.parameters:
         raise ValueError(
-            f"A model of {recipe.parameters:,} parameters cannot know {num_types:,} types; raise task.parameters or "
+            f"A model of {recipe.parameters:,} parameters cannot have {num_types:,} types; raise task.parameters or "
             "lower task.vocabulary_size."
         )
     low, high = 1, 2

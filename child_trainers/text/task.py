@@ -1,4 +1,4 @@
-"""Language modelling: the Penn Treebank, Python's own help, and the user's own text share one task."""
+"""Language modeling: the Penn Treebank, Python's own help, and the user's own text share one task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from automl.child_trainers.text.training import DeviceText
 
 CHUNK = 500  # tokens that an exported model reads at once
-TextModel = Callable[[list[Any]], Sequence[Any]]  # words and states to logits and states; see keras_language_model
+TextModel = Callable[[list[Any]], Sequence[Any]]  # words and states to logits and states; see `keras_model.build`
 
 
 class LanguageModeling(BuiltInTask[LanguageRecipe]):
@@ -36,7 +36,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
     Args:
         name: `ptb`, `pydoc` or `text:PATH`.
-        others: see `BuiltInTask`.
+        others: the other arguments of `BuiltInTask`.
     """
 
     recipe_kind = LanguageRecipe
@@ -63,10 +63,10 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
     def data(self) -> TextData:
         text, recipe = self._whole, self.recipe
         if self._expected is not None and self._expected != text.fingerprint:
-            there = ", say where it lies with --data text:PATH" if self.name.startswith("text:") else ""
+            there = ", give its path with --data text:PATH" if self.name.startswith("text:") else ""
             raise DataError(
                 f"{self.name.removeprefix('text:')} is not the text that the search began with, or is read with "
-                f"another vocabulary; put the old one back{there}, or start a new search with this one."
+                f"another vocabulary; restore the old one{there}, or start a new search with this one."
             )
         text = text.limit(recipe.num_train, recipe.num_validation)
         needed = recipe.batch_size * (recipe.unroll + 1)
@@ -80,7 +80,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
     @property
     def fingerprint(self) -> str | None:  # type: ignore[override]
-        # The Penn Treebank is checked against checksums; Python's help is another in every release.
+        # The Penn Treebank is checked against checksums; Python's help differs between releases.
         return None if self.name == "ptb" else self._whole.fingerprint
 
     @functools.cached_property
@@ -118,17 +118,17 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         return {"options": options, "vocabulary": list(self.data.vocabulary)}
 
     @functools.cached_property
-    def _known(self) -> TextData:
-        """What a model needs of the data: the vocabulary, from the search if it is stored there, else from the text."""
+    def _model_text(self) -> TextData:
+        """A text with the vocabulary that a model needs: the one stored with the search, or else the whole data."""
         options = {name: getattr(self.recipe, name) for name in self.reading_options}
         if self._reading is None or self._reading["options"] != options:
             return self.data
-        nothing = np.empty(0, np.int32)
+        empty = np.empty(0, np.int32)
         return TextData(
-            name=Path(self.name).name,  # as it is called where it is read
-            train=nothing,
-            validation=nothing,
-            test=nothing,
+            name=Path(self.name).name,  # the name that reading the file gives it
+            train=empty,
+            validation=empty,
+            test=empty,
             vocabulary=tuple(self._reading["vocabulary"]),
             level=self.recipe.level,
         )
@@ -174,7 +174,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
                 network, self.device_data, self.recipe, seed=seed, report=report, xla=xla, optimizer=optimizer
             ),
             by_own_rule=optimizer is not None,
-            worst=float(len(self.data.vocabulary)),  # the perplexity of a guess
+            worst=float(len(self.data.vocabulary)),  # the perplexity of a uniform guess
         )
         metrics = {**outcome.metrics, "precision": self._compute.precision, "xla": xla}
         seconds = {"build": build, **outcome.seconds}
@@ -189,7 +189,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
         if not isinstance(spec, KerasCell):
             return super().model(spec, weights)
-        return build(spec, self._known, self.units(spec), self.recipe, weights)
+        return build(spec, self._model_text, self.units(spec), self.recipe, weights)
 
     def columns(self) -> str:
         return f"the columns are {self.recipe.level}s"
@@ -199,12 +199,12 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
 
         if not isinstance(spec, HasSource):
             return super().source(spec, metrics)
-        text = source(self._cell(spec), spec.source(), self._known, self.units(spec), self.recipe)
+        text = source(self._cell(spec), spec.source(), self._model_text, self.units(spec), self.recipe)
         what = "the cell as a Keras layer and a language model of it, to logits, without weights, as readable source"
         return Source(text, what)
 
     def validate(self, model: TextModel, spec: object) -> dict[str, float]:
-        """See `Task.validate`. Raises DivergedError where the perplexity is beyond what can be written down."""
+        """See `Task.validate`. Raises DivergedError if the perplexity overflows."""
         return {self.metric: self._perplexity(model, spec, "validation")}
 
     def test(self, model: TextModel, spec: object) -> dict[str, float]:
@@ -212,8 +212,8 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         return {"test_perplexity": self._perplexity(model, spec, "test")}
 
     def units(self, spec: object) -> int:
-        """Of every layer, for a cell within the recipe's parameters."""
-        return units_within(self._cell(spec), len(self._known.vocabulary), self.recipe)
+        """The units of every layer; see `units_within`."""
+        return units_within(self._cell(spec), len(self._model_text.vocabulary), self.recipe)
 
     def _perplexity(self, model: TextModel, spec: object, part: str) -> float:
         import tensorflow as tf
@@ -224,7 +224,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         words = tf.gather(tf.constant(self.data.vocabulary), tokens)[tf.newaxis]
         states: list[Any] = [tf.zeros((1, self.units(spec)))] * (2 * self.recipe.layers)
         signature = [tf.TensorSpec((1, None), tf.string), *(tf.TensorSpec(state.shape) for state in states)]
-        # Token by token if it were not compiled.
+        # Compiled, because an eager model runs token by token.
         read = tf.function(lambda *inputs: model(list(inputs)), autograph=False).get_concrete_function(*signature)
         total = 0.0
         for first in range(0, len(tokens) - 1, CHUNK):
@@ -234,8 +234,8 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
         return perplexity_of(total / (len(tokens) - 1), part)
 
 
-def _loss(logits: np.ndarray, wanted: np.ndarray) -> float:
+def _loss(logits: np.ndarray, targets: np.ndarray) -> float:
     """The sum of the cross-entropies in nats, (tokens, types) against (tokens,)."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_sums = np.log(np.exp(shifted).sum(axis=1, dtype=np.float64))
-    return float((log_sums - shifted[np.arange(len(wanted)), wanted]).sum())
+    return float((log_sums - shifted[np.arange(len(targets)), targets]).sum())

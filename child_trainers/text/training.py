@@ -20,28 +20,33 @@ from automl.child_trainers.training.trainer import Trainer, train_epochs
 from automl.child_trainers.training.updates import GradientDescent, KerasUpdate, Update
 
 REWARD_SCALE = 80.0  # c of the reward c / perplexity^2
-VALIDATION_CHUNK = 500  # tokens whose products with the input are taken at once
+VALIDATION_CHUNK = 500  # tokens whose products with the input are one operation
 METRIC = "val_perplexity"
-IGNORES_INPUT = "ignores_input"  # a metric: true of a child whose predictions do not depend on its input
-LEAST_GAIN = 1e-5  # nats per token; a smaller change of the loss by the input counts as none
+IGNORES_INPUT = "ignores_input"  # a metric: True if the predictions of a child do not depend on its input
+LEAST_GAIN = 1e-5  # nats per token; if the input changes the loss by less, it is ignored
 
 
 class DeviceText(NamedTuple):
-    """Training text in streams side by side, and validation text as one."""
+    """Training text as parallel streams, and validation text as a single stream."""
 
     streams: tf.Tensor  # int32 (tokens, batch)
     validation: tf.Tensor  # int32 (tokens,)
 
 
 def to_device(text: TextData, batch_size: int) -> DeviceText:
-    """Cuts the training text into `batch_size` streams of equal length; what is left over at its end is dropped."""
+    """Cuts the training text into `batch_size` streams of equal length, and drops the remaining tokens."""
     length = len(text.train) // batch_size
     streams = text.train[: batch_size * length].reshape(batch_size, length)
     return DeviceText(tf.constant(np.ascontiguousarray(streams.T)), tf.constant(text.validation))
 
 
 def frequency_loss(bias: np.ndarray, tokens: np.ndarray) -> float:
-    """The mean loss in nats when every prediction is the softmax of the bias alone."""
+    """The mean loss in nats per token if every prediction is the softmax of the bias.
+
+    Args:
+        bias: (types,), of the softmax.
+        tokens: int32 (count,), the predicted ones.
+    """
     logits = bias.astype(np.float64)
     highest = logits.max()
     return float(highest + np.log(np.exp(logits - highest).sum()) - logits[tokens].mean())
@@ -65,10 +70,10 @@ def train_language_model(
     """Trains a network and returns its reward, 80 / (lowest validation perplexity of its epochs)^2.
 
     Args:
-        optimizer: in place of the recipe's, with rates of its own; the recipe's clipping holds with any.
+        optimizer: used instead of the recipe's, with its own learning rate. The recipe's clipping always applies.
 
     Raises:
-        DivergedError: the training loss is not finite; found at the step where it happens.
+        DivergedError: the training loss of a step is not finite, or the validation perplexity overflows.
     """
     trainer = LanguageTrainer(network, data, recipe, seed, xla=xla, optimizer=optimizer)
     trained = train_epochs(trainer, report, Objective(METRIC, False, recipe.epochs))
@@ -84,10 +89,10 @@ def train_language_model(
 
 
 class LanguageTrainer(Trainer):
-    """One language model's compiled steps. Two traces: an epoch of training, and the whole validation.
+    """Trains one language model. It has two traces: an epoch of training, and the whole validation.
 
-    An epoch reads its streams from their beginning; the state after a step is that before the next, and gradients go
-    back to the step's first token.
+    An epoch reads its streams from their beginning. Each step starts from the state after the previous step, and
+    gradients stop at the first token of the step.
     """
 
     def __init__(
@@ -110,7 +115,7 @@ class LanguageTrainer(Trainer):
         self._loss = self._traced(self._validation_loss)
 
     def metrics(self) -> dict[str, float]:
-        """The perplexity of the validation text, every token but the first predicted from all before it.
+        """The perplexity of the validation text. Every token but the first is predicted from all tokens before it.
 
         If the loss is that of the softmax's bias alone, the network has learned only word frequencies, and the metric
         IGNORES_INPUT is true. This happens to cells that multiply small states: the state starts at zero and shrinks in
@@ -136,25 +141,25 @@ class LanguageTrainer(Trainer):
         def body(step: tf.Tensor, total: tf.Tensor, state: State) -> tuple[tf.Tensor, tf.Tensor, State]:
             first = step * unroll
             shape = (unroll, streams.shape[1])
-            read = tf.ensure_shape(streams[first : first + unroll], shape)
-            wanted = tf.ensure_shape(streams[first + 1 : first + unroll + 1], shape)
-            loss, state = self._step(read, wanted, state, rate, tf.stack([self._seed, (epoch * steps + step) * 64]))
+            inputs = tf.ensure_shape(streams[first : first + unroll], shape)
+            targets = tf.ensure_shape(streams[first + 1 : first + unroll + 1], shape)
+            loss, state = self._step(inputs, targets, state, rate, tf.stack([self._seed, (epoch * steps + step) * 64]))
             with tf.control_dependencies([loss]):
                 self._steps_done.assign_add(1)
             return step + 1, total + loss, state
 
-        def goes_on(step: tf.Tensor, total: tf.Tensor, state: State) -> tf.Tensor:
+        def continues(step: tf.Tensor, total: tf.Tensor, state: State) -> tf.Tensor:
             return tf.logical_and(step < steps, tf.math.is_finite(total))
 
         start = (tf.constant(0), tf.constant(0.0), self._model.zero_state(int(streams.shape[1])))
-        step, total, _ = tf.while_loop(goes_on, body, start)
+        step, total, _ = tf.while_loop(continues, body, start)
         return step, total
 
     def _train_step(
-        self, read: tf.Tensor, wanted: tf.Tensor, state: State, rate: tf.Tensor, seed: tf.Tensor
+        self, inputs: tf.Tensor, targets: tf.Tensor, state: State, rate: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, State]:
-        """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, and the state after it."""
-        loss, gradients, state = step_gradients(self._model, read, wanted, state, seed)
+        """Trains a step. Returns its mean loss in nats, and the state after it; see `step_gradients`."""
+        loss, gradients, state = step_gradients(self._model, inputs, targets, state, seed)
         self._update.apply(gradients, rate)
         return loss, state
 
@@ -163,12 +168,15 @@ class LanguageTrainer(Trainer):
 
 
 def perplexity_of(loss: float, part: str) -> float:
-    """Of a mean loss in nats on this part of the data.
+    """The perplexity for a mean loss in nats per token.
+
+    Args:
+        part: of the data, for the message of the error.
 
     Raises:
-        DivergedError: it is not finite, or beyond what can be written down.
+        DivergedError: the loss is not finite, or the perplexity overflows.
     """
-    if not loss < 700:  # exp would overflow; a uniform guess over a million types has 14
+    if not loss < 700:  # exp would overflow; the loss of a uniform guess over a million types is 14
         raise DivergedError(f"The {part} loss is {loss} nats a token.")
     return math.exp(loss)
 
@@ -178,38 +186,43 @@ def steps_per_epoch(data: DeviceText, recipe: LanguageRecipe) -> int:
 
 
 def step_gradients(
-    model: LanguageModel, read: tf.Tensor, wanted: tf.Tensor, state: State, seed: tf.Tensor
+    model: LanguageModel, inputs: tf.Tensor, targets: tf.Tensor, state: State, seed: tf.Tensor
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor | tf.IndexedSlices], State]:
-    """The mean loss in nats of predicting `wanted` from `read`, (unroll, batch) each, its clipped gradients by name,
-    and the state after it. Of matrices of which only rows were read, the gradients are rows too.
+    """The gradients of one training step.
 
     Args:
+        inputs, targets: int32 (unroll, batch), the tokens that the model reads, and the next token of each.
+        state: before the first of these tokens.
         seed: int32 (2,), of dropout and of sampled types.
+
+    Returns:
+        The mean loss in nats per token; the clipped gradients by name; and the state after the step. If a step reads
+        only some rows of a matrix, its gradient is `tf.IndexedSlices` of these rows.
     """
     recipe, weights = model.recipe, model.trainable
     dropout = Dropout(recipe, seed)
     width = model.cell.num_products * model.units
-    taps = [tf.zeros((recipe.unroll, read.shape[1], width)) for _ in range(recipe.layers)]
-    labels = tf.reshape(wanted, (-1,))
-    # Rows are taken before the tape sees them: their gradients are then rows too, and not the whole matrix.
-    rows = {"embedding": Rows(tf.reshape(read, (-1,)), tf.gather(weights["embedding"], read))}
+    taps = [tf.zeros((recipe.unroll, inputs.shape[1], width)) for _ in range(recipe.layers)]
+    labels = tf.reshape(targets, (-1,))
+    # Rows are gathered outside the tape, so that their gradients are rows and not the whole matrix.
+    rows = {"embedding": Rows(tf.reshape(inputs, (-1,)), tf.gather(weights["embedding"], inputs))}
     if recipe.sampled_types is not None:
         drawn = draw_types(recipe.sampled_types, model.num_types, seed)
-        weighed = tf.concat([labels, drawn], axis=0)
+        scored = tf.concat([labels, drawn], axis=0)
         for name in (model.output_name, "softmax/bias"):
-            rows[f"output {name}"] = Rows(weighed, tf.gather(weights[name], weighed))
+            rows[f"output {name}"] = Rows(scored, tf.gather(weights[name], scored))
     recurrent = {f"layer{index}/recurrent_kernel": index for index in range(recipe.layers)}
-    of_rows = {"embedding"} if recipe.sampled_types is None else {"embedding", model.output_name, "softmax/bias"}
-    dense = [name for name in weights if name not in recurrent and name not in of_rows]
+    row_names = {"embedding"} if recipe.sampled_types is None else {"embedding", model.output_name, "softmax/bias"}
+    dense = [name for name in weights if name not in recurrent and name not in row_names]
     if recipe.sampled_types is None and recipe.shared_embeddings:
         dense.append("embedding")
     with tf.GradientTape() as tape:
         tape.watch([*taps, *(row.values for row in rows.values()), *(weights[name] for name in dense)])
         embedded = rows["embedding"].values
-        if (kept := dropout.streams(read.shape[1])) is not None:
-            state = [(h * kept, c * kept) for h, c in state]
+        if (continued := dropout.streams(inputs.shape[1])) is not None:
+            state = [(h * continued, c * continued) for h, c in state]
         if (keep := dropout.types(model.num_types)) is not None:
-            embedded = embedded * tf.gather(keep, read)
+            embedded = embedded * tf.gather(keep, inputs)
         hidden, state, states = model.hidden(embedded, state, dropout=dropout, taps=taps)
         hidden = tf.reshape(hidden, (-1, model.units))
         if recipe.sampled_types is None:
@@ -224,7 +237,7 @@ def step_gradients(
                 num_labels=labels.shape[0],
             )
         loss = tf.reduce_mean(losses)
-        # As in Zaremba et al. 2014, what is learned from is the sum over a stream's tokens, whatever is reported.
+        # As in Zaremba et al. 2014, gradients are those of the sum over a stream's tokens; the mean is only reported.
         summed = recipe.unroll * loss
     of_dense, of_taps, of_values = tape.gradient(
         summed, [[weights[name] for name in dense], taps, {name: row.values for name, row in rows.items()}]
@@ -232,7 +245,7 @@ def step_gradients(
     gradients: dict[str, tf.Tensor | tf.IndexedSlices] = dict(zip(dense, of_dense, strict=True))
     for name, index in recurrent.items():
         gradients[name] = model.product(states[index], tf.reshape(of_taps[index], (-1, width)), transpose_a=True)
-    for name in of_rows:
+    for name in row_names:
         parts = [Rows(row.indices, of_values[key]) for key, row in rows.items() if key.removeprefix("output ") == name]
         gradients[name] = add_rows(parts, weights[name].shape, gradients.get(name))
     scale = clip_scale(list(gradients.values()), recipe.clip_norm)
@@ -245,18 +258,18 @@ def step_gradients(
 
 
 def text_loss(model: LanguageModel, tokens: tf.Tensor) -> tf.Tensor:
-    """The mean loss in nats of a text, int32 (tokens,), read as one stream from a state of zeros; float32 scalar.
+    """The mean loss in nats per token of a text, int32 (tokens,), read as one stream from a state of zeros.
 
-    Every token but the first is predicted once, from all that come before it.
+    Every token but the first is predicted once, from all tokens before it. Returns a float32 scalar.
     """
     count = int(tokens.shape[0]) - 1
     chunk = min(VALIDATION_CHUNK, count)
     embedding = model.trainable["embedding"]
 
-    def loss_of(read: tf.Tensor, wanted: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        hidden, state = model.scan(tf.gather(embedding, read)[:, tf.newaxis], state)
+    def loss_of(inputs: tf.Tensor, targets: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        hidden, state = model.scan(tf.gather(embedding, inputs)[:, tf.newaxis], state)
         logits = model.logits(tf.reshape(hidden, (-1, model.units)))
-        return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits)), state
+        return tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)), state
 
     def body(first: tf.Tensor, total: tf.Tensor, state: State) -> tuple[tf.Tensor, tf.Tensor, State]:
         last = tf.minimum(first + chunk, count)
@@ -269,13 +282,14 @@ def text_loss(model: LanguageModel, tokens: tf.Tensor) -> tf.Tensor:
 
 
 def learning_rate(recipe: LanguageRecipe, epoch: tf.Tensor) -> tf.Tensor:
-    """The rate of an epoch from 0: steady first, then lower by a factor every epoch (Zaremba et al. 2014, 4.1)."""
+    """The learning rate of an epoch, numbered from 0: constant at first, then multiplied by `recipe.decay` every epoch
+    (Zaremba et al. 2014, section 4.1)."""
     decays = tf.maximum(epoch + 1 - recipe.steady_epochs, 0)
     return recipe.learning_rate * tf.pow(recipe.decay, tf.cast(decays, tf.float32))
 
 
 def clip_scale(gradients: Sequence[tf.Tensor | tf.IndexedSlices], clip_norm: float) -> tf.Tensor:
-    """What gradients are multiplied by so that their norm, over all of them, is at most `clip_norm`.
+    """The factor that scales gradients to a global norm of at most `clip_norm`; float32 scalar.
 
     Source: Pascanu et al. 2013 (arXiv:1211.5063), section 3.2.
     """

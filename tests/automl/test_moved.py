@@ -188,8 +188,8 @@ def test_data_that_have_moved_are_named_anew(automl, moved, folder):
     np.savez(folder / "other.npz", x_train=digits.x_train[:200, ::-1], y_train=digits.y_train[:200])
     for flags in (("--task", "npz:other.npz"), ("--data", "npz:other.npz"), ("--data", "other.npz")):
         assert automl("resume", "s", "--children", "2", *flags).error == (
-            f"{folder / 'other.npz'} does not hold the data that the search began with; put these back, say where they "
-            "lie with --data npz:PATH, or start a new search with this file."
+            f"{folder / 'other.npz'} does not hold the data that the search began with; restore them, give their path "
+            "with --data npz:PATH, or start a new search with this file."
         )
     assert automl("resume", "s", "--children", "2", "--data", "text:other.txt").error == (
         "The data of this search are npz: and not text:; name them with --data npz:PATH."
@@ -278,6 +278,6 @@ def test_a_text_that_has_moved(automl, folder):
     assert ran.code == 0 and ", as in the search (" in ran.out
     (folder / "other.txt").write_text("\n".join(rows).replace("cat", "hen"))
     assert automl("resume", "s", "--children", "2", "--task", "text:other.txt").error.endswith(
-        "put the old one back, say where it lies with --data text:PATH, or start a new search with this one."
+        "restore the old one, give its path with --data text:PATH, or start a new search with this one."
     )
     assert automl("resume", "s", "--children", "2", "--task", "text:book.txt").code == 0

@@ -231,8 +231,8 @@ def test_going_on_with_another_text_or_vocabulary(automl, cells):
     try:
         write_text(stored, seed=1)
         assert automl("resume", "cells", "--children", "6").error == (
-            f"{stored} is not the text that the search began with, or is read with another vocabulary; put the old one "
-            "back, say where it lies with --data text:PATH, or start a new search with this one."
+            f"{stored} is not the text that the search began with, or is read with another vocabulary; restore the old "
+            "one, give its path with --data text:PATH, or start a new search with this one."
         )
     finally:
         stored.write_text(before)
@@ -258,7 +258,7 @@ def test_going_on_with_another_text_or_vocabulary(automl, cells):
         (("--space", "recurrent-cell", "--task", "text"), "The task text needs a file: write text:PATH."),
         (
             ("--space", "recurrent-cell", "--set", "task.parameters=100"),
-            "A model of 100 parameters cannot know 2,000 types; raise task.parameters or lower task.vocabulary_size.",
+            "A model of 100 parameters cannot have 2,000 types; raise task.parameters or lower task.vocabulary_size.",
         ),
         (
             ("--space", "recurrent-cell", "--precision", "float16"),

@@ -403,7 +403,7 @@ def test_a_budget_that_the_vocabulary_alone_exceeds():
     with pytest.raises(ValueError) as caught:
         units_within(NASCELL, 10_000, LanguageRecipe(parameters=10_000))
     assert str(caught.value) == (
-        "A model of 10,000 parameters cannot know 10,000 types; raise task.parameters or lower task.vocabulary_size."
+        "A model of 10,000 parameters cannot have 10,000 types; raise task.parameters or lower task.vocabulary_size."
     )
 
 
