@@ -1,4 +1,4 @@
-"""The networks that update rules are judged by, as functions of one flat vector of weights."""
+"""The networks that update rules train, as functions of one flat vector of weights."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ FILTERS = 32
 
 
 class FlatNetwork(Protocol):
-    """A network whose weights are one vector and whose other state is another, so that a rule changes all at once.
+    """A network whose weights are one vector, so that a rule changes all of them in one operation. Its state, which
+    training changes without the rule, is a second vector.
 
     Attributes:
         shapes: of the weights by name, in the vector's order.
-        state_shapes: likewise, of what training changes otherwise.
-        keeps_state: whether a trained model needs that state as well.
-        steps_per_epoch: training steps.
+        state_shapes: likewise, of the state.
+        keeps_state: whether a trained model needs the state, too.
+        steps_per_epoch: number of training steps in an epoch.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -37,31 +38,35 @@ class FlatNetwork(Protocol):
     steps_per_epoch: int
 
     def initial(self, seed: int) -> np.ndarray:
-        """The weights of a child before training, float32 (size,)."""
+        """The weights before training, float32 (size,)."""
 
     def initial_state(self) -> np.ndarray:
         """The state before the first step, float32."""
 
     def epoch_state(self, state: tf.Tensor) -> tf.Tensor:
-        """The state with which an epoch begins, from that which the one before it left."""
+        """The state at the start of an epoch, given the state at the end of the previous epoch."""
 
     def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """What the steps of an epoch go by, from an int32 seed and the epoch's number: an order of the data, or the
-        seeds of what is drawn."""
+        """The random choices of an epoch, from an int32 seed and the epoch's number: an order of the data, or the seeds
+        of later draws."""
 
     def gradient(
         self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The mean loss in nats of a step of an epoch, its gradient by the weights, and the state after it."""
+        """The mean loss in nats of a step, its gradient with respect to the weights, and the state after the step.
+
+        Args:
+            step: from 0 within the epoch.
+        """
 
     def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """What the network is worth on the validation data, float32 scalar."""
+        """The network's metric on the validation data, float32 scalar."""
 
 
 class ConvChild:
     """Two convolutions of 32 filters 3 x 3, each with batch normalization, ReLU and pooling, and a dense layer.
 
-    Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1; where it pools it does not say.
+    Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1, which does not say where it pools.
     """
 
     keeps_state = True  # moving averages
@@ -85,7 +90,8 @@ class ConvChild:
         self.state_shapes: Mapping[str, tuple[int, ...]] = dict.fromkeys(averages, (FILTERS,))
 
     def initial(self, seed: int) -> np.ndarray:
-        """He et al. 2015's normal weights for the convolutions, Glorot's for the dense layer."""
+        """Normal weights, scaled as in He et al. 2015 for the convolutions and as in Glorot & Bengio 2010 for the dense
+        layer."""
         generator = np.random.Generator(np.random.PCG64(seed))
         parts = []
         for name, shape in self.shapes.items():
@@ -121,7 +127,8 @@ class ConvChild:
         return loss, tape.gradient(loss, weights), state
 
     def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """The accuracy, in [0, 1]; NaN where weights are not finite, which the last step's loss does not show yet."""
+        """The accuracy, in [0, 1], or NaN if weights are not finite. The loss of the last step was computed before its
+        update, so it does not show this."""
         x, y = self._data.x_validation, self._data.y_validation
         named, averages = unflatten(weights, self.shapes), unflatten(state, self.state_shapes)
         count = int(x.shape[0])
@@ -129,8 +136,8 @@ class ConvChild:
         def body(start: tf.Tensor, correct: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             end = start + VALIDATION_BATCH
             logits, _ = self._pass(x[start:end], named, averages)
-            found = tf.argmax(logits, axis=1, output_type=y.dtype)
-            return end, correct + tf.math.count_nonzero(found == y[start:end], dtype=tf.int32)
+            predicted = tf.argmax(logits, axis=1, output_type=y.dtype)
+            return end, correct + tf.math.count_nonzero(predicted == y[start:end], dtype=tf.int32)
 
         _, correct = tf.while_loop(lambda start, _: start < count, body, (tf.constant(0), tf.constant(0)))
         finite = tf.reduce_all(tf.math.is_finite(weights))
@@ -140,8 +147,8 @@ class ConvChild:
     def _pass(
         x: tf.Tensor, weights: Mapping[str, tf.Tensor], averages: Mapping[str, tf.Tensor] | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits, and the batch's means and variances; normalized by these, or by moving averages where given."""
-        found = []
+        """Logits, and the batch's means and variances. Normalizes by `averages` if given, else by the batch's."""
+        statistics = []
         for index in range(2):
             x = tf.nn.conv2d(x, weights[f"conv{index}/kernel"], 1, "SAME")
             scale, offset = weights[f"conv{index}/gamma"], weights[f"conv{index}/beta"]
@@ -151,16 +158,17 @@ class ConvChild:
             x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
                 x, scale, offset, epsilon=EPSILON, is_training=averages is None, **moving
             )
-            found += [mean, variance]
-            x = tf.nn.relu(tf.nn.max_pool2d(x, 2, 2, "VALID"))  # as the other way round, on a quarter of the values
+            statistics += [mean, variance]
+            # ReLU and pooling commute; in this order ReLU is applied to a quarter of the values.
+            x = tf.nn.relu(tf.nn.max_pool2d(x, 2, 2, "VALID"))
         features = tf.reshape(x, (-1, weights["dense/kernel"].shape[0]))
-        return features @ weights["dense/kernel"] + weights["dense/bias"], tf.concat(found, axis=0)
+        return features @ weights["dense/kernel"] + weights["dense/bias"], tf.concat(statistics, axis=0)
 
 
 def keras_child(
     input_shape: tuple[int, ...], num_classes: int, *, weights: Mapping[str, np.ndarray] | None = None
 ) -> keras.Model:
-    """A `ConvChild` as a Keras model, from standardized images to logits; with its weights where they are given."""
+    """A `ConvChild` as a Keras model, from standardized images to logits. It gets these weights, if they are given."""
     layers: list[keras.layers.Layer] = []
     for index in range(2):
         layers += [
@@ -180,13 +188,13 @@ def keras_child(
 
 
 class TextChild:
-    """A language model, trained by truncated back-propagation; its state is that of its layers.
+    """A language model, trained by truncated back-propagation. Its state is the state of its recurrent layers.
 
     Args:
-        model: says cell, sizes and recipe; its own weights are not used.
+        model: defines cell, sizes and recipe; its weights are not used.
     """
 
-    keeps_state = False  # where the training text ended
+    keeps_state = False  # it is the state after the last training step
 
     def __init__(self, model: LanguageModel, data: DeviceText) -> None:
         self._model = model
@@ -221,11 +229,11 @@ class TextChild:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         unroll, streams = self._model.recipe.unroll, self._data.streams
         first = step * unroll
-        read = tf.ensure_shape(streams[first : first + unroll], (unroll, self._batch))
-        wanted = tf.ensure_shape(streams[first + 1 : first + unroll + 1], (unroll, self._batch))
-        drawing = tf.stack([plan[0], (plan[1] + step) * 64])
+        inputs = tf.ensure_shape(streams[first : first + unroll], (unroll, self._batch))
+        targets = tf.ensure_shape(streams[first + 1 : first + unroll + 1], (unroll, self._batch))
+        seed = tf.stack([plan[0], (plan[1] + step) * 64])
         model = self._with(weights)
-        loss, gradients, after = step_gradients(model, read, wanted, self._layer_states(state), drawing)
+        loss, gradients, after = step_gradients(model, inputs, targets, self._layer_states(state), seed)
         flat = [tf.reshape(tf.convert_to_tensor(gradients[name]), (-1,)) for name in self.shapes]
         return (
             loss,
@@ -248,6 +256,6 @@ class TextChild:
 
 
 def unflatten(vector: tf.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
-    """The parts of a vector by name."""
+    """The parts of a vector by name, in these shapes."""
     parts = tf.split(vector, [math.prod(shape) for shape in shapes.values()])
     return {name: tf.reshape(part, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

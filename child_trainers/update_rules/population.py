@@ -1,4 +1,4 @@
-"""Many update rules trained as one compiled graph in which rules are data: no rule is ever traced."""
+"""Trains many update rules in one compiled graph. A rule is an input of the graph, so a new rule needs no new trace."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from automl.search_spaces.update_rule.semantics import (
 
 
 class Member(NamedTuple):
-    """One network in training: a rule at a rate.
+    """One network in training, with a rule and a learning rate.
 
     Attributes:
-        program: int32 (LENGTH,), of the rule.
+        program: int32 (LENGTH,), the encoded rule.
         rate: the learning rate.
-        seed: of the weights to begin with, of the order of the images, and of what the rule draws.
-        steps: of the whole training, which decays go by.
+        seed: of the initial weights, of the order of the images, and of the rule's random numbers.
+        steps: the number of steps of the whole training, on which the rule's decays depend.
     """
 
     program: np.ndarray
@@ -40,16 +40,16 @@ class Member(NamedTuple):
 
 
 class Population:
-    """Places for networks of one kind, each trained by a rule of its own.
+    """Trains networks of one kind, each in a place of its own and with its own rule.
 
-    What is compiled is one epoch and one validation of however many places; it is traced once for all rules, rates and
-    populations there are. On a processor the places take turns, since one network's step keeps it busy.
+    Two functions are compiled: an epoch and a validation, of any number of places. Each is traced once for all rules,
+    learning rates and populations. The places take turns, since the step of one network keeps a processor busy.
 
     Args:
-        places: how many networks there can be at a time.
+        places: the largest number of networks at a time.
 
     Attributes:
-        traces: how many there were.
+        traces: number of traces so far.
     """
 
     def __init__(self, network: FlatNetwork, places: int) -> None:
@@ -67,23 +67,25 @@ class Population:
         self.traces = 0
 
     def steps_done(self) -> int:
-        """Training steps of all members so far; may be called from any thread."""
+        """Number of training steps of all members so far. May be called from any thread."""
         return int(self._steps_done.numpy())
 
     def compile(self) -> None:
-        """Traces what is not traced yet, which otherwise happens at its first use."""
+        """Traces both functions, unless they are traced already. Without this call, the first use of each traces it."""
         _ = self._epoch, self._values
 
     def begin(self, place: int, member: Member) -> None:
-        """Puts a fresh network into a place."""
+        """Puts a network with initial weights into a place."""
         self._members[place] = member
         self._weights[place].assign(self._network.initial(member.seed))
         self._averages[place].assign(tf.zeros(self._averages.shape[1:]))
         self._state[place].assign(self._network.initial_state())
 
     def train_epoch(self, places: Sequence[int], epoch: int) -> list[float]:
-        """Trains these places an epoch, from 0; returns each one's mean loss, not finite where it diverged: there no
-        step is made after that one."""
+        """Trains these places for an epoch, numbered from 0, and returns the mean loss in nats of each.
+
+        A network whose loss is not finite has diverged; no step follows the one with that loss.
+        """
         if not places:
             return []
         members = [self._members[place] for place in places]
@@ -99,11 +101,11 @@ class Population:
         return [float(loss) for loss in losses.numpy()]
 
     def validate(self, places: Sequence[int]) -> list[float]:
-        """What each of these places is worth on the validation data."""
+        """The metric of each of these places on the validation data."""
         return [float(value) for value in self._values(tf.constant(places, tf.int32)).numpy()] if places else []
 
     def weights(self, place: int) -> dict[str, np.ndarray]:
-        """All that a model of a network needs, by name."""
+        """The weights that a model of this network needs, by name."""
         parts = unflatten(self._weights[place], self._network.shapes)
         if self._network.keeps_state:
             parts |= unflatten(self._state[place], self._network.state_shapes)
@@ -140,29 +142,29 @@ class Population:
         places: tf.Tensor,
         programs: tf.Tensor,
         rates: tf.Tensor,
-        orders: tf.Tensor,
+        order_seeds: tf.Tensor,
         seeds: tf.Tensor,
         decay_steps: tf.Tensor,
         epoch: tf.Tensor,
     ) -> tf.Tensor:
         """The mean loss of each place's steps, float32 (places,)."""
         network, steps = self._network, self._network.steps_per_epoch
-        named = tuple(AVERAGES)
+        names = tuple(AVERAGES)
 
         def train(member: tuple[tf.Tensor, ...]) -> tf.Tensor:
-            place, program, rate, order, seed, total_steps = member
-            plan = network.plan(order, epoch)
+            place, program, rate, order_seed, seed, total_steps = member
+            plan = network.plan(order_seed, epoch)
 
             def body(
                 step: tf.Tensor, total: tf.Tensor, weights: tf.Tensor, averages: tf.Tensor, state: tf.Tensor
             ) -> tuple[tf.Tensor, ...]:
                 loss, gradient, state = network.gradient(weights, state, plan, step)
                 number = epoch * steps + step
-                averages = tf.stack([averaged(name, averages[index], gradient) for index, name in enumerate(named)])
+                averages = tf.stack([averaged(name, averages[index], gradient) for index, name in enumerate(names)])
                 context = StepContext(
                     gradient,
                     weights,
-                    {name: averages[index] for index, name in enumerate(named)},
+                    {name: averages[index] for index, name in enumerate(names)},
                     number,
                     drawn=lambda place: uniform_of(self._words[0], seed, number, place),
                     noise=lambda: normal_of(self._words[1], self._words[2], seed, number),
@@ -187,5 +189,5 @@ class Population:
                 variable.scatter_update(tf.IndexedSlices(value[tf.newaxis], place[tf.newaxis]))
             return total / tf.cast(steps, tf.float32)
 
-        members = (places, programs, rates, orders, seeds, decay_steps)
+        members = (places, programs, rates, order_seeds, seeds, decay_steps)
         return tf.map_fn(train, members, fn_output_signature=tf.float32, parallel_iterations=1)

@@ -1,4 +1,4 @@
-"""Networks that nobody searched for, to try optimizers on."""
+"""Hand-designed networks, on which optimizers are compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-BLOCKS = 3  # of each of three sizes
+BLOCKS = 3  # residual blocks of each of three sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +21,15 @@ class ReferenceNetwork:
 
 
 def small(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """The network that update rules are judged by in a search; see `update_rules.networks.ConvChild`."""
+    """The network that update rules train in a search; see `flat_networks.ConvChild`."""
     from automl.child_trainers.update_rules.flat_networks import keras_child
 
     return keras_child(input_shape, num_classes)
 
 
 def resnet20(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """A residual network of 20 layers for small images: a convolution of 16 filters, then nine blocks of two of 16, 32
-    and 64, whose shortcuts are subsampled and padded with zeros where the size changes.
+    """A residual network of 20 layers for small images: a convolution of 16 filters, then nine blocks of two
+    convolutions of 16, 32 and 64 filters. Where the size changes, the shortcut is subsampled and padded with zeros.
 
     Source: He et al. 2016 (arXiv:1512.03385), section 4.2, option A.
     """

@@ -1,4 +1,4 @@
-"""A cheap look at an update rule before a network is trained with it: does it descend anything at all?"""
+"""The screening test: rejects update rules that reduce none of four small functions, before any network is trained."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from automl.search_spaces.update_rule.program import LENGTH, update_of
 from automl.search_spaces.update_rule.semantics import AVERAGES, StepContext, averaged, counters, normal_of, uniform_of
 
 STEPS = 200
-LAST = 20  # steps over which what a rule has reached is averaged
-LARGEST_SHARE = 0.25  # of the value at the start
+LAST = 20  # the result of a rule is the mean value over so many last steps
+LARGEST_SHARE = 0.25  # of the value at the start; a result below it passes
 NOISE = 0.5  # standard deviation of the second function's gradients
 
-# Minima that neither shrinking the weights nor going a fixed way leads to: they are off 0, and the starts lie around.
+# Shrinking the weights or moving in a fixed direction must not lead to a minimum, so minima are off 0, with starts
+# on several sides.
 CENTRE = np.array([3.0, -3.0, 3.0, -3.0], np.float32)
 AROUND = np.array([1.0, -1.0, -1.0, 1.0], np.float32)
 FAR, NEAR = CENTRE + AROUND, CENTRE + 0.01 * AROUND  # a rule that clips at 1e-5 takes steps of 1e-4 at most, at rate 10
@@ -25,11 +26,12 @@ ROSENBROCK_START = CENTRE + np.array([-1.2, 1.0, 1.2, 0.8], np.float32)
 
 
 class Screen:
-    """Tries a rule on four functions of four weights, at every rate of a sweep: a quadratic bowl, the same with noise
-    in its gradients, the same from near its minimum, and two of Rosenbrock's.
+    """Runs a rule on four functions of four weights, at every learning rate of a sweep.
 
-    A rule passes if on one of them, at one rate, it comes to a quarter of the value that it began with. All functions
-    and rates are one vector, and the rule is data: it takes a fraction of a second, and no trace.
+    The functions are a quadratic bowl, the bowl with noise in its gradients, the bowl with a start near its minimum,
+    and a sum of two Rosenbrock functions. A rule passes if it reduces one of them, at one rate, to less than a quarter
+    of its initial value. All functions and rates are one vector, and the rule is an input of the compiled graph. So a
+    test takes a fraction of a second and no new trace.
     """
 
     def __init__(self, rates: Sequence[float]) -> None:
@@ -37,10 +39,10 @@ class Screen:
         starts = np.stack([FAR, FAR, NEAR, ROSENBROCK_START])
         self._start = tf.constant(np.repeat(starts[:, np.newaxis], len(rates), axis=1))
         size = self._start.shape.num_elements()
-        self._words = [counters(size, stream) for stream in range(5)]  # a rule's own three, and two of the noise
+        self._words = [counters(size, stream) for stream in range(5)]  # three of the rule, two of the noise
 
     def passes(self, program: np.ndarray, seed: int) -> bool:
-        """Whether the encoded rule descends one of the functions."""
+        """Whether the encoded rule reduces one of the functions."""
         return bool(self._compiled(tf.constant(program), tf.constant(seed % 2**32, tf.uint32)))
 
     @functools.cached_property
@@ -74,15 +76,15 @@ class Screen:
         start = (tf.constant(0), self._start, tf.zeros((len(names), size)), tf.zeros(shape[:2]))
         *_, reached = tf.while_loop(lambda step, *_: step < STEPS, body, start)
         at_first, _ = functions(self._start)
-        return tf.reduce_any(reached < LARGEST_SHARE * at_first)  # what is not a number is not less
+        return tf.reduce_any(reached < LARGEST_SHARE * at_first)  # NaN is not less
 
 
 def functions(weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The value of each function at each rate, (4, rates), and its gradient, (4, rates, 4).
 
     Args:
-        weights: (4, rates, 4): of the bowl, three times, and of two of Rosenbrock's functions,
-            (1 - x)^2 + 100 (y - x^2)^2, added up; all counted from the centre.
+        weights: (4, rates, 4), four for each function and rate. The first three functions are the bowl, the fourth is
+            the sum of two Rosenbrock functions, (1 - x)^2 + 100 (y - x^2)^2. All are functions of weights - CENTRE.
     """
     off = weights - CENTRE
     bowls, slopes = tf.reduce_sum(0.5 * CURVATURE * off[:3] ** 2, axis=-1), CURVATURE * off[:3]

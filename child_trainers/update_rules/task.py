@@ -1,4 +1,4 @@
-"""Update rules, judged by how well a small network learns with them, on images or on text."""
+"""Tasks of update rules, which are judged by how well a small network learns with them, on images or on text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from automl.child_trainers.update_rules.training import RuleTrainer
 
-PRUNED_IMAGES = 0.05  # of what is above the accuracy of a guess
+PRUNED_IMAGES = 0.05  # share of the range from the accuracy of a guess to 1
 PRUNED_TEXT = 0.5  # times the perplexity of a guess
 
 
@@ -33,17 +33,17 @@ Network = TypeVar("Network", ImageClassification, LanguageModeling)
 
 
 class RuleTask(Task, Generic[Network]):
-    """Judges update rules: a sweep of learning rates, then a training at the best.
+    """Judges update rules: a sweep of learning rates, then a training at the best one.
 
     Args:
-        name: of the data, as for the task of networks on them.
+        name: of the data, as in the task of networks on the same data.
         recipe: the constants of the sweep and of the training.
-        goal: another metric as the reward.
+        goal: `metric` as the reward, to be minimized or maximized; None for the task's reward.
         compute: not used; rules are judged in float32, which is as fast for networks of this size.
-        data: where they lie and what they must be: the other arguments of `BuiltInTask`.
+        data: the other arguments of `BuiltInTask`.
 
     Attributes:
-        network: the task whose data, and whose measure, rules are judged by.
+        network: the task of networks whose data and metric are used.
     """
 
     network: Network
@@ -134,7 +134,7 @@ class RuleTask(Task, Generic[Network]):
     @property
     @abc.abstractmethod
     def _network_spec(self) -> object:
-        """What the network's task knows the trained network by."""
+        """The spec of the trained network, for the methods of `network`."""
 
     @functools.cached_property
     @abc.abstractmethod
@@ -152,7 +152,7 @@ class RuleTask(Task, Generic[Network]):
 
 
 class ImageRules(RuleTask[ImageClassification]):
-    """Update rules judged by a convolutional network's accuracy; see `update_rules.networks.ConvChild`."""
+    """Update rules judged by a convolutional network's accuracy; see `flat_networks.ConvChild`."""
 
     recipe_kind = RuleRecipe
     reward_words = "validation accuracy after the training at the best rate"
@@ -214,6 +214,6 @@ class TextRules(RuleTask[LanguageModeling]):
 
 
 def pruned_accuracy(labels: np.ndarray) -> float:
-    """An accuracy that a network comes to which has learned next to nothing but the commonest of these labels."""
+    """The accuracy up to which a rule is pruned: slightly above that of guessing the most frequent of these labels."""
     guess = float(np.bincount(labels).max()) / len(labels)
     return guess + PRUNED_IMAGES * (1.0 - guess)

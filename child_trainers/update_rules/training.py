@@ -1,4 +1,4 @@
-"""Judges update rules: a sweep of learning rates, then a training at the best of them, many rules side by side."""
+"""Trains many update rules side by side: a sweep of learning rates, then a longer training at the best rate."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from automl.child_trainers.update_rules.screening import Screen
 from automl.search_spaces.update_rule.program import encode
 from automl.search_spaces.update_rule.spec import UpdateRule
 
-SCREENED, DIVERGED, PRUNED = "screened", "diverged", "hopeless"  # why a rule was not trained to its end, as stored
+SCREENED, DIVERGED, PRUNED = "screened", "diverged", "hopeless"  # stored reasons why a rule was not trained to the end
 
 
 @dataclasses.dataclass(frozen=True)
 class MetricSpec:
-    """What a validation says.
+    """The metric of a validation, and the reward for it.
 
     Attributes:
         metric: its name.
-        maximize: whether more is better.
-        worst: what stands for a rule that was not trained, or diverged.
-        pruned: a rule whose sweep reaches nothing better than this ends there.
-        reward: of a value.
+        maximize: whether a larger value is better.
+        worst: the value stored for a rule that was not trained or diverged.
+        pruned: a rule ends after its sweep if no learning rate gives a value better than this.
+        reward: the reward for a value.
     """
 
     metric: str
@@ -46,9 +46,9 @@ class MetricSpec:
         return value > other if self.maximize else value < other
 
     def best(self, values: Sequence[float]) -> int:
-        """The place of the best, the first of equals; there is one that is finite, and only such count."""
-        finite = [place for place, value in enumerate(values) if math.isfinite(value)]
-        return max(finite, key=lambda place: values[place] if self.maximize else -values[place])
+        """The index of the best finite value, the first if several are equal. At least one value must be finite."""
+        finite = [index for index, value in enumerate(values) if math.isfinite(value)]
+        return max(finite, key=lambda index: values[index] if self.maximize else -values[index])
 
 
 @dataclasses.dataclass
@@ -66,7 +66,7 @@ class _Rule:
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def report(self, epoch: int, **metrics: float) -> Exception | None:
-        """Why this child must end, or None."""
+        """Reports an epoch. Returns the exception that ends this child, or None."""
         try:
             self.child.report(epoch, **metrics)
         except Exception as error:
@@ -78,14 +78,14 @@ Ended = tuple[int, Outcome | Exception]
 
 
 class RuleTrainer:
-    """Trains populations of rules, each with a sweep of its own; compiled once for all of them.
+    """Trains populations of rules with functions that are compiled once for all of them.
 
-    Of each rule, networks are trained for a short while at every rate of the sweep, all from the same weights; then one
-    from these weights again, at the rate that came out best. Its best epoch counts.
+    The sweep trains one network for each rule and learning rate for a few epochs, all of a rule from the same weights.
+    The long training then trains a network from these weights at the rule's best rate. The best epoch counts.
 
-    A rule that diverges at every rate, or in the long training, has the reward 0; one whose sweep is pruned ends with
-    what it has reached. One that descends none of the screen's functions has the reward 0 without any training, except
-    for a small share that is trained to see what the screen costs.
+    A rule that diverges at every rate, or in the long training, has the reward 0. A rule that is pruned after the sweep
+    keeps the result of the sweep. A rule that fails the screening test has the reward 0 and is not trained. A small
+    share of the rules that fail is trained anyway, to measure what screening costs.
 
     Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1.
     """
@@ -98,9 +98,9 @@ class RuleTrainer:
         self._screen = Screen(sweep.rates)
 
     def train(self, children: Sequence[Assignment]) -> Iterator[Ended]:
-        """Yields what became of each child, by its place among `children`, as soon as it is known.
+        """Yields the index of each child in `children` with its outcome, as soon as that is known.
 
-        An exception of a child's report ends that child alone.
+        An exception of a child's report ends only that child, and is yielded as its outcome.
         """
         rules = [_Rule(index, child, encode(cast("UpdateRule", child.spec))) for index, child in enumerate(children)]
         for rule in rules:
@@ -108,10 +108,10 @@ class RuleTrainer:
         if self._sweep.screened:
             for rule in list(rules):
                 with self._timed("screen", [rule]):
-                    descends = self._screen.passes(rule.program, rule.child.seed)
-                if not descends:
+                    passed = self._screen.passes(rule.program, rule.child.seed)
+                if not passed:
                     rule.screened = True
-                    if not self._tried_anyway(rule.child.seed):
+                    if not self._trained_anyway(rule.child.seed):
                         rules.remove(rule)
                         yield rule.index, self._ended(rule, 0.0, SCREENED)
         if rules:
@@ -120,11 +120,11 @@ class RuleTrainer:
             swept = yield from self._sweep_rates(rules)
             yield from self._train_long(swept)
 
-    def _tried_anyway(self, seed: int) -> bool:
+    def _trained_anyway(self, seed: int) -> bool:
         return bool(np.random.PCG64(seed).random_raw() / 2**64 < self._sweep.screen_sample)
 
     def _sweep_rates(self, rules: list[_Rule]) -> Generator[Ended, None, list[_Rule]]:
-        """Returns the rules that deserve the long training, begun at their best rates."""
+        """Yields the rules that end. Returns the others, each with a new network at its best rate."""
         rates, population = self._sweep.rates, self._population
         steps = self._network.steps_per_epoch
         for number, rule in enumerate(rules):
@@ -139,7 +139,7 @@ class RuleTrainer:
                 running = [place for place, loss in zip(running, losses, strict=True) if math.isfinite(loss)]
         with self._timed("validate", rules):
             values = dict(zip(running, population.validate(running), strict=True))
-        going_on = []
+        remaining = []
         for rule in rules:
             reached = [values.get(rule.place + offset, math.nan) for offset in range(len(rates))]
             rule.metrics["sweep"] = [value if math.isfinite(value) else None for value in reached]
@@ -156,8 +156,8 @@ class RuleTrainer:
                 population.begin(
                     rule.place, Member(rule.program, rates[best], rule.child.seed, steps * self._sweep.epochs)
                 )
-                going_on.append(rule)
-        return going_on
+                remaining.append(rule)
+        return remaining
 
     def _train_long(self, rules: list[_Rule]) -> Iterator[Ended]:
         population, metric = self._population, self._metric.metric
@@ -177,7 +177,7 @@ class RuleTrainer:
                     rule.values.append(value)
                     if self._metric.best(rule.values) == epoch:
                         rule.weights = population.weights(rule.place)
-                        rule.metrics |= {metric: value, "epoch": epoch + 2}  # the sweep was the first
+                        rule.metrics |= {metric: value, "epoch": epoch + 2}  # the sweep was epoch 1
                     rule.metrics["loss"] = loss
                     error = rule.report(epoch + 2, **{metric: value, "loss": loss})
                     if error is not None:
@@ -192,7 +192,7 @@ class RuleTrainer:
         weights = rule.weights or None
         if why in (SCREENED, DIVERGED):
             metrics |= {self._metric.metric: self._metric.worst}
-            for name in ("epoch", "loss"):  # those of a value that no longer counts, as its weights are
+            for name in ("epoch", "loss"):  # of a result that no longer counts; its weights are dropped, too
                 metrics.pop(name, None)
             weights = None
         epoch = metrics.get("epoch", 0)
@@ -200,7 +200,7 @@ class RuleTrainer:
 
     @contextlib.contextmanager
     def _timed(self, phase: str, rules: Sequence[_Rule]) -> Iterator[None]:
-        """Charges each of the rules an equal part of the time."""
+        """Context manager that adds an equal share of its time to the seconds of each rule."""
         began = time.perf_counter()
         try:
             yield

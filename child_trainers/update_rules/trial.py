@@ -1,4 +1,4 @@
-"""A network trained by one optimizer at one learning rate: what a comparison of optimizers consists of."""
+"""Trials, of which a comparison of optimizers consists: one network, one optimizer, one learning rate."""
 
 from __future__ import annotations
 
@@ -35,17 +35,18 @@ ONE_MASK = " (one mask for all drops)"  # suffix of the text of a rule from a se
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What is trained.
+    """One training run of a comparison.
 
     Attributes:
-        task: a built-in one, by name.
-        recipe: its constants; the learning rate among them is not used.
+        task: the name of a built-in task.
+        recipe: the constants of training; the learning rate among them is not used.
         network: a name in NETWORKS or `FILE.py:FUNCTION` for images, `lstm` for text.
         optimizer: see `make_optimizer`.
-        rate: the learning rate at the first step; it then goes down as the recipe says.
-        unseen: train on the last training images, which a search on the first ones has not seen.
-        tested: whether the test data are read, too.
-        fingerprints: of what it reads that the names above do not tell: what was found with others is not found again.
+        rate: the learning rate at the first step; it then follows the recipe's schedule.
+        unseen: train on the last training images, which a search on the first images has not seen.
+        tested: whether the metric on test data is computed, too.
+        fingerprints: of the data and files that these names do not determine. A stored result of a trial with other
+            fingerprints is not used.
     """
 
     task: str
@@ -61,20 +62,23 @@ class Trial:
 
 
 def run(trial: Trial) -> dict[str, Any]:
-    """Trains the network. Returns its metric of each epoch (`curve`), the best of them, that of the test data of the
-    same epoch where they are read and there are any, and seconds; only `diverged` where it did."""
+    """Trains the network and returns its results by name.
+
+    These are the metric of each epoch (`curve`), the `best` of them, the test metric of the same epoch if `tested` and
+    there are test data, and `seconds`. If training diverges, `diverged` replaces the best and the test metric.
+    """
     began = time.perf_counter()
     task = make_task(trial.task, trial.recipe, data_dir=trial.data_dir, unseen=trial.unseen)
     record = Record()
     try:
         if isinstance(task, ImageClassification):
-            found = _train_images(task, trial, record)
+            result = _train_images(task, trial, record)
         else:
-            found = _train_text(task, trial, record)
+            result = _train_text(task, trial, record)
     except DivergedError:
-        found = {"diverged": True}
+        result = {"diverged": True}
     curve = [metrics[task.metric] for metrics in record.epochs]
-    return {**found, "curve": curve, "seconds": time.perf_counter() - began}
+    return {**result, "curve": curve, "seconds": time.perf_counter() - began}
 
 
 def kind_of_task(name: str) -> type[ImageClassification] | type[LanguageModeling]:
@@ -86,7 +90,7 @@ def kind_of_task(name: str) -> type[ImageClassification] | type[LanguageModeling
 def make_task(
     name: str, recipe: Mapping[str, Any], *, data_dir: str | None, unseen: bool
 ) -> ImageClassification | LanguageModeling:
-    """The task that optimizers are compared on. Raises ValueError where a constant or the data are wrong."""
+    """The task on which optimizers are compared. Raises ValueError if a constant or the data are wrong."""
     kind = kind_of_task(name)
     folder = None if data_dir is None else Path(data_dir)
     if issubclass(kind, ImageClassification):
@@ -128,7 +132,7 @@ def network_of(name: str) -> ReferenceNetwork:
     """A network for images by name, or the user's function `(input_shape, num_classes)`.
 
     Raises:
-        ValueError, UserFileError: there is none such.
+        ValueError, UserFileError: there is no such network.
     """
     if UserFile.is_reference(name):
         return ReferenceNetwork(name, UserFile.read(name).load())
@@ -140,10 +144,11 @@ def network_of(name: str) -> ReferenceNetwork:
 
 
 def make_optimizer(text: str, rate: Any, decay_steps: int, seed: int) -> keras.optimizers.Optimizer:
-    """An optimizer by text: a named update rule (`powersign`), one of Keras's classes (`AdamW`), or any rule.
+    """The optimizer that a text names: an update rule (`powersign`), a Keras class (`AdamW`), or a rule's expression.
 
     Args:
-        rate: a learning rate or a schedule of it.
+        rate: a learning rate, or a Keras schedule.
+        decay_steps: the number of steps of the training, on which the decays of a rule depend.
 
     Raises:
         ValueError: the text is none of these.
@@ -154,7 +159,7 @@ def make_optimizer(text: str, rate: Any, decay_steps: int, seed: int) -> keras.o
     try:
         rule = RULES[text] if text in RULES else _rule(text)
     except RuleError:
-        if text.isidentifier():  # a name mistyped, rather than a rule
+        if text.isidentifier():  # a mistyped name rather than an expression
             validate_choice("optimizer", text, [*RULES, *kinds])
         raise
     return rule.optimizer(learning_rate=rate, decay_steps=decay_steps, seed=seed)
@@ -173,7 +178,7 @@ def rule_names(search: str, space: str, specs: Sequence[Json], versions: Mapping
         versions: the behaviour of the search.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the search has no trained update rules.
     """
     rules = [read_spec(spec, space) for spec in specs]
     if not rules or not all(isinstance(rule, UpdateRule) for rule in rules):
@@ -182,7 +187,7 @@ def rule_names(search: str, space: str, specs: Sequence[Json], versions: Mapping
 
 
 def meaning_of(optimizer: str) -> tuple[str, ...]:
-    """Marks a rule with several drops: results of automl 0.1.0 for the same text were of another rule (one mask)."""
+    """A fingerprint of rules with several drops: for the same text, automl 0.1.0 trained a rule with one mask."""
     try:
         several = optimizer not in RULES and num_drops(UpdateRule.parse(optimizer)) > 1
     except RuleError:
@@ -200,27 +205,27 @@ def _rule(text: str) -> UpdateRule:
 
 
 def _keras_optimizers() -> dict[str, type[keras.optimizers.Optimizer]]:
-    """Keras's classes that train by themselves, by name."""
+    """The optimizer classes of Keras by name, without the base class and the one that wraps another optimizer."""
     import keras
 
-    found = {name: getattr(keras.optimizers, name) for name in dir(keras.optimizers)}
-    wrappers = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
+    members = {name: getattr(keras.optimizers, name) for name in dir(keras.optimizers)}
+    excluded = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer)
     return {
         name: kind
-        for name, kind in found.items()
-        if isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer) and kind not in wrappers
+        for name, kind in members.items()
+        if isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer) and kind not in excluded
     }
 
 
 def default_recipe(task: str) -> dict[str, Any]:
-    """The constants of a task's first recipe, for text `COMPARED_TEXT`. Raises KeyError."""
+    """The constants of a task's first recipe; for text `COMPARED_TEXT`. Raises KeyError if there is no such task."""
     if issubclass(kind_of_task(task), LanguageModeling):
         return COMPARED_TEXT
     return next(iter(RECIPES[kind_of(task)].values()))
 
 
 def _image_schedule(recipe: Recipe, rate: float, steps: int) -> Any:
-    """The recipe's schedule (see `image_training.learning_rate`) from another rate."""
+    """The recipe's schedule (see `images.training.learning_rate`) from another initial rate."""
     from keras.optimizers import schedules
 
     if recipe.schedule == "cosine":
