@@ -225,7 +225,7 @@ def test_the_source_of_a_cell_that_brings_its_rule(task, tmp_path):
     model = found["build"]()
     model.compile(found["FoundRule"](), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(np.ones((2, 3), np.int32), np.ones((2, 3), np.int32), verbose=0)
-    assert "FoundRule, at a rate of 0.5," in found["__doc__"]
+    assert "FoundRule at a learning rate of 0.5." in found["__doc__"]
 
 
 def test_a_rule_that_diverges_is_a_result(task):
