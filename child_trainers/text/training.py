@@ -212,7 +212,10 @@ def step_gradients(
         for name in (model.output_name, "softmax/bias"):
             rows[f"output {name}"] = Rows(scored, tf.gather(weights[name], scored))
     recurrent = {f"layer{index}/recurrent_kernel": index for index in range(recipe.layers)}
-    row_names = {"embedding"} if recipe.sampled_types is None else {"embedding", model.output_name, "softmax/bias"}
+    # No set: the order of its texts, and so the rounding of the gradients' norm, would differ between processes.
+    row_names = ["embedding"]
+    if recipe.sampled_types is not None:
+        row_names += [name for name in (model.output_name, "softmax/bias") if name not in row_names]
     dense = [name for name in weights if name not in recurrent and name not in row_names]
     if recipe.sampled_types is None and recipe.shared_embeddings:
         dense.append("embedding")

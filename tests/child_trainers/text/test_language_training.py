@@ -226,6 +226,17 @@ def test_drawn_types_stand_for_all():
     assert loss == pytest.approx(math.log(1000), abs=0.05)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_order_of_gradients_is_the_same_in_every_process(text, shared):
+    """The rounding of their norm depends on it, so it must not be that of a set of texts."""
+    recipe = dataclasses.replace(RECIPE, sampled_types=4, shared_embeddings=shared)
+    model = made(recipe=recipe)
+    inputs, targets = (tf.constant(text.train[first : first + 12].reshape(3, 4).T) for first in (0, 1))
+    _, gradients, _ = step_gradients(model, inputs, targets, model.zero_state(3), tf.constant([1, 0]))
+    rows = ["embedding", "softmax/bias"] if shared else ["embedding", "softmax/kernel", "softmax/bias"]
+    assert list(gradients)[-len(rows) :] == rows
+
+
 def test_streams_are_contiguous_and_stand_side_by_side(text):
     streams = to_device(text, 3).streams.numpy()
     assert streams.shape == (26, 3)
