@@ -174,11 +174,11 @@ def retry(
         return make_ready(opened, name, fault=fault, number=child)
 
 
-def _log_data(summary: DataSummary, *, doubts: bool) -> None:
-    """Logs how the data were read; with `doubts`, for a new search, also warns of likely mistakes."""
+def _log_data(summary: DataSummary, *, warnings: bool) -> None:
+    """Logs how the data were read; with `warnings`, for a new search, also warns of likely mistakes."""
     logger.info("Data: %s", summary.line)
-    for doubt in summary.warnings if doubts else ():
-        logger.warning(doubt)
+    for warning in summary.warnings if warnings else ():
+        logger.warning(warning)
 
 
 def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
