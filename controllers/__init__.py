@@ -1,4 +1,4 @@
-"""Controllers: they propose children and learn from their rewards (`base.Controller` is the contract)."""
+"""Controllers propose children and learn from their rewards; `base.Controller` is the contract."""
 
 CONTROLLERS = {  # resolved on use, so that listing them imports no TensorFlow
     "reinforce": "automl.controllers.reinforce.controller:Reinforce",
@@ -6,13 +6,13 @@ CONTROLLERS = {  # resolved on use, so that listing them imports no TensorFlow
     "random": "automl.controllers.random_search:RandomSearch",
 }
 
-PRESETS = {  # of each controller: names of settings for it; the first is the default
+PRESETS = {  # named settings of each controller; the first is the default
     "reinforce": "automl.controllers.reinforce.presets:PRESETS",
     "ppo": "automl.controllers.reinforce.presets:PPO_PRESETS",
     "random": "automl.controllers.random_search:PRESETS",
 }
 
-SCALES = {  # of controllers with presets that also say how many batches are in flight, and how large
+SCALES = {  # for presets that also set the number of batches in flight and their size
     "reinforce": "automl.controllers.reinforce.presets:SCALES",
     "ppo": "automl.controllers.reinforce.presets:PPO_SCALES",
 }

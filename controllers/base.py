@@ -1,4 +1,4 @@
-"""The contract between the loop and whatever proposes children."""
+"""The contract between a search's loop and its controller."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Draw:
 
     Attributes:
         number: the child's number in its search.
-        attempt: 0, 1, 2, … where earlier draws for this number were refused.
-        given: answers by decision name that are taken as they are; what depends on them is drawn.
+        attempt: how many earlier draws for this number were refused.
+        given: fixed answers, by decision name; the controller draws all other answers.
     """
 
     number: int
@@ -30,7 +30,7 @@ class Draw:
     given: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def answer(self, decision: Decision) -> tuple[int, ...] | None:
-        """The given answer, or None where there is none that fits the decision as it now stands."""
+        """The given answer, or None if there is none or the decision does not admit it."""
         tokens = self.given.get(decision.name)
         return tokens if tokens is not None and decision.admits(tokens) else None
 
@@ -40,9 +40,9 @@ class Proposal:
     """A proposed child.
 
     Attributes:
-        tokens: its answers to the space's decisions, one after the other.
-        log_probs: of a `PolicyController`, for each token the natural logarithm of its probability, None where the
-            token was forced; empty for other controllers.
+        tokens: its answers to the space's decisions, in their order.
+        log_probs: from a `PolicyController`, the natural logarithm of each token's probability, None where the token
+            was forced; empty from other controllers.
     """
 
     tokens: tuple[int, ...]
@@ -50,13 +50,13 @@ class Proposal:
 
     @property
     def log_prob(self) -> float:
-        """Of the whole child; 0 where there are no log-probabilities."""
+        """Log-probability of the whole child, in nats; 0 if `log_probs` is empty."""
         return sum(log_prob for log_prob in self.log_probs if log_prob is not None)
 
 
 @dataclasses.dataclass(frozen=True)
 class PendingChild:
-    """A child that was proposed and whose result the controller was not told yet."""
+    """A proposed child whose result the controller has not received yet."""
 
     number: int
     tokens: tuple[int, ...]
@@ -80,12 +80,12 @@ class Origin(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a child costs; None where nobody can tell.
+    """What a child costs; None where this is unknown.
 
     Attributes:
         params: number of parameters.
         flops: floating-point operations of the forward pass for one example.
-        seconds: of its training. They differ from run to run, and so does a search whose controller uses them.
+        seconds: its training time. It differs between runs, so a search whose controller uses it is not reproducible.
     """
 
     params: int | None = None
@@ -95,17 +95,17 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a child.
+    """The outcome of one child.
 
     Attributes:
         number: the child's number in its search.
-        log_probs: those with which it was drawn; empty where there were none.
-        reward: the floor for a failed child, None for a lost one.
-        state: only trained children enter an elite.
-        fault: why a child failed or was lost, for example `diverged` or `oom`; None for a trained one.
-        metrics: that the task reported, by name.
-        stopped_at: the epoch after which the child was stopped early, so that its reward is a prediction; None where it
-            was trained to its end.
+        log_probs: the log-probabilities of its proposal; empty if there were none.
+        reward: the task's floor for a failed child, None for a lost one.
+        state: how the child ended; only trained children enter an elite.
+        fault: why the child failed or was lost, for example `diverged` or `oom`; None for a trained one.
+        metrics: what the task reported, by metric name.
+        stopped_at: the epoch after which the child was pruned, which makes its reward a prediction; None if it was
+            trained to the end.
     """
 
     number: int
@@ -122,7 +122,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class ControllerState:
-    """All that a controller knows: arrays by name, and plain JSON."""
+    """Everything a controller needs to resume: arrays by name, and JSON values by name."""
 
     arrays: Mapping[str, np.ndarray]
     values: Mapping[str, Any]
@@ -131,25 +131,28 @@ class ControllerState:
 class Controller(abc.ABC):
     """Proposes children and learns from their rewards.
 
-    A controller implements `propose` and `learn`; the loop calls `ask` and `tell`. It calls `ask` for whole batches, by
-    child number and attempt: the same draw under the same state gives the same tokens, before and after a restart. So
-    `propose` must not learn, and takes random numbers from `automl.controllers.keyed.stream`. `tell` gets whole batches
-    in batch order, whatever order their children finished in; it also takes children that this object never proposed.
+    A controller implements `propose` and `learn`; the loop calls `ask` and `tell`. The loop calls `ask` with the draws
+    of a whole batch. The same draw under the same state gives the same tokens, before and after a restart. So `propose`
+    must not learn, and must take random numbers from `automl.controllers.keyed.stream`. The loop calls `tell` with
+    whole batches in batch order, in whatever order their children finished. `tell` also accepts children that this
+    object never proposed.
 
-    A search resumes in one of two ways. A controller with a state implements `state` and `restore`: what one returns,
-    the other brings back exactly. A controller whose `state` returns None is made anew, and `replay` tells it all
-    batches again.
+    A search resumes in one of two ways. A controller with a state implements `state` and `restore`: `restore` brings
+    back exactly what `state` returned. A controller whose `state` returns None is created anew, and `replay` passes all
+    batches to `tell` again.
 
     Args:
-        space: what is sampled.
+        space: the space to sample.
         seed: the search's seed.
     """
 
-    fixed_options: tuple[str, ...] = ()  # settings that must stay what they were when a state was made
+    fixed_options: tuple[
+        str, ...
+    ] = ()  # settings that a resume cannot change, because the stored state depends on them
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
-        """Names of the settings that it takes beside these arguments: by default, its other keyword arguments."""
+        """Names of the controller's settings: by default, the constructor's keyword-only arguments except `seed`."""
         parameters = inspect.signature(cls).parameters.values()
         return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "seed")
 
@@ -158,7 +161,7 @@ class Controller(abc.ABC):
         self.seed = seed
 
     def ask(self, draws: Sequence[Draw], pending: Sequence[PendingChild] = ()) -> list[Proposal]:
-        """The children for these draws, in their order.
+        """Returns one proposal for each draw, in the order of the draws.
 
         Args:
             pending: the children in flight, by number.
@@ -183,24 +186,24 @@ class Controller(abc.ABC):
 
     @abc.abstractmethod
     def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
-        """The children for these draws, of which there is at least one. What is drawn may not depend on the others."""
+        """Returns one proposal for each of one or more draws. A proposal must not depend on the other draws."""
 
     @abc.abstractmethod
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
-        """Learns from the results with rewards, of which there may be none; returns what `tell` does."""
+        """Learns from the results that have a reward, possibly none, and returns the statistics that `tell` returns."""
 
     def state(self) -> ControllerState | None:
-        """All that it knows; None for a controller that is rebuilt by `replay`."""
+        """Everything it needs to resume; None for a controller that `replay` rebuilds."""
         return None
 
     def restore(self, state: ControllerState) -> None:
-        """Brings back a state of `state`."""
-        raise NotImplementedError(f"{type(self).__name__} has a state and no method restore.")
+        """Restores what `state` returned."""
+        raise NotImplementedError(f"{type(self).__name__} has a state but no method restore.")
 
     def replay(self, batches: Iterable[Sequence[Result]]) -> None:
-        """Rebuilds a fresh controller that keeps no state from all batches that were told, in their order.
+        """Rebuilds a new controller that stores no state: passes all earlier batches to `tell`, in their order.
 
-        A child that `automl retry` made ready again, or that was resumed, has its latest result.
+        A child that was retried (`automl retry`) or resumed has its latest result.
         """
         for results in batches:
             self.tell(results)

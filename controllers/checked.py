@@ -1,4 +1,4 @@
-"""Holds a user's controller to the contract: a mistake in it ends in one sentence, and the search can be resumed."""
+"""Checks that a user's controller keeps its contract. An error is one sentence, and the search can be resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.space import Space
 
 Answer = TypeVar("Answer")
-AGAIN = "draw random numbers with automl.controllers.keyed.stream(seed, number, attempt)"
+STREAM_HINT = "draw random numbers with automl.controllers.keyed.stream(seed, number, attempt)"
 
 
 class ControllerError(ValueError):
@@ -30,12 +30,12 @@ class ControllerError(ValueError):
 
 
 class CheckedController(Controller):
-    """Passes all calls on to a user's controller and checks what it returns. Every method raises ControllerError.
+    """Forwards all calls to a user's controller and checks what it returns. Every method may raise ControllerError.
 
     Args:
-        make: makes the controller of a space and a seed.
-        name: of the controller, for messages.
-        path: of its file, so that a message can say in which line it raised an error; None where it has none.
+        make: creates the user's controller.
+        name: the controller's name, for messages.
+        path: the controller's file, so that a message can name the line that raised an error; None without a file.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class CheckedController(Controller):
         self.fixed_options = tuple(self._controller.fixed_options)
 
     def check(self, draws: Sequence[Draw]) -> None:
-        """Tries a fresh controller before a search is written: its draws must not depend on each other or on how often
-        they were asked for, and its state must be one that can be stored."""
+        """Checks a new controller before a search is stored. Its proposals must not depend on the order of the draws or
+        on earlier calls of `ask`, and its state must be storable."""
         first = self.ask(draws)
         second = self.ask(draws[::-1])[::-1]
         for draw, one, other in zip(draws, first, second, strict=True):
             if one != other:
                 raise ControllerError(
                     f"{self._name} proposes the tokens {_shown(one.tokens)} for child {draw.number} and then, asked "
-                    f"again, {_shown(other.tokens)}; {AGAIN}."
+                    f"again, {_shown(other.tokens)}; {STREAM_HINT}."
                 )
         self.state()
 
@@ -97,7 +97,7 @@ class CheckedController(Controller):
             if not isinstance(name, str) or not isinstance(array, np.ndarray) or array.dtype.hasobject:
                 raise ControllerError(
                     f"{self._name} has {_shown(array)} as the array {name!r} of its state; arrays are NumPy arrays of "
-                    "numbers, and all else belongs to values."
+                    "numbers, and everything else belongs in values."
                 )
         self._check_json("as the values of its state", state.values)
         return state
@@ -118,13 +118,13 @@ class CheckedController(Controller):
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if self._path is not None and frame.filename == self._path]
             where = f" (line {lines[-1]})" if lines else ""
-            said = " ".join(str(error).split()).rstrip(".")
+            message = " ".join(str(error).split()).rstrip(".")
             raise ControllerError(
-                f"{self._name} raised {type(error).__name__} in {method}{where}{f': {said}' if said else ''}."
+                f"{self._name} raised {type(error).__name__} in {method}{where}{f': {message}' if message else ''}."
             ) from error
 
     def _checked(self, draw: Draw, proposal: Proposal) -> Proposal:
-        """The proposal with plain numbers. Raises ControllerError where it is no child of the space."""
+        """The proposal with Python numbers. Raises ControllerError if it is not a child of the space."""
         wrong = f"{self._name} proposes {_shown(proposal.tokens)} as child {draw.number}"
         try:
             tokens = tuple(int(token) for token in proposal.tokens)
@@ -156,12 +156,12 @@ class CheckedController(Controller):
             return ()
         if len(log_probs) != len(forced):
             raise ControllerError(f"{wrong} with {len(log_probs)} log-probabilities; there is one for each token.")
-        for place, (log_prob, token) in enumerate(zip(log_probs, forced, strict=True)):
+        for index, (log_prob, token) in enumerate(zip(log_probs, forced, strict=True)):
             if token is not None and log_prob is not None:
-                raise ControllerError(f"{wrong}, and token {place} is forced: its log-probability is None.")
+                raise ControllerError(f"{wrong}, but token {index} is forced, so its log-probability must be None.")
             if token is None and not (isinstance(log_prob, int | float | np.floating) and np.isfinite(log_prob)):
                 raise ControllerError(
-                    f"{wrong}, and the log-probability of token {place} is {log_prob!r}; it must be a finite number."
+                    f"{wrong}, but the log-probability of token {index} is {log_prob!r}; it must be a finite number."
                 )
         return tuple(None if log_prob is None else float(log_prob) for log_prob in log_probs)
 
@@ -175,9 +175,9 @@ class CheckedController(Controller):
 
 
 def _instead(decision: Decision) -> str:
-    """What the answer may be."""
+    """The part of a message that lists the answers which the decision admits."""
     if not isinstance(decision, Choice):
-        return "; its tokens are 0 or 1, and forced ones stay as they are"
+        return "; its tokens are 0 or 1, and a forced token cannot change"
     return f"; it may be one of {_shown([token for token in range(len(decision.options)) if decision.allows(token)])}"
 
 

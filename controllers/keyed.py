@@ -1,4 +1,4 @@
-"""The one place that derives randomness: from (search seed, child number, attempt), never from a running state."""
+"""The only source of random numbers: keyed by (search seed, child number, attempt), never a running state."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 
 def stream(seed: int, number: int, attempt: int) -> np.random.Generator:
-    """Uniform numbers for the draws of one child, in the order of its decisions."""
+    """A generator of uniform numbers for one child, which takes them in the order of its decisions."""
     return np.random.Generator(np.random.Philox(key=_key("draw", seed, number, attempt)))
 
 
 def initial(seed: int, name: str) -> np.random.Generator:
-    """Numbers for the first values of a named variable, whatever other variables there are."""
+    """A generator for the initial values of a named variable; they do not depend on other variables."""
     return np.random.Generator(np.random.Philox(key=_key("initial", seed, name)))
 
 

@@ -8,16 +8,16 @@ import functools
 from automl.controllers.reinforce.controller import Reinforce
 from automl.controllers.reinforce.losses import clipped_loss
 from automl.controllers.reinforce.presets import Settings
-from automl.controllers.reinforce.update import Learned, Surrogate, Updater
+from automl.controllers.reinforce.update import Surrogate, TrainState, Updater
 
 
 @dataclasses.dataclass(frozen=True)
 class PpoSettings(Settings):
-    """What the user can set, beside the settings of REINFORCE.
+    """The settings of PPO (`--set controller.NAME=VALUE`), which include those of REINFORCE.
 
     Attributes:
-        clip: how far the ratio of a decision's probabilities, now and when it was drawn, may go.
-        passes: steps of Adam over each batch.
+        clip: how far the probability ratio of a decision (current policy to sampling policy) may be from 1.
+        passes: Adam steps on each batch.
     """
 
     clip: float = 0.2
@@ -32,20 +32,21 @@ class PpoSettings(Settings):
 
 
 class Ppo(Reinforce):
-    """The policy of `Reinforce`, which takes several clipped steps over each batch.
+    """The policy of `Reinforce`, trained by several steps of the clipped surrogate loss on each batch.
 
-    Source: Schulman et al. 2017 (arXiv:1707.06347), section 3; used for update rules by Bello et al. 2017.
+    Source: Schulman et al. 2017 (arXiv:1707.06347), section 3; Bello et al. 2017 (arXiv:1709.07417) use it to search
+    for update rules.
     """
 
     settings: PpoSettings
     settings_kind = PpoSettings
 
-    def _updater_of(self, learned: Learned, *, compiled: bool) -> Updater:
+    def _make_updater(self, state: TrainState, *, compiled: bool) -> Updater:
         return Updater(
-            learned, self.settings, _surrogate(self.settings.clip), passes=self.settings.passes, compiled=compiled
+            state, self.settings, _surrogate(self.settings.clip), passes=self.settings.passes, compiled=compiled
         )
 
 
-@functools.cache  # controllers with one and the same loss share their graphs
+@functools.cache  # controllers share a compiled graph only if their loss is the same object
 def _surrogate(clip: float) -> Surrogate:
     return functools.partial(clipped_loss, clip=clip)

@@ -1,4 +1,4 @@
-"""Random search: every allowed option alike, every link with one half. The honest yardstick."""
+"""Random search, the baseline: all allowed options are equally likely, and each link has probability 1/2."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class RandomSearch(PolicyController):
 
 
 def _num_options(decision: Decision) -> int:
-    """Options open to each free token."""
+    """The number of values that each free token can take."""
     if isinstance(decision, Choice):
         return sum(decision.allows(token) for token in range(len(decision.options)))
     return 2
 
 
 def uniform_answer(decision: Decision, uniforms: np.random.Generator) -> tuple[int, ...]:
-    """The tokens of an answer that the decision's narrowing admits, all alike probable."""
+    """The tokens of an answer, drawn uniformly from all answers that the decision's narrowing admits."""
     if isinstance(decision, Choice):
         possible = [token for token in range(len(decision.options)) if decision.allows(token)]
         return (possible[int(uniforms.random() * len(possible))],)

@@ -19,23 +19,23 @@ from automl.controllers.base import (
     Result,
     ResultState,
 )
-from automl.controllers.reinforce.encoding import Encoded, encode, together
+from automl.controllers.reinforce.encoding import Encoded, collate, encode
 from automl.controllers.reinforce.heads import Heads, NewKindError
 from automl.controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
 from automl.controllers.reinforce.policy import TABLES, Weights, initial_arrays
 from automl.controllers.reinforce.presets import Settings
 from automl.controllers.reinforce.sampling import Sampler
-from automl.controllers.reinforce.update import Learned, Updater
+from automl.controllers.reinforce.update import TrainState, Updater
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk, replay
 
-MOST = 1e12  # size of an advantage
-KEPT_WALKS = 256  # the latest
+MAX_ADVANTAGE = 1e12  # absolute value
+MAX_CACHED_WALKS = 256
 
 Key = tuple[int, tuple[int, ...]]  # a child's number and tokens
 
-FIRST_STATE = ControllerState(
+INITIAL_STATE = ControllerState(
     {"adam_steps": np.zeros((), np.float32), "rewards": np.zeros(0)},
     {"baseline": None, "touched": {}, "best": []},
 )
@@ -44,8 +44,8 @@ FIRST_STATE = ControllerState(
 class Reinforce(PolicyController):
     """A two-layer LSTM policy over the space's decisions, trained by REINFORCE with a moving baseline.
 
-    With `advantage="reward"` and nothing imitated it is the controller of Zoph & Le 2017 (arXiv:1611.01578), section 3.
-    The default judges rewards by rank and also imitates the best children so far, which is what learns within hundreds
+    With `advantage="reward"` and `imitate=0` it is the controller of Zoph & Le 2017 (arXiv:1611.01578), section 3. By
+    default it computes advantages from ranks and also imitates the best children so far: so it learns within hundreds
     of children rather than thousands.
     """
 
@@ -53,8 +53,8 @@ class Reinforce(PolicyController):
         super().__init__(space, seed=seed)
         self.settings = self.settings_kind(**settings)
         self._walks: dict[Key, Walk] = {}
-        self._surveyed = Heads.of(space.survey())
-        self._load(FIRST_STATE, copy.deepcopy(self._surveyed))
+        self._initial_heads = Heads.of(space.survey())
+        self._load(INITIAL_STATE, copy.deepcopy(self._initial_heads))
 
     fixed_options = ("hidden_units",)
     settings_kind = Settings
@@ -63,16 +63,18 @@ class Reinforce(PolicyController):
     def options(cls) -> tuple[str, ...]:
         return tuple(field.name for field in dataclasses.fields(cls.settings_kind))
 
-    def _updater_of(self, learned: Learned, *, compiled: bool) -> Updater:
-        return Updater(learned, self.settings, _reinforce, passes=1, compiled=compiled)
+    def _make_updater(self, state: TrainState, *, compiled: bool) -> Updater:
+        return Updater(state, self.settings, _reinforce, passes=1, compiled=compiled)
 
     def _load(self, state: ControllerState, heads: Heads) -> None:
-        """Takes a state into tables as large as `heads`; what the state does not name has its first values."""
+        """Loads a state into tables of the size of `heads`. What the state lacks gets its initial value."""
         self._heads = heads
-        self._larger: dict[tuple[str | int, ...], Reinforce] = {}
+        self._larger_copies: dict[tuple[str | int, ...], Reinforce] = {}
         self._baseline: float | None = state.values["baseline"]
         self._touched = set(state.values["touched"])
-        self._best = [Best(best["number"], tuple(best["tokens"]), best["reward"]) for best in state.values["best"]]
+        self._elite = [
+            EliteChild(best["number"], tuple(best["tokens"]), best["reward"]) for best in state.values["best"]
+        ]
         self._rewards: list[float] = state.arrays["rewards"].tolist()
         pending = state.values.get("pending", {"batches": 0, "children": []})
         self._pending = Pending(pending["batches"], [ScoredSample(**child) for child in pending["children"]])
@@ -87,10 +89,10 @@ class Reinforce(PolicyController):
             elif name not in ("adam_steps", "rewards"):
                 _place(weights, name, array, heads)
         steps = np.asarray(state.arrays["adam_steps"], np.float32)
-        learned = Learned(Weights(**weights), Weights(**first), Weights(**second), steps)
-        self._updater = self._updater_of(learned, compiled=heads.compiled)
-        self._sampler: Sampler | None = None  # until the next update
-        self._encoded: dict[Key, Encoded] = {}  # children of the latest update that the next may imitate again
+        train_state = TrainState(Weights(**weights), Weights(**first), Weights(**second), steps)
+        self._updater = self._make_updater(train_state, compiled=heads.compiled)
+        self._sampler: Sampler | None = None  # valid until the next update
+        self._encoded: dict[Key, Encoded] = {}  # the elite of the latest update, which the next one may imitate again
 
     def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
         if self._sampler is None:
@@ -98,13 +100,13 @@ class Reinforce(PolicyController):
         try:
             drawn = self._sampler.propose(draws)
         except NewKindError as error:
-            # Drawn apart, in larger tables that are for it alone: asking must change neither this controller nor the
-            # last bit of another draw, and how far tables are padded can.
+            # A copy with larger tables makes this draw. `ask` must not change this controller, and larger padding
+            # could change the last bit of the other draws.
             if len(draws) > 1:
                 return [proposal for draw in draws for proposal in self.propose([draw], pending)]
-            return self._with_room_for(error.decisions).propose(draws, pending)
+            return self._larger_copy(error.decisions).propose(draws, pending)
         for draw, (proposal, walk) in zip(draws, drawn, strict=True):
-            self._keep_walk((draw.number, proposal.tokens), walk)
+            self._cache_walk((draw.number, proposal.tokens), walk)
         return [proposal for proposal, _ in drawn]
 
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
@@ -116,8 +118,8 @@ class Reinforce(PolicyController):
         if settings.advantage == "rank":
             advantages = rank_advantages(rewards, self._rewards)
         else:
-            # Adam squares the gradient, and float32 ends at 3e38.
-            advantages = [min(max(reward - baseline, -MOST), MOST) for reward in rewards]
+            # Adam squares the gradient, and the largest float32 is 3e38.
+            advantages = [min(max(reward - baseline, -MAX_ADVANTAGE), MAX_ADVANTAGE) for reward in rewards]
         self._rewards = [*self._rewards, *rewards][-settings.rank_window :]
         self._update_elite(results)
         pairs = zip([result for result in results if result.reward is not None], advantages, strict=True)
@@ -125,23 +127,24 @@ class Reinforce(PolicyController):
             ScoredSample(result.number, tuple(result.tokens), tuple(result.log_probs), value) for result, value in pairs
         ]
         self._pending.batches += 1
-        told = {"baseline": baseline, "mean_reward": float(np.mean(rewards))}
+        stats = {"baseline": baseline, "mean_reward": float(np.mean(rewards))}
         if self._pending.batches < settings.accumulate:
-            return told | {"accumulated": self._pending.batches}
-        judged, self._pending = self._pending.children, Pending()
-        keys = [(child.number, child.tokens) for child in judged]
-        imitated = [(best.number, best.tokens) for best in self._best]
-        children = self._encode([*keys, *imitated])
-        self._encoded = dict(zip(imitated, children[len(keys) :], strict=True))
-        sequences = together(children, self._heads, [child.log_probs for child in judged])
-        loss, entropy, probabilities = self._updater(sequences, [child.advantage for child in judged], len(self._best))
-        self._larger, self._sampler = {}, None
+            return stats | {"accumulated": self._pending.batches}
+        samples, self._pending = self._pending.children, Pending()
+        keys = [(sample.number, sample.tokens) for sample in samples]
+        elite_keys = [(child.number, child.tokens) for child in self._elite]
+        children = self._encode([*keys, *elite_keys])
+        self._encoded = dict(zip(elite_keys, children[len(keys) :], strict=True))
+        sequences = collate(children, self._heads, [sample.log_probs for sample in samples])
+        advantages = [sample.advantage for sample in samples]
+        loss, entropy, probabilities = self._updater(sequences, advantages, len(self._elite))
+        self._larger_copies, self._sampler = {}, None
         return {
             "loss": loss,
             "entropy": entropy,
-            **told,
+            **stats,
             "probabilities": {
-                kind: [round(float(chance), 6) for chance in probabilities[row, : self._heads.widths[kind]]]
+                kind: [round(float(value), 6) for value in probabilities[row, : self._heads.widths[kind]]]
                 for kind, row in self._heads.rows.items()
                 if probabilities[row].any()
             },
@@ -149,9 +152,9 @@ class Reinforce(PolicyController):
 
     def state(self) -> ControllerState:
         touched = {kind: width for kind, width in self._heads.widths.items() if kind in self._touched}
-        learned = self._updater.learned
-        arrays: dict[str, np.ndarray] = {"adam_steps": learned.steps}
-        for prefix, part in (("", learned.weights), ("first/", learned.first), ("second/", learned.second)):
+        state = self._updater.state
+        arrays: dict[str, np.ndarray] = {"adam_steps": state.steps}
+        for prefix, part in (("", state.weights), ("first/", state.first), ("second/", state.second)):
             for name, value in part._asdict().items():
                 if name not in TABLES:
                     arrays[prefix + name] = value
@@ -163,17 +166,17 @@ class Reinforce(PolicyController):
             "baseline": self._baseline,
             "touched": touched,
             "slots": self._heads.slots,
-            "best": [vars(best) for best in self._best],
+            "best": [vars(child) for child in self._elite],
         }
         if self._pending.batches:
             values["pending"] = {
                 "batches": self._pending.batches,
-                "children": [vars(c) for c in self._pending.children],
+                "children": [vars(sample) for sample in self._pending.children],
             }
         return ControllerState(arrays, values)
 
     def restore(self, state: ControllerState) -> None:
-        heads = copy.deepcopy(self._surveyed)
+        heads = copy.deepcopy(self._initial_heads)
         for kind, width in state.values["touched"].items():
             heads.rows.setdefault(kind, len(heads.rows))
             heads.widths.setdefault(kind, width)
@@ -181,13 +184,13 @@ class Reinforce(PolicyController):
         self._load(state, heads)
 
     def forget(self, numbers: Collection[int]) -> None:
-        self._best = [best for best in self._best if best.number not in numbers]
+        self._elite = [child for child in self._elite if child.number not in numbers]
 
     def _encode(self, keys: Sequence[Key]) -> list[Encoded]:
-        """Children as arrays, in tables that have room for them. For those that are remembered as arrays they have it,
-        and their kinds count as touched."""
+        """Encodes children, after growing the tables to fit them. Children that are encoded already fit, and their
+        kinds are in `_touched`."""
         new = {key: self._walk(key) for key in keys if key not in self._encoded}
-        self._grow(new.values())  # which forgets the arrays
+        self._grow(new.values())  # clears `_encoded` if the tables grow
         self._touched |= {
             decision.kind for walk in new.values() for decision in walk.decisions if isinstance(decision, Choice)
         }
@@ -195,43 +198,43 @@ class Reinforce(PolicyController):
         return [encoded.get(key) or encode(self._walk(key), self._heads) for key in keys]
 
     def _grow(self, walks: Iterable[Walk]) -> None:
-        """Makes room for these children, with all that was learned."""
+        """Grows the tables to fit these children, keeping all that was learned."""
         heads = copy.deepcopy(self._heads)
-        if any([heads.meet(walk.decisions) for walk in walks]):  # a list: all are met
+        if any([heads.add(walk.decisions) for walk in walks]):  # a list, because `any` stops at the first True
             self._load(self.state(), heads)
 
-    def _with_room_for(self, decisions: Iterable[Decision]) -> Reinforce:
-        """A copy that has it."""
+    def _larger_copy(self, decisions: Iterable[Decision]) -> Reinforce:
+        """A copy of this controller with tables that fit these decisions."""
         heads = copy.deepcopy(self._heads)
-        heads.meet(decisions)
+        heads.add(decisions)
         key: tuple[str | int, ...] = (*heads.rows, heads.slots)
-        if key not in self._larger:
-            self._larger[key] = larger = copy.copy(self)
+        if key not in self._larger_copies:
+            self._larger_copies[key] = larger = copy.copy(self)
             larger._load(self.state(), heads)
-        return self._larger[key]
+        return self._larger_copies[key]
 
     def _walk(self, key: Key) -> Walk:
-        """The finished walk of a child: as it was drawn, or anew, which is the same and takes longer."""
+        """The finished walk of a child, from the cache or replayed from its tokens."""
         number, tokens = key
         walk = self._walks.pop(key, None) or replay(self.space.walk(number), tokens)
-        self._keep_walk(key, walk)
+        self._cache_walk(key, walk)
         return walk
 
-    def _keep_walk(self, key: Key, walk: Walk) -> None:
+    def _cache_walk(self, key: Key, walk: Walk) -> None:
         self._walks[key] = walk
-        if len(self._walks) > KEPT_WALKS:
+        if len(self._walks) > MAX_CACHED_WALKS:
             del self._walks[next(iter(self._walks))]
 
     def _update_elite(self, results: Sequence[Result]) -> None:
-        """Updates the elite with the best trained children; of equal rewards the older ones stay. Failed children,
+        """Updates the elite with these results. Of children with equal rewards the older ones stay. Failed children,
         whose reward is the floor, never enter it."""
-        seen = [
-            Best(result.number, result.tokens, float(result.reward or 0.0))
+        trained = [
+            EliteChild(result.number, result.tokens, float(result.reward or 0.0))
             for result in results
             if result.state == ResultState.TRAINED
         ]
-        ranked = sorted([*self._best, *seen], key=lambda best: (-best.reward, best.number))
-        self._best = ranked[: self.settings.imitate]
+        ranked = sorted([*self._elite, *trained], key=lambda child: (-child.reward, child.number))
+        self._elite = ranked[: self.settings.imitate]
 
 
 def _reinforce(log_probs: tf.Tensor, old_log_probs: tf.Tensor, advantages: tf.Tensor) -> tf.Tensor:
@@ -239,8 +242,8 @@ def _reinforce(log_probs: tf.Tensor, old_log_probs: tf.Tensor, advantages: tf.Te
 
 
 @dataclasses.dataclass(frozen=True)
-class Best:
-    """A child worth imitating."""
+class EliteChild:
+    """One of the best trained children so far, which the policy imitates."""
 
     number: int
     tokens: tuple[int, ...]
@@ -249,7 +252,7 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class ScoredSample:
-    """A child with its advantage, as it was when it was told."""
+    """A child with the advantage that was computed when `tell` received its result."""
 
     number: int
     tokens: tuple[int, ...]
@@ -263,8 +266,8 @@ class ScoredSample:
 
 @dataclasses.dataclass
 class Pending:
-    """Batches that were told and not yet learned from. Until they are, the weights stay what they are, so their
-    gradients add up to that of all their children."""
+    """Batches that `tell` received and that no update has used yet. The weights do not change in between, so the
+    gradients of these batches add up to the gradient of all their children."""
 
     batches: int = 0
     children: list[ScoredSample] = dataclasses.field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Whole children as the arrays that the update takes."""
+"""Encodes whole children as arrays, the input of the update."""
 
 from __future__ import annotations
 
@@ -14,44 +14,48 @@ from automl.search_spaces.walk import Walk
 
 
 class Sequences(NamedTuple):
-    """A batch of children as arrays, one step per decision, padded to one of a few lengths: (steps, batch, …)."""
+    """A batch of children as arrays, (steps, batch, …): one step per decision, padded to one of a few lengths."""
 
     previous: Previous
     current: Current
     token: np.ndarray  # int32 (steps, batch), the option taken
-    free_choice: np.ndarray  # float32 (steps, batch), 1 where a choice was drawn and not forced
-    bits: np.ndarray  # float32 (steps, batch, slots), the links drawn
-    free_bits: np.ndarray  # float32 (steps, batch, slots), 1 where a bit was drawn and not forced
-    old_log_probs: np.ndarray  # float32 (steps, batch), those that children were drawn with, NaN where unknown
+    free_choice: np.ndarray  # float32 (steps, batch), 1 at a choice that was drawn
+    bits: np.ndarray  # float32 (steps, batch, slots), 1 at the linked anchors
+    free_bits: np.ndarray  # float32 (steps, batch, slots), 1 at a bit that was drawn
+    old_log_probs: np.ndarray  # float32 (steps, batch), log-probabilities when drawn; NaN where unknown
 
 
 class Encoded(NamedTuple):
     """One finished child.
 
     Attributes:
-        steps: without the axis of the batch and padding; nothing of the log-probabilities.
-        decision: int64 (tokens,), the step that each token is of.
+        steps: arrays without batch axis and padding; `old_log_probs` is all NaN.
+        decision: int64 (tokens,), the step of each token.
     """
 
     steps: Sequences
     decision: np.ndarray
 
 
-TokenLogProbs = Sequence[float | None]  # of each token of a child, None where forced; empty where unknown
+TokenLogProbs = Sequence[float | None]  # one for each token of a child, None where forced; empty if unknown
 
 
-def together(children: Sequence[Encoded], heads: Heads, log_probs: Sequence[TokenLogProbs] = ()) -> Sequences:
-    """A batch of children that were encoded for these heads, the first with the log-probabilities of their drawing."""
+def collate(children: Sequence[Encoded], heads: Heads, log_probs: Sequence[TokenLogProbs] = ()) -> Sequences:
+    """Makes a batch of children that were encoded for these heads.
+
+    Args:
+        log_probs: log-probabilities when drawn, for the leading children; the rest have none.
+    """
     lengths = [len(child.steps.token) for child in children]
     batch = _blank((heads.padded_length(max(lengths)), len(children)), heads)
     for column, (child, length) in enumerate(zip(children, lengths, strict=True)):
         for array, part in zip(_arrays(batch), _arrays(child.steps), strict=True):
             array[:length, column] = part
-    for column, of_tokens in enumerate(log_probs):
+    for column, token_log_probs in enumerate(log_probs):
         child = children[column]
-        if len(of_tokens) == len(child.decision):
-            known = [value or 0.0 for value in of_tokens]
-            batch.old_log_probs[: lengths[column], column] = np.bincount(child.decision, known, lengths[column])
+        if len(token_log_probs) == len(child.decision):
+            values = [value or 0.0 for value in token_log_probs]
+            batch.old_log_probs[: lengths[column], column] = np.bincount(child.decision, values, lengths[column])
     return batch
 
 
@@ -79,8 +83,8 @@ def _arrays(sequences: Sequences) -> tuple[np.ndarray, ...]:
 
 
 def encode(walk: Walk, heads: Heads) -> Encoded:
-    """A finished walk. Raises NewKindError."""
-    # Numbers are gathered in lists and written at once: writing one element of an array costs as much as a list's ten.
+    """Encodes a finished walk. Raises NewKindError."""
+    # Collect values in lists and write each array once: one write to an array costs as much as ten appends to a list.
     places, width = Places(heads), heads.width
     modes, kinds, tokens, free, num_options = [], [], [], [], []
     narrowed: list[tuple[int, tuple[bool, ...]]] = []
@@ -94,7 +98,7 @@ def encode(walk: Walk, heads: Heads) -> Encoded:
             modes.append(EMBEDDING)
             kinds.append(places.row(decision))
             tokens.append(answer[0])
-            # The user's own child may have an option that narrowing masks: no draw takes it, so it has no probability.
+            # A child that the user proposed may have a masked option. No draw can take it, so it has no probability.
             free.append(decision.forced[0] is None and decision.allows(answer[0]))
             num_options.append(len(decision.options))
             if decision.allowed is not None:

@@ -1,4 +1,4 @@
-"""Which rows of the policy's tables belong to which kind of decision, and how large the tables are."""
+"""Maps each kind of decision to its row in the policy's tables, and determines the size of the tables."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterable, Sequence
 from automl.search_spaces.decisions import Choice, Decision, Links
 from automl.search_spaces.walk import Walk
 
-COMPILED_LENGTH = 48  # decisions from which on XLA pays within a hundred updates
+MIN_COMPILED_LENGTH = 48  # decisions; for longer children XLA regains its compile time within a hundred updates
 
 
 @dataclasses.dataclass
 class Heads:
-    """Grows as new kinds turn up, and never shrinks.
+    """Rows and sizes of the policy's tables. They grow with new kinds and never shrink.
 
     Attributes:
-        rows: the row of each kind of `Choice`, in the order they turned up.
+        rows: the row of each kind of `Choice`, in order of first appearance.
         widths: the number of options of each kind.
-        slots: anchors that one child can have at the most.
-        longest: the most decisions among the walks that the heads were made of.
+        slots: the largest number of anchors (`Links`) of one child.
+        longest: the largest number of decisions of one of the walks given to `of`.
     """
 
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -30,21 +30,22 @@ class Heads:
 
     @property
     def compiled(self) -> bool:
-        """Whether XLA pays: it makes the update of 120 decisions three times as fast, and takes seconds to compile."""
-        return self.longest >= COMPILED_LENGTH
+        """Whether XLA compiles the update. It makes an update of 120 decisions three times as fast, but takes seconds
+        to compile."""
+        return self.longest >= MIN_COMPILED_LENGTH
 
     @property
     def width(self) -> int:
-        """The widest decision."""
+        """The largest number of options of any kind; 1 if there are no kinds."""
         return max(self.widths.values(), default=1)
 
     def padded_length(self, steps: int) -> int:
-        """The next of a third, two thirds and all of the longest child: a compiled graph is made for each length."""
+        """Rounds up to a multiple of a third of the longest child, because XLA compiles a graph for each length."""
         third = math.ceil(self.longest / 3)
         return max(1, math.ceil(steps / third)) * third
 
-    def meet(self, decisions: Iterable[Decision]) -> bool:
-        """Makes room for the decisions of one child; True where that took more room.
+    def add(self, decisions: Iterable[Decision]) -> bool:
+        """Grows to fit the decisions of one child. Returns whether anything grew.
 
         Raises:
             ValueError: a kind has another number of options than in an earlier child.
@@ -69,15 +70,20 @@ class Heads:
 
     @classmethod
     def of(cls, walks: Iterable[Walk]) -> Heads:
+        """Heads that fit these walks."""
         heads = cls()
         for walk in walks:
-            heads.meet(walk.decisions)
+            heads.add(walk.decisions)
             heads.longest = max(heads.longest, len(walk.decisions))
         return heads
 
 
 class NewKindError(Exception):
-    """A decision turned up for which the tables have no room yet; `decisions` are the child's so far, with that one."""
+    """The tables have no room for a decision.
+
+    Attributes:
+        decisions: the child's decisions up to and including this one.
+    """
 
     def __init__(self, decisions: Sequence[Decision]) -> None:
         super().__init__(f"The tables have no room for {decisions[-1].name!r}.")
@@ -85,29 +91,31 @@ class NewKindError(Exception):
 
 
 class Places:
-    """Where the decisions of one child stand, met in their order: the row of a `Choice`, the anchor's slot of a
-    `Links`. Both raise NewKindError where the tables have no room."""
+    """The table positions of one child's decisions: the row of a `Choice`, the anchor slot of a `Links`.
+
+    Call `row` or `slot` once for each decision, in order. Both raise NewKindError if the tables have no room.
+    """
 
     def __init__(self, heads: Heads) -> None:
         self._heads = heads
-        self._met: list[Decision] = []
+        self._decisions: list[Decision] = []
         self._num_slots = 0
-        self._of_kind: dict[str, list[int]] = {}
+        self._slots_of_kind: dict[str, list[int]] = {}
 
     def row(self, choice: Choice) -> int:
-        self._met.append(choice)
+        self._decisions.append(choice)
         if self._heads.widths.get(choice.kind) != len(choice.options):
-            raise NewKindError(self._met)
+            raise NewKindError(self._decisions)
         return self._heads.rows[choice.kind]
 
     def slot(self, links: Links) -> tuple[int, list[int]]:
-        """The next slot, which this `Links` fills, and those of its kind before it, oldest first."""
-        self._met.append(links)
+        """The slot that this `Links` fills, and the slots of earlier `Links` of its kind, oldest first."""
+        self._decisions.append(links)
         slot = self._num_slots
         if slot >= self._heads.slots:
-            raise NewKindError(self._met)
+            raise NewKindError(self._decisions)
         self._num_slots += 1
-        of_kind = self._of_kind.setdefault(links.kind, [])
-        earlier = list(of_kind)
-        of_kind.append(slot)
+        slots_of_kind = self._slots_of_kind.setdefault(links.kind, [])
+        earlier = list(slots_of_kind)
+        slots_of_kind.append(slot)
         return slot, earlier

@@ -1,4 +1,4 @@
-"""The policy's forward pass in numpy, one decision of many children at a time."""
+"""The policy's forward pass in NumPy, one decision of several children at a time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 from automl.controllers.reinforce.heads import Heads
 from automl.controllers.reinforce.policy import Weights
 
-ROWS = 8  # a whole block: in a part of one, a matrix product's last bit depends on the row that a child stands in
+ROWS = 8  # a full block of the matrix product: in a partial block, the last bit depends on the child's row
 
 
 class Lockstep:
-    """Where the policy stands in each of eight children, all advanced together. Always in eight: products of another
-    number of rows differ in the last bit, and a draw is to be the same in any company.
+    """The policy's state for eight children that advance together.
 
-    Learning runs the same function as a graph, over whole children and with gradients (`children_log_probs`). Here the
-    generators decide between the steps, and a step of eight children is so small that handing it to a graph takes
-    several times as long as taking it.
+    There are always eight rows: a matrix product with another number of rows differs in the last bit, and a draw must
+    not depend on the other draws.
+
+    Learning runs the same function on whole children, as a graph with gradients (`children_log_probs`). Drawing runs
+    the space's generators between the steps, and a step of eight children is so small that a call of a graph takes
+    several times as long as NumPy.
 
     Args:
         weights: float32 arrays.
@@ -28,61 +30,72 @@ class Lockstep:
         units = len(weights.start)
         self._weights = weights
         self._lower, self._upper = _Layer(weights.lstm_0), _Layer(weights.lstm_1)
-        self._lower.below[:] = weights.start
+        self._lower.input[:] = weights.start
         self._outputs = self._upper.output
-        self._open = np.full(weights.biases.shape, -np.inf, np.float32)  # 0 where a kind has an option
+        self._mask = np.full(weights.biases.shape, -np.inf, np.float32)  # 0 where a kind has an option
         for kind, row in heads.rows.items():
-            self._open[row, : heads.widths[kind]] = 0.0
+            self._mask[row, : heads.widths[kind]] = 0.0
         self._anchors = np.zeros((ROWS, heads.slots, units), np.float32)
-        self._mixed = np.zeros((ROWS, heads.slots, units), np.float32)  # anchors times W_prev
+        self._projected = np.zeros((ROWS, heads.slots, units), np.float32)  # anchors times W_prev
 
     def advance(self) -> None:
-        """Both LSTM layers by one decision, from the inputs that `take_options` and `take_links` set."""
+        """Runs both LSTM layers for one decision, on the inputs that `set_option_inputs` and `set_links_input` set."""
         self._lower.advance()
-        self._upper.below[:] = self._lower.output
+        self._upper.input[:] = self._lower.output
         self._upper.advance()
 
     def options(self, kinds: Mapping[int, int]) -> tuple[list[list[float]], list[list[float]]]:
-        """Of each of these rows, the logits of the options in the head of its kind, less the highest; and the sums of
-        their exponentials up to each option."""
-        rows = [kinds.get(row, 0) for row in range(ROWS)]
-        # Not a matrix product: its last bit would depend on how far the tables are padded.
-        logits = (self._weights.kernels[rows] * self._outputs[:, np.newaxis]).sum(axis=2)
-        logits += self._weights.biases[rows]
-        logits += self._open[rows]
+        """The logits of each child's options minus their maximum, and the cumulative sums of their exponentials.
+
+        Args:
+            kinds: children's rows, each with the row of its kind in the tables.
+
+        Returns:
+            Two lists (ROWS, width); rows that are not in `kinds` have no meaning.
+        """
+        table_rows = [kinds.get(row, 0) for row in range(ROWS)]
+        # Not a matrix product: its last bit would depend on the padding of the tables.
+        logits = (self._weights.kernels[table_rows] * self._outputs[:, np.newaxis]).sum(axis=2)
+        logits += self._weights.biases[table_rows]
+        logits += self._mask[table_rows]
         logits -= logits.max(axis=1, keepdims=True)
         return logits.tolist(), np.exp(logits, dtype=np.float64).cumsum(axis=1).tolist()
 
     def link_logits(self) -> list[list[float]]:
-        """Of each row, the log-odds of a link to each anchor."""
+        """The log-odds of each child's link to each anchor, a list (ROWS, slots)."""
         current = self._outputs @ self._weights.current_anchor
-        mixed = np.tanh(self._mixed + current[:, np.newaxis]) * self._weights.attention
-        found: list[list[float]] = mixed.sum(axis=2).tolist()
-        return found
+        mixed = np.tanh(self._projected + current[:, np.newaxis]) * self._weights.attention
+        logits: list[list[float]] = mixed.sum(axis=2).tolist()
+        return logits
 
-    def keep_anchors(self, slots: Mapping[int, int]) -> None:
-        """Makes the outputs of these rows anchors, each in its slot."""
-        mixed = self._outputs @ self._weights.previous_anchor
+    def store_anchors(self, slots: Mapping[int, int]) -> None:
+        """Stores the outputs of these rows as anchors, each in its slot."""
+        projected = self._outputs @ self._weights.previous_anchor
         for row, slot in slots.items():
             self._anchors[row, slot] = self._outputs[row]
-            self._mixed[row, slot] = mixed[row]
+            self._projected[row, slot] = projected[row]
 
-    def take_options(self, kinds: Mapping[int, int], tokens: Sequence[int]) -> None:
-        """The next input of these rows: the embedding of an option each."""
-        self._lower.below[list(kinds)] = self._weights.embeddings[list(kinds.values()), tokens]
+    def set_option_inputs(self, kinds: Mapping[int, int], tokens: Sequence[int]) -> None:
+        """Sets the next input of these rows to the embeddings of their options.
 
-    def take_links(self, row: int, slots: Sequence[int]) -> None:
-        """The next input of this row: the mean of these anchors."""
+        Args:
+            kinds: as in `options`.
+            tokens: in the order of `kinds`.
+        """
+        self._lower.input[list(kinds)] = self._weights.embeddings[list(kinds.values()), tokens]
+
+    def set_links_input(self, row: int, slots: Sequence[int]) -> None:
+        """Sets the next input of this row to the mean of the anchors in these slots."""
         mean = self._anchors[row, slots].sum(axis=0) / np.float32(len(slots)) if slots else self._weights.nothing
-        self._lower.below[row] = mean
+        self._lower.input[row] = mean
 
 
 class _Layer:
     """One LSTM layer: `lstm_cell` in place.
 
     Attributes:
-        below: float32 (rows, units), what it takes from below.
-        output: float32 (rows, units), its last output, which it takes too.
+        input: float32 (rows, units), to be set before `advance`.
+        output: float32 (rows, units), the latest output, which is also the recurrent input.
     """
 
     def __init__(self, kernel: np.ndarray) -> None:
@@ -93,7 +106,7 @@ class _Layer:
         self._kernel = kernel * self._scale
         self._inputs = np.zeros((ROWS, 2 * units + 1), np.float32)
         self._inputs[:, -1] = 1.0  # for the bias row
-        self.below, self.output = self._inputs[:, :units], self._inputs[:, units:-1]
+        self.input, self.output = self._inputs[:, :units], self._inputs[:, units:-1]  # views
         self._cell = np.zeros((ROWS, units), np.float32)
         self._gates = np.empty((ROWS, 4 * units), np.float32)
         self._parts = np.split(self._gates, 4, axis=1)  # views

@@ -10,12 +10,11 @@ import tensorflow as tf
 
 from automl.controllers.keyed import initial
 
-# In the order of `Previous.mode`: what the next input of the LSTM is.
-START, EMBEDDING, ANCHORS = 0, 1, 2
+START, EMBEDDING, ANCHORS = 0, 1, 2  # values of `Previous.mode`: what the next input of the LSTM is made from
 
 
 class Carry(NamedTuple):
-    """What one step hands to the next. `anchors` are the top-layer outputs at the `Links` met so far."""
+    """The recurrent state between two steps. `anchors` are the top-layer outputs at the child's earlier `Links`."""
 
     hidden_0: tf.Tensor  # float32 (batch, units)
     cell_0: tf.Tensor
@@ -25,10 +24,10 @@ class Carry(NamedTuple):
 
 
 class Previous(NamedTuple):
-    """The answer to the decision before."""
+    """The answer to the previous decision."""
 
-    mode: tf.Tensor  # int32 (batch,): START, EMBEDDING of a choice's option, or ANCHORS of the chosen links
-    kind: tf.Tensor  # int32 (batch,), row of the head table
+    mode: tf.Tensor  # int32 (batch,): START, EMBEDDING (after a choice) or ANCHORS (after links)
+    kind: tf.Tensor  # int32 (batch,), row of the tables
     token: tf.Tensor  # int32 (batch,)
     chosen: tf.Tensor  # float32 (batch, slots), 1 at the linked anchors
 
@@ -36,18 +35,19 @@ class Previous(NamedTuple):
 class Current(NamedTuple):
     """The decision to answer."""
 
-    kind: tf.Tensor  # int32 (batch,), row of the head table; 0 for links
+    kind: tf.Tensor  # int32 (batch,), row of the tables; 0 for links
     allowed: tf.Tensor  # bool (batch, width): options that may be drawn
-    slot: tf.Tensor  # float32 (batch, slots), 1 at the slot that a `Links` fills; 0 everywhere for a choice
+    slot: tf.Tensor  # float32 (batch, slots), 1 at the slot that a `Links` fills; all 0 for a choice
 
 
 class Weights(NamedTuple):
-    """The policy's parameters, as tensors or arrays. Heads of kinds are rows of the three tables."""
+    """The policy's parameters, float32 tensors or arrays. Each kind of decision has a row in each of the three tables,
+    `embeddings`, `kernels` and `biases`."""
 
     lstm_0: tf.Tensor  # (2 * units + 1, 4 * units): input, recurrent and bias rows; gates in the order i, f, g, o
     lstm_1: tf.Tensor
     start: tf.Tensor  # (units,), the first input
-    nothing: tf.Tensor  # (units,), the input after links of which none was chosen
+    nothing: tf.Tensor  # (units,), the input after `Links` without a link
     previous_anchor: tf.Tensor  # (units, units), W_prev
     current_anchor: tf.Tensor  # (units, units), W_curr
     attention: tf.Tensor  # (units,), v
@@ -60,7 +60,18 @@ TABLES = ("embeddings", "kernels", "biases")
 
 
 def lstm_cell(weights: tf.Tensor, inputs: tf.Tensor, hidden: tf.Tensor, cell: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """One step of an LSTM layer (Hochreiter & Schmidhuber 1997, with forget gates): new hidden and cell state."""
+    """One step of an LSTM layer: the new hidden and cell state.
+
+        i, f, g, o = split([x, h] W + b)
+        c' = sigmoid(f) c + sigmoid(i) tanh(g)        h' = sigmoid(o) tanh(c')
+
+    Args:
+        weights: float32 (inputs + units + 1, 4 * units): W, with b as its last row.
+        inputs: float32 (batch, inputs), x.
+        hidden, cell: float32 (batch, units), h and c.
+
+    Source: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+    """
     gates = tf.matmul(tf.concat([inputs, hidden], axis=1), weights[:-1]) + weights[-1]
     input_gate, forget_gate, candidate, output_gate = tf.split(gates, 4, axis=1)
     cell = tf.sigmoid(forget_gate) * cell + tf.sigmoid(input_gate) * tf.tanh(candidate)
@@ -89,7 +100,11 @@ def attention_logits(
 
 
 def embed(weights: Weights, kind: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
-    """float32 (…, units): the embedding of an option."""
+    """The embeddings of options, float32 (…, units).
+
+    Args:
+        kind, token: int32 (…): row of the tables, and index of the option.
+    """
     width, units = weights.embeddings.shape[1:]
     return tf.gather(tf.reshape(weights.embeddings, (-1, units)), kind * width + token)
 
@@ -97,7 +112,15 @@ def embed(weights: Weights, kind: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
 def next_input(
     weights: Weights, anchors: tf.Tensor, mode: tf.Tensor, embedded: tf.Tensor, chosen: tf.Tensor
 ) -> tf.Tensor:
-    """float32 (batch, units): the embedding of the option taken, or the mean of the anchors chosen."""
+    """The next input of the LSTM, float32 (batch, units): the start vector, the embedding of the previous option or the
+    mean of the linked anchors.
+
+    Args:
+        anchors: float32 (batch, slots, units).
+        mode: int32 (batch,), as in `Previous`.
+        embedded: float32 (batch, units), the embedding of the previous option; unused in other modes.
+        chosen: float32 (batch, slots), 1 at the linked anchors.
+    """
     total = tf.matmul(chosen[:, tf.newaxis, :], anchors)[:, 0, :]
     count = tf.reduce_sum(chosen, axis=1, keepdims=True)
     mean = tf.where(count > 0, total / tf.maximum(count, 1.0), weights.nothing)
@@ -106,7 +129,12 @@ def next_input(
 
 
 def advance(weights: Weights, carry: Carry, inputs: tf.Tensor, slot: tf.Tensor) -> Carry:
-    """Both LSTM layers by one decision; the top output becomes the anchor of a `Links`."""
+    """Runs both LSTM layers for one decision; at a `Links` the top output becomes an anchor.
+
+    Args:
+        inputs: float32 (batch, units).
+        slot: float32 (batch, slots), as in `Current`.
+    """
     hidden_0, cell_0 = lstm_cell(weights.lstm_0, inputs, carry.hidden_0, carry.cell_0)
     hidden_1, cell_1 = lstm_cell(weights.lstm_1, hidden_0, carry.hidden_1, carry.cell_1)
     anchors = carry.anchors + slot[:, :, tf.newaxis] * hidden_1[:, tf.newaxis, :]
@@ -114,24 +142,27 @@ def advance(weights: Weights, carry: Carry, inputs: tf.Tensor, slot: tf.Tensor) 
 
 
 def option_log_probs(weights: Weights, hidden: tf.Tensor, current: Current) -> tf.Tensor:
-    """float32 (…, width), log-probabilities of a choice's options, very low where not allowed.
+    """Log-probabilities of a choice's options in nats, float32 (…, width); about -1e9 where not allowed.
 
     Args:
         hidden: float32 (…, units), the top output at the decision.
     """
-    # Not a matrix product: its last bit would depend on how far the tables are padded.
+    # Not a matrix product: its last bit would depend on the padding of the tables.
     logits = tf.reduce_sum(tf.gather(weights.kernels, current.kind) * hidden[..., tf.newaxis, :], axis=-1)
     logits += tf.gather(weights.biases, current.kind)
     return tf.nn.log_softmax(tf.where(current.allowed, logits, -1e9))
 
 
 def zero_carry(batch: int | tf.Tensor, slots: int, units: int) -> Carry:
+    """The recurrent state before the first step."""
     zeros = tf.zeros((batch, units))
     return Carry(zeros, zeros, zeros, zeros, tf.zeros((batch, slots, units)))
 
 
 def initial_arrays(seed: int, units: int, initial_range: float, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """First values of all weights, each from (seed, its own name): a head is the same whenever its kind turns up.
+    """Initial values of all weights, float32, uniform in [-initial_range, initial_range].
+
+    Each depends only on the seed and its name, so a head's values do not depend on when its kind first appears.
 
     Args:
         widths: the number of options of each kind, in the order of the tables' rows.
@@ -140,7 +171,7 @@ def initial_arrays(seed: int, units: int, initial_range: float, widths: Mapping[
     def uniform(name: str, *shape: int) -> np.ndarray:
         return initial(seed, name).uniform(-initial_range, initial_range, shape).astype(np.float32)
 
-    # At least one of each: a gather needs something to take, also in a space of nothing but links.
+    # At least one row and one column: gather fails on an empty table, and a space with only `Links` has no kinds.
     num_rows, width = max(1, len(widths)), max(widths.values(), default=1)
     arrays = {
         "lstm_0": uniform("lstm_0", 2 * units + 1, 4 * units),

@@ -1,4 +1,4 @@
-"""Settings of the REINFORCE controller."""
+"""Settings and presets of the controllers with a recurrent policy, REINFORCE and PPO."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the user can set (`--set controller.NAME=VALUE`).
+    """The settings of REINFORCE (`--set controller.NAME=VALUE`).
 
     Attributes:
-        hidden_units: of each of the two LSTM layers.
-        initial_range: every weight starts uniform in [-initial_range, initial_range].
-        learning_rate: of Adam.
-        baseline_decay: of the exponential moving average of batch mean rewards.
-        advantage: `reward` (reward minus baseline) or `rank` (position among the rewards seen so far, in [-1, 1]).
-        rank_window: how many of the latest rewards a rank is taken among.
-        entropy: weight of the mean entropy per free token, in the loss's unit.
-        imitate: how many of the best children so far are imitated at each step; 0 is off.
-        imitation: weight of the mean negative log-probability of the imitated children.
-        accumulate: batches whose gradients are added up before the weights change, once.
+        hidden_units: units of each of the two LSTM layers.
+        initial_range: initial weights are uniform in [-initial_range, initial_range].
+        learning_rate: Adam's learning rate.
+        baseline_decay: decay of the exponential moving average of the batches' mean rewards.
+        advantage: `reward` (reward minus baseline) or `rank` (rank among the latest rewards, scaled to [-1, 1]).
+        rank_window: number of latest rewards that a rank is computed from.
+        entropy: weight of the mean entropy per free token (nats) in the loss.
+        imitate: number of best children so far that each update imitates; 0 turns imitation off.
+        imitation: weight of the mean negative log-probability of the imitated children in the loss.
+        accumulate: number of batches whose gradients one update adds up.
     """
 
     hidden_units: int = 35
@@ -39,7 +39,7 @@ class Settings:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             kinds = {"int": (int,), "float": (int, float), "str": (str,)}[str(field.type)]
-            if type(value) not in kinds:  # True is an int too, and a JSON value can be one
+            if type(value) not in kinds:  # not isinstance: True is an int, and JSON has booleans
                 words = {"int": "a whole number", "float": "a number", "str": "a text"}[str(field.type)]
                 raise ValueError(f"controller.{field.name} is {value!r}; it must be {words}.")
         if self.advantage not in ("reward", "rank"):
@@ -56,7 +56,7 @@ class Settings:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # Zoph & Le 2017, section 4.1. The decay of the baseline is not stated there; 0.95 is that of NASNet (2018).
+    # Zoph & Le 2017, section 4.1. They do not state the decay of the baseline; 0.95 is the value of NASNet (2018).
     "paper": {
         "learning_rate": 0.0006,
         "baseline_decay": 0.95,
@@ -77,12 +77,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-SCALES: dict[str, dict[str, int]] = {  # of the search that a preset is for: batches in flight (K) and their size (m)
+SCALES: dict[str, dict[str, int]] = {  # the paper's number of batches in flight (K) and children per batch (m)
     "paper": {"replicas": 100, "batch_size": 8},
     "paper-cells": {"replicas": 400, "batch_size": 1},
 }
 
-# Those of `ppo.Ppo`, here so that they are read without TensorFlow.
+# The presets of `ppo.Ppo`. They are here because importing `ppo` imports TensorFlow.
 PPO_PRESETS: dict[str, dict[str, Any]] = {
     "default": {"learning_rate": 0.01},
     # Bello et al. 2017 (arXiv:1709.07417), section 3.3, whose policy has a single layer of 150 units.

@@ -1,4 +1,4 @@
-"""Draws children under one state of the policy: one step per decision, the generators in between."""
+"""Draws children from the policy: one step per decision. The space's generators run between the steps."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from automl.search_spaces.decisions import Choice, Decision, Links
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
 
-MOST_STEPS = 20_000  # remembered
+MAX_CACHED_STEPS = 20_000
 
 
 class Drawn(NamedTuple):
-    """A child, and its walk that has come to its end."""
+    """A child and its finished walk."""
 
     proposal: Proposal
     walk: Walk
 
 
-Following = dict[Hashable, "_Step | Drawn"]
+Branches = dict[Hashable, "_Step | Drawn"]  # by the answer of the step before
 
 
 class Sampler:
-    """Draws, and remembers what the policy said after each beginning of a child: one that has made up its mind draws
-    the same children again and again, which then takes a tenth of the time.
+    """Draws children from a policy with fixed weights.
+
+    It has a prefix cache: it reuses the policy's output for token prefixes that were computed before. A policy that has
+    converged draws the same children repeatedly, which then takes a tenth of the time.
 
     Args:
         weights: float32 arrays.
@@ -47,153 +49,153 @@ class Sampler:
         self._seed = seed
         self._weights = weights
         self._heads = heads
-        self._first: Following = {}  # by what a schedule forces
+        self._roots: Branches = {}  # first steps, by what a schedule forces
         self._num_steps = 0
 
     def propose(self, draws: Sequence[Draw]) -> list[Drawn]:
         """One child per draw. Raises NewKindError."""
-        found = [self._recall(draw) for draw in draws]
-        missing = [place for place, drawn in enumerate(found) if drawn is None]
+        children = [self._cached(draw) for draw in draws]
+        missing = [index for index, child in enumerate(children) if child is None]
         for start in range(0, len(missing), ROWS):
-            places = missing[start : start + ROWS]
-            # One thread: products so small gain nothing by more, and the workers want the cores.
-            with _libraries().limit(limits=1, user_api="blas"):
-                new = self._draw([draws[place] for place in places])
-            for place, drawn in zip(places, new, strict=True):
-                found[place] = drawn
-        return [drawn for drawn in found if drawn is not None]
+            indices = missing[start : start + ROWS]
+            # One thread, because such small products gain nothing from more, and the workers need the cores.
+            with _threadpools().limit(limits=1, user_api="blas"):
+                new = self._draw([draws[index] for index in indices])
+            for index, child in zip(indices, new, strict=True):
+                children[index] = child
+        return [child for child in children if child is not None]
 
-    def _recall(self, draw: Draw) -> Drawn | None:
-        """The child, where all of its steps are remembered."""
+    def _cached(self, draw: Draw) -> Drawn | None:
+        """The child of a draw, if the cache has all of its steps."""
         uniforms = _uniforms(self._seed, draw)
-        at = self._first.get(self._forced(draw))
-        while isinstance(at, _Step):
-            at = at.following.get(at.answer(draw, uniforms))
-        return at
+        step = self._roots.get(self._root_key(draw))
+        while isinstance(step, _Step):
+            step = step.branches.get(step.answer(draw, uniforms))
+        return step
 
     def _draw(self, draws: Sequence[Draw]) -> list[Drawn]:
         policy = Lockstep(self._weights, self._heads)
         rows = [
             _Row(
-                place,
+                index,
                 draw,
                 self._space.walk(draw.number),
                 Places(self._heads),
                 _uniforms(self._seed, draw),
-                self._first,
-                self._forced(draw),
+                self._roots,
+                self._root_key(draw),
             )
-            for place, draw in enumerate(draws)
+            for index, draw in enumerate(draws)
         ]
         while pending := [(row, decision) for row in rows if (decision := row.walk.decision) is not None]:
             policy.advance()
-            self._choose(policy, [(row, decision) for row, decision in pending if isinstance(decision, Choice)])
-            self._link(policy, [(row, decision) for row, decision in pending if isinstance(decision, Links)])
-        return [self._end(row) for row in rows]
+            self._answer_choices(policy, [(row, decision) for row, decision in pending if isinstance(decision, Choice)])
+            self._answer_links(policy, [(row, decision) for row, decision in pending if isinstance(decision, Links)])
+        return [self._finish(row) for row in rows]
 
-    def _choose(self, policy: Lockstep, pending: Sequence[tuple[_Row, Choice]]) -> None:
+    def _answer_choices(self, policy: Lockstep, pending: Sequence[tuple[_Row, Choice]]) -> None:
         if not pending:
             return
-        kinds = {row.place: row.places.row(choice) for row, choice in pending}
+        kinds = {row.index: row.places.row(choice) for row, choice in pending}
         logits, sums = policy.options(kinds)
-        steps = [_ChoiceStep(choice, logits[row.place], sums[row.place]) for row, choice in pending]
+        steps = [_ChoiceStep(choice, logits[row.index], sums[row.index]) for row, choice in pending]
         tokens = [self._answer(row, step)[0] for (row, _), step in zip(pending, steps, strict=True)]
-        policy.take_options(kinds, tokens)
+        policy.set_option_inputs(kinds, tokens)
 
-    def _link(self, policy: Lockstep, pending: Sequence[tuple[_Row, Links]]) -> None:
+    def _answer_links(self, policy: Lockstep, pending: Sequence[tuple[_Row, Links]]) -> None:
         if not pending:
             return
         logits = policy.link_logits()
-        slots = {row.place: row.places.slot(links) for row, links in pending}
-        policy.keep_anchors({place: slot for place, (slot, _) in slots.items()})
+        slots = {row.index: row.places.slot(links) for row, links in pending}
+        policy.store_anchors({index: slot for index, (slot, _) in slots.items()})
         for row, links in pending:
-            _, earlier = slots[row.place]
-            bits = self._answer(row, _LinksStep(links, [logits[row.place][slot] for slot in earlier]))
-            policy.take_links(row.place, [slot for slot, bit in zip(earlier, bits, strict=True) if bit])
+            _, earlier = slots[row.index]
+            bits = self._answer(row, _LinksStep(links, [logits[row.index][slot] for slot in earlier]))
+            policy.set_links_input(row.index, [slot for slot, bit in zip(earlier, bits, strict=True) if bit])
 
     def _answer(self, row: _Row, step: _Step) -> tuple[int, ...]:
-        """Answers a step and lets the walk go on; the step is remembered."""
-        known = row.following.get(row.answer)
-        if isinstance(known, _Step):
-            step = known
-        elif self._num_steps < MOST_STEPS:
-            row.following[row.answer] = step
+        """Answers a step, advances the child's walk and caches the step."""
+        cached = row.branches.get(row.answer)
+        if isinstance(cached, _Step):
+            step = cached
+        elif self._num_steps < MAX_CACHED_STEPS:
+            row.branches[row.answer] = step
             self._num_steps += 1
         answer = step.answer(row.draw, row.uniforms)
         row.log_probs += step.log_probs(answer)
         row.walk.answer(answer)
-        row.following, row.answer = step.following, answer
+        row.branches, row.answer = step.branches, answer
         return answer
 
-    def _end(self, row: _Row) -> Drawn:
+    def _finish(self, row: _Row) -> Drawn:
         drawn = Drawn(Proposal(row.walk.tokens, tuple(row.log_probs)), row.walk)
-        if self._num_steps < MOST_STEPS:
-            row.following[row.answer] = drawn
+        if self._num_steps < MAX_CACHED_STEPS:
+            row.branches[row.answer] = drawn
         return drawn
 
-    def _forced(self, draw: Draw) -> Hashable:
-        """What tells the first step of a child of this number from that of others."""
+    def _root_key(self, draw: Draw) -> Hashable:
+        """The key of the child's first step in `_roots`: the values that a schedule forces for its number."""
         schedule = self._space.schedule
         return None if schedule is None else tuple((name, str(value)) for name, value in schedule(draw.number).items())
 
 
 @functools.cache
-def _libraries() -> threadpoolctl.ThreadpoolController:
+def _threadpools() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()
 
 
 def _uniforms(seed: int, draw: Draw) -> Iterator[float]:
     generator = stream(seed, draw.number, draw.attempt)
     while True:
-        yield from generator.random(32).tolist()  # the same numbers as one by one, and quicker
+        yield from generator.random(32).tolist()  # equal to 32 single calls, but faster
 
 
 @dataclasses.dataclass(slots=True)
 class _Row:
-    """One child being drawn, in its place in the lockstep.
+    """A child being drawn, in one row of the lockstep.
 
     Attributes:
-        following, answer: where its next step is remembered.
+        branches, answer: the cache has the child's next step in `branches[answer]`.
     """
 
-    place: int
+    index: int
     draw: Draw
     walk: Walk
     places: Places
     uniforms: Iterator[float]
-    following: Following
+    branches: Branches
     answer: Hashable
     log_probs: list[float | None] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(slots=True)
 class _Step:
-    """A decision after one beginning of a child, and what the policy says of it.
+    """The decision after one token prefix, and the policy's output for it.
 
     Attributes:
-        following: the steps after this one, by its answer.
+        branches: the next steps, by the answer to this one.
     """
 
     decision: Decision
-    following: Following = dataclasses.field(default_factory=dict)
+    branches: Branches = dataclasses.field(default_factory=dict)
 
     def answer(self, draw: Draw, uniforms: Iterator[float]) -> tuple[int, ...]:
-        """Given, forced or drawn."""
+        """The answer that the draw gives, or a forced or sampled one."""
         given = draw.answer(self.decision) if draw.given else None
-        return self.drawn(uniforms) if given is None else given
+        return self.sample(uniforms) if given is None else given
 
-    def drawn(self, uniforms: Iterator[float]) -> tuple[int, ...]:
+    def sample(self, uniforms: Iterator[float]) -> tuple[int, ...]:
         raise NotImplementedError
 
     def log_probs(self, answer: Sequence[int]) -> list[float | None]:
-        """Of each token of the answer, None where it is forced."""
+        """The log-probability of each token of the answer; None where it is forced."""
         raise NotImplementedError
 
 
 class _ChoiceStep(_Step):
     """
     Args:
-        logits, sums: those of `Lockstep.options`, as wide as the widest kind.
+        logits, sums: one row of each list of `Lockstep.options`, padded to the widest kind.
     """
 
     __slots__ = ("_forced", "_logits", "_sums")
@@ -201,16 +203,16 @@ class _ChoiceStep(_Step):
     def __init__(self, choice: Choice, logits: Sequence[float], sums: Sequence[float]) -> None:
         super().__init__(choice)
         (self._forced,) = choice.forced
-        count = len(choice.options) if self._forced is None else 0  # of what is forced nothing need be remembered
+        count = len(choice.options) if self._forced is None else 0  # a forced choice needs no logits
         self._logits, self._sums = logits[:count], sums[:count]
         if choice.allowed is not None and count:
             narrowed = zip(self._logits, choice.allowed, strict=True)
-            kept = [logit if allowed else -math.inf for logit, allowed in narrowed]
-            highest = max(kept)  # of those that narrowing leaves, which may all be far below the rest
-            self._logits = [logit - highest for logit in kept]
+            masked = [logit if allowed else -math.inf for logit, allowed in narrowed]
+            highest = max(masked)  # of the allowed options, whose logits may all be far below 0
+            self._logits = [logit - highest for logit in masked]
             self._sums = list(itertools.accumulate(map(math.exp, self._logits)))
 
-    def drawn(self, uniforms: Iterator[float]) -> tuple[int, ...]:
+    def sample(self, uniforms: Iterator[float]) -> tuple[int, ...]:
         if self._forced is not None:
             return (self._forced,)
         return (bisect.bisect_right(self._sums, next(uniforms) * self._sums[-1]),)
@@ -229,24 +231,24 @@ class _LinksStep(_Step):
 
     def __init__(self, links: Links, logits: Sequence[float]) -> None:
         super().__init__(links)
-        # Of each bit what it is forced to, and the logarithms of the chances of 0 and of 1.
+        # For each bit, its forced value or None, and the log-probabilities of 0 and of 1.
         self._bits = [
-            (forced, (log_chance - logit, log_chance))  # log sigmoid(-x) = log sigmoid(x) - x
-            for forced, logit, log_chance in zip(links.forced, logits, map(_log_sigmoid, logits), strict=True)
+            (forced, (log_prob - logit, log_prob))  # log sigmoid(-x) = log sigmoid(x) - x
+            for forced, logit, log_prob in zip(links.forced, logits, map(_log_sigmoid, logits), strict=True)
         ]
 
-    def drawn(self, uniforms: Iterator[float]) -> tuple[int, ...]:
+    def sample(self, uniforms: Iterator[float]) -> tuple[int, ...]:
         return tuple(
             [
-                int(next(uniforms) < math.exp(log_chance)) if forced is None else forced
-                for forced, (_, log_chance) in self._bits
+                int(next(uniforms) < math.exp(log_prob)) if forced is None else forced
+                for forced, (_, log_prob) in self._bits
             ]
         )
 
     def log_probs(self, answer: Sequence[int]) -> list[float | None]:
         return [
-            log_chances[bit] if forced is None else None
-            for bit, (forced, log_chances) in zip(answer, self._bits, strict=True)
+            log_probs[bit] if forced is None else None
+            for bit, (forced, log_probs) in zip(answer, self._bits, strict=True)
         ]
 
 

@@ -1,4 +1,4 @@
-"""One compiled update of the policy over whole children."""
+"""The compiled update of the policy on a batch of whole children."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from automl.controllers.reinforce.presets import Settings
 
 
 class LogProbs(NamedTuple):
-    """What the policy says of given children."""
+    """The policy's output for given children."""
 
-    log_probs: tf.Tensor  # float32 (batch, steps), of the answers given; 0 where forced or padded
-    entropy: tf.Tensor  # float32 scalar, mean nats per free token of the children that were drawn
+    log_probs: tf.Tensor  # float32 (batch, steps), natural log-probability of each answer; 0 where forced or padded
+    entropy: tf.Tensor  # float32 scalar, mean over the free tokens of the drawn children, in nats
     probabilities: tf.Tensor  # float32 (kinds, width), mean over the free choices of each kind
 
 
@@ -36,40 +36,43 @@ def children_log_probs(weights: Weights, sequences: Sequences, drawn: tf.Tensor 
     """Log-probabilities of whole children, with gradients through every step and into every anchor.
 
     Args:
-        drawn: how many of them, from the first, were drawn from the policy; None for all. The others are imitated and
-            do not count in the entropy.
+        drawn: number of leading children that were drawn from the policy; None for all. The other children are
+            imitated and do not count in the entropy.
     """
     previous, current = sequences.previous, sequences.current
     hidden, anchors = unroll(weights, sequences)
     options = option_log_probs(weights, hidden, current)
-    option = tf.gather(options, sequences.token, batch_dims=2) * sequences.free_choice
-    chances = tf.exp(options) * sequences.free_choice[:, :, tf.newaxis]
-    entropy = -tf.reduce_sum((chances * tf.maximum(options, -1e4))[:, :drawn])
+    log_probs = tf.gather(options, sequences.token, batch_dims=2) * sequences.free_choice
+    probabilities = tf.exp(options) * sequences.free_choice[:, :, tf.newaxis]
+    entropy = -tf.reduce_sum((probabilities * tf.maximum(options, -1e4))[:, :drawn])
     if previous.chosen.shape[2]:
-        # The anchor of a `Links` is the output at its own step, so all links are weighed at once, slot by slot.
+        # The anchor of a `Links` is the output at its own step, so one call computes the logits of all links.
         logits = attention_logits(anchors, anchors, weights.previous_anchor, weights.current_anchor, weights.attention)
         links = tf.einsum("tbi,bij->tbj", current.slot, logits)
         # log sigmoid(l) where the bit is 1, log sigmoid(-l) where it is 0
         bits = -tf.nn.softplus((1.0 - 2.0 * sequences.bits) * links) * sequences.free_bits
-        option += tf.reduce_sum(bits, axis=2)
-        of_links = (tf.nn.softplus(links) - links * tf.sigmoid(links)) * sequences.free_bits
-        entropy += tf.reduce_sum(of_links[:, :drawn])
+        log_probs += tf.reduce_sum(bits, axis=2)
+        link_entropy = (tf.nn.softplus(links) - links * tf.sigmoid(links)) * sequences.free_bits
+        entropy += tf.reduce_sum(link_entropy[:, :drawn])
     free_tokens = tf.reduce_sum(sequences.free_choice[:, :drawn]) + tf.reduce_sum(sequences.free_bits[:, :drawn])
     flat_kinds, width = tf.reshape(current.kind, (-1,)), weights.biases.shape[1]
-    flat_chances = tf.reshape(tf.stop_gradient(chances), (-1, width))
-    totals = tf.math.unsorted_segment_sum(flat_chances, flat_kinds, weights.biases.shape[0])
+    flat_probabilities = tf.reshape(tf.stop_gradient(probabilities), (-1, width))
+    totals = tf.math.unsorted_segment_sum(flat_probabilities, flat_kinds, weights.biases.shape[0])
     return LogProbs(
-        tf.transpose(option),
+        tf.transpose(log_probs),
         entropy / tf.maximum(free_tokens, 1.0),
         tf.math.divide_no_nan(totals, tf.reduce_sum(totals, axis=1, keepdims=True)),
     )
 
 
 def unroll(weights: Weights, sequences: Sequences) -> tuple[tf.Tensor, tf.Tensor]:
-    """The policy's top outputs over given children: (steps, batch, units), and those at `Links`, (batch, slots, units).
+    """Runs the LSTM over given children.
 
-    Only what a step needs of the one before is in the loop; the heads read all outputs at once afterwards, which is
-    several times as fast as both together, step by step.
+    The loop contains only the recurrence. The heads run on all outputs afterwards, in one call, which is several times
+    as fast as running them in every step.
+
+    Returns:
+        The top layer's outputs, float32 (steps, batch, units), and its outputs at `Links`, (batch, slots, units).
     """
     previous, slot = sequences.previous, sequences.current.slot
     embedded = embed(weights, previous.kind, previous.token)
@@ -89,34 +92,36 @@ def unroll(weights: Weights, sequences: Sequences) -> tuple[tf.Tensor, tf.Tensor
 Surrogate = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-class Learned(NamedTuple):
-    """All that an update changes, as tensors or arrays."""
+class TrainState(NamedTuple):
+    """Everything that an update changes, as tensors or arrays."""
 
     weights: Weights
-    first: Weights  # Adam's moments
-    second: Weights
-    steps: tf.Tensor  # float32 scalar, those that Adam took
+    first: Weights  # Adam's first moments
+    second: Weights  # Adam's second moments
+    steps: tf.Tensor  # float32 scalar, number of Adam steps taken
 
 
-Update = Callable[..., tuple[Learned, tf.Tensor, tf.Tensor, tf.Tensor]]
+Update = Callable[..., tuple[TrainState, tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
 class Updater:
-    """The compiled update, a function of what was learned: reading as many TensorFlow variables afterwards, to draw and
-    to store, would take milliseconds.
+    """Runs the compiled update, a pure function of the training state.
+
+    There are no TensorFlow variables: drawing and storing would read all of them after each update, which takes
+    milliseconds.
 
     Args:
-        learned: where learning begins, as arrays.
-        surrogate: the loss of drawn children: log-probabilities of answers now and when they were drawn, (batch,
-            steps), and advantages (batch,).
-        passes: steps of Adam that one call takes.
-        compiled: by XLA.
+        state: the initial training state, as arrays.
+        surrogate: the loss of the drawn children. It takes the log-probabilities of their answers now and when they
+            were drawn, (batch, steps), and their advantages, (batch,).
+        passes: Adam steps per call.
+        compiled: whether XLA compiles the update.
     """
 
     def __init__(
-        self, learned: Learned, settings: Settings, surrogate: Surrogate, *, passes: int, compiled: bool
+        self, state: TrainState, settings: Settings, surrogate: Surrogate, *, passes: int, compiled: bool
     ) -> None:
-        self._learned: Learned = tf.nest.map_structure(tf.constant, learned)
+        self._state: TrainState = tf.nest.map_structure(tf.constant, state)
         self._settings = settings
         self._surrogate = surrogate
         self._passes = passes
@@ -125,42 +130,46 @@ class Updater:
 
     @property
     def weights(self) -> Weights:
-        """Arrays."""
-        return Weights(*(tensor.numpy() for tensor in self._learned.weights))
+        """The current weights, as arrays."""
+        return Weights(*(tensor.numpy() for tensor in self._state.weights))
 
     @property
-    def learned(self) -> Learned:
-        """Arrays."""
-        arrays: Learned = tf.nest.map_structure(lambda tensor: tensor.numpy(), self._learned)
+    def state(self) -> TrainState:
+        """The current training state, as arrays."""
+        arrays: TrainState = tf.nest.map_structure(lambda tensor: tensor.numpy(), self._state)
         return arrays
 
     def __call__(
         self, sequences: Sequences, advantages: Sequence[float], num_imitated: int
     ) -> tuple[float, float, np.ndarray]:
-        """Learns from the first children by the surrogate, and from the last `num_imitated` by imitation.
+        """Learns from the drawn children, which come first, by the surrogate loss, and from the last `num_imitated`
+        children by imitation.
+
+        Args:
+            advantages: one for each drawn child.
 
         Returns:
-            of the last pass: the loss, the mean entropy in nats per free token, and the mean probabilities (kinds,
-            width), all as they were before it.
+            The loss, the mean entropy in nats per free token, and the mean probabilities (kinds, width). The last pass
+            computes them before its Adam step.
         """
         if self._update is None:
-            # One trace for every number of steps and children: the graph that a first batch's shape would give is a
-            # different one, and a search that was resumed has another first batch.
-            shapes = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), self._learned)
+            # One trace serves all numbers of steps and children. A trace for the first batch's shape would be another
+            # graph, and a resumed search has another first batch.
+            shapes = tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), self._state)
             children = tf.nest.map_structure(
                 lambda part: tf.TensorSpec((None, None, *part.shape[2:]), part.dtype), sequences
             )
             self._update = _graph(self._surrogate, self._settings, shapes, children, self._compiled)
         tensors = tf.nest.map_structure(tf.constant, sequences)
         for _ in range(self._passes):
-            self._learned, loss, entropy, probabilities = self._update(
-                self._learned, tensors, tf.constant(advantages, tf.float32), tf.constant(num_imitated)
+            self._state, loss, entropy, probabilities = self._update(
+                self._state, tensors, tf.constant(advantages, tf.float32), tf.constant(num_imitated)
             )
         return float(loss), float(entropy), probabilities.numpy()
 
 
 @functools.lru_cache(maxsize=16)  # tracing takes seconds; controllers of equal shapes share a graph
-def _graph(surrogate: Surrogate, settings: Settings, shapes: Learned, children: Sequences, compiled: bool) -> Update:
+def _graph(surrogate: Surrogate, settings: Settings, shapes: TrainState, children: Sequences, compiled: bool) -> Update:
     """The update as a graph.
 
     Args:
@@ -168,29 +177,29 @@ def _graph(surrogate: Surrogate, settings: Settings, shapes: Learned, children: 
     """
 
     def update(
-        learned: Learned, sequences: Sequences, advantages: tf.Tensor, num_imitated: tf.Tensor
-    ) -> tuple[Learned, tf.Tensor, tf.Tensor, tf.Tensor]:
-        weights = learned.weights
+        state: TrainState, sequences: Sequences, advantages: tf.Tensor, num_imitated: tf.Tensor
+    ) -> tuple[TrainState, tf.Tensor, tf.Tensor, tf.Tensor]:
+        weights = state.weights
         with tf.GradientTape() as tape:
             tape.watch(weights)
             drawn = tf.shape(advantages)[0]
-            found = children_log_probs(weights, sequences, drawn)
+            policy = children_log_probs(weights, sequences, drawn)
             old = tf.transpose(sequences.old_log_probs)[:drawn]
-            loss = surrogate(found.log_probs[:drawn], old, advantages) - settings.entropy * found.entropy
+            loss = surrogate(policy.log_probs[:drawn], old, advantages) - settings.entropy * policy.entropy
             if settings.imitate:
-                imitated = imitation_loss(found.log_probs[drawn:])
+                imitated = imitation_loss(policy.log_probs[drawn:])
                 loss += settings.imitation * tf.where(num_imitated > 0, imitated, 0.0)
         gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        steps = learned.steps + 1.0
-        moved, firsts, seconds = [], [], []
-        for weight, gradient, first, second in zip(weights, gradients, learned.first, learned.second, strict=True):
+        steps = state.steps + 1.0
+        new_weights, firsts, seconds = [], [], []
+        for weight, gradient, first, second in zip(weights, gradients, state.first, state.second, strict=True):
             dense = tf.convert_to_tensor(gradient)
             change, first, second = adam(dense, first, second, steps, settings.learning_rate)
-            moved.append(weight + change)
+            new_weights.append(weight + change)
             firsts.append(first)
             seconds.append(second)
-        learned = Learned(Weights(*moved), Weights(*firsts), Weights(*seconds), steps)
-        return learned, loss, found.entropy, found.probabilities
+        state = TrainState(Weights(*new_weights), Weights(*firsts), Weights(*seconds), steps)
+        return state, loss, policy.entropy, policy.probabilities
 
     scalar, vector = tf.TensorSpec((), tf.int32), tf.TensorSpec((None,), tf.float32)
     graph: Update = tf.function(update, (shapes, children, vector, scalar), autograph=False, jit_compile=compiled)

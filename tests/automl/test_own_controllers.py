@@ -251,7 +251,7 @@ MISTAKES = {  # what is wrong, and the end of the sentence that says so
     ),
     "infinite": (
         {"base": "PolicyController", "propose": "proposals[0] = Proposal((0,) * 5, (-1.0, -np.inf, -1, -1, -1))"},
-        "proposes (0, 0, 0, 0, 0) as child 0, and the log-probability of token 1 is -inf; it must be a finite number.",
+        "proposes (0, 0, 0, 0, 0) as child 0, but the log-probability of token 1 is -inf; it must be a finite number.",
     ),
     "error": (
         {"propose": "raise KeyError('gone')"},
@@ -265,7 +265,8 @@ MISTAKES = {  # what is wrong, and the end of the sentence that says so
     "no state": ({"state": "return {}"}, "returned {} from state, which returns a ControllerState, or None."),
     "no array": (
         {"state": "return ControllerState({'a': [1]}, {})"},
-        "has [1] as the array 'a' of its state; arrays are NumPy arrays of numbers, and all else belongs to values.",
+        "has [1] as the array 'a' of its state; arrays are NumPy arrays of numbers, and everything else belongs in "
+        "values.",
     ),
     "no JSON": (
         {"state": "return ControllerState({}, {'a': {1, 2}})"},

@@ -66,7 +66,7 @@ def test_a_draw_is_the_same_however_little_is_remembered(monkeypatch, most):
     learn(learned, (0, 1))
     draws = [*DRAWS, *(Draw(number, attempt=1) for number in range(9))]
     expected = learned.ask(draws)
-    monkeypatch.setattr(sampling, "MOST_STEPS", most)
+    monkeypatch.setattr(sampling, "MAX_CACHED_STEPS", most)
     again = make("reinforce", SPACES["conditional"])
     again.restore(learned.state())
     assert again.ask(draws) == expected == again.ask(draws)

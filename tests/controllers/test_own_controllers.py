@@ -87,5 +87,5 @@ def test_the_options_of_a_controller_are_its_keyword_arguments():
 def test_a_controller_without_a_state_says_so():
     controller = Evolution(Space(flat), seed=0)
     assert controller.state() is None
-    with pytest.raises(NotImplementedError, match="Evolution has a state and no method restore"):
+    with pytest.raises(NotImplementedError, match="Evolution has a state but no method restore"):
         controller.restore(None)

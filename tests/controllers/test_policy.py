@@ -10,7 +10,7 @@ import tensorflow as tf
 from automl.controllers.base import Draw, Result, ResultState
 from automl.controllers.ppo import Ppo
 from automl.controllers.reinforce.controller import Reinforce
-from automl.controllers.reinforce.encoding import encode, together
+from automl.controllers.reinforce.encoding import collate, encode
 from automl.controllers.reinforce.heads import Heads, NewKindError
 from automl.controllers.reinforce.policy import (
     ANCHORS,
@@ -68,7 +68,7 @@ def drawn(space, heads, variables, numbers=range(8)):
 
 
 def encoded(walks, heads):
-    return together([encode(walk, heads) for walk in walks], heads)
+    return collate([encode(walk, heads) for walk in walks], heads)
 
 
 # --- Parts
@@ -126,12 +126,12 @@ def test_a_head_starts_the_same_whatever_other_heads_there_are():
 
 def test_a_kind_has_one_number_of_options_across_children():
     heads = Heads.of([])
-    heads.meet([Choice("a", (0, 1), kind="k")])
+    heads.add([Choice("a", (0, 1), kind="k")])
     sentence = (
         "Choice 'b' has 3 options, but in another child its kind 'k' has 2; choices of one kind have the same number."
     )
     with pytest.raises(ValueError) as raised:
-        heads.meet([Choice("b", (0, 1, 2), kind="k")])
+        heads.add([Choice("b", (0, 1, 2), kind="k")])
     assert str(raised.value) == sentence
 
 
@@ -170,7 +170,7 @@ def test_padding_of_tables_does_not_change_log_probabilities():
     heads, variables = tables(space)
     _, walks = drawn(space, heads, variables)
     large = Heads(dict(heads.rows), dict(heads.widths), heads.slots, heads.longest)
-    large.meet([Choice("wide", tuple(range(19))), *(Links(f"x{index}", index) for index in range(9))])
+    large.add([Choice("wide", tuple(range(19))), *(Links(f"x{index}", index) for index in range(9))])
     wide = variables_of(initial_arrays(3, UNITS, 0.7, large.widths))
     small, padded = (
         children_log_probs(*pair).log_probs
