@@ -1,7 +1,7 @@
 """Search spaces: what can be sampled, and how a sample becomes a model.
 
-Open `space.py` first: `Space` is what a search uses. `spec.py` has the contract of what a space returns. A new space is
-a generator function and its presets, with a line in each of the tables below.
+Open `space.py` first: `Space` is what a search uses. `spec.py` has the contract of the specs that a space returns. A
+new space is a generator function and its presets, with a line in each of the tables below.
 """
 
 SPACES = {  # resolved on use, so that listing them imports nothing heavy
@@ -11,21 +11,21 @@ SPACES = {  # resolved on use, so that listing them imports nothing heavy
     "joint": "automl.search_spaces.joint.space:joint",
 }
 
-PRESETS = {  # of each space: names of keyword arguments for it; the first is the default
+PRESETS = {  # named keyword arguments of each space; the first is the default
     "convnet": "automl.search_spaces.convnet.space:PRESETS",
     "recurrent-cell": "automl.search_spaces.recurrent_cell.space:PRESETS",
     "update-rule": "automl.search_spaces.update_rule.space:PRESETS",
     "joint": "automl.search_spaces.joint.space:PRESETS",
 }
 
-SCHEDULES = {  # of each space: option values forced by a child's number
+SCHEDULES = {  # named schedules of each space: functions from a child's number to forced option values
     "convnet": "automl.search_spaces.convnet.space:SCHEDULES",
     "recurrent-cell": "automl.search_spaces.recurrent_cell.space:SCHEDULES",
     "update-rule": "automl.search_spaces.update_rule.space:SCHEDULES",
     "joint": "automl.search_spaces.joint.space:SCHEDULES",
 }
 
-READERS = {  # of each space: makes its spec of the JSON value that a store keeps
+READERS = {  # for each space, a function from the JSON value in the store to the spec
     "convnet": "automl.search_spaces.convnet.spec:ConvNet.from_json",
     "recurrent-cell": "automl.search_spaces.recurrent_cell.spec:RecurrentCell.from_json",
     "update-rule": "automl.search_spaces.update_rule.spec:UpdateRule.from_json",

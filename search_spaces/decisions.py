@@ -17,8 +17,7 @@ class Choice:
 
     `name` is unique within a child. Options are plain values: NumPy's numbers become Python's. Choices of one `kind`
     share an embedding and a softmax in the policy; the default is the name without its digits, with the options as they
-    were given. `allowed` is a narrowing: options that it masks are never drawn, and the tokens of the others stay what
-    they were.
+    were given. `allowed` is the mask of a narrowing: masked options are never drawn, and all options keep their tokens.
     """
 
     name: str
@@ -32,11 +31,11 @@ class Choice:
         check_names("Choice", self.name, self.kind)
         try:
             options = iter(self.options)
-        except TypeError:  # also of an array without dimensions, which is an instance of Iterable
+        except TypeError:  # not isinstance: a zero-dimensional array is an Iterable, but iter() fails
             raise ValueError(f"The options of {self.name!r} are {self.options!r}; give them as a tuple.") from None
+        # A set of numbers has the same order in every process.
         if isinstance(self.options, set | frozenset) and not all(
-            isinstance(option, int | float)
-            for option in self.options  # whose order is the same everywhere
+            isinstance(option, int | float) for option in self.options
         ):
             raise ValueError(
                 f"The options of {self.name!r} are a set, which has another order in every process; give them as a "
@@ -61,7 +60,7 @@ class Choice:
 
     @property
     def forced(self) -> tuple[int | None, ...]:
-        """The token that is the only one allowed, else None: a forced token carries no log-probability."""
+        """The only allowed token, or None if there are several. A forced token has no log-probability."""
         if len(self.options) > 1 and self.allowed is None:
             return (None,)
         possible = [index for index in range(len(self.options)) if self.allows(index)]
@@ -71,7 +70,7 @@ class Choice:
         return self.allowed is None or self.allowed[token]
 
     def admits(self, tokens: tuple[int, ...]) -> bool:
-        """Whether these can be its answer, as it is narrowed."""
+        """Whether these tokens are a valid answer under the narrowing."""
         return len(tokens) == 1 and 0 <= tokens[0] < len(self.options) and self.allows(tokens[0])
 
     def check(self, tokens: tuple[int, ...]) -> None:
@@ -83,7 +82,7 @@ class Choice:
             )
 
     def value(self, tokens: tuple[int, ...]) -> Any:
-        """What the space is sent: the option."""
+        """The option, which the space receives."""
         return self.options[tokens[0]]
 
 
@@ -121,7 +120,7 @@ class Links:
         return (None,) * self.count if self.forced_bits is None else self.forced_bits
 
     def admits(self, tokens: tuple[int, ...]) -> bool:
-        """Whether these can be its answer, as it is narrowed."""
+        """Whether these tokens are a valid answer under the narrowing."""
         return len(tokens) == self.count and all(
             token in (0, 1) and forced in (None, token) for forced, token in zip(self.forced, tokens, strict=True)
         )
@@ -135,7 +134,7 @@ class Links:
                 )
 
     def value(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """What the space is sent: the indices of the linked layers, ascending."""
+        """The indices of the linked layers, ascending, which the space receives."""
         return tuple(index for index, bit in enumerate(tokens) if bit)
 
 
@@ -143,7 +142,7 @@ Decision = Choice | Links
 
 
 def check_names(what: str, name: Any, kind: Any) -> None:
-    """Raises ValueError where the name or the kind of a decision is no text."""
+    """Raises ValueError if a decision's name or kind is not a string."""
     if not isinstance(name, str):
         raise ValueError(f"A {what} has the name {name!r}; a decision's name is a text.")
     if not isinstance(kind, str):

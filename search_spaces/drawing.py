@@ -12,20 +12,20 @@ STYLE = (
     'node [shape=box, style="rounded,filled", fillcolor="#eef3fa", color="#5b7ba6", fontname="Helvetica", fontsize=12]',
     'edge [color="#5b5b5b", arrowsize=0.7]',
 )
-PLAIN = 'shape=plaintext, style="", fontsize=13'  # of inputs and outputs
-SKIP = 'color="#c0504d"'  # of a skip connection
+PLAIN = 'shape=plaintext, style="", fontsize=13'  # for inputs and outputs
+SKIP = 'color="#c0504d"'  # for a skip connection
 MAX_FIELD = 40  # characters of a value in a user's layer
 
 
 def graph(statements: Sequence[str], *, upwards: bool = False) -> str:
-    """The text of a graph, from top to bottom or upwards."""
+    """The source of a graph, drawn from top to bottom or upwards."""
     lines = [*STYLE, f"rankdir={'BT' if upwards else 'TB'}", *statements]
     return "digraph child {\n" + "".join(f"  {line};\n" for line in lines) + "}\n"
 
 
 def cluster(name: str, title: str, statements: Sequence[str], *, upwards: bool = False) -> str:
     """A statement: a part of a graph in a frame with a title above."""
-    place = "b" if upwards else "t"  # Graphviz turns it with the graph
+    place = "b" if upwards else "t"  # Graphviz turns the label's position with the graph
     head = f"label={quoted(title)}; labelloc={place}; color={quoted('#b5b5b5')};"
     return f"subgraph {quoted(f'cluster_{name}')} {{ {head} {' '.join(f'{line};' for line in statements)} }}"
 
@@ -61,14 +61,14 @@ class Layer(NamedTuple):
 
 
 def layers_dot(spec: Json) -> str | None:
-    """A graph of a JSON value with layers that name their inputs, or None where it has none.
+    """A graph of a JSON value with layers that name their inputs; None if it has no such layers.
 
-    Layers are a list of dicts, or a dict of dicts, here or as a value of the spec's dict; `inputs` of a layer is a list
-    (or one) of numbers of layers or of their names. A layer without any reads the input.
+    The layers are a list or a dict of dicts: the value itself, or one value of the spec's dict. `inputs` of a layer is
+    the number or the name of another layer, or a list of these. A layer without inputs reads the network's input.
     """
     layers = _layers_of(spec)
     if layers is None and isinstance(spec, Mapping):
-        layers = next((found for value in spec.values() if (found := _layers_of(value)) is not None), None)
+        layers = next((parts for value in spec.values() if (parts := _layers_of(value)) is not None), None)
     if layers is None:
         return None
     place = {layer.name: index for index, layer in enumerate(layers)}
@@ -78,8 +78,8 @@ def layers_dot(spec: Json) -> str | None:
         outside.setdefault("input", "from input")
     statements += [node(name, source, attributes=PLAIN) for source, name in outside.items()]
     for index, layer in enumerate(layers):
-        told = [f"{key}: {_short(value)}" for key, value in layer.fields.items()]
-        statements.append(node(f"layer {layer.name}", layer.name, *told))
+        lines = [f"{key}: {_short(value)}" for key, value in layer.fields.items()]
+        statements.append(node(f"layer {layer.name}", layer.name, *lines))
         for source in layer.inputs or ("input",):
             skips = source in place and index - place[source] > 1
             start = outside.get(source, f"layer {source}")
@@ -115,7 +115,7 @@ def _layers_of(value: Any) -> list[Layer] | None:
 
 
 def _source(source: Any, names: Sequence[str]) -> str | None:
-    """The name of what a layer reads; None where it is neither a name nor a layer's number."""
+    """The name of an input of a layer; None if it is neither a name nor a layer's number."""
     if isinstance(source, str):
         return source
     if isinstance(source, int) and not isinstance(source, bool):

@@ -1,4 +1,4 @@
-"""Checks a name against the known ones; a sentence about an unknown name lists them, nearest first."""
+"""Checks a name against the known names. The error about an unknown name lists them, nearest first."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 
 
 class UnknownNameError(ValueError):
-    """A name is none of the known ones.
+    """A name is not a known name.
 
     Attributes:
-        what: what is named, for example `space` or `task option`.
+        what: what the name stands for, for example `space` or `task option`.
         name: the unknown name.
     """
 
@@ -30,7 +30,10 @@ def validate_choice(what: str, name: str, names: Iterable[str]) -> str:
 
 
 def nearest_first(name: str, known: Sequence[str], most: int = 8) -> str:
-    """The known names as a text, nearest to `name` first; long lists are cut. Case, dashes and spaces break ties."""
+    """The known names in one string, nearest to `name` first, at most `most` of them.
+
+    Case, dashes and spaces only break ties.
+    """
 
     def distances(other: str) -> tuple[float, float]:
         pairs = ((_bare(name), _bare(other)), (name, other))

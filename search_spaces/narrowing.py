@@ -1,4 +1,4 @@
-"""Narrowing: what the user knows takes options away from a space, without renumbering the tokens of the rest."""
+"""Narrowing: the user's rules remove options from a space. The other options keep their tokens."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from automl.search_spaces.numeric import Numeric
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """`--fix PATTERN=VALUE` (fix) or `--only PATTERN=VALUE,VALUE`; values are texts, compared with `str(option)`.
+    """`--fix PATTERN=VALUE` (fix) or `--only PATTERN=VALUE,VALUE`; values are strings, compared with `str(option)`.
 
-    For `Integer` and `Real` they are numbers, and with `--only` also ranges, `1e-4..1e-2`, bounds included. For `Links`
-    the values are layer indices, or `none`, or `all`: fixed, exactly these layers are linked; otherwise no other layer
-    may be.
+    For `Integer` and `Real` the values are numbers, and with `--only` also ranges, `1e-4..1e-2`, bounds included. For
+    `Links` the values are layer indices, or `none`, or `all`: with `--fix` exactly these layers are linked, with
+    `--only` no other layer can be linked.
     """
 
     pattern: str
@@ -55,7 +55,7 @@ def parse_rule(text: str, *, fix: bool) -> Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Narrowing:
-    """The rules of one search, applied in order to every decision that a walk meets."""
+    """The rules of one search. A walk applies them, in their order, to every decision."""
 
     rules: tuple[Rule, ...] = ()
 
@@ -68,10 +68,10 @@ class Narrowing:
         return decision
 
     def check(self, decisions: Iterable[Decision]) -> None:
-        """Checks every rule against the decisions a space is known to yield.
+        """Checks every rule against the known decisions of a space.
 
         Raises:
-            ValueError: a pattern matches no decision, or a value is none of the options anywhere it matches.
+            ValueError: a pattern matches no decision, or a value is not an option of any matching decision.
         """
         known = {decision.name: decision for decision in decisions}
         for rule in self.rules:
@@ -91,7 +91,7 @@ class Narrowing:
                 if choices and not any(_tokens(choice, value) for choice in choices):
                     raise ValueError(f"{rule}: {_why_none(choices, value)}")
             most = max((decision.count for decision in matched if isinstance(decision, Links)), default=0)
-            # One decision of this name has its own sentence, in `_layers`.
+            # If the pattern is the name of a decision, `_layers` raises a better message.
             if not choices and rule.pattern not in known and (wrong := _outside(rule.values, most)):
                 raise ValueError(
                     f"{rule}: none of these has an earlier layer {wrong[0]}; the last has {most} (from 0)."
@@ -115,7 +115,7 @@ def _tokens(choice: Choice, value: str) -> list[int]:
 
 
 def _numbers(value: str) -> list[float] | None:
-    """The number that a value is, or the two bounds of a range; None where it is neither."""
+    """The number that a value stands for, or the two bounds of a range; None if it is neither."""
     low, dots, high = value.partition("..")
     try:
         numbers = [float(low), float(high)] if dots else [float(low)]
@@ -175,7 +175,7 @@ def _layers(links: Links, rule: Rule) -> set[int]:
         layers = {int(value) for value in rule.values}
     except ValueError:
         raise ValueError(f"{rule}: the layers of {links.name!r} are numbers, 'none' or 'all'.") from None
-    # A pattern such as layer*/inputs=0 also meets the first layers, which have no such layer before them.
+    # A pattern such as layer*/inputs=0 also matches the first layer, which has no layer 0 before it.
     exact = rule.pattern == links.name
     if exact and (wrong := sorted(layer for layer in layers if not 0 <= layer < links.count)):
         raise ValueError(f"{rule}: {links.name!r} has no earlier layer {wrong[0]}; it has {links.count} (from 0).")
@@ -183,7 +183,7 @@ def _layers(links: Links, rule: Rule) -> set[int]:
 
 
 def _outside(values: Sequence[str], count: int) -> list[str]:
-    """The values that are numbers, but of none of `count` layers."""
+    """The values that are whole numbers, but not the index of one of `count` layers."""
     return [value for value in values if value.removeprefix("-").isdecimal() and not 0 <= int(value) < count]
 
 

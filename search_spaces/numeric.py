@@ -1,4 +1,4 @@
-"""Decisions about a number in a range: quantized to the options of a choice, whose order a controller may use."""
+"""Decisions on a number in a range: choices of quantized numbers, whose order a controller may use."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any, ClassVar
 from automl.search_spaces.decisions import Choice, check_names, without_digits
 from automl.search_spaces.plain import plain
 
-MOST_OPTIONS = 1000  # a softmax of the policy has one output for each
-CLOSE = 1e-9  # relative; numbers as close as this are the same option
-DIGITS = 12  # of a real option, so that it is the same on every machine
+MAX_OPTIONS = 1000  # a softmax of the policy has one output for each
+RELATIVE_TOLERANCE = 1e-9  # numbers this close are the same option
+DIGITS = 12  # significant digits of a real option: rounding makes it the same on every machine
 
 
 @dataclasses.dataclass(frozen=True)
 class Numeric(Choice):
-    """The base of `Integer` and `Real`: a choice among numbers in ascending order.
+    """The base of `Integer` and `Real`: a choice among numbers, by default in ascending order.
 
-    `options` are computed from the bounds; given, they must be the same numbers in another order, which tokens then
-    follow.
+    The bounds determine the options. If `options` are given, they must be the same numbers, in any order; tokens are
+    indices into them.
     """
 
     options: tuple[Any, ...] = dataclasses.field(default=(), kw_only=True)
@@ -32,27 +32,27 @@ class Numeric(Choice):
     log: bool = dataclasses.field(default=False, kw_only=True)
 
     ordered: ClassVar[bool] = True
-    type_name: ClassVar[str]  # in stored records
+    type_name: ClassVar[str]  # the type in stored records
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The type and its range, as they are stored with a child."""
+        """The type and the range, as the store records them."""
         of_choice = {field.name for field in dataclasses.fields(Choice)}
         fields = [field.name for field in dataclasses.fields(self) if field.name not in of_choice]
         return {"type": self.type_name} | {name: getattr(self, name) for name in fields}
 
     def unit_value(self, token: int) -> float:
-        """Where an option lies between the bounds, from 0 at `low` to 1 at `high`; on a log scale if it has one."""
+        """The position of an option between the bounds: 0 at `low`, 1 at `high`, on a log scale if `log` is set."""
         low, high, value = (
             self._scaled(number) for number in (min(self.options), max(self.options), self.options[token])
         )
         return (value - low) / (high - low)
 
     def token_of(self, value: float) -> int:
-        """The token of a number. Raises ValueError with the nearest options where it is none of them."""
-        found = [token for token, option in enumerate(self.options) if math.isclose(value, option, rel_tol=CLOSE)]
-        if found:
-            return found[0]
+        """The token of a number. Raises ValueError, which names the nearest options, if it is not an option."""
+        for token, option in enumerate(self.options):
+            if _is_close(value, option):
+                return token
         below = [option for option in self.options if option < value]
         above = [option for option in self.options if option > value]
         nearest = [*([max(below)] if below else []), *([min(above)] if above else [])]
@@ -66,15 +66,14 @@ class Numeric(Choice):
         return [
             token
             for token, option in enumerate(self.options)
-            if (low <= option or math.isclose(low, option, rel_tol=CLOSE))
-            and (option <= high or math.isclose(option, high, rel_tol=CLOSE))
+            if (low <= option or _is_close(low, option)) and (option <= high or _is_close(option, high))
         ]
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.log else float(value)
 
-    def _settle(self, values: tuple[Any, ...], range_text: str) -> None:
-        """Sets the options and the kind, and checks what was given of them."""
+    def _set_options(self, values: tuple[Any, ...], range_text: str) -> None:
+        """Checks the options if they were given; otherwise sets them. Sets the kind if it was not given."""
         if self.options and self.options is not values and sorted(self.options) != list(values):
             raise ValueError(f"{self._title}: the options {self.options} are not the numbers in its range.")
         if not self.options:
@@ -101,7 +100,7 @@ class Integer(Numeric):
     """A whole number from `low` to `high`, both included.
 
     Args:
-        step: the difference of neighbours. With `log`, the factor between neighbours; 1 takes every whole number.
+        step: the difference between neighbouring values; with `log` their ratio, and 1 means every whole number.
         log: whether `unit_value` is on a log scale.
     """
 
@@ -124,7 +123,7 @@ class Integer(Numeric):
         values = _whole_numbers(self.low, self.high, self.step, self.log)
         if values is None:
             raise ValueError(
-                f"{self._title} has more than {MOST_OPTIONS} values from {self.low} to {self.high}; give it a larger "
+                f"{self._title} has more than {MAX_OPTIONS} values from {self.low} to {self.high}; give it a larger "
                 "step."
             )
         if values[-1] != self.high:
@@ -135,7 +134,7 @@ class Integer(Numeric):
                 f"{self._title}: {what} of {self.step} from {self.low} do not reach {self.high}; make high {reached}."
             )
         step = "" if self.step == 1 else f", step {self.step}"
-        self._settle(values, f"{self.low}..{self.high}{step}")
+        self._set_options(values, f"{self.low}..{self.high}{step}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +160,9 @@ class Real(Numeric):
             object.__setattr__(self, field, float(value))
         self._check_bounds(self.low, self.high)
         num_bins = plain(self.num_bins)
-        if isinstance(num_bins, bool) or not isinstance(num_bins, Integral) or not 2 <= int(num_bins) <= MOST_OPTIONS:
+        if isinstance(num_bins, bool) or not isinstance(num_bins, Integral) or not 2 <= int(num_bins) <= MAX_OPTIONS:
             raise ValueError(
-                f"{self._title}: num_bins is {num_bins!r}; it must be a whole number from 2 to {MOST_OPTIONS}."
+                f"{self._title}: num_bins is {num_bins!r}; it must be a whole number from 2 to {MAX_OPTIONS}."
             )
         object.__setattr__(self, "num_bins", int(num_bins))
         values = _real_numbers(self.low, self.high, self.num_bins, self.log)
@@ -172,28 +171,32 @@ class Real(Numeric):
                 f"{self._title}: {self.low} and {self.high} are too close or too far apart for {self.num_bins} "
                 "different numbers."
             )
-        self._settle(values, f"{self.low}..{self.high}, {self.num_bins} bins")
+        self._set_options(values, f"{self.low}..{self.high}, {self.num_bins} bins")
+
+
+def _is_close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=RELATIVE_TOLERANCE)
 
 
 @functools.lru_cache(maxsize=256)  # a space yields the same decision in every walk
 def _whole_numbers(low: int, high: int, step: int, log: bool) -> tuple[int, ...] | None:
-    """The numbers up to `high`; None where they are too many."""
+    """The numbers from `low` that are at most `high`; None if there are more than MAX_OPTIONS."""
     if not log or step == 1:
-        values = range(low, high + 1, step)
-        return tuple(values) if len(values) <= MOST_OPTIONS else None
-    found = [low]
-    while found[-1] * step <= high:
-        found.append(found[-1] * step)
-    return tuple(found) if len(found) <= MOST_OPTIONS else None
+        numbers = range(low, high + 1, step)
+        return tuple(numbers) if len(numbers) <= MAX_OPTIONS else None
+    powers = [low]
+    while powers[-1] * step <= high:
+        powers.append(powers[-1] * step)
+    return tuple(powers) if len(powers) <= MAX_OPTIONS else None
 
 
 @functools.lru_cache(maxsize=256)
 def _real_numbers(low: float, high: float, count: int, log: bool) -> tuple[float, ...]:
-    shares = [index / (count - 1) for index in range(1, count - 1)]
+    fractions = [index / (count - 1) for index in range(1, count - 1)]
     if log:
         start, end = math.log(low), math.log(high)
-        between = [float(f"{math.exp(start + share * (end - start)):.{DIGITS}g}") for share in shares]
+        between = [float(f"{math.exp(start + fraction * (end - start)):.{DIGITS}g}") for fraction in fractions]
     else:
         digits = DIGITS - 1 - math.floor(math.log10(max(abs(low), abs(high))))
-        between = [round(low + share * (high - low), digits) + 0.0 for share in shares]
+        between = [round(low + fraction * (high - low), digits) + 0.0 for fraction in fractions]
     return (low, *between, high)

@@ -1,4 +1,4 @@
-"""Keeps the numbers of a space's options after its file has changed: new options follow the old ones."""
+"""Keeps the tokens of a user's space after its file has changed: old options keep theirs, and new options follow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Order:
 
     Attributes:
         asked: the choice as the changed space yields it.
-        kind: its old kind, which the controller uses.
+        kind: the choice's old kind, which the controller uses.
         options: the old options, then the new ones.
     """
 
@@ -37,11 +37,11 @@ class Order:
 
 
 class Ordering:
-    """The orders of a space's choices. A choice whose name has no order gets that of its kind and options."""
+    """The orders of a space's choices. A choice whose name has no order gets the order of its kind and options."""
 
     def __init__(self, orders: Sequence[Order] = ()) -> None:
         self._of_name: dict[str, Order] = {}
-        self._of_kind: dict[str, Order | None] = {}  # None where those of a kind differ
+        self._of_kind: dict[str, Order | None] = {}  # None if the orders of a kind differ
         for order in orders:
             self._keep(order)
 
@@ -56,7 +56,7 @@ class Ordering:
         """Records the order by which the decision `now` of the changed space replaces the recorded one.
 
         Raises:
-            ChangedError: it is not compatible.
+            ChangedError: the two are not compatible.
         """
         asked = None if now is None else decision_to_json(now)
         if was is None or asked is None or was["name"] != asked["name"] or ("options" in was) != ("options" in asked):
@@ -65,22 +65,23 @@ class Ordering:
             if was != asked:
                 raise ChangedError(decision_difference(was, asked))
             return
-        name, had, has = was["name"], *([canonical_json(o) for o in record["options"]] for record in (was, asked))
-        if missing := [text for text in had if text not in has]:
+        name = was["name"]
+        old, new = ([canonical_json(option) for option in record["options"]] for record in (was, asked))
+        if missing := [text for text in old if text not in new]:
             raise ChangedError(f"the decision {name!r} no longer has the option {missing[0]}")
-        if had != has and (len(set(had)) < len(had) or len(set(has)) < len(has)):
-            raise ChangedError(f"the decision {name!r} has an option twice, so nobody can tell which is which")
+        if old != new and (len(set(old)) < len(old) or len(set(new)) < len(new)):
+            raise ChangedError(f"the decision {name!r} has an option twice, so their order cannot be determined")
         if was["kind"] != asked["kind"] and not (_is_default(was) and _is_default(asked)):
             raise ChangedError(decision_difference({**was, "options": asked["options"]}, asked))
-        added = [option for option, text in zip(asked["options"], has, strict=True) if text not in had]
+        added = [option for option, text in zip(asked["options"], new, strict=True) if text not in old]
         order = Order(asked, was["kind"], [*was["options"], *added])
         before = self._of_name.get(_key(asked))
         if before is not None and before != order:
-            raise ChangedError(f"the decision {name!r} was asked in two ways, and is asked in one now")
+            raise ChangedError(f"the decision {name!r} had two different forms, and now has only one")
         self._keep(order)
 
     def apply(self, decision: Decision) -> Decision:
-        """The decision with its options in their recorded order."""
+        """The decision with its options in the recorded order."""
         if not isinstance(decision, Choice):
             return decision
         asked = decision_to_json(decision)
@@ -96,7 +97,7 @@ class Ordering:
 
 
 def ordered(function: Callable[[], Any], ordering: Ordering) -> Callable[[], Any]:
-    """The space of `function`, with its options in their recorded order."""
+    """The space of `function`, with its options in the recorded order."""
 
     def space() -> Any:
         generator = function()

@@ -1,5 +1,5 @@
-"""Checks a child's tokens against what the store records with them, the decisions and the spec, so that a space that
-has changed is noticed."""
+"""Detects a changed space: checks a child's tokens against the decisions and the spec that the store records with
+them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ WHY = (
     "A space must ask and return the same every time: nothing in it may depend on random numbers, the order of a set, "
     "the time or the environment."
 )
-MOST_SHOWN = 80  # characters of a value in a message
+MAX_SHOWN = 80  # characters of a value in a message
 _ABSENT = object()
 
 Record = dict[str, Any]  # a decision as it is stored
 
 
 class ChildMismatchError(ValueError):
-    """The space makes another child from recorded tokens; the message says what differs."""
+    """The space makes another child of recorded tokens; the message says what differs."""
 
 
 def child_mismatch(number: int, error: ChildMismatchError) -> str:
-    """The message for such a child."""
+    """The message about a child that the space no longer makes."""
     return f"The space no longer makes child {number} from its tokens: {error}. {WHY}"
 
 
@@ -67,10 +67,10 @@ def check_options(decisions: Sequence[Decision]) -> None:
 
 
 class Catalogue:
-    """The decisions that the children of a search answered, each once, numbered from 0.
+    """The different decisions that the children of a search answered, numbered from 0.
 
     Attributes:
-        new: those that are not stored yet, by number.
+        new: the decisions that are not stored yet, by number.
     """
 
     def __init__(self, stored: Sequence[Record]) -> None:
@@ -79,7 +79,7 @@ class Catalogue:
         self.new: dict[int, Record] = {}
 
     def numbers_of(self, decisions: Sequence[Decision]) -> tuple[int, ...] | None:
-        """The numbers of these decisions; None where one of them cannot be stored."""
+        """The numbers of these decisions; None if one of them cannot be stored."""
         try:
             return tuple(self._number(decision_to_json(decision)) for decision in decisions)
         except ValueError:  # in a search of 0.1.0, which stored no options
@@ -95,7 +95,7 @@ class Catalogue:
         return number
 
     def taken(self) -> dict[int, Record]:
-        """The new ones, which the caller stores."""
+        """Returns `new`, which the caller must store, and clears it."""
         new, self.new = self.new, {}
         return new
 
@@ -105,17 +105,17 @@ def decode_recorded(space: Space, tokens: Sequence[int], spec: Json, decisions: 
 
     Args:
         spec: its recorded spec, a JSON value.
-        decisions: those that its tokens answered, or None if they were not recorded.
+        decisions: the recorded decisions that its tokens answered, or None if they were not recorded.
 
     Raises:
-        ChildMismatchError: the space asks for other decisions, or returns another spec.
+        ChildMismatchError: the space yields other decisions, or returns another spec.
     """
     walk = space.begin()
     rest = tuple(tokens)
-    place = 0
+    index = 0
     while (decision := walk.decision) is not None:
         if decisions is not None:
-            recorded = decisions[place] if place < len(decisions) else None
+            recorded = decisions[index] if index < len(decisions) else None
             asked = decision_to_json(decision)
             if recorded is None or canonical_json(recorded) != canonical_json(asked):
                 raise ChildMismatchError(decision_difference(recorded, asked))
@@ -127,20 +127,19 @@ def decode_recorded(space: Space, tokens: Sequence[int], spec: Json, decisions: 
         except ValueError as error:
             raise ChildMismatchError(str(error).rstrip(".")) from error
         rest = rest[size:]
-        place += 1
-    if decisions is not None and place < len(decisions):
-        raise ChildMismatchError(decision_difference(decisions[place], None))
+        index += 1
+    if decisions is not None and index < len(decisions):
+        raise ChildMismatchError(decision_difference(decisions[index], None))
     if rest:
         raise ChildMismatchError(f"{len(rest)} of its {len(tokens)} tokens are left over after the last decision")
-    made = spec_to_json(walk.spec)
-    if (difference := difference_of(spec, made)) is not None:
+    if (difference := difference_of(spec, spec_to_json(walk.spec))) is not None:
         where, before, now = difference
         raise ChildMismatchError(f"{where} is {now} where {before} is recorded")
     return walk
 
 
 def surveyed(space: Space) -> list[Record]:
-    """The walks of `Space.survey` as JSON, for comparison with those of another time or process.
+    """The walks of `Space.survey` as JSON, for comparison with those of another call or process.
 
     Raises:
         ValueError: an option or a spec is not a JSON value.
@@ -155,7 +154,7 @@ def check_same_survey(first: Sequence[Record], second: Sequence[Record]) -> None
     """Compares two surveys of one space (`surveyed`).
 
     Raises:
-        UnstableSpaceError: they differ; the message names the decision, or the place in the spec.
+        UnstableSpaceError: they differ; the message names the decision, or the part of the spec.
     """
     for one, other in zip(first, second, strict=True):
         for mine, yours in itertools.zip_longest(one["decisions"], other["decisions"]):
@@ -179,8 +178,8 @@ def decision_difference(was: Record | None, now: Record | None) -> str:
     name = was["name"]
     if name != now["name"]:
         return f"there is the decision {now['name']!r} where {name!r} was"
-    if _word(was) != _word(now):
-        return f"the decision {name!r} is {_word(now)} where it was {_word(was)}"
+    if _type_text(was) != _type_text(now):
+        return f"the decision {name!r} is {_type_text(now)} where it was {_type_text(was)}"
     if "count" in was and was["count"] != now["count"]:
         return f"the decision {name!r} has {now['count']} layers before it where it had {was['count']}"
     if "options" in was and canonical_json(was["options"]) != canonical_json(now["options"]):
@@ -191,29 +190,29 @@ def decision_difference(was: Record | None, now: Record | None) -> str:
 
 
 def difference_of(was: Any, now: Any) -> tuple[str, str, str] | None:
-    """The first place at which two specs differ, with the old and the new value; None if they are equal."""
-    found = _differing(was, now, "")
-    if found is None:
+    """The first part in which two specs differ, with its old and its new value; None if they are equal."""
+    difference = _first_difference(was, now, "")
+    if difference is None:
         return None
-    place, before, after = found
-    return (f"{place.lstrip('.')!r} in the spec" if place else "the spec"), _short(before), _short(after)
+    path, before, after = difference
+    return (f"{path.lstrip('.')!r} in the spec" if path else "the spec"), _short(before), _short(after)
 
 
-def _differing(was: Any, now: Any, place: str) -> tuple[str, Any, Any] | None:
+def _first_difference(was: Any, now: Any, path: str) -> tuple[str, Any, Any] | None:
     if canonical_json(was) == canonical_json(now):
         return None
     if isinstance(was, dict) and isinstance(now, dict):
         for key in [*was, *(key for key in now if key not in was)]:
             one, other = was.get(key, _ABSENT), now.get(key, _ABSENT)
             if _ABSENT in (one, other):
-                return f"{place}.{key}", one, other
-            if (found := _differing(one, other, f"{place}.{key}")) is not None:
-                return found
+                return f"{path}.{key}", one, other
+            if (difference := _first_difference(one, other, f"{path}.{key}")) is not None:
+                return difference
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         for index, (one, other) in enumerate(zip(was, now, strict=True)):
-            if (found := _differing(one, other, f"{place}[{index}]")) is not None:
-                return found
-    return place, was, now
+            if (difference := _first_difference(one, other, f"{path}[{index}]")) is not None:
+                return difference
+    return path, was, now
 
 
 def _stored(decision: Choice, option: Any) -> Any:
@@ -227,7 +226,7 @@ def _stored(decision: Choice, option: Any) -> Any:
         ) from None
 
 
-def _word(decision: Record) -> str:
+def _type_text(decision: Record) -> str:
     if "options" not in decision:
         return "a set of links"
     return {"integer": "an integer", "real": "a real number"}.get(decision.get("type", ""), "a choice")
@@ -239,4 +238,4 @@ def _listed(decision: Record) -> str:
 
 def _short(value: Any) -> str:
     text = "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"

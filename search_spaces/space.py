@@ -1,4 +1,4 @@
-"""A space as one search uses it: the generator, what the user narrowed, and what a schedule forces."""
+"""A space as one search uses it: the generator function, the user's narrowing and a schedule."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from automl.search_spaces.numeric import Numeric
 from automl.search_spaces.walk import Walk, possible_answers, replay
 
 Schedule = Callable[[int], Mapping[str, Any]]
-SCHEDULED = range(0, 50_000, 100)  # the numbers at which a schedule is tried before a search begins
+SCHEDULE_CHECKS = range(0, 50_000, 100)  # child numbers for which a schedule is checked before a search begins
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What can be sampled.
+    """The set of children that a search can sample.
 
     Attributes:
-        function: takes no arguments and returns a generator of decisions that returns the spec.
-        narrowing: options taken away from every child.
-        schedule: option values by decision name that are forced for the child of a given number, or None.
+        function: a function without arguments. Its generator yields decisions and returns the spec.
+        narrowing: the user's rules, which remove options.
+        schedule: maps a child's number to the option values that are forced, by decision name; or None.
     """
 
     function: Callable[[], Generator[Decision, Any, Any]]
@@ -32,28 +32,29 @@ class Space:
     schedule: Schedule | None = None
 
     def walk(self, number: int) -> Walk:
-        """A fresh walk for the child of this number, narrowed and under the schedule."""
+        """A new walk for the child of this number, with the narrowing and the schedule."""
         rules = self.narrowing.rules
         if self.schedule is not None:
             rules += tuple(Rule(name, (str(value),), fix=True) for name, value in self.schedule(number).items())
         return Walk(self.function(), Narrowing(rules) if rules else None)
 
     def begin(self) -> Walk:
-        """A fresh walk without narrowing."""
+        """A new walk without narrowing and schedule."""
         return Walk(self.function())
 
     def decode(self, tokens: tuple[int, ...] | list[int]) -> Walk:
-        """The finished walk of a stored child. Narrowing plays no part: tokens mean the same with and without it."""
+        """The finished walk of a stored child. It ignores narrowing, which does not change the meaning of tokens."""
         return replay(self.begin(), tokens)
 
     def encode(self, values: Mapping[str, Any], *, more: bool = False) -> tuple[int, ...]:
         """The tokens of the child whose decisions have these values: an option, or for `Links` the layers' indices.
 
         Args:
-            more: there may be values beside those of decisions.
+            more: allow values that belong to no decision.
 
         Raises:
-            ValueError: a decision has no value or one that is not among its options, or a value has no decision.
+            ValueError: a decision has no value, or one that is not among its options. Without `more`: a value belongs
+                to no decision.
         """
         walk = self.begin()
         while (decision := walk.decision) is not None:
@@ -65,11 +66,11 @@ class Space:
         return walk.tokens
 
     def check(self) -> None:
-        """Tries the space before a search is created.
+        """Checks the space before a search is created.
 
         Raises:
-            ValueError: it breaks the rules of `Walk`, a narrowing rule fits no decision, or both the schedule and a
-                rule speak of one decision.
+            ValueError: the space breaks the rules of `Walk`, a narrowing rule fits no decision, or the schedule and a
+                rule affect the same decision.
         """
         known = [decision for walk in self.survey() for decision in walk.decisions]
         self.narrowing.check(known)
@@ -78,7 +79,7 @@ class Space:
         self.walk(0)
 
     def _check_schedule(self, schedule: Schedule, known: list[Decision]) -> None:
-        forced = {(name, str(value)) for number in SCHEDULED for name, value in schedule(number).items()}
+        forced = {(name, str(value)) for number in SCHEDULE_CHECKS for name, value in schedule(number).items()}
         for name, value in sorted(forced):
             if any(rule.matches(Choice(name, (None,))) for rule in self.narrowing.rules):
                 raise ValueError(
@@ -91,8 +92,8 @@ class Space:
 
     def enumerate(self, number: int) -> Iterator[Walk]:
         """Every finished walk of the child of this number, in ascending order of tokens."""
-        # A generator cannot be copied, so each branch is walked again from the root; the stack holds iterators, since a
-        # `Links` of 20 bits alone has a million answers.
+        # A generator cannot be copied, so each branch starts again from the root. The stack holds iterators, because
+        # one `Links` of 20 bits has a million answers.
         pending: list[Iterator[list[tuple[int, ...]]]] = [iter([[]])]
         while pending:
             prefix = next(pending[-1], None)
@@ -108,10 +109,11 @@ class Space:
                 pending.append(_extended(prefix, walk.decision))
 
     def survey(self) -> list[Walk]:
-        """Finished walks that always take the first option, or the last, or random ones.
+        """Finished walks: one of first options, one of last options, and 64 of random options. Every call returns the
+        same walks.
 
-        Decisions can depend on earlier answers, so walking is the only way to learn their names and kinds; these walks
-        meet all but the rarest. Always the same ones.
+        Decisions can depend on earlier answers, so only walks show their names and kinds. These walks meet all but the
+        rarest decisions.
         """
         generator = random.Random(0)
         pickers: list[Callable[[int], int]] = [lambda n: 0, lambda n: n - 1]
@@ -134,10 +136,10 @@ def _tokens_of(decision: Decision, value: Any) -> tuple[int, ...]:
             raise ValueError(f"{decision.name!r} cannot be {value!r}; it is a number.")
         return (decision.token_of(value),)
     if isinstance(decision, Choice):
-        # As JSON, which has no tuples and in which true is not 1; else as the user writes it.
-        written = [_as_json(option) for option in decision.options]
-        if _as_json(value) in written:
-            return (written.index(_as_json(value)),)
+        # Compares JSON texts, because JSON has no tuples and true is not 1 there; then texts as the user writes them.
+        json_texts = [_as_json(option) for option in decision.options]
+        if _as_json(value) in json_texts:
+            return (json_texts.index(_as_json(value)),)
         texts = [str(option) for option in decision.options]
         if type(value) is not bool and str(value) in texts:
             return (texts.index(str(value)),)

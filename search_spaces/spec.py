@@ -1,8 +1,8 @@
-"""The contract of a spec, the decoded child: what a search needs of it, and what else it may be able to do.
+"""The contract of a spec, the decoded child: what every search needs of it, and optional capabilities.
 
 A space may return a `Spec`, as the built-in spaces do; any JSON value; or a frozen dataclass of plain values with some
-of the methods below. Code asks with `isinstance(spec, Buildable)` whether a spec has a capability. `as_spec` completes
-what is not a whole `Spec`.
+of the methods below. `as_spec` completes a value that is not a whole `Spec`. Code tests for a capability with
+`isinstance`, for example `isinstance(spec, Buildable)`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from automl.search_spaces.plain import plain
 if TYPE_CHECKING:
     import keras
 
-Json: TypeAlias = Any  # what JSON holds: a number, a text, true, false, None, a list or a dict of these
+Json: TypeAlias = Any  # a JSON value: a number, a string, True, False, None, a list or a dict of these
 ImageShape = tuple[int, ...]  # height, width, channels
 
 
 @runtime_checkable
 class HasIdentity(Protocol):
-    """A spec that says which children count as the same."""
+    """A spec that defines which children are equal."""
 
     def canonical(self) -> Json:
-        """A JSON value that is equal for equal children only."""
+        """A JSON value. Two children are equal if and only if their values are equal."""
 
 
 @runtime_checkable
 class HasLine(Protocol):
-    """A spec that can be written in a line, for tables."""
+    """A spec that can be written in one line, for tables."""
 
     def line(self) -> str:
         """The child in its own notation, without line breaks."""
@@ -43,7 +43,7 @@ class HasDrawing(Protocol):
     """A spec that can be drawn as text."""
 
     def drawing(self) -> str:
-        """Lines of a drawing; "" where there is none."""
+        """The lines of a drawing; "" if there is none."""
 
 
 @runtime_checkable
@@ -51,14 +51,14 @@ class Spec(HasIdentity, HasLine, HasDrawing, Protocol):
     """A decoded child: an immutable record of plain values."""
 
     def to_json(self) -> Json:
-        """The JSON value that the store keeps; the space's reader in `search_spaces.READERS` makes the spec of it."""
+        """The JSON value in the store; the space's reader in `search_spaces.READERS` makes the spec from it."""
 
 
-# Capabilities: what tasks, exports and requests can use where a spec has it.
+# Capabilities: optional methods that tasks, exports and requests use if a spec has them.
 
 
 class CountResult(Protocol):
-    """What a network costs: its parameters, and the FLOPs for one input."""
+    """The cost of a network: its number of parameters, and the FLOPs of the forward pass for one input."""
 
     @property
     def params(self) -> int: ...
@@ -69,7 +69,7 @@ class CountResult(Protocol):
 
 @runtime_checkable
 class Buildable(Protocol):
-    """An image classifier; a task of images needs this."""
+    """An image classifier. A task on images requires it."""
 
     def build(self, input_shape: ImageShape, num_classes: int) -> keras.Model:
         """An untrained Keras model from images, (batch, *input_shape), to logits, (batch, num_classes)."""
@@ -92,12 +92,12 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Cell(Protocol):
-    """A recurrent cell whose step is a function of products with x and with h, so that these can be taken together; a
-    task of texts needs this.
+    """A recurrent cell whose step is a function of matrix products with x and with h, which training can thus batch. A
+    task on text requires it.
 
     Attributes:
-        num_products: of the input, and of the state, in one step.
-        biased: whether biases are added to them.
+        num_products: number of products with x, and of products with h, in one step.
+        biased: whether a bias is added to the products.
     """
 
     @property
@@ -120,14 +120,14 @@ class KerasCell(Cell, Protocol):
 
 @runtime_checkable
 class BringsOptimizer(Protocol):
-    """A spec that says how it is trained; the recipe's own optimizer is not used then."""
+    """A spec that brings its own optimizer, which replaces the recipe's."""
 
     def optimizer(self, *, decay_steps: int, seed: int) -> keras.optimizers.Optimizer: ...
 
 
 @runtime_checkable
 class BringsRate(BringsOptimizer, Protocol):
-    """A spec whose optimizer has a learning rate that the spec states."""
+    """A spec that brings its own optimizer and its learning rate."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -137,8 +137,8 @@ class BringsRate(BringsOptimizer, Protocol):
 class HasSource(Protocol):
     """A spec that can be written as Python source, for `export --format python`.
 
-    A task of images calls `source(input_shape, num_classes, preprocessing=…)`, where `preprocessing` are lines that
-    define the layer before the network. A task of texts calls `source()` and expects the class `TreeCell`.
+    A task on images calls `source(input_shape, num_classes, preprocessing=…)`, where `preprocessing` are lines that
+    define the layer before the network. A task on text calls `source()` and expects the class `TreeCell`.
     """
 
     def source(self, *arguments: Any, **options: Any) -> str: ...
@@ -146,22 +146,22 @@ class HasSource(Protocol):
 
 @runtime_checkable
 class HasOptimizerSource(Protocol):
-    """A spec that is an optimizer, and can be written as one whatever the task is."""
+    """A spec that is an optimizer and can be written as Python source, whatever the task."""
 
     def optimizer_source(self, learning_rate: float | None) -> str:
-        """A Python file with a class for Keras; `learning_rate` is its default, or None if none is known."""
+        """A Python file with a Keras optimizer class; `learning_rate` is its default, None if unknown."""
 
 
 @runtime_checkable
 class HasGraph(Protocol):
-    """A spec that can be drawn by Graphviz; others are if their JSON has layers with `inputs`."""
+    """A spec that Graphviz can draw. Other specs are drawn if their JSON has layers with `inputs`."""
 
     def dot(self) -> str: ...
 
 
 @runtime_checkable
 class Versioned(Protocol):
-    """A spec of a built-in space that computes as an earlier release did, in a search that began with it."""
+    """A spec of a built-in space that can compute as an earlier release did, for searches that began with it."""
 
     def with_behaviour(self, versions: Mapping[str, int]) -> object:
         """The same child with these versions, by the names of `child_trainers.behaviour.Behaviour`."""
@@ -169,7 +169,7 @@ class Versioned(Protocol):
 
 @runtime_checkable
 class Encodable(Protocol):
-    """A spec from whose JSON the decisions can be read, so that `automl propose` takes what `export` wrote."""
+    """A spec whose JSON determines its decisions, so that `automl propose` accepts what `export` wrote."""
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
@@ -178,11 +178,11 @@ class Encodable(Protocol):
 
 @runtime_checkable
 class Parsable(Encodable, Protocol):
-    """A spec that can be written as text, so that `automl propose` takes that, too."""
+    """A spec that can be written as text, which `automl propose` accepts too."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError where the text is none of this kind."""
+        """The spec of a text. Raises ValueError if the text is not such a spec."""
 
     def longer(self) -> Sequence[Self]:
         """This spec, and equal ones with more decisions, shortest first."""
@@ -192,11 +192,11 @@ class Parsable(Encodable, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class AnySpec:
-    """Completes what a space of the user's returned to a `Spec`.
+    """Makes a `Spec` of what a user's space returned.
 
     Args:
-        value: a JSON value, or a dataclass of plain values, with some of the methods of a `Spec` or none.
-        tokens: of the child; its identity, if the value has none.
+        value: a JSON value, or a dataclass of plain values that may have some of the methods of a `Spec`.
+        tokens: the child's tokens; they identify the child if the value has no `canonical`.
     """
 
     value: object
@@ -220,16 +220,16 @@ class AnySpec:
 
 
 def as_spec(value: object, tokens: tuple[int, ...] = ()) -> Spec:
-    """What a space returned as a whole `Spec`; see `AnySpec`."""
+    """Makes a whole `Spec` of what a space returned; see `AnySpec`."""
     return value if isinstance(value, Spec) else AnySpec(value, tokens)
 
 
 def spec_to_json(spec: object) -> Json:
-    """A spec as plain JSON: a `Spec` says it; of another dataclass it is a dict of its fields; NumPy's numbers become
-    numbers, and a JSON value stays itself.
+    """A spec as plain JSON: `to_json()` of a `Spec`, a dict of the fields of another dataclass, or the JSON value
+    itself. NumPy numbers become Python numbers.
 
     Raises:
-        ValueError: the spec holds something that JSON cannot.
+        ValueError: the spec contains something that JSON cannot represent.
     """
     value = spec
     if isinstance(spec, Spec):
@@ -246,13 +246,13 @@ def spec_to_json(spec: object) -> Json:
 
 
 def canonical_hash(spec: object, tokens: tuple[int, ...]) -> str:
-    """Sha256 of `spec.canonical()` where the spec has one, else of the tokens: equal children have equal hashes."""
+    """SHA-256 of `spec.canonical()`, or of the tokens if it has no `canonical`. Equal children have equal hashes."""
     canonical = spec.canonical() if isinstance(spec, HasIdentity) else list(tokens)
     return hashlib.sha256(canonical_json(canonical).encode()).hexdigest()
 
 
 def canonical_json(value: Json) -> str:
-    """One text per value: sorted keys, no spaces, no NaN."""
+    """JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -262,5 +262,5 @@ def json_line(value: Json) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with unprintable characters as JSON's escapes."""
+    """The text with unprintable characters as JSON escapes."""
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""Shows stored specs, which are JSON, in the notation of the space that made them; no code of a user's runs for it."""
+"""Shows stored specs, which are JSON, in the notation of their space. It runs no user code."""
 
 from __future__ import annotations
 
@@ -13,40 +13,39 @@ logger = logging.getLogger(__name__)
 
 
 def spec_line(stored: Json, space: str) -> str:
-    """A stored spec in one line. A spec of the user's own space is shown as JSON, and so is one that the space cannot
-    read.
+    """A stored spec in one line: JSON if the space is the user's or cannot read the spec.
 
     Args:
-        space: its name in the search.
+        space: the space's name in the search.
     """
-    shown = _as_made(stored, space, lambda spec: spec.line())
+    shown = _shown(stored, space, lambda spec: spec.line())
     return json_line(stored) if shown is None else shown
 
 
 def spec_drawing(stored: Json, space: str) -> list[str]:
-    """A stored spec as lines of a drawing; none where the space has no drawing of it."""
-    return (_as_made(stored, space, lambda spec: spec.drawing()) or "").splitlines()
+    """A stored spec as lines of a drawing; none if the space has no drawing of it."""
+    return (_shown(stored, space, lambda spec: spec.drawing()) or "").splitlines()
 
 
 def read_spec(stored: Json, space: str) -> Spec | None:
-    """The spec that a built-in space made, from its JSON; None for another space.
+    """The spec of a built-in space, from its JSON; None for another space.
 
     Raises:
-        Exception: any, where the space cannot read it, for example one of a later version.
+        Exception: of any type, if the space cannot read it, for example because a later version wrote it.
     """
     if space not in READERS:
         return None
-    made: Spec = pkgutil.resolve_name(READERS[space])(stored)
-    return made
+    spec: Spec = pkgutil.resolve_name(READERS[space])(stored)
+    return spec
 
 
-def _as_made(stored: Json, space: str, show: Callable[[Spec], str]) -> str | None:
-    """A view of a spec by its space; None where the space is not built-in or cannot read the spec: one child must not
-    keep a search from being shown."""
+def _shown(stored: Json, space: str, show: Callable[[Spec], str]) -> str | None:
+    """A spec as its space shows it; None if the space is not built-in or cannot read the spec. It raises nothing, so
+    that one unreadable child does not hide a search."""
     try:
         spec = read_spec(stored, space)
         return None if spec is None else show(spec)
     except Exception as error:
-        # The text of an exception may quote the spec, which must not steer the terminal.
+        # repr, because the text of an exception may quote control characters of the spec.
         logger.warning("A spec of the space %s cannot be read: %s: %r", space, type(error).__name__, str(error))
         return None

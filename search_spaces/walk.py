@@ -1,14 +1,12 @@
-"""Drives a space's generator: shows the current decision, takes its tokens, and holds the spec at the end."""
+"""Runs a space's generator: gives the next decision, receives its answer, and keeps the spec at the end."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
 from automl.search_spaces.decisions import Choice, Decision, Links
-
-Narrow = Mapping[str, Any]
 
 
 class Narrower(Protocol):
@@ -16,13 +14,13 @@ class Narrower(Protocol):
 
 
 class Walk:
-    """One child in the making.
+    """The construction of one child, decision by decision.
 
-    `decision` is the one to answer next, or None once the space has returned; then `spec` holds what it returned.
-    `answer(tokens)` sends an answer. `tokens` and `answers` (tokens by decision name) grow as the walk proceeds.
+    `decision` is the next decision to answer. Once the space has returned, it is None, and `spec` is the returned
+    value. `answer(tokens)` sends an answer. `tokens` and `answers` (tokens by decision name) grow with each answer.
 
-    Raises ValueError where the space breaks its rules: a name used twice, a kind with two numbers of options, a `Links`
-    whose count is not the number of earlier `Links` of its kind, or something yielded that is no decision.
+    Raises ValueError if the space breaks its rules: a name is used twice, a kind has two numbers of options, the count
+    of a `Links` is not the number of earlier `Links` of its kind, or a yielded value is not a decision.
     """
 
     def __init__(self, generator: Generator[Decision, Any, Any], narrower: Narrower | None = None) -> None:
@@ -46,7 +44,7 @@ class Walk:
 
     @property
     def forced(self) -> tuple[int | None, ...]:
-        """For each token so far, the value it was forced to, or None where it was free."""
+        """For each token so far, its forced value, or None if it was free."""
         return tuple(itertools.chain.from_iterable(decision.forced for decision in self.decisions))
 
     def answer(self, tokens: tuple[int, ...]) -> None:
@@ -89,7 +87,7 @@ class Walk:
 
 
 def replay(walk: Walk, tokens: tuple[int, ...] | list[int]) -> Walk:
-    """Answers a fresh walk with a whole child's tokens.
+    """Answers all decisions of a new walk with a child's tokens.
 
     Raises:
         ValueError: the tokens are too few, too many or out of range for this space.

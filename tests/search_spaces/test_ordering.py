@@ -88,7 +88,7 @@ def test_what_can_stand_for_what_was_recorded(was, now, sentence):
 
 def test_one_question_that_was_asked_in_two_ways():
     now = Choice("a", (1, 2, 3))
-    with pytest.raises(ChangedError, match="'a' was asked in two ways, and is asked in one now"):
+    with pytest.raises(ChangedError, match="'a' had two different forms, and now has only one"):
         met((Choice("a", (1, 2)), now), (Choice("a", (2, 3)), now))
 
 
