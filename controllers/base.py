@@ -138,7 +138,7 @@ class Controller(abc.ABC):
     object never proposed.
 
     A search resumes in one of two ways. A controller with a state implements `state` and `restore`: `restore` brings
-    back exactly what `state` returned. A controller whose `state` returns None is created anew, and `replay` passes all
+    back exactly what `state` returned. A controller whose `state` returns None is made again, and `replay` passes all
     batches to `tell` again.
 
     Args:
@@ -154,7 +154,7 @@ class Controller(abc.ABC):
     def options(cls) -> tuple[str, ...]:
         """Names of the controller's settings: by default, the constructor's keyword-only arguments except `seed`."""
         parameters = inspect.signature(cls).parameters.values()
-        return tuple(one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "seed")
+        return tuple(item.name for item in parameters if item.kind is item.KEYWORD_ONLY and item.name != "seed")
 
     def __init__(self, space: Space, *, seed: int) -> None:
         self.space = space

@@ -15,8 +15,8 @@ from automl.search_spaces.spec import Json, canonical_json, spec_to_json
 from automl.search_spaces.walk import Walk
 
 WHY = (
-    "A space must ask and return the same every time: nothing in it may depend on random numbers, the order of a set, "
-    "the time or the environment."
+    "A space must yield the same decisions and return the same spec every time: nothing in it may depend on random "
+    "numbers, the order of a set, the time or the environment."
 )
 MAX_SHOWN = 80  # characters of a value in a message
 _ABSENT = object()
@@ -157,10 +157,10 @@ def check_same_survey(first: Sequence[Record], second: Sequence[Record]) -> None
         UnstableSpaceError: they differ; the message names the decision, or the part of the spec.
     """
     for one, other in zip(first, second, strict=True):
-        for mine, yours in itertools.zip_longest(one["decisions"], other["decisions"]):
-            if canonical_json(mine) != canonical_json(yours):
+        for decision, other_decision in itertools.zip_longest(one["decisions"], other["decisions"]):
+            if canonical_json(decision) != canonical_json(other_decision):
                 raise UnstableSpaceError(
-                    f"The space is not the same every time: {decision_difference(mine, yours)}. {WHY}"
+                    f"The space is not the same every time: {decision_difference(decision, other_decision)}. {WHY}"
                 )
         if (difference := difference_of(one["spec"], other["spec"])) is not None:
             where, before, now = difference

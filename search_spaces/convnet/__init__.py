@@ -1,1 +1,1 @@
-"""Convolutional networks with skip connections (Zoph & Le 2017): decisions in `space`, what they give in `spec`."""
+"""Convolutional networks with skip connections (Zoph & Le 2017): `space` has the decisions, `spec` the network."""

@@ -13,9 +13,9 @@ from automl.search_spaces.convnet.shapes import Shape, net_shapes
 def build(net: ConvLayers, input_shape: Shape, num_classes: int, *, batch_norm_momentum: float = 0.9) -> keras.Model:
     """An untrained model from images, (batch, height, width, channels), to logits, (batch, num_classes).
 
-    Inputs of one layer are concatenated in depth, the smaller ones padded with zeros at bottom and right; a layer
-    without inputs reads the image. What no layer reads is joined likewise, averaged over height and width (the zeros
-    of a padding included) and classified by one dense layer without softmax. Nothing is done to the image before.
+    The inputs of a layer are padded with zeros at bottom and right to one size and concatenated in depth. A layer
+    without inputs reads the image. The outputs that no layer reads are joined in the same way, averaged over height and
+    width (padding included) and classified by one dense layer without softmax. The image is not preprocessed.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), sections 3.3 and 4.1.
 
@@ -23,8 +23,8 @@ def build(net: ConvLayers, input_shape: Shape, num_classes: int, *, batch_norm_m
         net: the network.
         input_shape: height, width, channels of an image.
         num_classes: number of logits.
-        batch_norm_momentum: of the moving averages. Keras's own 0.99 needs some hundred steps before a model is
-            worth evaluating; children are trained for fewer.
+        batch_norm_momentum: momentum of the moving averages. With Keras's default of 0.99 a model is worth evaluating
+            only after some hundred steps; children are trained for fewer.
     """
     shapes = net_shapes(net, input_shape)
     image = keras.Input(input_shape, name="image")
@@ -35,7 +35,7 @@ def build(net: ConvLayers, input_shape: Shape, num_classes: int, *, batch_norm_m
         maps.append(_conv_layer(x, layer, name, batch_norm_momentum))
     features = maps.join(net.dangling, shapes.features, "head")
     features = keras.layers.GlobalAveragePooling2D(name="head_average")(features)
-    # float32 whatever the policy: a loss of bfloat16 logits loses digits.
+    # float32 under every dtype policy, because a loss of bfloat16 logits loses digits.
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(features)
     return keras.Model(image, logits, name="convnet")
 
@@ -55,8 +55,8 @@ def _conv_layer(x: keras.KerasTensor, layer: ConvLayer, name: str, batch_norm_mo
 
 
 class _Maps:
-    """Outputs of the layers so far. Each is padded once per size, however many layers read it at that size: every
-    Keras layer costs time to build and to trace."""
+    """Outputs of the layers so far. Each is padded only once per size, because every Keras layer takes time to build
+    and to trace."""
 
     def __init__(self) -> None:
         self._outputs: list[keras.KerasTensor] = []

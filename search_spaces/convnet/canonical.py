@@ -1,4 +1,4 @@
-"""One numbering for all numberings of a graph: a canonical order of the nodes of a labelled acyclic graph."""
+"""A canonical order of the nodes of a labelled acyclic graph, which does not depend on their numbering."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-Colors = list[int]  # by node: how many nodes stand in cells before its own, so a cell that splits moves no other
+Colors = list[int]  # for each node, the number of nodes in earlier cells; so splitting a cell changes no other cell
 Trace = tuple[Any, ...]
 
 
 def canonical_order(labels: Sequence[tuple[int, ...]], inputs: Sequence[Sequence[int]]) -> list[int]:
-    """Nodes in a topological order that, renumbered, makes isomorphic labelled graphs equal.
+    """A topological order of the nodes. Isomorphic labelled graphs become equal when renumbered in this order.
 
-    By individualisation and refinement (McKay 1981, "Practical graph isomorphism"):
+    The method is individualization and refinement (McKay 1981, "Practical graph isomorphism"):
 
-    1. Nodes are sorted by their distance from the start (the longest way, so inputs come before those that read them)
-       and their label. Twins, alike in label, inputs and readers, are numbered at will: to swap them changes nothing.
-    2. Cells of nodes that still look alike are split by the cells that a node's inputs and its readers are in, until
-       nothing splits (colour refinement). For most networks every cell then has one node, and this is the order.
-    3. Otherwise each node of the first larger cell is put first in turn, and 2 goes on from there: a tree with orders
-       as leaves. The one with the smallest trace, which is what refinement saw on the way to it, is taken.
-    4. Two leaves with equal graphs show an automorphism. The tree is left out where one maps it to a part that was
-       seen, as are branches whose trace is larger than the smallest so far. So m equal parts cost about m leaves for
-       each node put first, not m!.
+    1. Sort the nodes by the length of the longest path that ends at them (so a node follows its inputs), then by label.
+       Number twins, which are equal in label, inputs and readers, arbitrarily: swapping them changes nothing.
+    2. Nodes that still look alike are a cell. Split cells by the cells of their nodes' inputs and readers until no cell
+       splits (colour refinement). For most networks every cell then has one node, which gives the order.
+    3. Otherwise put each node of the first larger cell first in turn (individualization), and repeat 2. This is a tree
+       whose leaves are orders. Take the leaf with the smallest trace; a trace is what refinement gave on the path.
+    4. Two leaves with equal graphs give an automorphism. Skip a subtree that an automorphism maps to a visited one, and
+       a subtree whose trace is larger than the smallest so far. So m equal parts cost about m leaves for each
+       individualized node, not m!.
 
     Args:
-        labels: of each node.
-        inputs: of each node, indices of nodes before it.
+        labels: the label of each node.
+        inputs: for each node, the indices of its inputs, all smaller than its own index.
     """
     readers: list[list[int]] = [[] for _ in inputs]
     distances: list[int] = []
@@ -39,16 +39,16 @@ def canonical_order(labels: Sequence[tuple[int, ...]], inputs: Sequence[Sequence
     num_twins: collections.Counter[Any] = collections.Counter()
     keys = []
     for node, label in enumerate(labels):
-        likeness = (label, frozenset(inputs[node]), frozenset(readers[node]))
-        keys.append((distances[node], label, num_twins[likeness]))
-        num_twins[likeness] += 1
+        twin_key = (label, frozenset(inputs[node]), frozenset(readers[node]))
+        keys.append((distances[node], label, num_twins[twin_key]))
+        num_twins[twin_key] += 1
     tree = _Tree(inputs, readers)
     tree.explore(_positions(keys), path=(), traces=())
     return tree.best_order
 
 
 class _Tree:
-    """The search tree of `canonical_order`; a node of it is the path of graph nodes that were put first."""
+    """The search tree of `canonical_order`. A node of the tree is the path of individualized graph nodes."""
 
     def __init__(self, inputs: Sequence[Sequence[int]], readers: Sequence[Sequence[int]]) -> None:
         self._inputs = inputs
@@ -59,7 +59,7 @@ class _Tree:
         self.best_order: list[int] = []
 
     def explore(self, colors: Colors, path: tuple[int, ...], traces: tuple[Trace, ...]) -> int:
-        """Visits the part of the tree below `path`; returns the length of the path on which the search goes on."""
+        """Visits the subtree below `path`. Returns the length of the path at which the search continues."""
         colors, trace = self._refine(colors)
         traces = (*traces, trace)
         parent = len(path) - 1
@@ -68,11 +68,11 @@ class _Tree:
         cell = _first_large_cell(colors)
         if not cell:
             return self._leaf(colors, path, traces)
-        tried: set[int] = set()
+        visited: set[int] = set()
         for node in cell:
-            if self._orbit(node, fixed=path) & tried:
+            if self._orbit(node, fixed=path) & visited:
                 continue
-            tried.add(node)
+            visited.add(node)
             first = [color + (color == colors[node] and other != node) for other, color in enumerate(colors)]
             level = self.explore(first, (*path, node), traces)
             if level < len(path):
@@ -80,7 +80,8 @@ class _Tree:
         return parent
 
     def _refine(self, colors: Colors) -> tuple[Colors, Trace]:
-        """Splits cells until nothing splits; the trace is the same for all numberings, and the graph if all split."""
+        """Splits cells until no cell splits. The trace does not depend on the numbering; if every cell has one node, it
+        is the graph."""
         while True:
             keys = [
                 (
@@ -99,8 +100,8 @@ class _Tree:
         order = sorted(range(len(colors)), key=colors.__getitem__)
         graph = traces[-1]
         if graph in self._leaves:
-            # The automorphism fixes what both paths share and maps the branch of the earlier leaf to this one, so the
-            # rest of this branch has nothing new.
+            # The automorphism fixes the nodes that both paths share, and maps the branch of the earlier leaf to this
+            # branch. So the rest of this branch gives nothing new.
             earlier_order, earlier_path = self._leaves[graph]
             self._automorphisms.append(dict(zip(earlier_order, order, strict=True)))
             shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(path, earlier_path, strict=False))
@@ -111,7 +112,7 @@ class _Tree:
         return len(path) - 1
 
     def _orbit(self, node: int, fixed: tuple[int, ...]) -> set[int]:
-        """Where the known automorphisms that leave the `fixed` nodes alone can take a node."""
+        """The nodes to which a node is mapped by the known automorphisms that fix the `fixed` nodes."""
         usable = [mapping for mapping in self._automorphisms if all(mapping[other] == other for other in fixed)]
         orbit, pending = {node}, [node]
         while pending:

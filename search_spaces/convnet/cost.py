@@ -10,13 +10,13 @@ from automl.search_spaces.convnet.shapes import Shape, net_shapes
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """The cost of a network.
 
     Attributes:
-        params: all numbers that Keras stores, as its `count_params()`: those of batch normalization include the two
-            moving averages per channel, which are not trained.
-        flops: 2 for each multiply-add of the convolutions and the dense layer, for one image forward; multiplications
-            by the zeros of a padding count, as is usual.
+        params: the number of all values that Keras stores, equal to `count_params()`. It includes the two moving
+            averages per channel of batch normalization, which are not trained.
+        flops: FLOPs of the forward pass for one image: 2 for each multiply-add of the convolutions and the dense layer.
+            Multiplications by the zeros of padding count, as is usual.
     """
 
     params: int
@@ -24,7 +24,7 @@ class Cost:
 
 
 def count(net: ConvLayers, input_shape: Shape, num_classes: int) -> Cost:
-    """Counts a network for images of `input_shape` (height, width, channels)."""
+    """Counts parameters and FLOPs for images of `input_shape` (height, width, channels)."""
     shapes = net_shapes(net, input_shape)
     params = flops = 0
     for layer, shape in zip(net.layers, shapes.layers, strict=True):

@@ -1,4 +1,4 @@
-"""The layers of a convolutional network as plain data: what is built, counted, trained and written down."""
+"""The layers of a convolutional network as plain data, which building, counting, training and exports use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ConvLayer:
         inputs: indices of earlier layers, ascending, whose outputs are concatenated in depth; none means the image.
         stride_height: pixels.
         stride_width: pixels.
-        pool: a 2 x 2 max pooling of stride 2 with 'same' padding follows.
+        pool: whether a 2 x 2 max pooling of stride 2 with 'same' padding follows.
     """
 
     filter_height: int
@@ -42,7 +42,7 @@ class ConvLayer:
 
     @property
     def label(self) -> tuple[int, ...]:
-        """All that the layer is, without its place in the network."""
+        """All attributes of the layer except its inputs."""
         return (
             self.filter_height,
             self.filter_width,
@@ -55,7 +55,7 @@ class ConvLayer:
 
 @dataclasses.dataclass(frozen=True)
 class ConvLayers:
-    """Layers of which each reads earlier ones; what no layer reads goes to the classifier."""
+    """Layers that read earlier layers or the image. The outputs that no layer reads go to the classifier."""
 
     layers: tuple[ConvLayer, ...]
 

@@ -1,7 +1,7 @@
-"""A convolutional network as plain TensorFlow operations: what training runs, several times faster than Keras layers.
+"""A convolutional network as plain TensorFlow operations. Training runs it, several times faster than Keras layers.
 
-`build` makes the same function of the same weights; a test holds the two to the same numbers. Building and tracing this
-one takes a tenth of the time, normalization is one operation instead of a dozen, and convolutions may run in bfloat16.
+`build` makes the same function of the same weights; a test compares their values. This network takes a tenth of the
+time to build and trace, its normalization is one operation instead of a dozen, and convolutions may run in bfloat16.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import tensorflow as tf
 from automl.search_spaces.convnet.layers import ConvLayer, ConvLayers
 from automl.search_spaces.convnet.shapes import Shape, net_shapes
 
-EPSILON = 1e-3  # that of Keras
+EPSILON = 1e-3  # the default of Keras
 Convolve = Callable[[int, ConvLayer, tf.Tensor], tf.Tensor]
 
 
 class ConvNetwork:
-    """An untrained network with weights of its own.
+    """An untrained network with its own weights.
 
-    Variables carry the names of the Keras model's (`layer0_conv/kernel`), and are float32 in every precision. Kernels
-    start Glorot-uniform, as Keras's, from (seed, position).
+    The variables have the names of the Keras model's variables (`layer0_conv/kernel`), and are float32 in every
+    precision. Kernels start Glorot-uniform, as in Keras; their values depend on the seed and on their position.
 
     Args:
-        seed: of the first weights, 0 or more.
-        precision: `float32`, `bfloat16` or `float16`: of convolutions, ReLU, pooling and concatenation in training.
-            Normalization, the classifier and all of `logits` are float32.
-        xla: the training step is compiled by XLA.
-        batch_norm_momentum: of the moving averages, see `build`.
+        seed: seed of the initial weights, 0 or more.
+        precision: dtype of convolutions, ReLU, pooling and concatenation in training: `float32`, `bfloat16` or
+            `float16`. Normalization, the classifier and the whole of `logits` are float32.
+        xla: whether XLA compiles the training step.
+        batch_norm_momentum: momentum of the moving averages; see `build`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ConvNetwork:
         self._momentum = batch_norm_momentum
         self.trainable: dict[str, tf.Variable] = {}
         self.moving: dict[str, tf.Variable] = {}
-        self.state: dict[str, tf.Variable] = {}  # nothing in it is random
+        self.state: dict[str, tf.Variable] = {}  # state of random generators, of which it has none
         generator = np.random.Generator(np.random.PCG64(seed))
         for index, (layer, shapes) in enumerate(zip(net.layers, self._shapes.layers, strict=True)):
             kernel = (layer.filter_height, layer.filter_width, shapes.read[2], layer.num_filters)
@@ -64,10 +64,10 @@ class ConvNetwork:
         self._add(self.trainable, "logits/bias", np.zeros(num_classes))
 
     def train_logits(self, images: tf.Tensor) -> tf.Tensor:
-        """Logits, float32 (batch, num_classes), normalized by the batch's own moments, which also move the averages.
+        """Logits, float32 (batch, num_classes), normalized by the batch's moments. Also updates the moving averages.
 
         Args:
-            images: float32 (batch, height, width, channels), of a batch whose size is known when this is traced.
+            images: float32 (batch, height, width, channels); the batch size must be static.
         """
         return self._forward(tf.cast(images, self._dtype), self._train_layer)
 
@@ -77,7 +77,7 @@ class ConvNetwork:
 
     def _add(self, variables: dict[str, tf.Variable], name: str, value: np.ndarray) -> None:
         moving = variables is self.moving
-        # Where several devices train one network, each has moving averages of its own; reading takes their mean.
+        # If several devices train one network, each has its own moving averages, and reading returns their mean.
         variables[name] = tf.Variable(
             value.astype(np.float32),
             trainable=not moving,
@@ -91,7 +91,7 @@ class ConvNetwork:
         for index, (layer, shapes) in enumerate(zip(self._net.layers, self._shapes.layers, strict=True)):
             x = _join(outputs, layer.inputs, shapes.read) if layer.inputs else images
             x = convolve(index, layer, x)
-            if layer.pool:  # before the ReLU, with which it commutes: there are four times fewer to do
+            if layer.pool:  # before the ReLU, with which it commutes: the ReLU then has a quarter of the values
                 x = self._max_pool(x)
             outputs.append(tf.nn.relu(x))
         features = _join(outputs, self._net.dangling, self._shapes.features)
@@ -101,7 +101,7 @@ class ConvNetwork:
     def _max_pool(self, x: tf.Tensor) -> tf.Tensor:
         if not self._xla:
             return tf.nn.max_pool2d(x, 2, 2, "SAME")
-        # XLA has no deterministic gradient of the pooling, but one of a maximum.
+        # XLA has a deterministic gradient of reduce_max, but not of max_pool2d.
         _, height, width, channels = x.shape
         padded = tf.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=x.dtype.min)
         windows = tf.reshape(padded, (-1, (height + 1) // 2, 2, (width + 1) // 2, 2, channels))
@@ -124,7 +124,7 @@ class ConvNetwork:
         average.assign_add((1.0 - self._momentum) * (value - average))
 
     def _layer(self, index: int, layer: ConvLayer, x: tf.Tensor) -> tf.Tensor:
-        # Normalization folded into the convolution: two passes over the maps fewer.
+        # Folding normalization into the convolution saves two passes over the maps.
         gamma, beta = (self.trainable[f"layer{index}_norm/{name}"] for name in ("gamma", "beta"))
         scale = gamma * tf.math.rsqrt(self.moving[f"layer{index}_norm/moving_variance"] + EPSILON)
         offset = beta - scale * self.moving[f"layer{index}_norm/moving_mean"]

@@ -1,4 +1,4 @@
-"""The shape of every map in a network, without building it: the one home of the rules for strides and padding."""
+"""The shape of every map in a network, without building it. Only this file has the rules for strides and padding."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Shape = tuple[int, int, int]  # height, width, channels
 
 @dataclasses.dataclass(frozen=True)
 class LayerShapes:
-    """Shapes of one layer, in the order in which it computes.
+    """Shapes in one layer, in the order of computation.
 
     Attributes:
-        read: the image, or the layer's inputs, padded and concatenated.
-        convolved: what the convolution gives.
-        output: after the pooling, if there is one.
+        read: shape of the image, or of the layer's inputs, padded and concatenated.
+        convolved: shape of the convolution's output.
+        output: shape after the pooling, if there is one.
     """
 
     read: Shape
@@ -27,14 +27,15 @@ class LayerShapes:
 
 @dataclasses.dataclass(frozen=True)
 class NetShapes:
-    """Shapes of all layers, and of the dangling outputs, padded and concatenated."""
+    """Shapes in all layers, and `features`: the shape of the dangling outputs, padded and concatenated."""
 
     layers: tuple[LayerShapes, ...]
     features: Shape
 
 
 def net_shapes(net: ConvLayers, input_shape: Shape) -> NetShapes:
-    """'same' padding: a stride s makes n pixels ceil(n / s), and so does pooling with s = 2."""
+    """All shapes in a network. With 'same' padding a stride s turns n pixels into ceil(n / s); so does pooling, with
+    s = 2."""
     layers: list[LayerShapes] = []
     for layer in net.layers:
         read = joined(layers[source].output for source in layer.inputs) if layer.inputs else input_shape
@@ -45,7 +46,8 @@ def net_shapes(net: ConvLayers, input_shape: Shape) -> NetShapes:
 
 
 def joined(shapes: Iterable[Shape]) -> Shape:
-    """Maps are padded to the largest height and the largest width among them, and concatenated in depth.
+    """The shape of several maps, padded to the largest height and the largest width among them and concatenated in
+    depth.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.3.
     """

@@ -1,4 +1,4 @@
-"""Writes a convolutional network as a Python file for reading and that needs only Keras."""
+"""Writes a convolutional network as a readable Python file that needs only Keras."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ if __name__ == "__main__":
 
 
 def source(net: ConvLayers, input_shape: Shape, num_classes: int, preprocessing: str = "") -> str:
-    """The text of a Python file whose `build()` returns the model of `build.build`, with its weights in equal order.
+    """The text of a Python file whose `build()` returns the model of `build.build`, with its weights in the same order.
 
     Args:
-        preprocessing: a layer without weights that the image goes through first, as a Keras expression.
+        preprocessing: a Keras expression of a layer without weights, which is applied to the image first.
     """
     height, width, channels = input_shape
     cost = count(net, input_shape, num_classes)

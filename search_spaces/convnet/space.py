@@ -25,18 +25,18 @@ def convnet(
     """Yields the decisions of one network, layer by layer in the paper's order, and returns its `ConvNet`.
 
     Args:
-        depths: numbers of convolutional layers. The paper has no such decision: it raises the depth while it searches,
-            which `depth_schedule` does by forcing this one.
+        depths: numbers of convolutional layers. The paper has no such decision: it increases the depth during the
+            search, which `depth_schedule` does by forcing this decision.
         filter_heights: pixels.
         filter_widths: pixels.
         num_filters: output channels of a layer.
-        strides: predict a stride of 1, 2 or 3 for height and for width, instead of 1 for both.
-        skips: any subset of the earlier layers feeds a layer, else just the one before it.
-        pooling: indices of layers, from 0, that a 2 x 2 max pooling of stride 2 follows, as in the paper's third
-            experiment; those that a network does not reach are ignored.
+        strides: whether to predict a stride of 1, 2 or 3 for height and for width. Otherwise both are 1.
+        skips: whether any subset of the earlier layers can feed a layer. Otherwise only the previous layer does.
+        pooling: indices, from 0, of layers that are followed by a 2 x 2 max pooling of stride 2, as in the paper's
+            third experiment. Indices beyond a network's depth are ignored.
 
     Raises:
-        ValueError: at the first step, where an argument is none of the above.
+        ValueError: an argument has an invalid value. The first step of the generator raises it.
     """
     depths = _positive_numbers("depths", depths)
     filter_heights = _positive_numbers("filter_heights", filter_heights)
@@ -113,10 +113,10 @@ def _layer_indices(name: str, values: Any) -> tuple[int, ...]:
 
 
 def _are_numbers(values: Any, at_least: int) -> bool:
-    # `type(...) is int`, since True is an int and a JSON value can be one.
+    # Not isinstance: True is an int, and JSON has booleans.
     return isinstance(values, list | tuple) and all(type(value) is int and value >= at_least for value in values)
 
 
 def _check_switch(name: str, value: Any) -> None:
-    if not isinstance(value, bool):  # the text "false" is true to Python
+    if not isinstance(value, bool):  # Python would take the string "false" as true
         raise ValueError(f"{name} is {value!r}; it must be true or false.")

@@ -1,4 +1,4 @@
-"""What the convolutional space decodes to: a network as plain data, importing no Keras until it is built."""
+"""The spec of the convolutional space: a network as plain data, which imports Keras only when it is built."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ConvNet(ConvLayers):
-    """A convolutional network, and what can be made of it.
+    """A convolutional network, and all that can be made from it.
 
-    `input_shape` below is height, width and channels of an image.
+    In all methods `input_shape` is (height, width, channels) of an image.
     """
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
-        """The network of this JSON value."""
+        """The network from its JSON value."""
         return cls(**stored)
 
     def to_json(self) -> dict[str, Any]:
@@ -32,27 +32,28 @@ class ConvNet(ConvLayers):
         return dataclasses.asdict(self)
 
     def line(self) -> str:
-        """The layers in order, each as height x width x filters, its stride if that is not 1 and a `p` if pooling
-        follows, and what it reads: `3x5x24/2x1p(0)`."""
+        """The layers in order, for example `3x5x24/2x1p(0)`: height x width x filters, the strides if one is not 1, a
+        `p` if pooling follows, and the inputs."""
         return " ".join(map(str, self.layers))
 
     def drawing(self) -> str:
-        """None as text; see `dot`."""
+        """Empty, because there is no drawing as text; see `dot`."""
         return ""
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
-        """The values of the space's decisions that make the network of this JSON value, as far as it is one."""
+        """The values of the space's decisions for the network of this JSON value, which is not validated."""
         values: dict[str, Any] = {"depth": len(spec["layers"])}
         for index, layer in enumerate(spec["layers"]):
             values |= {f"layer{index}/{name}": value for name, value in layer.items() if name != "pool"}
         return values
 
     def canonical(self) -> dict[str, Any]:
-        """The same network with its layers in canonical order, as a JSON value: equal for equal networks only.
+        """The network with its layers in canonical order, as a JSON value: the same for two networks if and only if
+        they are equal.
 
-        Two networks are equal where one becomes the other by renumbering layers. The order in which a layer's inputs
-        are concatenated is no difference: it permutes the input channels of weights that are drawn alike.
+        Networks are equal if they differ only in the numbering of layers. The order in which a layer's inputs are
+        concatenated makes no difference: it permutes input channels of weights that have one initial distribution.
         """
         order = canonical_order([layer.label for layer in self.layers], [layer.inputs for layer in self.layers])
         position = {index: position for position, index in enumerate(order)}
@@ -71,13 +72,13 @@ class ConvNet(ConvLayers):
         return build(self, input_shape, num_classes)
 
     def network(self, input_shape: tuple[int, int, int], num_classes: int, **options: Any) -> ConvNetwork:
-        """The same, untrained, as plain TensorFlow operations for training; see `network.ConvNetwork`."""
+        """The untrained network as plain TensorFlow operations, for training; see `network.ConvNetwork`."""
         from automl.search_spaces.convnet.network import ConvNetwork
 
         return ConvNetwork(self, input_shape, num_classes, **options)
 
     def count(self, input_shape: tuple[int, int, int], num_classes: int) -> Cost:
-        """Parameters, and FLOPs per image; see `cost.count`."""
+        """The number of parameters, and the FLOPs per image; see `cost.count`."""
         from automl.search_spaces.convnet.cost import count
 
         return count(self, input_shape, num_classes)

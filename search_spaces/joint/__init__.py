@@ -1,1 +1,1 @@
-"""Networks and the rules that train them, sampled together: decisions in `space`, what they give in `spec`."""
+"""Networks and the rules that train them, sampled together: `space` has the decisions, `spec` the decoded child."""

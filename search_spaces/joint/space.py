@@ -17,7 +17,7 @@ NETWORKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "convnet": (convnet, TrainedNet),
     "recurrent-cell": (recurrent_cell, TrainedCell),
 }
-OF_THE_RULE = tuple(inspect.signature(update_rule).parameters)
+RULE_OPTIONS = tuple(inspect.signature(update_rule).parameters)
 
 
 def joint(
@@ -26,33 +26,33 @@ def joint(
     """Yields the decisions of a network, then those of a rule (`update_rule`) and its learning rate.
 
     Args:
-        network: the space that it is of, `convnet` or `recurrent-cell`.
-        rates: learning rates; a sweep would cost a training for each.
-        options: those of the two spaces.
+        network: the space of the network, `convnet` or `recurrent-cell`.
+        rates: the learning rates to choose from. They are a decision because a sweep would cost one training for each.
+        options: options of the network's space and of `update_rule`.
 
     Raises:
-        ValueError: at the first step of the part whose option is wrong.
+        ValueError: an option is invalid. The first step of the part that it belongs to raises it.
     """
     if network not in NETWORKS:
         raise ValueError(f"network is {network!r}; it is one of {', '.join(NETWORKS)}.")
     numbers = isinstance(rates, list | tuple) and all(type(rate) in (int, float) and rate > 0 for rate in rates)
     if not (numbers and rates):
         raise ValueError(f"rates is {rates!r}; it must be a list of numbers above 0.")
-    of_rule = {name: options.pop(name) for name in OF_THE_RULE if name in options}
-    function, trained = NETWORKS[network]
-    taken = inspect.signature(function).parameters
-    if strange := [name for name in options if name not in taken]:
+    rule_options = {name: options.pop(name) for name in RULE_OPTIONS if name in options}
+    function, spec_type = NETWORKS[network]
+    known = inspect.signature(function).parameters
+    if unknown := [name for name in options if name not in known]:
         raise ValueError(
-            f"space.{strange[0]} is no option of {network}, whose are {', '.join(taken)}; leave it out, and choose a "
-            f"preset for {network}."
+            f"space.{unknown[0]} is not an option of {network}, which has {', '.join(known)}; leave it out, and choose "
+            f"a preset for {network}."
         )
-    made = yield from function(**options)
-    rule = yield from update_rule(**of_rule)
+    net = yield from function(**options)
+    rule = yield from update_rule(**rule_options)
     rate = yield Choice("learning_rate", tuple(float(rate) for rate in rates), kind="learning_rate")
-    return trained(made, rule, rate)
+    return spec_type(net, rule, rate)
 
 
-# What `--set space.NAME=VALUE` may name.
+# The names that `--set space.NAME=VALUE` accepts.
 _FUNCTIONS = (convnet, recurrent_cell, update_rule, joint)
 _NAMED = [parameter for function in _FUNCTIONS for parameter in inspect.signature(function).parameters.values()]
 joint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

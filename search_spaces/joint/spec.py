@@ -1,4 +1,4 @@
-"""What the joint space decodes to: a network or a recurrent cell, and the rule and rate that it is trained with."""
+"""The spec of the joint space: a network or a recurrent cell, with the update rule and learning rate that train it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Shape = tuple[int, int, int]
 
 
 class WithRule:
-    """How a child wants to be trained."""
+    """The base of both specs: the update rule and the learning rate."""
 
     rule: UpdateRule
     learning_rate: float
@@ -62,7 +62,7 @@ class WithRule:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedNet(WithRule):
-    """A convolutional network that says how it wants to be trained."""
+    """A convolutional network with the update rule and the learning rate that train it."""
 
     net: ConvNet
     rule: UpdateRule
@@ -70,7 +70,7 @@ class TrainedNet(WithRule):
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
-        """The child of this JSON value."""
+        """The child from its JSON value."""
         parts = {"net": ConvNet.from_json(stored["net"]), "rule": UpdateRule.from_json(stored["rule"])}
         return cls(**stored | parts)
 
@@ -79,17 +79,17 @@ class TrainedNet(WithRule):
         return self._line(self.net.line())
 
     def drawing(self) -> str:
-        """None as text; see `dot`."""
+        """Empty, because there is no drawing as text; see `dot`."""
         return self.net.drawing()
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
-        """The values of the space's decisions that make the child of this JSON value, as far as it is one."""
+        """The values of the space's decisions for the child of this JSON value, which is not validated."""
         values = ConvNet.decisions(spec["net"]) | UpdateRule.decisions(spec["rule"])
         return values | {"learning_rate": spec["learning_rate"]}
 
     def canonical(self) -> dict[str, Any]:
-        """One value for all children that are trained alike."""
+        """A JSON value that is the same for all children with equal networks, rules and learning rates."""
         return self._with_values({"net": self.net.canonical()})
 
     def build(self, input_shape: Shape, num_classes: int) -> keras.Model:
@@ -122,7 +122,7 @@ class TrainedNet(WithRule):
 
 @dataclasses.dataclass(frozen=True)
 class TrainedCell(WithRule):
-    """A recurrent cell that says how the language model around it wants to be trained."""
+    """A recurrent cell with the update rule and the learning rate that train its language model."""
 
     tree: RecurrentCell
     rule: UpdateRule
@@ -137,7 +137,7 @@ class TrainedCell(WithRule):
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
-        """The child of this JSON value."""
+        """The child from its JSON value."""
         parts = {"tree": RecurrentCell.from_json(stored["tree"]), "rule": UpdateRule.from_json(stored["rule"])}
         return cls(**stored | parts)
 
@@ -151,17 +151,17 @@ class TrainedCell(WithRule):
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
-        """The values of the space's decisions that make the child of this JSON value, as far as it is one."""
+        """The values of the space's decisions for the child of this JSON value, which is not validated."""
         values = RecurrentCell.decisions(spec["tree"]) | UpdateRule.decisions(spec["rule"])
         return values | {"learning_rate": spec["learning_rate"]}
 
     @property
     def num_products(self) -> int:
-        """Of the input, and of the state, in one step."""
+        """Number of products with x, and of products with h, in one step."""
         return self.tree.num_products
 
     def canonical(self) -> dict[str, Any]:
-        """One value for all children that are trained alike."""
+        """A JSON value that is the same for all children with equal networks, rules and learning rates."""
         return self._with_values({"tree": self.tree.canonical()})
 
     def dot(self) -> str:
@@ -187,5 +187,5 @@ class TrainedCell(WithRule):
 
 
 def from_json(stored: dict[str, Any]) -> TrainedNet | TrainedCell:
-    """The child of this JSON value, a network's or a cell's."""
+    """The child, with a network or a cell, from its JSON value."""
     return TrainedNet.from_json(stored) if "net" in stored else TrainedCell.from_json(stored)

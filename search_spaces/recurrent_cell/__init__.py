@@ -1,1 +1,1 @@
-"""Recurrent cells (Zoph & Le 2017): decisions in `space`, what they give in `spec`, published ones in `named`."""
+"""Recurrent cells (Zoph & Le 2017): `space` has the decisions, `spec` the cell, `named` published cells."""

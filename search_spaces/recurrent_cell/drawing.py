@@ -9,7 +9,8 @@ DASHED = 'style="rounded,filled,dashed"'
 
 
 def statements(cell: CellTree) -> list[str]:
-    """Nodes by their operations. The node of the next c is drawn as two, for it is what stands before an activation."""
+    """Nodes labelled by their operations. The memory node is drawn as two, because the next c is its value before the
+    activation."""
     drawn = [node(name, name, attributes=PLAIN) for name in ("c", "next h", "next c")]
     for index, tree_node in enumerate(cell.nodes):
         bottom = f"node{index}"
@@ -35,11 +36,11 @@ def _operations(tree_node: CellNode) -> list[str]:
 
 
 def _top(cell: CellTree, index: int) -> str:
-    """Where a node's own value stands."""
+    """The name of the drawn node that has a tree node's own value."""
     split = index == cell.memory_node and cell.nodes[index].activation != "identity"
     return f"active{index}" if split else f"node{index}"
 
 
 def _output(cell: CellTree, index: int) -> str:
-    """Where the value stands that others read of a node."""
+    """The name of the drawn node whose value other nodes read from a tree node."""
     return "injection" if index == cell.injection_node else _top(cell, index)

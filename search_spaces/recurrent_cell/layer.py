@@ -15,12 +15,12 @@ from automl.search_spaces.recurrent_cell.tree import CellTree
 
 @keras.saving.register_keras_serializable("automl")
 class TreeCell(keras.layers.Layer):
-    """A cell for `keras.layers.RNN`, with two matrix products a step: all leaves read x at once, and all read h.
+    """A cell for `keras.layers.RNN` with two matrix products per step: one of x and one of h, each for all leaves.
 
     Args:
-        cell: a `CellTree`, or the JSON value of one.
+        cell: a `CellTree`, or its JSON value.
         units: size of h and of c.
-        initializer: of both kernels.
+        initializer: initializer of both kernels.
 
     Call arguments:
         inputs: (batch, features).

@@ -1,4 +1,4 @@
-"""The LSTM, to be trained where a sampled cell is: the yardstick of every cell that a search finds."""
+"""The LSTM, trained in place of a sampled cell: the baseline for every cell that a search finds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class LSTM:
 
         next c = sigmoid(f) * c + sigmoid(i) * tanh(g),  next h = sigmoid(o) * tanh(next c)
 
-    Its four products stand in the order i, f, g, o, which is that of `keras.layers.LSTMCell`.
+    Its four products have the order i, f, g, o, as in `keras.layers.LSTMCell`.
     """
 
     num_products = 4
     biased = True
 
     def cell(self, units: int, **options: Any) -> keras.layers.Layer:
-        """A Keras cell for `keras.layers.RNN`; its forget gate has no bias to begin with, as in Zaremba et al."""
+        """A Keras cell for `keras.layers.RNN`; the bias of its forget gate starts at 0, as in Zaremba et al."""
         import keras
 
         return keras.layers.LSTMCell(units, unit_forget_bias=False, **options)

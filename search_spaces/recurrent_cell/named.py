@@ -3,7 +3,7 @@
 from automl.search_spaces.recurrent_cell.spec import RecurrentCell
 from automl.search_spaces.recurrent_cell.tree import CellNode
 
-# The base-8 cell of the paper, as its authors published it in TensorFlow (contrib and Addons, NASCell).
+# The base-8 cell of Zoph & Le 2017, as its authors published it in TensorFlow (contrib and Addons, NASCell).
 NASCELL = RecurrentCell(
     nodes=(
         CellNode("add", "sigmoid"),

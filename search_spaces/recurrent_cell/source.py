@@ -1,4 +1,4 @@
-"""Writes a recurrent cell as a Keras layer for reading and that needs only Keras."""
+"""Writes a recurrent cell as a readable Keras layer that needs only Keras."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TreeCell(keras.layers.Layer):
 
     def call(self, inputs, states, training=False):
         h, c = states
-        leaves = {leaves}  # the order in which their weights stand side by side
+        leaves = {leaves}  # the order of their weights in both kernels
         x = dict(zip(leaves, ops.split(ops.matmul(inputs, self.kernel), {base}, axis=-1)))
         h = dict(zip(leaves, ops.split(ops.matmul(h, self.recurrent_kernel), {base}, axis=-1)))
 {statements}
@@ -59,8 +59,10 @@ class TreeCell(keras.layers.Layer):
 
 
 def source(cell: CellTree) -> str:
-    """The text of a class `TreeCell` that is this cell, with the weights of `layer.TreeCell`; it uses the names
-    `keras`, `ops` (of `keras`) and `json`. A model that was saved with the one loads with the other."""
+    """The text of a class `TreeCell` that computes this cell; it uses the names `keras`, `ops` (of `keras`) and `json`.
+
+    It has the weights of `layer.TreeCell`, so a model that was saved with one of the two loads with the other.
+    """
     statements = []
     for index, node in enumerate(cell.nodes):
         inputs = cell.inputs(index)

@@ -19,16 +19,16 @@ def recurrent_cell(
     combinations: Sequence[str] = PAPER_COMBINATIONS,
     activations: Sequence[str] = PAPER_ACTIVATIONS,
 ) -> Generator[Decision, Any, RecurrentCell]:
-    """Yields the decisions of one cell in the paper's order, the tree's nodes, the injection, the two indices, and
+    """Yields the decisions of one cell in the paper's order (the tree's nodes, the injection, the two indices) and
     returns its `RecurrentCell`.
 
     Args:
-        base: leaves of the tree: 2, 4, 8 or 16.
-        combinations: of a node's two inputs, from add, multiply and max.
-        activations: from identity, tanh, sigmoid, relu and sin.
+        base: number of leaves of the tree: 2, 4, 8 or 16.
+        combinations: possible combinations of a node's two inputs, from add, multiply and max.
+        activations: possible activations, from identity, tanh, sigmoid, relu and sin.
 
     Raises:
-        ValueError: at the first step, where an argument is none of the above.
+        ValueError: an argument has an invalid value. The first step of the generator raises it.
     """
     check_base(base)
     combinations = _some_of("combinations", combinations, COMBINATIONS)
@@ -39,21 +39,25 @@ def recurrent_cell(
         activation = yield Choice(f"{name}/activation", activations, kind=f"{kind}_activation")
         return CellNode(combination, activation)
 
-    # Decisions of one level are of a kind: what suits the root, from which the state is read, does not suit the leaves.
+    # Each level has its own kind of decisions: what works at the root, whose value is the state, may not at the leaves.
     nodes = []
-    for level, indices in enumerate(levels(base)):
-        for index in indices:
+    for level, level_nodes in enumerate(levels(base)):
+        for index in level_nodes:
             nodes.append((yield from node(f"node{index}", f"level{level}")))
     injection = yield from node("injection", "injection")
-    places = tuple(range(len(nodes)))
-    memory_node = yield Choice("memory_node", places, kind="memory_node")
-    injection_node = yield Choice("injection_node", places, kind="injection_node")
+    indices = tuple(range(len(nodes)))
+    memory_node = yield Choice("memory_node", indices, kind="memory_node")
+    injection_node = yield Choice("injection_node", indices, kind="injection_node")
     return RecurrentCell(tuple(nodes), injection, memory_node, injection_node)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"base": 8, "combinations": PAPER_COMBINATIONS, "activations": PAPER_ACTIVATIONS},
-    "extended": {"base": 8, "combinations": tuple(COMBINATIONS), "activations": tuple(ACTIVATIONS)},  # its control 1
+    "extended": {
+        "base": 8,
+        "combinations": tuple(COMBINATIONS),
+        "activations": tuple(ACTIVATIONS),
+    },  # control experiment 1
     "small": {"base": 4, "combinations": PAPER_COMBINATIONS, "activations": PAPER_ACTIVATIONS},
 }
 

@@ -1,4 +1,4 @@
-"""What the space of recurrent cells decodes to: a tree, and what can be made of it, importing no Keras until it is."""
+"""The spec of the space of recurrent cells: a tree, which imports Keras only when it is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RecurrentCell(CellTree):
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
-        """The cell of this JSON value."""
+        """The cell from its JSON value."""
         return cls(**stored)
 
     def to_json(self) -> dict[str, Any]:
@@ -28,18 +28,18 @@ class RecurrentCell(CellTree):
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
-        """The values of the space's decisions that make the cell of this JSON value, as far as it is one."""
+        """The values of the space's decisions for the cell of this JSON value, which is not validated."""
         named = {f"node{index}": node for index, node in enumerate(spec["nodes"])} | {"injection": spec["injection"]}
         values = {f"{name}/{field}": value for name, node in named.items() for field, value in node.items()}
         return values | {name: spec[name] for name in ("memory_node", "injection_node")}
 
     def canonical(self) -> Any:
-        """The tree as a nested JSON value: equal for cells that become each other by swapping inputs of inner nodes, or
-        by leaving out a relu of what is never negative.
+        """The tree as a nested JSON value: the same for cells that differ only in the order of an inner node's inputs,
+        or in a relu whose input is never negative.
 
-        Combinations commute and the leaves' weights are drawn alike, so such cells are the same. So are, as children,
-        all cells whose state, of zeros at first, does not depend on the input: all that they can learn is how frequent
-        words are.
+        Such cells are equal, because combinations commute and the weights of all leaves have one initial distribution.
+        All cells whose state, initially zero, never depends on the input also count as one child: they can learn only
+        word frequencies.
         """
         if not self.reads_input:
             return "reads no input"
@@ -64,8 +64,7 @@ class RecurrentCell(CellTree):
         return EveryReluCell(self.nodes, self.injection, self.memory_node, self.injection_node)
 
     def line(self) -> str:
-        """The next h as one expression; a leaf's two matrices are not written, and the node of the next c is marked
-        with a prime."""
+        """The next h as one expression. It omits the leaves' weight matrices, and marks the memory node by a prime."""
 
         def text(index: int) -> str:
             inputs = self.inputs(index)
@@ -87,8 +86,8 @@ class RecurrentCell(CellTree):
         def draw(index: int, prefix: str, branch: str, below: str) -> None:
             lines.append(f"{prefix}{branch}{self._label(index)}")
             inputs = self.inputs(index) or ()
-            for place, source in enumerate(inputs):
-                last = place == len(inputs) - 1
+            for position, source in enumerate(inputs):
+                last = position == len(inputs) - 1
                 draw(source, prefix + below, "└─ " if last else "├─ ", "   " if last else "│  ")
 
         draw(len(self.nodes) - 1, "", "", "")
@@ -121,7 +120,7 @@ class RecurrentCell(CellTree):
         return TreeCell(self, units, **options)
 
     def step(self, x_products: Any, h_products: Any, memory: Any) -> tuple[Any, Any]:
-        """The next h and c from all leaves' products; see `step.tree_step`."""
+        """The next h and c from the products of all leaves; see `step.tree_step`."""
         from automl.search_spaces.recurrent_cell.step import tree_step
 
         return tree_step(self, x_products, h_products, memory)

@@ -1,4 +1,4 @@
-"""One step of a recurrent cell, from the products of its weights on: the same in a Keras layer and in training."""
+"""One step of a recurrent cell, given the products with its weights; the Keras layer and training share it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def tree_step(cell: CellTree, x_products: Tensor, h_products: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """The next h and c, (batch, units) each.
+    """The next h and c, (batch, units) each; see `CellTree` for the equations.
 
     Args:
-        x_products: (batch, base * units), x W_i of every leaf in the order of `cell.leaf_order`.
-        h_products: (batch, base * units), h U_i likewise.
+        x_products: (batch, base * units), x W_i of every leaf i in the order of `cell.leaf_order`.
+        h_products: (batch, base * units), h U_i in the same order.
         memory: (batch, units), c.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.4.
@@ -54,13 +54,13 @@ def tree_step(cell: CellTree, x_products: Tensor, h_products: Tensor, memory: Te
 
 
 def _leaves(cell: CellTree, x_products: Tensor, h_products: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-    """Of each leaf, the value before its activation (where it is read) and after: one operation for all leaves that do
-    the same."""
-    alike = groupby(cell.leaf_order, key=lambda index: (cell.nodes[index].combination, cell.nodes[index].activation))
-    groups = [(*kind, list(leaves)) for kind, leaves in alike]
+    """The value of each leaf before its activation (None if nothing reads it) and after. Leaves with equal operations
+    are batched into one operation."""
+    equal = groupby(cell.leaf_order, key=lambda index: (cell.nodes[index].combination, cell.nodes[index].activation))
+    groups = [(*operations, list(leaves)) for operations, leaves in equal]
     units = x_products.shape[-1] // cell.base
     sizes = [len(leaves) * units for _, _, leaves in groups]
-    found: dict[int, tuple[Tensor, Tensor]] = {}
+    values: dict[int, tuple[Tensor, Tensor]] = {}
     for (combination, activation, leaves), x, h in zip(
         groups, _parts(x_products, sizes), _parts(h_products, sizes), strict=True
     ):
@@ -68,12 +68,12 @@ def _leaves(cell: CellTree, x_products: Tensor, h_products: Tensor) -> dict[int,
         after = _parts(ACTIVATE[activation](before), [units] * len(leaves))
         read = cell.memory_node in leaves
         befores = _parts(before, [units] * len(leaves)) if read else [None] * len(leaves)
-        found |= zip(leaves, zip(befores, after, strict=True), strict=True)
-    return found
+        values |= zip(leaves, zip(befores, after, strict=True), strict=True)
+    return values
 
 
 def _parts(x: Tensor, sizes: list[int]) -> list[Tensor]:
-    """Parts of the last axis. Not slices: the gradient of each of these is as large as the whole."""
+    """Splits the last axis. It does not slice, because the gradient of each slice is as large as the whole tensor."""
     if len(sizes) == 1:
         return [x]
     return list(ops.split(x, list(accumulate(sizes))[:-1], axis=-1))

@@ -1,4 +1,4 @@
-"""The tree of a recurrent cell as plain data: what is computed, drawn and written down."""
+"""The tree of a recurrent cell as plain data, which training, drawings and exports use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import enum
 from collections.abc import Iterator
 from typing import Any
 
-COMBINATIONS = ("add", "multiply", "max")  # of two inputs; all of them commute, which `canonical` relies on
+COMBINATIONS = ("add", "multiply", "max")  # of two inputs; `canonical` relies on it that all of them commute
 ACTIVATIONS = ("identity", "tanh", "sigmoid", "relu", "sin")
 BASES = (2, 4, 8, 16)
 
@@ -27,11 +27,11 @@ class CellNode:
 
 
 class Value(enum.IntEnum):
-    """What can be said of a value without computing it."""
+    """What is known about a value without computing it."""
 
     ZERO = 0
     CONSTANT = 1  # the same for every input
-    VARYING = 2  # or not known to be the same
+    VARYING = 2  # may depend on the input
 
     def combined(self, combination: str, other: Value) -> Value:
         product_of_zero = combination == "multiply" and Value.ZERO in (self, other)
@@ -49,7 +49,7 @@ class CellTree:
         inner node:  a_i = activation(left combination right), without weights
         injection:   a_k = activation(a_k combination c), once node k = injection_node is computed
         next h:      the root's value
-        next c:      what node j = memory_node combines, before its activation
+        next c:      the value of node j = memory_node before its activation
 
     Nodes are numbered level by level, leaves first, so the root is the last; the inputs of inner node i of a tree with
     b leaves are nodes 2(i - b) and 2(i - b) + 1.
@@ -81,17 +81,17 @@ class CellTree:
 
     @property
     def leaf_order(self) -> list[int]:
-        """The leaves in the order in which their weights stand in one matrix: leaves that do the same side by side, so
-        that one operation does it for all of them."""
-        alike = [
+        """The order of the leaves' weights in one matrix. Leaves with equal operations are adjacent, so that one
+        operation computes all of them."""
+        operations = [
             (COMBINATIONS.index(node.combination), ACTIVATIONS.index(node.activation))
             for node in self.nodes[: self.base]
         ]
-        return sorted(range(self.base), key=lambda index: (alike[index], index))
+        return sorted(range(self.base), key=lambda index: (operations[index], index))
 
     @property
     def num_products(self) -> int:
-        """How many products of the input, and of the state, one step takes."""
+        """Number of products with x, and of products with h, in one step."""
         return self.base
 
     biased = False
@@ -103,9 +103,9 @@ class CellTree:
 
     @property
     def reads_input(self) -> bool:
-        """Whether the state ever depends on the input. It does not where products keep a state of zeros at zero.
+        """Whether the state can depend on the input. It cannot if products keep the initial state of zeros at zero.
 
-        Found by computing the cell on three kinds of values, step after step until they stay what they are.
+        The method is abstract interpretation: it computes steps of the cell on `Value` up to a fixed point.
         """
         state = memory = Value.ZERO
         while True:
@@ -116,16 +116,17 @@ class CellTree:
 
     def without_redundant_relus(self) -> tuple[list[str], str]:
         """The activations of the nodes and of the injection, with `identity` in place of each relu whose input is never
-        negative: such a relu changes neither values nor gradients."""
-        memory = self._signs(memory_not_negative=True)
-        found = memory if memory[2] else self._signs(memory_not_negative=False)
-        return found[0], found[1]
+        negative. Such a relu changes neither values nor gradients."""
+        activations, injected, next_memory_not_negative = self._signs(memory_not_negative=True)
+        if not next_memory_not_negative:
+            activations, injected, _ = self._signs(memory_not_negative=False)
+        return activations, injected
 
     def _signs(self, *, memory_not_negative: bool) -> tuple[list[str], str, bool]:
-        """As `without_redundant_relus`, given whether c is never negative; also returns whether the next c is then
+        """As `without_redundant_relus`, given whether c is never negative. Also returns whether the next c is then
         never negative.
 
-        A maximum does not count as never negative: where both of its inputs are 0, a relu of it stops gradients.
+        A maximum does not count as never negative: if both of its inputs are 0, a relu of it stops gradients.
         """
         activations: list[str] = []
         injected, next_memory = self.injection.activation, False
@@ -135,11 +136,11 @@ class CellTree:
             inside = sources is not None and node.combination != "max" and values[sources[0]] and values[sources[1]]
             if index == self.memory_node:
                 next_memory = inside
-            activations.append(_if_it_acts(node.activation, inside))
+            activations.append(_without_redundant_relu(node.activation, inside))
             value = _never_negative(node.activation, inside)
             if index == self.injection_node:
                 inside = self.injection.combination != "max" and value and memory_not_negative
-                injected = _if_it_acts(self.injection.activation, inside)
+                injected = _without_redundant_relu(self.injection.activation, inside)
                 value = _never_negative(self.injection.activation, inside)
             values.append(value)
         return activations, injected, next_memory
@@ -160,7 +161,7 @@ class CellTree:
         return values[-1], next_memory
 
     def equations(self) -> list[str]:
-        """The cell as one assignment a line, in the order in which it is computed."""
+        """The cell as lines with one assignment each, in the order of computation."""
         lines = []
         for index, node in enumerate(self.nodes):
             left, right = (f"a{source}" for source in self.inputs(index) or (0, 0))
@@ -179,16 +180,17 @@ class CellTree:
 
 
 def _never_negative(activation: str, inside: bool) -> bool:
-    """Whether an activation's value is never negative, given whether its input never is."""
+    """Whether an activation's value is never negative, given whether its input is never negative."""
     return activation in ("relu", "sigmoid") or (inside and activation in ("identity", "tanh"))
 
 
-def _if_it_acts(activation: str, inside: bool) -> str:
+def _without_redundant_relu(activation: str, inside: bool) -> str:
+    """The activation, or `identity` if it is a relu whose input (`inside`) is never negative."""
     return "identity" if activation == "relu" and inside else activation
 
 
 def levels(base: int) -> Iterator[range]:
-    """The nodes of each level of a tree with so many leaves, leaves first."""
+    """The nodes of each level of a tree with `base` leaves, leaves first."""
     first, size = 0, base
     while size:
         yield range(first, first + size)
@@ -196,7 +198,7 @@ def levels(base: int) -> Iterator[range]:
 
 
 def check_base(base: Any) -> None:
-    """Raises ValueError where a tree cannot have so many leaves."""
+    """Raises ValueError if a tree cannot have `base` leaves."""
     if type(base) is not int or base not in BASES:
         raise ValueError(f"base is {base!r}; a complete tree has 2, 4, 8 or 16 leaves.")
 
@@ -206,10 +208,10 @@ def _node(node: Any) -> CellNode:
 
 
 def combined(combination: str, left: str, right: str) -> str:
-    """The combination of two expressions, as users write it."""
+    """The text of a combination of two expressions."""
     return {"add": f"{left} + {right}", "multiply": f"{left} * {right}", "max": f"max({left}, {right})"}[combination]
 
 
 def activated(activation: str, inside: str) -> str:
-    """The activation of an expression, as users write it."""
+    """The text of an activation of an expression."""
     return inside if activation == "identity" else f"{activation}({inside})"

@@ -1,1 +1,1 @@
-"""Update rules (Bello et al. 2017): decisions in `space`, what they give in `spec`, published ones in `named`."""
+"""Update rules (Bello et al. 2017): `space` has the decisions, `spec` the rule, `named` published rules."""

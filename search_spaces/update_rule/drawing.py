@@ -5,7 +5,7 @@ from __future__ import annotations
 from automl.search_spaces.drawing import PLAIN, edge, node
 from automl.search_spaces.update_rule.expression import Expression
 
-NAMES = {  # of functions in a drawing, where operands are edges
+NAMES = {  # labels of functions, whose operands are drawn as edges
     "x + y": ("add",),
     "x - y": ("subtract", "left - right"),
     "x * y": ("multiply",),

@@ -1,4 +1,4 @@
-"""Update rules as expressions: a tree of words, its text, the tree of a text, and the canonical form."""
+"""Update rules as expressions, which are trees of words: printing, parsing, and the canonical form."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Expression = tuple[Any, ...]  # (operand,), (unary, expression) or (binary, expr
 OPPOSITE = {"x + y": "x - y", "x - y": "x + y"}  # of a negated right operand
 OF_ABSOLUTE = ("log(abs(x))", "sqrt(abs(x))")
 SYMBOLS = {"x + y": "+", "x - y": "-", "x * y": "*", "x / y": "/"}
-SUM, PRODUCT, PREFIX, ATOM = range(4)  # how tightly a text binds
+SUM, PRODUCT, PREFIX, ATOM = range(4)  # precedence, lowest first
 LEVEL = {"x + y": SUM, "x - y": SUM, "x * y": PRODUCT, "x / y": PRODUCT}
 
 
 class RuleError(ValueError):
-    """A text that is no update rule; the message says where, and what was expected there."""
+    """A text is not an update rule; the message gives the position and what was expected there."""
 
 
 def text_of(expression: Expression) -> str:
@@ -31,7 +31,7 @@ def _text(expression: Expression) -> tuple[str, int]:
     if word in SYMBOLS:
         level = LEVEL[word]
         left, right = (_text(part) for part in parts)
-        # The right operand of - and / binds tighter: a - (b + c). So does that of + and *, which keeps the tree.
+        # The right operand of - and / needs a higher precedence: a - (b + c). For + and * this keeps the tree.
         return f"{within(left, level)} {SYMBOLS[word]} {within(right, level + 1)}", level
     if word == "x ^ y":
         return f"pow({text_of(parts[0])}, {text_of(parts[1])})", ATOM
@@ -47,6 +47,7 @@ def _text(expression: Expression) -> tuple[str, int]:
 
 
 def within(text: tuple[str, int], level: int) -> str:
+    """A text with its precedence, in parentheses if the precedence is below `level`."""
     return text[0] if text[1] >= level else f"({text[0]})"
 
 
@@ -54,7 +55,7 @@ def parse(text: str) -> Expression:
     """The expression of a text.
 
     Raises:
-        RuleError: the position, from 1, and what was expected there.
+        RuleError: the text is not an update rule; the message gives the position, from 1, and what was expected there.
     """
     parser = _Parser(text)
     expression = parser.sum()
@@ -63,7 +64,7 @@ def parse(text: str) -> Expression:
 
 
 WORDS = r"0\.0001w|0\.001w|0\.01w|0\.1w|g\^2|g\^3|[A-Za-z_]+|1e-[345]|0\.[135]|[12](?![\d.e])|[-+*/(),]"
-# What is no word comes through too, for the parser to say what it expected in its place.
+# It also matches what is not a word, so that the parser can say what it expected there.
 TOKEN = re.compile(rf"\s*({WORDS}|[\d.]+(?:e-?\d+|w)?|\S)")
 FUNCTIONS = ("exp", "log", "sqrt", "clip", "drop", "sign", "pow")
 
@@ -74,22 +75,22 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._tokens = [(match[1], match.start(1) + 1) for match in TOKEN.finditer(text)]
-        self._place = 0
+        self._index = 0
 
     @property
     def _next(self) -> str:
-        return self._tokens[self._place][0] if self._place < len(self._tokens) else ""
+        return self._tokens[self._index][0] if self._index < len(self._tokens) else ""
 
     def _take(self, *expected: str) -> str:
         if self._next not in expected or not self._next:
             self._fail(" or ".join(map(repr, expected)))
-        self._place += 1
-        return self._tokens[self._place - 1][0]
+        self._index += 1
+        return self._tokens[self._index - 1][0]
 
     def _fail(self, expected: str) -> NoReturn:
         found = f"found {self._next!r}" if self._next else "found the end"
-        place = self._tokens[self._place][1] if self._next else len(self._text) + 1
-        raise RuleError(f"{self._text!r} is no update rule: at position {place} expected {expected}, {found}.")
+        position = self._tokens[self._index][1] if self._next else len(self._text) + 1
+        raise RuleError(f"{self._text!r} is not an update rule: at position {position} expected {expected}, {found}.")
 
     def expect_end(self) -> None:
         if self._next:
@@ -153,11 +154,11 @@ class _Parser:
 
 
 def canonical(expression: Expression) -> Expression:
-    """One expression for all that are equal by these laws:
+    """The canonical form, the same for all expressions that are equal by these laws:
 
     x + y = y + x, x * y = y * x, -(-x) = x, x + -y = x - y, x - -y = x + y, -x - y = -(x + y),
-    sign(sign(x)) = sign(clip(x, c)) = sign(x), sign(momentum) = sign(m), abs(-x) = abs(x); keeping the left of anything
-    is the left.
+    sign(sign(x)) = sign(clip(x, c)) = sign(x), sign(momentum) = sign(m), abs(-x) = abs(x); and `keep x` is its left
+    operand.
     """
     word, *parts = expression
     parts = [canonical(part) for part in parts]
@@ -190,8 +191,8 @@ class Drop(str):
 
 
 def with_places(expression: Expression) -> Expression:
-    """The same expression, with the position of each `drop`. So each draws its own mask, and expressions with the same
-    canonical form draw equal masks. Drops of a part that occurs twice count twice."""
+    """The same expression, with the position of each `drop`. With positions, each drop draws its own mask, and
+    expressions with the same canonical form draw equal masks. Drops of a part that occurs twice count twice."""
     marked = _marked(expression)
     for place, word in enumerate(drops_of(canonical(marked))):
         word.place = place

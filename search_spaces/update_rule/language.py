@@ -5,7 +5,7 @@ Source: Bello et al. 2017 (arXiv:1709.07417), section 3 and appendix, with the d
 
 from __future__ import annotations
 
-# g is the gradient, w the weight. m, v and y are running averages of g, g^2 and g^3, corrected for their start at 0.
+# g is the gradient, w the weight. m, v and y are bias-corrected running averages of g, g^2 and g^3.
 OPERANDS = (
     "g",
     "g^2",
@@ -17,18 +17,18 @@ OPERANDS = (
     "sign(m)",
     "1",
     "2",
-    "noise",  # from a normal distribution of standard deviation 0.01; in one step the same wherever it stands
+    "noise",  # from a normal distribution of standard deviation 0.01; all occurrences in one step are equal
     "0.0001w",
     "0.001w",
     "0.01w",
     "0.1w",
     "adam",  # the direction of Adam, m / sqrt(v)
-    "rmsprop",  # that of RMSProp, g / sqrt(v)
-    "momentum",  # m without the correction
+    "rmsprop",  # the direction of RMSProp, g / sqrt(v)
+    "momentum",  # m without the bias correction
 )
-DECAYS = ("linear_decay", "cosine_decay", "restart_decay")  # factors from 1 to 0 over the training
+DECAYS = ("linear_decay", "cosine_decay", "restart_decay")  # factors that go from 1 to 0 during training
 
-# Each `drop` of a rule leaves out its share of the weights by a mask of its own.
+# `drop p` sets each element to 0 with probability p; each `drop` of a rule has its own mask.
 UNARY = (
     "x",
     "-x",

@@ -1,4 +1,4 @@
-"""Rules by name: those that people use, and those that the paper found."""
+"""Rules by name: common optimizers, and the rules of Bello et al. 2017 (arXiv:1709.07417)."""
 
 from automl.search_spaces.update_rule.spec import UpdateRule
 

@@ -1,4 +1,4 @@
-"""An update rule as an ordinary Keras optimizer."""
+"""An update rule as a Keras optimizer."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ from automl.search_spaces.update_rule.semantics import (
     words_of,
 )
 
-VERSION = 2  # of `get_config` and of the meaning of a rule
+VERSION = 2  # of `get_config` and of what the words of a rule compute
 SHARED_MASKS = 1  # the version in which all drops of a rule share one mask
 
 
 @keras.saving.register_keras_serializable("automl")
 class RuleOptimizer(keras.optimizers.Optimizer):
-    """`w' = w - learning_rate * U`, with U by an update rule; see `language` for its words.
+    """The step `w' = w - learning_rate * U`, where an update rule gives U; see `language` for its words.
 
-    Running averages decay by `beta_1` (of g) and `beta_2` (of g^2 and g^3). `adam` and `rmsprop` are the directions of
-    Keras's optimizers of these names; `SGD(momentum=beta)` is the word `momentum` at learning_rate / (1 - beta).
+    The words `adam` and `rmsprop` are the directions of Keras's optimizers of these names. Keras's
+    `SGD(learning_rate, momentum=beta)` is the word `momentum` with the learning rate learning_rate / (1 - beta).
 
     Args:
         rule: a text such as `exp(sign(g) * sign(m)) * g`.
-        decay_steps: the steps of the whole training, for rules with a decay.
-        seed: of `noise` and `drop`, which depend on it and on the step alone.
-        version: of the meaning of a rule; in version 1 all its drops share one mask.
+        beta_1: decay of the running average of g.
+        beta_2: decay of the running averages of g^2 and g^3.
+        decay_steps: number of steps of the whole training; rules with a decay need it.
+        seed: seed of `noise` and `drop`, whose values depend only on the seed, the step and their position.
+        version: version of what the words compute; in version 1 all drops of a rule share one mask.
 
     Raises:
-        RuleError: the rule does not parse.
-        ValueError: it reads a decay, and `decay_steps` is not given.
+        RuleError: the rule cannot be parsed.
+        ValueError: the rule reads a decay, and `decay_steps` is not given.
 
     Source: Bello et al. 2017 (arXiv:1709.07417), section 3.1.
     """
@@ -69,7 +71,9 @@ class RuleOptimizer(keras.optimizers.Optimizer):
         self._expression = parse(rule) if version == SHARED_MASKS else with_places(parse(rule))
         self._words = words_of(self._expression)
         if decay_steps is None and (decays := self._words.intersection(DECAYS)):
-            raise ValueError(f"The rule {rule!r} reads {min(decays)}, which nothing moves; give decay_steps.")
+            raise ValueError(
+                f"The rule {rule!r} reads {min(decays)}, so it needs the number of steps; give decay_steps."
+            )
         self._averages: dict[str, list[keras.Variable]] = {}
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -81,7 +85,7 @@ class RuleOptimizer(keras.optimizers.Optimizer):
                 self._averages[average] = self.add_optimizer_variables(variables, average)
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        # Adding makes the rows that were read of an embedding a whole gradient, in which repeated ones are summed.
+        # Adding zeros makes the sparse gradient of an embedding dense, and sums repeated rows.
         gradient = ops.add(ops.cast(gradient, variable.dtype), ops.zeros_like(variable))
         index, shape = self._get_variable_index(variable), tuple(variable.shape)
         for name, slots in self._averages.items():
@@ -102,15 +106,19 @@ class RuleOptimizer(keras.optimizers.Optimizer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RuleOptimizer:
-        """Raises ValueError where it was saved by a newer version; what an earlier one saved keeps its meaning."""
+        """The optimizer from its saved configuration; a rule that an earlier version saved still computes the same.
+
+        Raises:
+            ValueError: a newer version saved it.
+        """
         version = config.get("version", VERSION)
         if not (type(version) is int and 1 <= version <= VERSION):
             raise ValueError(
                 f"This optimizer was saved in version {version!r} of its format, and this program reads up to "
                 f"{VERSION}; install a newer automl."
             )
-        made: RuleOptimizer = super().from_config(config, custom_objects)
-        return made
+        optimizer: RuleOptimizer = super().from_config(config, custom_objects)
+        return optimizer
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

@@ -1,4 +1,4 @@
-"""Update rules as data: one compiled function applies any of them, so that a new rule needs no new trace."""
+"""Update rules as data: one compiled function applies any rule, so a new rule needs no new trace."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from automl.search_spaces.update_rule.spec import MAX_GROUPS, Group, UpdateRule
 WORDS = (*OPERANDS, *DECAYS)
 SLOTS = MAX_GROUPS  # for results of groups; `_Unfolding` never needs more
 NUM_OPERANDS = len(WORDS) + SLOTS
-MOST_LINES = 2**MAX_GROUPS - 1  # each group reads the one before twice, and all have drops
-HEADER = 2
+MAX_LINES = 2**MAX_GROUPS - 1  # if each group reads the previous group twice, and all have drops
+HEADER = 2  # the number of lines, and the slot of the update
 
 Tensor = Any
 
@@ -40,12 +40,12 @@ class Line(NamedTuple):
 
 
 LINE = len(Line._fields)
-LENGTH = HEADER + LINE * MOST_LINES
+LENGTH = HEADER + LINE * MAX_LINES
 
 
 def encode(rule: UpdateRule) -> np.ndarray:
     """A rule as numbers, int32 (LENGTH,): the number of lines, the slot of the update, the lines, and zeros."""
-    lines = _Unfolding(rule).lines if rule.has_own_masks else _as_they_stand(rule)
+    lines = _Unfolding(rule).lines if rule.has_own_masks else _lines_of_groups(rule)
     numbers = [len(lines), lines[-1].slot, *(number for line in lines for number in line)]
     return np.array(numbers + [0] * (LENGTH - len(numbers)), np.int32)
 
@@ -55,8 +55,8 @@ def _line(group: Group, operand1: int, operand2: int, places: tuple[int, int], s
     return Line(operand1, operand2, *words, *places, slot)
 
 
-def _as_they_stand(rule: UpdateRule) -> list[Line]:
-    """A line for each group; all drops have position 0."""
+def _lines_of_groups(rule: UpdateRule) -> list[Line]:
+    """One line for each group; all drops have position 0."""
     operands = (*WORDS, *(f"r{index}" for index in range(SLOTS)))
     return [
         _line(group, operands.index(group.operand1), operands.index(group.operand2), (0, 0), slot)
@@ -67,8 +67,8 @@ def _as_they_stand(rule: UpdateRule) -> list[Line]:
 class _Unfolding:
     """The lines of a rule in which every drop has its own mask.
 
-    A group with drops is computed anew wherever it is read, since each reading has other masks. A group without drops
-    is computed once and keeps its slot. Results of groups with drops need at most one slot per group at a time.
+    A group with drops is computed again each time it is read, because each read has its own masks. A group without
+    drops is computed once and keeps its slot. Results of groups with drops need at most one slot per group at a time.
     """
 
     def __init__(self, rule: UpdateRule) -> None:
@@ -86,7 +86,7 @@ class _Unfolding:
         group = self._groups[index]
         place1 = self._place_of(group.unary1)
         operand1 = self._operand(group.operand1)
-        if group.binary == "keep x":  # the other side is no part of the rule
+        if group.binary == "keep x":  # the second operand is not part of the rule
             group = Group(group.operand1, "1", group.unary1, "x", group.binary)
         place2 = self._place_of(group.unary2)
         operand2 = self._operand(group.operand2)
@@ -116,18 +116,18 @@ class _Unfolding:
 
 
 def _earlier(operand: str) -> int | None:
-    """The group that an operand stands for, or None for a word of the language."""
+    """The index of the group whose result an operand is; None for a word of the language."""
     return int(operand[1:]) if operand[0] == "r" and operand[1:].isdecimal() else None
 
 
 def update_of(program: Tensor, context: StepContext) -> Tensor:
     """The update U of an encoded rule, a vector as long as the context's weight.
 
-    What a word does not need is not computed: every word is a branch.
+    Every word is a branch of a switch, so only the words of the rule are computed.
 
     Args:
-        program: int32 (LENGTH,), as `encode` gives it; may differ from call to call.
-        context: its weight is a vector, and it has every average.
+        program: int32 (LENGTH,), as returned by `encode`; may differ from call to call.
+        context: the step; its weight is a vector, and it has all averages.
     """
     size = context.weight.shape[0]
 
@@ -150,8 +150,8 @@ def update_of(program: Tensor, context: StepContext) -> Tensor:
         words = Line(*(numbers[place] for place in range(LINE)))
         left = unary(words.unary1, words.place1, operand(words.operand1, results))
         right = unary(words.unary2, words.place2, operand(words.operand2, results))
-        made = binary(words.binary, left, right)
-        return ops.slice_update(results, (words.slot, 0), made[None])
+        result = binary(words.binary, left, right)
+        return ops.slice_update(results, (words.slot, 0), result[None])
 
     results = ops.fori_loop(0, program[0], line, ops.zeros((SLOTS, size)))
     return ops.take(results, program[1], axis=0)

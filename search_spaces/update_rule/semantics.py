@@ -13,11 +13,11 @@ from keras import ops
 from automl.search_spaces.update_rule.expression import Drop, Expression
 
 Tensor = Any
-DELTA = 1e-8  # added to what is divided by
-EPSILON = 1e-7  # that of Keras's Adam and RMSprop
+DELTA = 1e-8  # added to denominators
+EPSILON = 1e-7  # as in Keras's Adam and RMSprop
 RHO = 0.9  # the decay of Keras's RMSprop
 BETA_1, BETA_2 = 0.9, 0.999
-STREAMS = 3  # of random numbers for each weight variable: one for the drops of a step, two for its noise
+STREAMS = 3  # streams of random numbers per weight variable: one for the drops of a step, two for its noise
 PLACES_APART = 0x9E3779B9  # offset in steps between the masks of two drops; no training has so many steps
 
 AVERAGES = {  # the words that read each running average
@@ -27,9 +27,9 @@ AVERAGES = {  # the words that read each running average
     "mean_square": ("rmsprop",),
 }
 
-Draw = Callable[[], Tensor]  # returns the random numbers of the step, the same in every call
+Draw = Callable[[], Tensor]  # returns random numbers of the step; every call returns the same numbers
 
-UNARY: dict[str, Callable[[Tensor, Draw], Tensor]] = {  # of x, and of numbers in [0, 1) for this step and place
+UNARY: dict[str, Callable[[Tensor, Draw], Tensor]] = {  # functions of x and of uniform numbers for this step and place
     "-x": lambda x, drawn: -x,
     "exp(x)": lambda x, drawn: ops.exp(x),
     "log(abs(x))": lambda x, drawn: ops.log(ops.abs(x)),
@@ -52,22 +52,26 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def averaged(name: str, before: Tensor, gradient: Tensor, beta_1: float = BETA_1, beta_2: float = BETA_2) -> Tensor:
-    """A running average after one more gradient."""
+    """A running average after one more gradient: decay * before + (1 - decay) * gradient^power.
+
+    Args:
+        name: a key of `AVERAGES`, which determines decay and power.
+    """
     decay, power = {"first": (beta_1, 1), "second": (beta_2, 2), "third": (beta_2, 3), "mean_square": (RHO, 2)}[name]
     return decay * before + (1.0 - decay) * gradient**power
 
 
 @dataclasses.dataclass(frozen=True)
 class StepContext:
-    """What a rule reads at one step.
+    """The values that a rule reads at one step.
 
     Attributes:
-        gradient, weight: of one shape.
-        averages: running averages by name, this gradient included; those that the rule reads.
-        step: from 0, a number or a scalar.
-        drawn: returns the numbers in [0, 1), of the weight's shape, for the mask of the `drop` at a place.
-        noise: gives numbers from the standard normal distribution, of the weight's shape.
-        decay_steps: the steps of the whole training.
+        gradient, weight: tensors of one shape.
+        averages: the running averages that the rule reads, by name; they include this gradient.
+        step: number of the step, from 0; a number or a scalar tensor.
+        drawn: returns uniform numbers in [0, 1), of the weight's shape, for the mask of the `drop` at a place.
+        noise: returns numbers from the standard normal distribution, of the weight's shape.
+        decay_steps: number of steps of the whole training.
     """
 
     gradient: Tensor
@@ -81,7 +85,7 @@ class StepContext:
     beta_2: float = BETA_2
 
     def operand(self, word: str) -> Tensor:
-        """What an operand or a decay is now, of the weight's shape."""
+        """The value of an operand or a decay at this step, of the weight's shape."""
         g = self.gradient
         steps = ops.cast(self.step, g.dtype) + 1.0
         first, second = 1.0 - self.beta_1**steps, 1.0 - self.beta_2**steps
@@ -104,7 +108,7 @@ class StepContext:
                 return ops.sign(self.averages["first"])
             case "momentum":
                 return self.averages["first"]
-            case "adam":  # as Keras has it, epsilon outside the correction
+            case "adam":  # as in Keras, with epsilon outside the bias correction
                 root = ops.sqrt(self.averages["second"]) + EPSILON
                 return self.averages["first"] / first * ops.sqrt(second) / root
             case "rmsprop":
@@ -123,12 +127,12 @@ def decay_at(word: str, step: Any, decay_steps: Any) -> Any:
     cosine_decay    (1 + cos(2 pi n t / T)) / 2 with n = 1/2 periods
     restart_decay   (1 + cos(pi ((n t) mod T) / T)) / 2 with n = 1
     """
-    done = step / decay_steps
+    progress = step / decay_steps
     if word == "linear_decay":
-        return ops.maximum(1.0 - done, 0.0)
+        return ops.maximum(1.0 - progress, 0.0)
     if word == "cosine_decay":
-        return 0.5 * (1.0 + ops.cos(math.pi * done))
-    return 0.5 * (1.0 + ops.cos(math.pi * ops.mod(done, 1.0)))
+        return 0.5 * (1.0 + ops.cos(math.pi * progress))
+    return 0.5 * (1.0 + ops.cos(math.pi * ops.mod(progress, 1.0)))
 
 
 def evaluate(expression: Expression, context: StepContext) -> Tensor:
@@ -144,35 +148,38 @@ def evaluate(expression: Expression, context: StepContext) -> Tensor:
 
 
 def words_of(expression: Expression) -> set[str]:
-    """Every word of an expression."""
+    """All words of an expression."""
     word, *parts = expression
     return {word}.union(*(words_of(part) for part in parts))
 
 
 def uniform(shape: Sequence[int], seed: int, step: Tensor, stream: int, place: int = 0) -> Tensor:
-    """Numbers in [0, 1) that depend on nothing but the arguments: the same in every process and in any order."""
+    """Uniform numbers in [0, 1), float32 of this shape. They depend only on the arguments, not on process or order."""
     return ops.reshape(uniform_of(counters(math.prod(shape), stream), _constant(seed), step, place), shape)
 
 
 def normal(shape: Sequence[int], seed: int, step: Tensor, stream: int) -> Tensor:
-    """Numbers from the standard normal distribution, likewise; of this stream and the next."""
+    """Numbers from the standard normal distribution, float32 of this shape, from this stream and the next. They depend
+    only on the arguments."""
     count = math.prod(shape)
     pair = counters(count, stream), counters(count, stream + 1)
     return ops.reshape(normal_of(*pair, _constant(seed), step), shape)
 
 
 def counters(count: int, stream: int) -> Tensor:
-    """A word for each element of a stream, uint32 (count,); apart from seed and step, all that its numbers hang on."""
+    """The counter of each element of a stream, uint32 (count,). An element's random numbers depend only on its counter,
+    the seed, the step and the place."""
     return ops.cast(ops.arange(count), "uint32") + _constant(stream * 0x85EBCA6B)
 
 
 def uniform_of(words: Tensor, seed: Tensor, step: Tensor, place: Tensor = 0) -> Tensor:
-    """A number in [0, 1) for each word: two rounds of the 32-bit finalizer of MurmurHash3 (Appleby) over it.
+    """A number in [0, 1) for each counter: two rounds of the 32-bit finalizer of MurmurHash3 (Appleby).
 
     Args:
+        words: counters, uint32.
         seed: uint32 scalar.
-        step: a number or a scalar, from 0.
-        place: of a drop, a number or a scalar.
+        step: number of the step, from 0; a number or a scalar tensor.
+        place: position of a drop; a number or a scalar tensor.
     """
     number = ops.cast(step, "uint32") + ops.cast(place, "uint32") * _constant(PLACES_APART)
     mixed = _mix(words + seed * _constant(0x9E3779B9))
@@ -181,7 +188,7 @@ def uniform_of(words: Tensor, seed: Tensor, step: Tensor, place: Tensor = 0) -> 
 
 
 def normal_of(words: Tensor, other_words: Tensor, seed: Tensor, step: Tensor) -> Tensor:
-    """A number from the standard normal distribution for each pair of words (Box & Muller 1958)."""
+    """A number from the standard normal distribution for each pair of counters (Box & Muller 1958)."""
     radius = ops.sqrt(-2.0 * ops.log(1.0 - uniform_of(words, seed, step)))
     return radius * ops.cos(2.0 * math.pi * uniform_of(other_words, seed, step))
 

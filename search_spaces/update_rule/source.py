@@ -1,4 +1,4 @@
-"""Writes an update rule as a Keras optimizer for reading and that needs only Keras."""
+"""Writes an update rule as a readable Keras optimizer that needs only Keras."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FoundRule(keras.optimizers.Optimizer):
         super().__init__(learning_rate=learning_rate, name=name, **options){attributes}
 {build}
     def update_step(self, gradient, variable, learning_rate):
-        # Adding zeros sums the rows that an embedding has read several times.
+        # Adding zeros makes the sparse gradient of an embedding dense, and sums repeated rows.
         g = ops.add(ops.cast(gradient, variable.dtype), ops.zeros_like(variable))
 {statements}
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * update)
@@ -85,7 +85,7 @@ CONFIG = """
 
 RANDOM = '''\
 def uniform(shape, seed, step, stream{place}):
-    """Numbers in [0, 1) that depend on nothing but the arguments."""
+    """Uniform numbers in [0, 1) that depend only on the arguments."""
 
     def word(number):
         return ops.cast(ops.convert_to_tensor(number % 2**32, "int64"), "uint32")
@@ -123,9 +123,9 @@ MEANINGS = {
 }
 ARGUMENTS = {
     "beta_1": (BETA_1, "the decay of the running average of g."),
-    "beta_2": (BETA_2, "the decay of those of its powers."),
-    "seed": (0, "of what is drawn, which depends on it and on the step alone."),
-    "decay_steps": (None, "the steps of the whole training."),
+    "beta_2": (BETA_2, "the decay of the running averages of its powers."),
+    "seed": (0, "the seed of the random numbers, which depend only on it and on the step."),
+    "decay_steps": (None, "the number of steps of the whole training."),
 }
 SLOTS = {
     "first": "beta_1 * first + (1 - beta_1) * g",
@@ -152,8 +152,8 @@ def source(expression: Expression, *, learning_rate: float = 0.01, own_masks: bo
     and a function `build()` that makes one.
 
     Args:
-        learning_rate: its default.
-        own_masks: whether each `drop` draws a mask of its own.
+        learning_rate: the default learning rate of the class.
+        own_masks: whether each `drop` draws its own mask.
     """
     words = words_of(expression)
     meanings = [meaning for word, meaning in MEANINGS.items() if word in words]
@@ -172,7 +172,7 @@ def source(expression: Expression, *, learning_rate: float = 0.01, own_masks: bo
 
 
 def definitions(expression: Expression, *, learning_rate: float, own_masks: bool = True) -> tuple[str, str]:
-    """The imports that the class `FoundRule` needs, and its text with all that it uses; see `source`."""
+    """The imports that the class `FoundRule` needs, and its text with the functions that it uses; see `source`."""
     words = words_of(expression)
     if own_masks:
         expression = with_places(expression)
@@ -204,7 +204,7 @@ def definitions(expression: Expression, *, learning_rate: float, own_masks: bool
 
 
 def _statements(expression: Expression, slots: list[str], used: dict[str, bool]) -> list[str]:
-    """What comes before the weight is changed, from the gradient `g` on."""
+    """The statements of `update_step` that compute `update` from the gradient `g`."""
     words = words_of(expression)
     drawn = "uniform(shape, self.seed, self.iterations, {} * index + {})"
     statements = []
@@ -239,10 +239,10 @@ def _slot(slot: str) -> str:
 
 
 def _code(expression: Expression, *, several: bool) -> tuple[str, int]:
-    """The expression in Python, and how tightly it binds; see `expression.LEVEL`.
+    """The expression in Python, and its precedence; see `expression.LEVEL`.
 
     Args:
-        several: whether there are several masks, each named by the place of its drop.
+        several: whether there are several masks, each with the place of its drop in its name.
     """
     word, *parts = expression
     inside = [_code(part, several=several) for part in parts]

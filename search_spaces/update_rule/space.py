@@ -14,32 +14,32 @@ def update_rule(*, groups: Sequence[int] = (1, 2), decays: bool = False) -> Gene
     """Yields the decisions of one rule, group by group in the paper's order, and returns its `UpdateRule`.
 
     Args:
-        groups: numbers of groups, each 1 to 4. The paper fixes one for a search; more than one make it a decision.
-        decays: factors that go from 1 to 0 over the training are operands too.
+        groups: possible numbers of groups, each from 1 to 4. In the paper every search has one fixed number.
+        decays: whether factors that go from 1 to 0 during training are operands, too.
 
     Raises:
-        ValueError: at the first step, where an argument is none of the above.
+        ValueError: an argument has an invalid value. The first step of the generator raises it.
     """
-    plain = isinstance(groups, list | tuple) and groups and all(type(n) is int and 1 <= n <= MAX_GROUPS for n in groups)
-    if not plain:
+    listed = isinstance(groups, list | tuple) and bool(groups)
+    if not listed or not all(type(number) is int and 1 <= number <= MAX_GROUPS for number in groups):
         raise ValueError(f"groups is {groups!r}; it must be a list of whole numbers from 1 to {MAX_GROUPS}.")
     if not isinstance(decays, bool):
         raise ValueError(f"decays is {decays!r}; it must be true or false.")
     words = (*OPERANDS, *DECAYS) if decays else OPERANDS
     count = yield Choice("groups", tuple(groups), kind="groups")
-    made = []
+    chosen = []
     for index in range(count):
         name = f"group{index}"
-        # What suits the whole rule may not suit the operands of one.
-        place = "last" if index == count - 1 else "earlier"
+        # Functions that are good for the whole rule may not be good for its operands, so these have other kinds.
+        position = "last" if index == count - 1 else "earlier"
         known = (*words, *(f"r{earlier}" for earlier in range(index)))
         operand1 = yield Choice(f"{name}/operand1", known, kind=f"operand of {len(known)}")
         operand2 = yield Choice(f"{name}/operand2", known, kind=f"operand of {len(known)}")
-        unary1 = yield Choice(f"{name}/unary1", UNARY, kind=f"{place}_unary")
-        unary2 = yield Choice(f"{name}/unary2", UNARY, kind=f"{place}_unary")
-        binary = yield Choice(f"{name}/binary", BINARY, kind=f"{place}_binary")
-        made.append(Group(operand1, operand2, unary1, unary2, binary))
-    return UpdateRule(tuple(made))
+        unary1 = yield Choice(f"{name}/unary1", UNARY, kind=f"{position}_unary")
+        unary2 = yield Choice(f"{name}/unary2", UNARY, kind=f"{position}_unary")
+        binary = yield Choice(f"{name}/binary", BINARY, kind=f"{position}_binary")
+        chosen.append(Group(operand1, operand2, unary1, unary2, binary))
+    return UpdateRule(tuple(chosen))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

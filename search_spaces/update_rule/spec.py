@@ -1,4 +1,4 @@
-"""What the space of update rules decodes to: groups of five words as plain data."""
+"""The spec of the space of update rules: groups of five words as plain data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_GROUPS = 4
 class Group:
     """One line of a rule: `binary(unary1(operand1), unary2(operand2))`.
 
-    An operand is a word of the language, or `r0`, `r1`, … for what an earlier group gave.
+    An operand is a word of the language, or `r0`, `r1`, … for the result of an earlier group.
     """
 
     operand1: str
@@ -31,10 +31,10 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRule:
-    """An update rule: what the last group gives is the update U, and w' = w - rate * U.
+    """An update rule: the result of the last group is the update U, and w' = w - rate * U.
 
     Attributes:
-        has_own_masks: whether each `drop` draws a mask of its own, or all of them share one.
+        has_own_masks: whether each `drop` draws its own mask, or all drops share one mask.
 
     Source: Bello et al. 2017 (arXiv:1709.07417), section 3.1.
     """
@@ -64,13 +64,13 @@ class UpdateRule:
         """The rule of a text such as `exp(sign(g) * sign(m)) * g`.
 
         Raises:
-            RuleError: it does not parse (the message says where), or it needs more groups than there can be.
+            RuleError: the text cannot be parsed (the message says where), or the rule needs too many groups.
         """
         groups: list[Group] = []
-        made: dict[Expression, str] = {}
+        results: dict[Expression, str] = {}  # the operand for an expression that a group computes
 
         def applied(expression: Expression) -> tuple[str, str]:
-            """An operand and the unary function of it that make the expression."""
+            """Splits an expression into an operand and a unary function of it."""
             if expression[0] in UNARY:
                 return operand(expression[1]), expression[0]
             return operand(expression), "x"
@@ -80,15 +80,15 @@ class UpdateRule:
                 return str(expression[0])
             if expression == ("sign(x)", ("g",)) or expression == ("sign(x)", ("m",)):
                 return f"sign({expression[1][0]})"
-            if expression not in made:
+            if expression not in results:
                 if expression[0] in BINARY:
                     (operand1, unary1), (operand2, unary2) = applied(expression[1]), applied(expression[2])
                     groups.append(Group(operand1, operand2, unary1, unary2, expression[0]))
                 else:
                     operand1, unary1 = applied(expression)
                     groups.append(Group(operand1, "1", unary1, "x", "keep x"))
-                made[expression] = f"r{len(groups) - 1}"
-            return made[expression]
+                results[expression] = f"r{len(groups) - 1}"
+            return results[expression]
 
         root = parse(text)
         if operand(root) != f"r{len(groups) - 1}":
@@ -99,7 +99,7 @@ class UpdateRule:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
-        """The rule of this JSON value."""
+        """The rule from its JSON value."""
         return cls(**stored)
 
     def to_json(self) -> dict[str, Any]:
@@ -111,23 +111,23 @@ class UpdateRule:
         return str(self)
 
     def drawing(self) -> str:
-        """None as text; see `dot`."""
+        """Empty, because there is no drawing as text; see `dot`."""
         return ""
 
     def longer(self) -> list[Self]:
-        """This rule, and the same in each larger number of groups, which keep what it gives."""
+        """This rule, and equal rules with more groups, up to MAX_GROUPS; each added group passes the result on."""
         rules = [self]
         while (count := len(rules[-1].groups)) < MAX_GROUPS:
             rules.append(type(self)((*rules[-1].groups, Group(f"r{count - 1}", "1", "x", "x", "keep x"))))
         return rules
 
     def expression(self) -> Expression:
-        """The update as one expression, with what earlier groups gave written out."""
+        """The update as one expression, into which the results of earlier groups are substituted."""
         results: list[Expression] = []
 
         def applied(operand: str, unary: str) -> Expression:
             if operand.startswith("sign("):
-                inside: Expression = ("sign(x)", (operand[5],))  # the word stands for nothing else
+                inside: Expression = ("sign(x)", (operand[5],))  # of sign(g) or sign(m)
             else:
                 earlier = operand[0] == "r" and operand[1:].isdecimal()
                 inside = results[int(operand[1:])] if earlier else (operand,)
@@ -145,12 +145,12 @@ class UpdateRule:
         return text_of(self.expression())
 
     def canonical(self) -> str:
-        """One text for all rules that are equal; see `expression.canonical`."""
+        """A text that is the same for all equal rules; see `expression.canonical`."""
         return text_of(canonical(self.expression()))
 
     @staticmethod
     def decisions(spec: dict[str, Any]) -> dict[str, Any]:
-        """The values of the space's decisions that make the rule of this JSON value, as far as it is one."""
+        """The values of the space's decisions for the rule of this JSON value, which is not validated."""
         groups = spec["groups"]
         values: dict[str, Any] = {"groups": len(groups)}
         return values | {f"group{i}/{name}": word for i, group in enumerate(groups) for name, word in group.items()}
@@ -179,12 +179,12 @@ class UpdateRule:
         return source(self.expression(), learning_rate=learning_rate, own_masks=self.has_own_masks)
 
     def optimizer_source(self, learning_rate: float | None) -> str:
-        """The same, with the rule's own default where no rate is known."""
+        """As `source`, with its default learning rate if `learning_rate` is None."""
         return self.source() if learning_rate is None else self.source(learning_rate=learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
 class SharedMaskRule(UpdateRule):
-    """An update rule with the meaning of automl 0.1.0: all its drops share one mask."""
+    """An update rule that computes as in automl 0.1.0: all its drops share one mask."""
 
     has_own_masks: ClassVar[bool] = False

@@ -184,7 +184,7 @@ def test_a_space_that_changes_while_it_runs_pauses_the_search(automl, write, wor
     arguments = ("--space", "mine.py:space", "--task", "mine.py:once", "--controller", "random")
     done = automl("search", "s", *arguments, "--workers", workers, "--children", "5")
     assert done.code not in (0, 1)
-    assert "from its tokens: 'seen' in the spec is true where false is recorded. A space must ask" in done.out
+    assert "from its tokens: 'seen' in the spec is true where false is recorded. A space must yield" in done.out
     states = [child.state for child in children()]
     assert states.count("trained") == 1 and states.count("failed") == states.count("running") == 0
     error = automl("resume", "s").error

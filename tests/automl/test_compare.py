@@ -100,7 +100,7 @@ def test_a_rule_that_diverges_at_every_rate_says_so(automl):
     [
         ([], "No optimizer is named: give update rules or Keras optimizers, or a search of update rules with --from."),
         (["sgd", "sgd"], "An optimizer is named twice; name each once."),
-        (["g +"], "'g +' is no update rule: at position 4 expected an operand"),
+        (["g +"], "'g +' is not an update rule: at position 4 expected an operand"),
         (["sgd", "--task", "cifar"], "There is no task called 'cifar'; there is cifar10"),
         (["sgd", "--set", "epohs=5"], "There is no task option called 'epohs'; there is epochs"),
         (

@@ -164,7 +164,7 @@ def test_a_person_proposes_a_rule_by_its_text(automl, folder):
     (folder / "rule.txt").write_text("exp(sign(g) * sign(m)) * g\n")
     assert automl("propose", "rules", "--spec", "rule.txt").code == 0
     for text, error in (
-        ("exp(g", "'exp(g' is no update rule: at position 6 expected"),
+        ("exp(g", "'exp(g' is not an update rule: at position 6 expected"),
         ("linear_decay * g", "'group0/operand1' cannot be 'linear_decay'; it is one of g, g^2"),
         ('"exp(sign(g) * sign(m)) * g"', "This child waits for the next batch of 'rules' already."),  # as JSON
     ):

@@ -63,7 +63,9 @@ def test_its_options_are_those_of_both_spaces():
         next(joint(rates=[0]))
     with pytest.raises(ValueError, match="network is 'rnn'; it is one of convnet, recurrent-cell"):
         next(joint(network="rnn"))
-    with pytest.raises(ValueError, match=r"space\.depths is no option of recurrent-cell, whose are base, combinations"):
+    with pytest.raises(
+        ValueError, match=r"space\.depths is not an option of recurrent-cell, which has base, combinations"
+    ):
         next(joint(network="recurrent-cell", depths=(2,)))
 
 

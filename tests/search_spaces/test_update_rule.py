@@ -350,7 +350,7 @@ def test_a_group_reads_what_an_earlier_one_gave():
 def test_a_text_that_does_not_parse_says_where(text, message):
     with pytest.raises(RuleError) as caught:
         UpdateRule.parse(text)
-    assert str(caught.value).startswith(f"{text!r} is no update rule: {message}")
+    assert str(caught.value).startswith(f"{text!r} is not an update rule: {message}")
 
 
 def test_a_rule_that_needs_too_many_groups():
@@ -370,8 +370,8 @@ def test_a_decay_needs_to_know_the_steps():
     with pytest.raises(ValueError) as caught:
         RuleOptimizer(str(RULES["powersign-cd"]))
     assert str(caught.value) == (
-        "The rule 'exp(cosine_decay * sign(g) * sign(m)) * g' reads cosine_decay, which nothing moves; give "
-        "decay_steps."
+        "The rule 'exp(cosine_decay * sign(g) * sign(m)) * g' reads cosine_decay, so it needs the number of "
+        "steps; give decay_steps."
     )
 
 
