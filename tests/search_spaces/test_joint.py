@@ -6,6 +6,7 @@ import pytest
 
 from automl.search_spaces.joint.space import PRESETS, joint
 from automl.search_spaces.joint.spec import TrainedCell, TrainedNet
+from automl.search_spaces.recurrent_cell.layer import TreeCell
 from automl.search_spaces.recurrent_cell.space import recurrent_cell
 from automl.search_spaces.space import Space
 from automl.search_spaces.spec import canonical_hash, spec_to_json
@@ -79,7 +80,9 @@ def test_the_exported_file_has_the_network_and_its_optimizer():
     model.fit(np.ones((4, 8, 8, 1)), np.arange(4), verbose=0)
 
 
-def test_the_classes_of_a_cell_and_its_rule():
+def test_the_classes_of_a_cell_and_its_rule(monkeypatch):
+    # The exported class replaces this one in Keras's registry; the end of the test restores it for other tests.
+    monkeypatch.setitem(keras.saving.get_custom_objects(), "automl>TreeCell", TreeCell)
     spec = TrainedCell(sample(Space(recurrent_cell), 3).spec, UpdateRule.parse("drop(g, 0.5)"), 0.01)
     found = {}
     exec(compile("import math\nimport keras\nfrom keras import ops\n" + spec.source(), "found.py", "exec"), found)
