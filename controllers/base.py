@@ -146,9 +146,8 @@ class Controller(abc.ABC):
         seed: the search's seed.
     """
 
-    fixed_options: tuple[
-        str, ...
-    ] = ()  # settings that a resume cannot change, because the stored state depends on them
+    # Settings that a resume cannot change, because the stored state depends on them.
+    fixed_options: tuple[str, ...] = ()
 
     @classmethod
     def options(cls) -> tuple[str, ...]:

@@ -45,8 +45,8 @@ class Reinforce(PolicyController):
     """A two-layer LSTM policy over the space's decisions, trained by REINFORCE with a moving baseline.
 
     With `advantage="reward"` and `imitate=0` it is the controller of Zoph & Le 2017 (arXiv:1611.01578), section 3. By
-    default it computes advantages from ranks and also imitates the best children so far: so it learns within hundreds
-    of children rather than thousands.
+    default it computes advantages from ranks and also imitates the best children so far, because this learns within
+    hundreds of children rather than thousands.
     """
 
     def __init__(self, space: Space, *, seed: int, **settings: Any) -> None:
@@ -71,7 +71,7 @@ class Reinforce(PolicyController):
         self._heads = heads
         self._larger_copies: dict[tuple[str | int, ...], Reinforce] = {}
         self._baseline: float | None = state.values["baseline"]
-        self._touched = set(state.values["touched"])
+        self._touched = set(state.values["touched"])  # kinds that an update has used; only their rows are stored
         self._elite = [
             EliteChild(best["number"], tuple(best["tokens"]), best["reward"]) for best in state.values["best"]
         ]
@@ -85,9 +85,9 @@ class Reinforce(PolicyController):
         for name, array in state.arrays.items():
             part, slash, rest = name.partition("/")
             if slash and part in ("first", "second"):
-                _place(first if part == "first" else second, rest, array, heads)
+                _copy_into(first if part == "first" else second, rest, array, heads)
             elif name not in ("adam_steps", "rewards"):
-                _place(weights, name, array, heads)
+                _copy_into(weights, name, array, heads)
         steps = np.asarray(state.arrays["adam_steps"], np.float32)
         train_state = TrainState(Weights(**weights), Weights(**first), Weights(**second), steps)
         self._updater = self._make_updater(train_state, compiled=heads.compiled)
@@ -273,7 +273,8 @@ class Pending:
     children: list[ScoredSample] = dataclasses.field(default_factory=list)
 
 
-def _place(target: dict[str, np.ndarray], name: str, array: np.ndarray, heads: Heads) -> None:
+def _copy_into(target: dict[str, np.ndarray], name: str, array: np.ndarray, heads: Heads) -> None:
+    """Copies a stored array, which for a table is the part of one kind."""
     table, slash, kind = name.partition("/")
     if slash and table in TABLES:
         target[table][heads.rows[kind], : len(array)] = array
