@@ -1,4 +1,4 @@
-"""The search loop: proposes batches, waits for their children, learns from them in order, and knows when to end."""
+"""The search loop: proposes batches, waits for their children, learns from them in order, and ends the search."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ WAIT_SECONDS = 0.2
 class Coordinator:
     """Runs one search under its lease.
 
-    Every turn reads where the search stands from the store, and every change is one transaction: whatever dies, the
-    next coordinator goes on from there. K replicas share the controller: batch b is drawn from the state after batch
-    b - K, and batches are learned from in order, so the search is a function of its seed and the rewards, however many
-    workers there are and in whatever order they finish.
+    Every turn reads the progress of the search from the store, and every change is one transaction. After a crash, the
+    next coordinator continues from the last transaction. K replicas share the controller: batch b is drawn from the
+    state after batch b - K, and the controller learns from the batches in order. The search is therefore a function of
+    its seed and the rewards, however many workers there are and in whatever order they finish.
 
     Source: Zoph & Le 2017 (arXiv:1611.01578), section 3.2, with a fixed lag in place of their unordered updates.
 
     Args:
-        floor: the reward of a failed child; None for the lowest reward among children of earlier batches.
+        floor: the reward of a failed child; None for the lowest reward among the children of earlier batches.
         population: how many children of a batch are trained together.
-        keep_going: do not pause when child after child fails.
-        log: where the user finds what failed children printed.
+        keep_going: do not pause after repeated failures.
+        log: where the user finds the output of failed children.
         objective: the metric of early stopping, or None where children cannot be stopped.
         early_stop: the name of the pruner.
-        listeners: told of what happens.
+        listeners: receive the events of the search.
 
     Attributes:
-        warnings: what differs from what the user asked for, one sentence each.
+        warnings: how the run differs from what the user asked for, one sentence each.
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class Coordinator:
         self._population = population
         self._keep_going = keep_going
         self._step = store.last_step(search.id)
-        self._pending = {child.number: PendingChild(child.number, tuple(child.tokens)) for child in self._untold()}
+        self._pending = {child.number: PendingChild(child.number, tuple(child.tokens)) for child in self._unconsumed()}
         self._failures = RepeatedFailures(store, search, first=self._window(), log=log)
 
     def run(self, budget: int | None, stop: Stop) -> Ending:
-        """Turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` says so."""
+        """Runs turns until `budget` children are trained, the space is exhausted, failures pause it, or `stop` asks."""
         stopping = False
         if self._step is None and self._consume():
             self._pool.wake()
-            self.tell()  # show the first proposals: a pool in this process trains them before the turn ends
+            self.notify_listeners()  # a pool in this process trains the first children before the turn ends
         while True:
             ending = self.turn(budget, stopping=stopping)
-            self.tell()
+            self.notify_listeners()
             if ending is not None:
                 return ending
             progress = self._store.progress(self._search.id)
@@ -105,13 +105,13 @@ class Coordinator:
                     return self._end(budget) or Ending(SearchState.PAUSED, stop.cause)
 
     def turn(self, budget: int | None, *, stopping: bool = False) -> Ending | None:
-        """Learns from what is complete, lets the pool do what is due, and says whether the search has ended."""
+        """Learns from complete batches and lets the pool do its work. Returns the ending once the search has ended."""
         if self._consume():
             self._pool.wake()
         self._check_objective()
         ending = self._end(budget)
         if ending is not None:
-            # The last children may have failed since the look at failures of the last turn.
+            # The last children may have failed since the last turn checked for failures.
             return (None if stopping else self._failing(ending)) or ending
         try:
             news = self._pool.tend()
@@ -122,28 +122,29 @@ class Coordinator:
             return None
         return None if stopping else self._failing()
 
-    def tell(self) -> None:
-        """Tells the listeners what has happened to children, and that a turn is over."""
+    def notify_listeners(self) -> None:
+        """Sends the listeners the new events of children, and the end of the turn."""
         self._child_events.look()
         self._listeners.turn_ended(TurnEnded(tuple(self._pool.notes), tuple(self.warnings)))
 
     def _check_objective(self) -> None:
-        """Warns if the first child that is trained to its end never reported the metric of early stopping."""
+        """Warns if the first child that was trained to its end did not report the metric of early stopping."""
         if self._objective is None or self._early_stop == "none":
             return
-        found = self._store.top(self._search.id, 1)
-        if not found:
+        best = self._store.top(self._search.id, 1)
+        if not best:
             return
         metric, self._objective = self._objective.metric, None
-        reported = {name: None for point in self._store.measurements(found[0].id) for name in point.metrics}
+        reported = {name: None for point in self._store.measurements(best[0].id) for name in point.metrics}
         if metric not in reported:
             self.warnings.append(
-                f"--early-stop {self._early_stop} goes by {metric}, which is never reported, so nothing can be "
-                f"stopped: the epochs of child {found[0].number} reported {' and '.join(reported) or 'nothing'}."
+                f"--early-stop {self._early_stop} uses {metric}, which is not reported after each epoch, so no child "
+                f"can be stopped: the epochs of child {best[0].number} reported "
+                f"{' and '.join(reported) or 'nothing'}."
             )
 
     def _in_populations(self, children: list[NewChild], first: int) -> list[NewChild]:
-        """The children of a batch that begins with this number, each with its population; alone where they are 1."""
+        """Assigns populations to the children of a batch that begins with number `first`; none for a size of 1."""
         size = self._population
         if size == 1:
             return children
@@ -152,7 +153,7 @@ class Coordinator:
         ]
 
     def _consume(self) -> bool:
-        """Learns from every complete batch in order; True where new children were proposed."""
+        """Learns from every complete batch in order. Returns whether new children were proposed."""
         proposed = False
         if self._step is None:
             proposed = self._commit(None, [], {}, {})
@@ -176,7 +177,10 @@ class Coordinator:
         rewards: dict[int, float | None],
         stats: dict[str, object],
     ) -> bool:
-        """Writes the controller's state with the proposals drawn under it. The first step fills all K batches."""
+        """Writes the controller's state and the proposals drawn under it. Returns whether there are proposals.
+
+        The first step proposes all K batches.
+        """
         number = 0 if batch is None else batch + 1
         first = 0 if batch is None else batch + self._search.replicas
         last = number + self._search.replicas
@@ -203,7 +207,7 @@ class Coordinator:
         step = Step(
             number=number,
             consumed_batch=batch,
-            # `proposed` ends proposing for good: a space once exhausted stays so.
+            # Once `proposed` is false, nothing is proposed any more: an exhausted space stays exhausted.
             stats={**stats, "proposed": full},
             state_hash=state_hash({}, None) if state is None else state_hash(state.arrays, state.values),
             blob=blob,
@@ -214,19 +218,19 @@ class Coordinator:
         self._store.commit_step(self._lease, step, rewards, proposals, refused, answered, decisions)
         self._step = step
         if batch is not None:
-            self._child_events.look()  # the ends of its children come first
+            self._child_events.look()  # listeners receive the ends of its children first
             self._listeners.step_learned(StepLearned(number, batch, rewards, stats))
         for proposed_batch, of_batch in itertools.groupby(proposals, key=lambda child: child.batch):
             self._listeners.batch_proposed(BatchProposed(proposed_batch, tuple(of_batch)))
         return bool(proposals)
 
-    def _untold(self) -> list[Child]:
-        """The children that were proposed and that the controller has not learned from."""
+    def _unconsumed(self) -> list[Child]:
+        """The proposed children from which the controller has not learned yet."""
         first = 0 if self._step is None else self._step.number * self._search.batch_size
         return self._store.children(self._search.id, first=first)
 
     def _reward(self, child: Child, batch: list[Child]) -> float | None:
-        """What the controller is told: a failed child gets the floor, a lost one nothing."""
+        """The reward that the controller receives: the floor for a failed child, None for a lost one."""
         if child.state == State.TRAINED:
             return child.reward
         if child.state == State.LOST:
@@ -239,7 +243,7 @@ class Coordinator:
         return lowest
 
     def _end(self, budget: int | None) -> Ending | None:
-        """How the search has ended, with all learned from that it trained; None where it has not ended."""
+        """How the search has ended, or None. At the end, the controller has learned from every complete batch."""
         progress = self._store.progress(self._search.id)
         trained = progress.trained
         if progress.running:
@@ -254,19 +258,19 @@ class Coordinator:
             ending = Ending(SearchState.EXHAUSTED, f"exhausted {trained}{wanted}: the space has no more{within}")
         else:
             return None
-        self._consume()  # the last children may have ended since this turn's look, and nobody would come back for them
+        self._consume()  # the last children may have ended since this turn learned, and no other turn follows
         return ending
 
     def _window(self) -> int:
-        """Children from this number on may still take part in a row of failures that is new."""
+        """The lowest number of a child that may be part of a new row of failures."""
         consumed = 0 if self._step is None else self._step.number * self._search.batch_size
         return max(0, consumed - 2 * FAILURES_IN_A_ROW)
 
     def _failing(self, ending: Ending | None = None) -> Ending | None:
-        """A pause because of failures, or None.
+        """A pause because of repeated failures, or None.
 
         Args:
-            ending: how the search is about to end; a budget that is reached is not a failure.
+            ending: how the search is about to end; a search that reached its budget is not paused.
         """
         if self._keep_going or (ending is not None and ending.state == SearchState.FINISHED):
             return None

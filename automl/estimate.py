@@ -1,4 +1,4 @@
-"""Estimates how long a search will still take, by simulating its workers with the measured costs of its children."""
+"""Estimates the time left of a search, by a simulation of its workers with the measured costs of its children."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-ENOUGH = 4  # children of the present run; with fewer, those of earlier runs, perhaps on another machine, count too
-MOST_SIMULATED = 512  # children; the rest are estimated at the rate of the later half of these
-LONGER = 1.25  # expected seconds of a child that runs for longer than expected, in those that it has run for
-STILL = 0.1  # seconds left of a child that runs for longer than any other did, in those that it has run for
+MIN_CHILDREN = 4  # of the present run; with fewer, those of earlier runs count too, perhaps of another machine
+MOST_SIMULATED = 512  # children; the rest is extrapolated from the rate of the later half of these
+OVERDUE_TOTAL = 1.25  # expected total time of a child that runs for longer than expected, per second so far
+OVERDUE_LEFT = 0.1  # expected time left of a child that runs for longer than any measured one, per second so far
 TRAINING_TO_FORWARD = 3  # FLOPs of a training step over those of a forward pass
-EFFICIENCY = 0.1  # FLOPs per second of training a small network, as a share of those of a large matrix product
-EFFICIENCY_OF_HALF = 0.3  # the same for 16-bit training, as a share of a 32-bit product
+EFFICIENCY = 0.1  # FLOPs per second of a small network's training, relative to a large matrix product
+HALF_EFFICIENCY = 0.3  # those of 16-bit training, relative to a 32-bit matrix product
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedChild:
-    """A trained child: its cost, its worker, and when it ended."""
+    """A trained child. `finished` is in seconds since 1970; `flops` are those of one example, forward."""
 
     seconds: float
     flops: int | None
@@ -31,7 +31,7 @@ class TrainedChild:
 
 @dataclasses.dataclass(frozen=True)
 class RunningChild:
-    """A child that is being trained, since `started`."""
+    """A child that has been in training since `started` (seconds since 1970)."""
 
     number: int
     batch: int
@@ -42,7 +42,7 @@ class RunningChild:
 
 @dataclasses.dataclass(frozen=True)
 class ReadyChild:
-    """A child that is ready, or that is not proposed yet."""
+    """A child that is ready, or not proposed yet."""
 
     number: int
     batch: int
@@ -54,8 +54,8 @@ class Plan:
     """How children are assigned to workers.
 
     Attributes:
-        workers: their number; 1 where children train in the command's own process.
-        batch_size: children of a batch.
+        workers: their number; 1 if children train in the command's own process.
+        batch_size: the number of children of a batch.
         replicas: batches in flight: batch b is proposed after the controller has learned from batch b - replicas.
         together: how many children of a batch are trained together.
     """
@@ -80,69 +80,72 @@ def seconds_left(
 ) -> float | None:
     """Seconds until `wanted` more children are trained; None while the cost of a child is unknown.
 
-    It simulates the rest of the search: each worker takes the next child in the store's order, and waits while its
-    batch is not proposed yet.
+    Simulates the rest of the search: each worker takes the next child in the order of `Store.claim`, and waits while
+    its batch is not proposed yet.
 
     Args:
         trained: the latest trained children.
         ready: the first ready children, in number order.
-        wanted: how many more children are to be trained.
-        proposed: all children of the search so far.
-        failures: the share of children that fail; they do not count as trained.
-        since: when the present run began; all times are by the database's clock.
+        proposed: the number of children proposed so far.
+        failures: the share of children that fail, in [0, 1]; they do not count as trained.
+        now: seconds since 1970, by the database's clock, as all times here.
+        since: the start of the present run.
     """
     if wanted <= 0:
         return 0.0
     here = [child for child in trained if child.finished >= since]
-    told = here if len(here) >= ENOUGH else trained
-    if not told:
+    measured = here if len(here) >= MIN_CHILDREN else trained
+    if not measured:
         return None
-    costs = Costs([(child.seconds, child.flops) for child in told])
-    if plan.together == 1:  # short children end first, so those that already run for longer must count too
-        begun = [(LONGER * max(0.0, now - child.started), child.flops) for child in running]
+    costs = Costs([(child.seconds, child.flops) for child in measured])
+    if plan.together == 1:  # short children end first, so running children that are overdue must raise the fit
+        begun = [(OVERDUE_TOTAL * max(0.0, now - child.started), child.flops) for child in running]
         late = [(seconds, flops) for seconds, flops in begun if seconds > costs.expected(flops)]
-        costs = Costs([*((child.seconds, child.flops) for child in told), *late])
+        costs = Costs([*((child.seconds, child.flops) for child in measured), *late])
     between = _between(here)
     free, ends = _running_workers(running, costs, here, now, plan)
     to_start = max(0, round(wanted / max(0.1, 1.0 - failures)) - len(running))
-    played = min(to_start, MOST_SIMULATED)
-    sizes = [child.flops for child in told] + [child.flops for child in running] + [child.flops for child in ready]
+    simulated = min(to_start, MOST_SIMULATED)
+    sizes = [child.flops for child in measured] + [child.flops for child in running] + [child.flops for child in ready]
     likely = sorted(flops for flops in sizes if flops is not None)
-    makespans = _simulate(free, ends, _upcoming(ready, played, proposed, likely, plan), costs, between, plan)
-    if to_start > played:  # the rest, at the rate of the later half
+    makespans = _simulate(free, ends, _upcoming(ready, simulated, proposed, likely, plan), costs, between, plan)
+    if to_start > simulated:  # extrapolate the rest from the rate of the later half
         half = makespans[len(makespans) // 2]
         children_later = sum(1 for end in makespans if end > half) or 1
-        return makespans[-1] + (to_start - played) * (makespans[-1] - half) / children_later
+        return makespans[-1] + (to_start - simulated) * (makespans[-1] - half) / children_later
     return makespans[-1] if makespans else max(ends.values(), default=0.0)
 
 
 class Costs:
-    """Seconds of a child by its FLOPs, and their variation, from (seconds, FLOPs) of measured children."""
+    """A model of a child's seconds by its FLOPs: a linear fit to measured children, with their deviations.
+
+    Args:
+        measured: (seconds, FLOPs) of each measured child.
+    """
 
     def __init__(self, measured: Sequence[tuple[float, int | None]]) -> None:
         self.expected = fitted_cost(measured)
         self._ratios = sorted(seconds / max(self.expected(flops), 1e-9) for seconds, flops in measured)
 
-    def drawn(self, flops: int | None, index: int) -> float:
-        """A cost with the deviation of one of the measured children, each in turn; a function of the index."""
-        place = int(_spread(index) * len(self._ratios))
+    def sample(self, flops: int | None, index: int) -> float:
+        """Seconds of a child, with the deviation of one of the measured children, which depends on the index."""
+        place = int(_van_der_corput(index) * len(self._ratios))
         return self.expected(flops) * self._ratios[place]
 
     def left(self, flops: int | None, elapsed: float) -> float:
         """Expected seconds left of a child that has run for `elapsed` seconds."""
         expected = self.expected(flops)
         longer = [ratio * expected - elapsed for ratio in self._ratios if ratio * expected > elapsed]
-        return statistics.fmean(longer) if longer else STILL * elapsed
+        return statistics.fmean(longer) if longer else OVERDUE_LEFT * elapsed
 
 
-def _spread(index: int) -> float:
-    """The index-th number of the van der Corput sequence (the index with its bits reversed), which covers 0 to 1
-    evenly."""
+def _van_der_corput(index: int) -> float:
+    """The index-th number of the van der Corput sequence: the index with its 16 bits reversed, in [0, 1)."""
     return int(f"{index % 2**16:016b}"[::-1], 2) / 2**16
 
 
 def fitted_cost(measured: Sequence[tuple[float, int | None]]) -> Callable[[int | None], float]:
-    """Seconds of a child by its FLOPs: a least-squares line that never falls; the mean where FLOPs are unknown."""
+    """Seconds of a child by its FLOPs: a least-squares line with no negative slope; the mean if FLOPs are unknown."""
     mean = statistics.fmean(seconds for seconds, _ in measured)
     known = [(flops, seconds) for seconds, flops in measured if flops is not None]
     if len(known) < 2 or len({flops for flops, _ in known}) < 2:
@@ -160,7 +163,7 @@ def fitted_cost(measured: Sequence[tuple[float, int | None]]) -> Callable[[int |
 
 
 def _between(trained: Iterable[TrainedChild]) -> float:
-    """Seconds between two children of one worker that does not wait: a low quantile of the measured gaps."""
+    """Seconds between two children of a worker that does not wait: the 5 % quantile of the measured gaps."""
     of_worker: dict[str | None, list[TrainedChild]] = defaultdict(list)
     for child in sorted(trained, key=lambda child: child.finished):
         of_worker[child.worker].append(child)
@@ -175,7 +178,11 @@ def _between(trained: Iterable[TrainedChild]) -> float:
 def _running_workers(
     running: Sequence[RunningChild], costs: Costs, here: Sequence[TrainedChild], now: float, plan: Plan
 ) -> tuple[list[float], dict[int, float]]:
-    """When each worker will be free, and when the running children of each batch will have ended; seconds from now."""
+    """Estimates the ends of the running children, in seconds from now.
+
+    Returns:
+        A heap of the times at which the workers become free, and the latest end of each batch's running children.
+    """
     latest: dict[str | None, float] = {}
     for child in here:
         latest[child.worker] = max(latest.get(child.worker, 0.0), child.finished)
@@ -186,10 +193,10 @@ def _running_workers(
     for worker, children in of_worker.items():
         if len(children) == 1:
             left = costs.left(children[0].flops, max(0.0, now - children[0].started))
-        else:  # trained together: subtract the time since the latest one ended
+        else:  # trained together: subtract the time since the worker's latest child ended
             begun = max(min(child.started for child in children), latest.get(worker, 0.0))
             whole = sum(costs.expected(child.flops) for child in children)
-            left = max(whole - max(0.0, now - begun), STILL * whole)
+            left = max(whole - max(0.0, now - begun), OVERDUE_LEFT * whole)
         free.append(left)
         for busy in children:
             ends[busy.batch] = max(ends.get(busy.batch, 0.0), left)
@@ -201,11 +208,14 @@ def _running_workers(
 def _upcoming(
     ready: Sequence[ReadyChild], count: int, proposed: int, likely: Sequence[int], plan: Plan
 ) -> list[list[ReadyChild]]:
-    """The next children in the order in which workers take them; those that are trained together are in one list. The
-    FLOPs of children that are not proposed yet are those of `likely`, each in turn."""
+    """The next children in the order in which workers take them; those that are trained together are in one list.
+
+    Args:
+        likely: FLOPs of known children, sorted; a child that is not proposed yet gets one of them.
+    """
     coming = [*ready[:count]]
     for number in range(proposed, proposed + count - len(coming)):
-        flops = likely[int(_spread(number) * len(likely))] if likely else None
+        flops = likely[int(_van_der_corput(number) * len(likely))] if likely else None
         coming.append(ReadyChild(number, number // plan.batch_size, flops))
     if plan.together == 1:
         coming.sort(key=lambda child: (child.batch, -(child.flops or 0), child.number))
@@ -224,16 +234,20 @@ def _simulate(
     between: float,
     plan: Plan,
 ) -> list[float]:
-    """The makespan after each upcoming child: when it and all before it will have ended."""
+    """Simulates the workers.
+
+    Returns:
+        For each upcoming child, the seconds from now until it and all children before it have ended.
+    """
     makespans: list[float] = []
     latest = max(ends.values(), default=0.0)
     ends = dict(ends)
     for index, together in enumerate(coming):
         batch = together[0].batch
-        # Batches are learned from in order.
+        # The controller learns from the batches in order.
         learned = max((end for other, end in ends.items() if other <= batch - plan.replicas), default=0.0)
         start = max(heapq.heappop(free), learned) + between
-        end = start + sum(costs.drawn(child.flops, index + place) for place, child in enumerate(together))
+        end = start + sum(costs.sample(child.flops, index + place) for place, child in enumerate(together))
         heapq.heappush(free, end)
         ends[batch] = max(ends.get(batch, 0.0), end)
         latest = max(latest, end)
@@ -245,7 +259,7 @@ def _simulate(
 
 
 def matrix_rate(seconds: float = 0.05) -> float:
-    """FLOPs per second of one thread on this machine now, measured with matrix products."""
+    """FLOPs per second of one thread of this machine, measured with float32 matrix products for `seconds`."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 
@@ -264,7 +278,12 @@ def matrix_rate(seconds: float = 0.05) -> float:
 def expected_seconds(
     flops: int, examples: int, epochs: int, *, threads: int, rate: float, half_precision: bool = False
 ) -> float:
-    """A rough estimate of a child's seconds, from the FLOPs of an example and `rate`, the FLOPs per second of a thread.
-    It is often wrong by more than a factor of two."""
-    efficiency = EFFICIENCY_OF_HALF if half_precision else EFFICIENCY
+    """A rough estimate of a child's seconds, often wrong by more than a factor of two.
+
+    Args:
+        flops: of the forward pass of one example.
+        examples: training examples of an epoch.
+        rate: FLOPs per second of one thread, from `matrix_rate`.
+    """
+    efficiency = HALF_EFFICIENCY if half_precision else EFFICIENCY
     return flops * TRAINING_TO_FORWARD * examples * epochs / (rate * efficiency * threads)

@@ -1,4 +1,4 @@
-"""From draws to children worth training: no repeats, nothing over a limit, and an end when none is left."""
+"""Turns draws into new children within the limits, and finds out when a space is exhausted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from automl.search_spaces.space import Space
 from automl.search_spaces.spec import canonical_hash, spec_to_json
 from automl.search_spaces.walk import possible_answers
 
-REPEAT = "repeat"  # why a draw was refused, beside the limits
-TRIES = 20
-AHEAD = 24  # draws that are made together, later tries among them: most of them are remembered, the rest fill a step
+REPEAT = "repeat"  # the reason of a refusal that is not a limit
+MAX_ATTEMPTS = 20  # draws for a child
+DRAWS_AT_ONCE = 24  # once a number is drawn again: the prefix cache serves most of them, the rest fill one step
 MOST_NEIGHBOURS = 1_000
 KEPT_CANDIDATES = 4_096
-MOST_PAIRS = 50_000  # of changes, from which the neighbours two changes away are picked
-MOST_WEIGHED = 8  # new candidates that the controller weighs against each other
+MOST_PAIRS = 50_000  # of changes, from which neighbours at a distance of two changes are sampled
+MOST_COMPARED = 8  # new candidates whose probabilities the controller compares
 LARGEST_ENUMERATED = 100_000
 
 
@@ -39,17 +39,19 @@ class Limits:
 class Proposer:
     """Fills batches of children.
 
-    A repeat, and a draw over a limit, gets no row: it is drawn again under (seed, number, try). After 20 tries a
-    neighbour of the first draw is taken: one unforced decision changed (one bit of a `Links`) and what depends on it
-    drawn again, the most probable first; then two decisions; then, in a space small enough to enumerate, any child.
+    A repeated child, or one over a limit, is refused and not stored. It is drawn again under (seed, number, attempt).
+    After 20 attempts the proposer takes a neighbour of the first draw: it changes one unforced decision (one bit of a
+    `Links`) and draws again those that depend on it. The most probable new neighbour is taken. If there is none, two
+    decisions are changed. If that fails, any child left is taken, in a space small enough to enumerate.
 
     Args:
-        seen: canonical hashes of the children proposed so far; it grows with every child proposed here.
-        catalogue: the decisions of these children; it grows likewise.
-        refused: how many draws were refused so far, by reason; it grows likewise.
+        seen: canonical hashes of the children proposed so far; updated with every proposal.
+        catalogue: the decisions of these children; updated with every proposal.
+        refused: the number of refused draws so far, by reason.
 
     Attributes:
-        pending: the children in flight, which are shown to the controller.
+        pending: the children in flight, which the controller receives.
+        refused: as the argument, updated with every refusal.
     """
 
     def __init__(
@@ -74,21 +76,21 @@ class Proposer:
         self._seen = seen
         self.refused = Counter(refused)
         self._all: dict[str, tuple[int, ...]] | None = None
-        # A policy that has made up its mind draws the same few children, and their neighbours are the same too.
+        # A policy that has converged draws the same few children again and again, with the same neighbours.
         self._hash_of = functools.lru_cache(KEPT_CANDIDATES)(
             lambda tokens: canonical_hash(space.decode(tokens).spec, tokens)
         )
         self._cost_of = functools.lru_cache(KEPT_CANDIDATES)(lambda tokens: cost(space.decode(tokens).spec))
-        self._settled = functools.lru_cache(KEPT_CANDIDATES)(functools.partial(_settled, space))
+        self._determined = functools.lru_cache(KEPT_CANDIDATES)(functools.partial(_determined, space))
 
     def answer(
         self, requests: Sequence[Request], numbers: Sequence[int], *, batch: int, policy_step: int
     ) -> list[tuple[int, int | str, NewChild | None]]:
-        """Makes children of users' requests, under the first of these numbers.
+        """Makes the children of users' requests, under the first of these numbers.
 
         Returns:
-            for each request that was answered, in order: its id, the child's number or why it was refused, and the
-            child. Where there are more requests than numbers, the rest is left.
+            For each answered request, in order: its id, the child's number or the reason of a refusal, and the child
+            or None. Requests for which there are no numbers left are not answered.
         """
         answers: list[tuple[int, int | str, NewChild | None]] = []
         free = list(numbers)
@@ -100,14 +102,14 @@ class Proposer:
         return answers
 
     def _make(self, request: Request, number: int, batch: int, policy_step: int) -> NewChild | str:
-        """The child of a request, with its log-probabilities under the controller, or why it cannot be one."""
+        """The child of a request, with its log-probabilities under the controller, or the reason of a refusal."""
         tokens = tuple(request.tokens)
         try:
             walk = self._space.decode(tokens)
             if request.spec is not None:
                 decode_recorded(self._space, tokens, request.spec, None)
         except ChildMismatchError as error:
-            return f"its tokens no longer make the child that was asked for: {error}"
+            return f"its tokens no longer make the child that was requested: {error}"
         except ValueError as error:
             return str(error)
         answers = walk.answers
@@ -122,20 +124,20 @@ class Proposer:
     def propose(
         self, numbers: Sequence[int], *, batch: int, policy_step: int, made: Sequence[NewChild] = ()
     ) -> list[NewChild]:
-        """Children of these numbers, in their order; fewer where the space is exhausted.
+        """Proposes children for these numbers, in order; fewer if the space is exhausted.
 
         Args:
-            made: those of `answer`, which have their numbers already.
+            made: the children that `answer` returned, which have their numbers already.
         """
         children = {child.number: child for child in made}
         first_draws: dict[int, Proposal] = {}
-        tried = dict.fromkeys(numbers, 0)
-        while pending := [number for number in numbers if number not in children and tried[number] < TRIES]:
-            for draw, proposal in self._draw(pending, tried):
+        attempts = dict.fromkeys(numbers, 0)
+        while pending := [number for number in numbers if number not in children and attempts[number] < MAX_ATTEMPTS]:
+            for draw, proposal in self._draw(pending, attempts):
                 number = draw.number
                 if number in children:
                     continue
-                tried[number] = draw.attempt + 1
+                attempts[number] = draw.attempt + 1
                 first_draws.setdefault(number, proposal)
                 reason = self._refusal(proposal.tokens)
                 if reason is None:
@@ -143,35 +145,38 @@ class Proposer:
                 else:
                     self.refused[reason] += 1
         while (missing := next((number for number in numbers if number not in children), None)) is not None:
-            found = self._neighbour(missing, first_draws[missing])
-            if found is not None:
-                children[missing] = self._accept(missing, found, batch, policy_step, Origin.NEIGHBOUR, TRIES)
+            neighbour = self._neighbour(missing, first_draws[missing])
+            if neighbour is not None:
+                children[missing] = self._accept(missing, neighbour, batch, policy_step, Origin.NEIGHBOUR, MAX_ATTEMPTS)
                 continue
             if max(children, default=-1) < missing or max(children) in {child.number for child in made}:
                 break
-            # Numbers have no gap: the last child of the batch gives way, and may come back under this number.
+            # Numbers must have no gap: the last child of the batch is dropped, and may be found again for this number.
             self._seen.discard(children.pop(max(children)).canonical_hash)
         return [children[number] for number in numbers if number in children]
 
-    def _draw(self, pending: Sequence[int], tried: Mapping[int, int]) -> list[tuple[Draw, Proposal]]:
-        """The next draw of each number, and after the first ones later tries beside them, since eight new draws cost
-        hardly more than one. In order of tries, so that a later one counts only if no earlier did."""
-        redraws = any(tried[number] for number in pending)
-        ahead = max(1, AHEAD // len(pending)) if redraws else 1
+    def _draw(self, pending: Sequence[int], attempts: Mapping[int, int]) -> list[tuple[Draw, Proposal]]:
+        """Makes the next draw of each number.
+
+        Once a number is drawn again, its following attempts are drawn too, since eight draws cost hardly more than one.
+        Draws are in order of attempts, so that a later one is used only if the earlier ones are refused.
+        """
+        redraws = any(attempts[number] for number in pending)
+        at_once = max(1, DRAWS_AT_ONCE // len(pending)) if redraws else 1
         draws = [
-            Draw(number, tried[number] + try_ahead)
-            for try_ahead in range(ahead)
+            Draw(number, attempts[number] + ahead)
+            for ahead in range(at_once)
             for number in pending
-            if tried[number] + try_ahead < TRIES
+            if attempts[number] + ahead < MAX_ATTEMPTS
         ]
         return list(zip(draws, self._controller.ask(draws, self.pending), strict=True))
 
     def _refusal(self, tokens: tuple[int, ...]) -> str | None:
-        """Why this child is not proposed, or None: it was before, or it is over a limit."""
+        """Why this child is refused: it repeats an earlier one, or is over a limit. None if it is accepted."""
         return REPEAT if self._hash_of(tokens) in self._seen else self._over(self._cost_of(tokens))
 
     def _over(self, cost: Cost) -> str | None:
-        """The limit that a child of this cost is over, or None."""
+        """The limit that a child of this cost exceeds, or None."""
         if self._limits.params is not None and (cost.params or 0) > self._limits.params:
             return "max_params"
         if self._limits.flops is not None and (cost.flops or 0) > self._limits.flops:
@@ -204,31 +209,33 @@ class Proposer:
     def _neighbour(self, number: int, drawn: Proposal) -> Proposal | None:
         answers = self._space.decode(drawn.tokens).answers
         changes = self._changes(number, drawn.tokens)
-        found = self._most_probable(number, ({**answers, **change} for change in changes))
-        if found is None:
+        best = self._most_probable(number, ({**answers, **change} for change in changes))
+        if best is None:
             pairs = itertools.islice(itertools.combinations(changes, 2), MOST_PAIRS)
             apart = [(one, other) for one, other in pairs if one.keys() != other.keys()]
-            picked = self._shuffled(number, apart, most=MOST_NEIGHBOURS)
-            found = self._most_probable(number, ({**answers, **one, **other} for one, other in picked))
-        return found or self._most_probable(number, self._left(number))
+            sampled = self._shuffled(number, apart, most=MOST_NEIGHBOURS)
+            best = self._most_probable(number, ({**answers, **one, **other} for one, other in sampled))
+        return best or self._most_probable(number, self._left(number))
 
     def _most_probable(self, number: int, candidates: Iterable[Mapping[str, tuple[int, ...]]]) -> Proposal | None:
         may_be_new = (given for given in candidates if self._may_be_new(number, given))
-        open_candidates = list(itertools.islice(may_be_new, MOST_WEIGHED))
-        if not open_candidates:
+        compared = list(itertools.islice(may_be_new, MOST_COMPARED))
+        if not compared:
             return None
-        proposals = self._controller.ask([Draw(number, TRIES, given) for given in open_candidates], self.pending)
+        proposals = self._controller.ask([Draw(number, MAX_ATTEMPTS, given) for given in compared], self.pending)
         ranked = sorted(proposals, key=lambda proposal: -proposal.log_prob)
         return next((proposal for proposal in ranked if self._refusal(proposal.tokens) is None), None)
 
     def _may_be_new(self, number: int, given: Mapping[str, tuple[int, ...]]) -> bool:
-        """False where the given answers settle the whole child and it would be refused: no need to weigh it."""
-        tokens = self._settled(number if self._space.schedule else 0, tuple(given.items()))
+        """False if the given answers determine the whole child and it would be refused."""
+        tokens = self._determined(number if self._space.schedule else 0, tuple(given.items()))
         return tokens is None or self._refusal(tokens) is None
 
     def _changes(self, number: int, tokens: tuple[int, ...]) -> list[dict[str, tuple[int, ...]]]:
-        """Every change of one unforced decision: another option, or one bit turned; shuffled, since equally probable
-        neighbours must not all change the first decision."""
+        """Every change of one unforced decision: another option of a choice, or one flipped bit of a `Links`.
+
+        The changes are shuffled, because equally probable neighbours must not all change the first decision.
+        """
         walk = self._space.walk(number)
         rest = tokens
         changes: list[dict[str, tuple[int, ...]]] = []
@@ -247,14 +254,14 @@ class Proposer:
         return self._shuffled(number, changes)
 
     def _left(self, number: int) -> list[dict[str, tuple[int, ...]]]:
-        """Some children that were not proposed yet, of a space small enough to enumerate."""
+        """The answers of some children that were not proposed yet; none if the space is too large to enumerate."""
         if self._all is None or self._space.schedule is not None:
             self._all = self._enumerated(number)
-        left = [tokens for fingerprint, tokens in self._all.items() if fingerprint not in self._seen]
-        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left, most=MOST_WEIGHED)]
+        left = [tokens for child_hash, tokens in self._all.items() if child_hash not in self._seen]
+        return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left, most=MOST_COMPARED)]
 
     def _enumerated(self, number: int) -> dict[str, tuple[int, ...]]:
-        """Tokens by canonical hash of every child within the limits; none where the space is too large."""
+        """The tokens of every child within the limits, by canonical hash; none if the space is too large."""
         walks = list(itertools.islice(self._space.enumerate(number), LARGEST_ENUMERATED + 1))
         if len(walks) > LARGEST_ENUMERATED:
             return {}
@@ -265,14 +272,14 @@ class Proposer:
         }
 
     def _shuffled(self, number: int, items: Sequence[Any], most: int | None = None) -> list[Any]:
-        """The items, or `most` of them, in an order of this number's own."""
-        order = stream(self._seed, number, TRIES + 1).permutation(len(items))
+        """The items, or `most` of them, in a random order that depends on the number."""
+        order = stream(self._seed, number, MAX_ATTEMPTS + 1).permutation(len(items))
         return [items[index] for index in order[:most].tolist()]
 
 
-def _settled(space: Space, number: int, given: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[int, ...] | None:
-    """The tokens of the child that these answers settle, or None where they leave something open."""
-    draw = Draw(number, TRIES, dict(given))
+def _determined(space: Space, number: int, given: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[int, ...] | None:
+    """The tokens of the child that the given answers determine, or None if they leave a decision open."""
+    draw = Draw(number, MAX_ATTEMPTS, dict(given))
     walk = space.walk(number)
     while (decision := walk.decision) is not None:
         answer = draw.answer(decision)

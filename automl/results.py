@@ -1,4 +1,4 @@
-"""The Python face: start, resume, look and export, with the command line's own parts."""
+"""The Python API: starts, resumes and inspects searches, and exports children, with the code of the command line."""
 
 from __future__ import annotations
 
@@ -59,24 +59,25 @@ def search(
 ) -> Result:
     """Starts a search and runs it to its end.
 
-    Takes the options of docs/settings.md by name, for example `task="digits"`, `children=20`, `time="10m"`.
-    `space` and `task` may also be functions: those of a module are found in its file by every worker and by a later
-    `resume`; those of a notebook or a session need `workers=0`. `controller` may be a class, which no worker needs.
+    The options of docs/settings.md are keyword arguments, for example `task="digits"`, `children=20`, `time="10m"`.
+    `space` and `task` may also be functions. Workers and a later `resume` import a module's function from its file;
+    a function of a notebook or a session needs `workers=0`. `controller` may be a class of either.
 
     Args:
-        x, y: images (count, height, width[, channels]) and labels (count,) to train on, in place of a task. They are
-            kept in a file beside the store, for workers and for `resume`.
-        arrays: more of them: x_validation, y_validation, x_test, y_test.
-        on_child_end: called with every child that has ended, soon after it did.
-        listeners: told of all that happens; what they raise is logged and does not end the search.
+        x, y: images (count, height, width[, channels]) and labels (count,) to train on, instead of a task. They are
+            written to a file beside the store, for workers and for `resume`.
+        arrays: more arrays of this kind: x_validation, y_validation, x_test, y_test.
+        store: path or URL; None for AUTOML_STORE, or `automl.db` in the current folder.
+        on_child_end: called with every child soon after its end.
+        listeners: receive the events of the search. Their exceptions are logged and do not end the search.
         pool: a subclass of `Pool` with a `PoolSetup` as its only argument, or a function that makes one: trains
-            children elsewhere than on this machine's workers. A later `resume` takes it again.
+            children elsewhere than on this machine's workers. A later `resume` needs it again.
 
     Raises:
         ValueError: an option is unknown or has a bad value.
         NameTakenError: the name exists.
     """
-    told = _listeners(listeners, on_child_end)
+    all_listeners = _listeners(listeners, on_child_end)
     address = store_address(store)
     options = SearchConfig.read(options)
     user_callables: dict[str, Callable[..., Any]] = {}
@@ -87,7 +88,7 @@ def search(
                 user_callables[key] = function
     given = {"x_train": x, "y_train": y, **(arrays or {})} if x is not None or y is not None or arrays else {}
     if given and "task" in options:
-        raise ValueError("Arrays are a task of their own; drop the argument task, or x and y.")
+        raise ValueError("Arrays take the place of a task; drop the argument task, or x and y.")
     check_name(name)
     config = SearchConfig(**options)
     with contextlib.closing(Store(address, create=True, deferred=True)) as opened:
@@ -108,7 +109,7 @@ def search(
                     run,
                     stop,
                     user_callables=user_callables,
-                    listeners=told,
+                    listeners=all_listeners,
                     pool=pool,
                     on_data=functools.partial(_log_data, warnings=True),
                 )
@@ -128,12 +129,17 @@ def resume(
     pool: PoolMaker | None = None,
     **changes: Any,
 ) -> Result:
-    """Resumes a search: takes `children`, `time`, `workers` and the other arguments of `resumed`.
+    """Resumes a search and runs it to its end. `changes` are the arguments of `resumed`, such as `children` and `time`.
 
-    A search over a function of a notebook takes the same function again, as `space=` or `task=`, and one with a
-    controller of a notebook takes its class, as `controller=`.
+    A search that uses a function or a controller class of a notebook needs it again, as `space=`, `task=` or
+    `controller=`. The other arguments are those of `search`.
+
+    Raises:
+        UnknownSearchError: no search has this name.
+        LeaseHeldError: another process runs the search.
+        ValueError: a change is unknown, has a bad value, or does not fit the search.
     """
-    told = _listeners(listeners, on_child_end)
+    all_listeners = _listeners(listeners, on_child_end)
     names = [name for name, one in inspect.signature(resumed).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for key, value in changes.items():
         validate_choice("setting of a resume", key, names)
@@ -150,7 +156,7 @@ def resume(
                 stop,
                 resume=prepared,
                 user_callables=user_callables,
-                listeners=told,
+                listeners=all_listeners,
                 pool=pool,
                 on_data=functools.partial(_log_data, warnings=False),
             )
@@ -160,11 +166,11 @@ def resume(
 def retry(
     name: str, *, fault: str | None = None, child: int | None = None, store: str | os.PathLike[str] | None = None
 ) -> list[int]:
-    """Makes failed and lost children ready to be trained again; returns their numbers. The search must not be running.
+    """Makes failed and lost children ready to be trained again; returns their numbers. The search must not run.
 
     Args:
         fault: only children with this fault: `raised`, `crashed`, …
-        child: only this one.
+        child: only the child of this number.
 
     Raises:
         ValueError: there is no such fault, or the child has not failed.
@@ -175,21 +181,21 @@ def retry(
 
 
 def _log_data(summary: DataSummary, *, warnings: bool) -> None:
-    """Logs how the data were read; with `warnings`, for a new search, also warns of likely mistakes."""
+    """Logs a summary of the data; with `warnings` (for a new search), also warns of likely mistakes."""
     logger.info("Data: %s", summary.line)
     for warning in summary.warnings if warnings else ():
         logger.warning(warning)
 
 
 def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
-    """How a search names a function or class: by its file, or by its name alone where only this process has it."""
+    """How a search refers to a function or class: by its file, or only by its name if only this process has it."""
     title = getattr(function, "__qualname__", repr(function))
     file = _source_file(function)
     if file is not None and title.isidentifier() and function.__module__ != "__main__" and os.path.isfile(file):
         return f"{file}:{title}"
     if workers != 0:
         raise ValueError(
-            f"Workers cannot find {title}: it lives in this session alone. Move it to a file and pass 'FILE.py:NAME' "
+            f"Workers cannot find {title}: it exists only in this session. Move it to a file and pass 'FILE.py:NAME' "
             "or import it from there, or use workers=0."
         )
     return f"{SESSION}{title}"
@@ -197,7 +203,7 @@ def _reference(function: Callable[..., Any], *, workers: int | None) -> str:
 
 def _source_file(function: Callable[..., Any]) -> str | None:
     if inspect.isfunction(function) or inspect.isclass(function):
-        with contextlib.suppress(TypeError, OSError):  # a class of a session, or one that is built in
+        with contextlib.suppress(TypeError, OSError):  # a class of a session, or a built-in one
             return inspect.getsourcefile(function)
     return None
 
@@ -230,14 +236,14 @@ def _keep_arrays(store: Store, name: str, arrays: Mapping[str, np.ndarray | None
 
 
 def _listeners(given: Sequence[SearchListener], on_child_end: Callable[[Child], None] | None) -> Listeners:
-    """All that is told of a run of the Python API, in the folder that the caller is in."""
-    own = [] if on_child_end is None else [OnChildEnd(on_child_end)]
-    return Listeners([Warnings(), *own, *given], folder=current_folder())
+    """The listeners of a run of the Python API; they run in the caller's current folder."""
+    callbacks = [] if on_child_end is None else [OnChildEnd(on_child_end)]
+    return Listeners([Warnings(), *callbacks, *given], folder=current_folder())
 
 
 @contextlib.contextmanager
 def _time_limit(seconds: float | None) -> Iterator[Stop]:
-    """A stop that is requested when the time is over. A child that trains in this process is trained to its end."""
+    """A stop that is requested when the time is over. A child in this process is still trained to its end."""
     stop = Stop()
     if seconds is None:
         yield stop
@@ -254,10 +260,10 @@ def _time_limit(seconds: float | None) -> Iterator[Stop]:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A search as it stands in the store.
+    """A search in a store. Its properties read the present content of the store.
 
     Attributes:
-        ending: how the run that returned this ended; None where none did.
+        ending: how the run that returned this result ended; None if no run did.
     """
 
     name: str
@@ -272,16 +278,16 @@ class Result:
 
     @property
     def best(self) -> BestChild:
-        """The best trained child. Raises StoreError where none is trained yet."""
+        """The best trained child. Raises StoreError if no child is trained yet."""
         with contextlib.closing(open_store(self.store)) as store:
-            found = store.search(self.name)
-            top = store.top(found.id, 1)
+            search = store.search(self.name)
+            top = store.top(search.id, 1)
         if not top:
             raise StoreError(f"No child of {self.name!r} is trained yet.")
-        return BestChild(self, found, top[0])
+        return BestChild(self, search, top[0])
 
     def dataframe(self) -> pandas.DataFrame:
-        """One row per child.
+        """All children as a data frame, one row each, indexed by number.
 
         Raises:
             ImportError: pandas is not installed.
@@ -299,10 +305,15 @@ class Result:
     def export(
         self, format: str, to: str | Path, *, child: int | None = None, force: bool = False, data: str | None = None
     ) -> Path:
-        """Writes a child (the best) in a format of `automl.exporters.EXPORTERS`; returns the path.
+        """Writes a child in a format of `automl.exporters.EXPORTERS`; returns the path.
 
         Args:
-            data: where the search's data lie now, as `npz:PATH` or `text:PATH`.
+            child: its number; None for the best child.
+            force: overwrite an existing file.
+            data: the present place of the search's data, as `npz:PATH` or `text:PATH`.
+
+        Raises:
+            ExportError: the child cannot be exported in this format, or the file exists.
         """
         with contextlib.closing(open_store(self.store)) as store:
             return export_child(store, self.name, format, Path(to), number=child, force=force, data=data).path
@@ -310,7 +321,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class BestChild:
-    """The best child of a search, and what can be made of it."""
+    """The best child of a search."""
 
     result: Result
     search: Search
@@ -322,7 +333,7 @@ class BestChild:
         return self.child.reward
 
     def model(self) -> keras.Model:
-        """The Keras model with its stored weights, from raw input. Raises StoreError where none were kept."""
+        """The Keras model with its stored weights; it takes raw input. Raises ExportError if no weights are stored."""
         with contextlib.closing(open_store(self.result.store)) as store:
             return model_of(store, self.search, self.child)
 

@@ -1,4 +1,4 @@
-"""Prepares the resume of a search: what it changes in the settings, and whether it may."""
+"""Prepares the resume of a search: computes and checks its changes to the settings."""
 
 from __future__ import annotations
 
@@ -33,46 +33,51 @@ from automl.wording import counted
 
 @dataclasses.dataclass(frozen=True)
 class Resume:
-    """What a resume will do.
+    """A prepared resume.
 
     Attributes:
-        search: as it was read.
-        run: what this start may use.
-        settings: those of the search with what this resume changes.
-        changes: what it changes in them, for the segment.
-        asked: the arguments of `resumed`, to apply them again once the lease is held; None for a new search.
-        folder: the current folder of the command, which relative paths among these arguments refer to.
+        search: the search as it was read.
+        run: the budgets and workers of this run.
+        settings: the settings of the search, with the changes of this resume.
+        changes: the changed settings, for the segment.
+        arguments: those of `resumed`, which are applied again under the lease; None for the first run of a new search.
+        folder: the current folder of the command, to which relative paths in the arguments refer.
     """
 
     search: Search
     run: Run
     settings: dict[str, Any]
     changes: dict[str, Any]
-    asked: Mapping[str, Any] | None
+    arguments: Mapping[str, Any] | None
     folder: str | None = None
 
     def again(self, store: Store) -> Resume:
-        """The same, for the present settings of the search. Raises as `prepare_resume` does."""
-        if self.asked is None:
+        """Prepares the same resume for the present settings of the search. Raises as `prepare_resume` does."""
+        if self.arguments is None:
             return as_created(store.search(self.search.name), self.run)
         with working_in(self.folder):
-            return prepare_resume(store, self.search.name, **self.asked)
+            return prepare_resume(store, self.search.name, **self.arguments)
 
 
-def prepare_resume(store: Store, name: str, **asked: Any) -> Resume:
-    """What a resume will do to the search; `asked` are the arguments of `resumed`.
+def prepare_resume(store: Store, name: str, **arguments: Any) -> Resume:
+    """Prepares the resume of a search.
+
+    Args:
+        arguments: those of `resumed`.
 
     Raises:
-        UnknownSearchError, UserFileError, ValueError.
+        UnknownSearchError: no search has this name.
+        UserFileError: a file of the user's is missing, changed, or not approved.
+        ValueError: an argument has a bad value, or does not fit the search.
     """
     search = store.search(name)
     check_stored_name(search.name)
     options = SearchConfig.resumable()
-    given = {key: value for key, value in asked.items() if key in options and value is not None}
+    given = {key: value for key, value in arguments.items() if key in options and value is not None}
     given = SearchConfig.read(given)
     SearchConfig.check(given)
-    asked |= given
-    return Resume(search, *resumed(store, search, **asked), asked, current_folder())
+    arguments |= given
+    return Resume(search, *resumed(store, search, **arguments), arguments, current_folder())
 
 
 def resumed(
@@ -94,15 +99,20 @@ def resumed(
     data: str | None = None,
     workdir: str | None = None,
 ) -> tuple[Run, dict[str, Any], dict[str, Any]]:
-    """What a resume does: the run, the settings, and what it changes in them.
+    """Applies the arguments of a resume to the settings of a search.
 
-    A bare resume repeats the last budgets. `set` changes options of the task and the controller. `space`, `task` and
-    `controller` approve the user's files on this machine. `minimize` and `maximize` set the metric of the reward while
-    no child is trained; children that failed because it was not set are trained again. `data`, or `task` as `npz:PATH`
-    or `text:PATH`, says where the search's data are now, and `workdir` in which folder the user's code runs.
+    Without arguments, a resume repeats the last budgets. `set` changes options of the task and the controller. `space`,
+    `task` and `controller` approve the user's files on this machine. `minimize` and `maximize` set the metric of the
+    reward as long as no child is trained; children that failed because it was not set are trained again. `data`, or
+    `task` as `npz:PATH` or `text:PATH`, is the present place of the search's data. `workdir` is the folder in which the
+    user's code runs.
+
+    Returns:
+        The run, the new settings, and the changed ones by name.
 
     Raises:
-        UserFileError, ValueError.
+        UserFileError: a file of the user's is missing, changed, or not approved.
+        ValueError: an argument has a bad value, or does not fit the search.
     """
     name = search.name
     check_settings(search.settings, started=True)
@@ -114,11 +124,11 @@ def resumed(
         workers if workers is not None else last.workers,
     )
     changes: dict[str, Any] = {}
-    flag, place = "--data", settings["task"]["name"]
+    flag, stored_task = "--data", settings["task"]["name"]
     if task is not None and kind_of(task) != task:
         data, task, flag = task, None, "--task"
     settings = with_kept_arrays(store, name, settings) if data is None else with_data(settings, data, flag=flag)
-    if settings["task"]["name"] != place:
+    if settings["task"]["name"] != stored_task:
         changes["task.data"] = settings["task"]["name"]
     settings = with_workdir(settings, workdir)
     if workdir is not None:
@@ -150,14 +160,14 @@ def resumed(
 
 
 def _check_goal_is_open(store: Store, search: Search, settings: Mapping[str, Any]) -> None:
-    """Raises ValueError if children are trained: their rewards would not compare with those of another metric."""
+    """Raises ValueError if children are trained: their rewards are not comparable with those of another metric."""
     trained = store.counts(search.id)[State.TRAINED]
     if trained:
         goal = settings["task"]["goal"]
-        by = "what the task returned as its reward" if goal is None else str(Goal(**goal))
+        by = "the reward that the task returned" if goal is None else str(Goal(**goal))
         raise ValueError(
-            f"{counted(trained, 'child', 'children')} of {search.name!r} {'was' if trained == 1 else 'were'} judged by "
-            f"{by}, and rewards would no longer compare; start a new search to go by another metric."
+            f"{counted(trained, 'child', 'children')} of {search.name!r} {'was' if trained == 1 else 'were'} trained "
+            f"with {by}, and rewards would not be comparable; start a new search to use another metric."
         )
 
 
@@ -170,7 +180,7 @@ def as_created(search: Search, run: Run) -> Resume:
 def _approved(
     name: str, group: str, stored: UserFile | None, given: str | None, *, accept_change: bool
 ) -> UserFile | None:
-    """The file that a resume will run, or None for a part that needs none. Raises UserFileError."""
+    """The user's file that a resume will run, or None for a part that uses none. Raises UserFileError."""
     flag = f"--{group}"
     if stored is None:
         if given is not None:

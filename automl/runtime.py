@@ -1,4 +1,4 @@
-"""Runs a search: takes the lease, makes the parts, runs the coordinator, and releases the lease whatever happens."""
+"""Runs a search: makes its parts, takes the lease, runs the coordinator, and releases the lease whatever happens."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ def run_search(
 
     Args:
         resume: from `prepare_resume`; its changes are written once the lease is held.
-        user_callables: a space or a task that only this process has.
-        listeners: told of what happens.
-        pool: makes a pool of the user's own in place of `automl.pools.POOLS`.
-        on_data: called before the first turn with how the data were read, if the task knows.
+        user_callables: the user's space, task or controller that only this process has.
+        listeners: receive the events of the search.
+        pool: makes the user's own pool, instead of one of `automl.pools.POOLS`.
+        on_data: called before the first turn with a summary of the data, if the task has one.
         stage: called before each step that may take seconds.
 
     Raises:
-        LeaseHeldError: another process runs it.
-        StaleLeaseError: another process took it over meanwhile.
+        LeaseHeldError: another process runs the search.
+        StaleLeaseError: another process took the search over during the run.
     """
     if resume is None:
         resume = as_created(store.search(name), run)
@@ -118,7 +118,7 @@ def _run_search(
     ending = _as_before(lease)
     try:
         with Heartbeat(lambda: _renew(store, lease, stop)):
-            # Another process may have resumed the search since it was read, with changes of its own.
+            # Another process may have resumed the search with other changes since it was read.
             before, resume = resume, resume.again(store)
             if (before.run, before.settings) != (resume.run, resume.settings):
                 enter(workdir_of(resume.settings))
@@ -162,7 +162,7 @@ class _Parts:
 
 
 def _as_before(lease: Lease) -> Ending:
-    """The state of a search before the lease was taken, for a run that does not begin."""
+    """The ending that restores the state before the lease was taken, for a run that does not begin."""
     if lease.state in (SearchState.RUNNING, SearchState.STOPPING):  # of a process that died
         return Ending(SearchState.PAUSED, ERROR)
     return Ending(SearchState(lease.state), lease.cause)
@@ -181,20 +181,23 @@ def _make_parts(
         changed = make_space(settings)
         with checking_space(settings, changed):
             settings["space"]["order"] = accepted_order(store, search, changed)
-    download = resume.asked is None or may_download(settings, resume.asked.get("data_dir"))
+    download = resume.arguments is None or may_download(settings, resume.arguments.get("data_dir"))
     experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage, download=download)
     check_workers(settings, experiment.task.requirements, run.workers)
     controller = make_controller(settings, experiment, search.seed, stage, user_callables=user_callables)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
     if settings["task"]["file"] is None:
         stage(READING.format(settings["task"]["name"]))
-    experiment.task.prepare()  # before workers start, too: they would all load or download, and fail one by one
+    experiment.task.prepare()  # once, before workers start: each would download the data, or fail on its own
     return _Parts(experiment, controller)
 
 
 def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
-    """Restores the controller and makes the proposer for the steps that follow. Raises ValueError if the space makes
-    other children from stored tokens."""
+    """Restores the controller and makes the proposer.
+
+    Raises:
+        ValueError: the space makes other children from stored tokens.
+    """
     search, settings = resume.search, resume.settings
     experiment, controller = parts.experiment, parts.controller
     catalogue = Catalogue(store.decisions(search.id))
@@ -280,16 +283,16 @@ def _run_under_lease(
 
 
 def _check_session(settings: Mapping[str, Any], user_callables: UserCallables, workers: int) -> None:
-    """Raises ValueError where a function of a session is missing, not wanted, or could not be found by workers."""
+    """Raises ValueError if workers cannot import a function of this session, or if the search does not use it."""
     for group in ("space", "task", "controller"):
-        of_session = settings[group]["name"].startswith(SESSION)
-        if of_session and workers and group != "controller":  # which workers do not need
+        in_session = settings[group]["name"].startswith(SESSION)
+        if in_session and workers and group != "controller":  # workers need no controller
             raise ValueError(
-                f"Workers cannot find the {group} {settings[group]['name'].removeprefix(SESSION)}, which lives in one "
-                "session alone; use workers=0."
+                f"Workers cannot find the {group} {settings[group]['name'].removeprefix(SESSION)}, which exists only "
+                "in a Python session; use workers=0."
             )
-        if group in user_callables and not of_session:
-            raise ValueError(f"This search has a {group} of its own; drop the argument {group}.")
+        if group in user_callables and not in_session:
+            raise ValueError(f"This search has its own {group}; drop the argument {group}.")
 
 
 def _check_fixed(
@@ -304,7 +307,7 @@ def _check_fixed(
     task = experiment.task
     fixed = [name for name in changes if name.removeprefix("controller.") in controller.fixed_options]
     if fixed and store.last_step(search.id) is not None:
-        raise ValueError(f"{fixed[0]} cannot be changed after a search has begun: what was learned would not fit.")
+        raise ValueError(f"{fixed[0]} cannot be changed after a search has begun: the stored state would not fit.")
     spec = experiment.space.survey()[0].spec
     options = [
         name.removeprefix("task.") for name in changes if name.removeprefix("task.") in settings["task"]["options"]
@@ -313,7 +316,7 @@ def _check_fixed(
     for option in task.fixed_options:
         if f"task.{option}" in changes:
             raise ValueError(
-                f"task.{option} cannot be changed after a search has begun: rewards would no longer compare."
+                f"task.{option} cannot be changed after a search has begun: rewards would no longer be comparable."
             )
 
 
@@ -321,7 +324,7 @@ def _renew(store: Store, lease: Lease, stop: Stop) -> bool:
     try:
         store.renew_lease(lease)
     except StaleLeaseError as error:
-        stop.request(str(error))  # the loop may have nothing to write for long; this makes it write, and be told
+        stop.request(str(error))  # the loop may not write for long; stopping makes it write, which raises this too
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Creates searches and prepares their resumes: checks the whole configuration before anything is written."""
+"""Creates searches: checks the whole configuration before anything is written."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from automl.surroundings import (
 )
 
 FIRST_DRAWS = 8  # children that are drawn once before a search is written
-BATCH_SIZE = 8  # children that a controller step proposes, where nobody says how many
+BATCH_SIZE = 8  # children that a controller step proposes, by default
 
 
 def create(
@@ -68,8 +68,8 @@ def create(
     """Checks the whole configuration, then writes the new search. Returns its first run.
 
     Args:
-        store: may not exist yet; it is made last, so that a refused start leaves nothing behind.
-        user_callables: a space or a task that only this process has.
+        store: need not exist yet; it is made last, so that a refused start leaves nothing behind.
+        user_callables: the user's space, task or controller that only this process has.
         stage: called before each step that may take seconds.
 
     Raises:
@@ -104,7 +104,11 @@ def _checked(
     progress: Progress | None,
     stage: Stage,
 ) -> tuple[Run, int, int]:
-    """Checks the configuration and completes the settings; returns the first run, the batches in flight, their size."""
+    """Checks the configuration and completes the settings.
+
+    Returns:
+        The first run, the number of batches in flight, and their size.
+    """
     check_gpus(config.gpus_per_child)
     workers = config.workers
     if workers is None:
@@ -142,17 +146,17 @@ def _check_task(
     if settings["early_stop"] != "none" and task.objective is None:
         name, stop = settings["task"]["name"], settings["early_stop"]
         raise ValueError(
-            f"Children of the task {name} report no epochs that --early-stop {stop} could go by; drop it, or for a "
-            "function of your own say how many there are with --set task.epochs=N."
+            f"Children of the task {name} report no metrics per epoch, which --early-stop {stop} needs; drop it, or "
+            "for your own function set the number of epochs with --set task.epochs=N."
         )
     task.check_goal()
     if settings["task"]["file"] is None:
         stage(READING.format(settings["task"]["name"]))
-    task.prepare()  # wrong data must leave no search behind
+    task.prepare()  # before the search is written: wrong data must leave no search behind
     settings["task"]["fingerprint"] = task.fingerprint
     settings["task"]["brightness"] = task.brightness
     settings["task"]["reading"] = task.reading()
-    settings["task"]["constants"] = task.constants()  # a recipe may be another in a later version
+    settings["task"]["constants"] = task.constants()  # a later version may change a recipe
     cost = cost_function(experiment, Limits(**settings["limits"]))
     controller = make_controller(settings, experiment, seed, stage, user_callables=user_callables)
     # Errors of the first proposals are found now, before anything is written.
@@ -167,14 +171,14 @@ def _check_task(
 
 
 def _scale(config: SearchConfig) -> Mapping[str, int]:
-    """Batches in flight and their size, where the controller's preset says them."""
+    """The number of batches in flight and their size, as far as the controller's preset sets them."""
     scales = pkgutil.resolve_name(SCALES[config.controller]) if config.controller in SCALES else {}
-    found: Mapping[str, int] = scales.get(config.controller_preset, {})
-    return found
+    scale: Mapping[str, int] = scales.get(config.controller_preset, {})
+    return scale
 
 
 def refuse_taken(store: Store, name: str) -> None:
-    """Raises NameTakenError before anything slow is imported."""
+    """Raises NameTakenError if the store has a search of this name. Imports nothing slow."""
     if store.has_search(name):
         raise store.name_taken(name)
 
@@ -201,11 +205,11 @@ def make_ready(store: Store, name: str, *, fault: str | None = None, number: int
     """
     faults = () if fault is None else (Fault(validate_choice("fault", fault, list(ATTEMPTS))),)
     if number is not None:
-        found = store.children(store.search(name).id, number=number)
-        if not found:
+        children = store.children(store.search(name).id, number=number)
+        if not children:
             raise ValueError(f"{name!r} has no child {number}; see automl show {name}.")
-        if found[0].state not in (State.FAILED, State.LOST):
-            raise ValueError(f"Child {number} of {name!r} has not failed: it is {found[0].state}.")
-        if faults and found[0].fault not in faults:
-            raise ValueError(f"Child {number} of {name!r} failed otherwise: it is {found[0].fault}.")
+        if children[0].state not in (State.FAILED, State.LOST):
+            raise ValueError(f"Child {number} of {name!r} has not failed: it is {children[0].state}.")
+        if faults and children[0].fault not in faults:
+            raise ValueError(f"Child {number} of {name!r} has another fault: {children[0].fault}.")
     return store.retry(name, faults=faults, number=number)

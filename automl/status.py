@@ -14,7 +14,7 @@ from automl.search_spaces.views import spec_line
 from automl.wording import counted, duration, format_number
 
 REASONS = {  # why a rule was not trained to its end
-    "screened": "ended by the screen",
+    "screened": "rejected by the screening test",
     "diverged": "diverged",
     "hopeless": "pruned after the sweep",
 }
@@ -26,18 +26,27 @@ CAUSES = {  # of failed and lost children, by fault; for `raised` the exception 
     "node_lost": "machine lost",
     "store_lost": "store lost",
 }
-INTERRUPTED = "interrupted"  # shown for a search that runs by its row, but whose process is gone
+INTERRUPTED = "interrupted"  # shown for a search that is running in the store, but whose process is gone
 PREPARED = "prepared_seconds"  # in a segment's `machine`: seconds from the start of the command to the segment
 LONGEST_CAUSE = 160  # characters
-LATEST = 50  # children that shares of time and the reward curve are taken from
+LATEST = 50  # trained children from which shares of time and the reward curve are computed
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchStatus:
-    """Children by state, the best, those running, the latest, and the time left in seconds (None where it cannot be
-    estimated yet). `now` is by the database's clock. `interrupted`: its process is gone, and its running children still
-    have that state in the store."""
+    """The status of a search at one time.
+
+    Attributes:
+        counts: the number of children in each state.
+        best: the best trained children, best first.
+        latest: the latest trained children, highest number first.
+        now: seconds since 1970, by the database's clock.
+        seconds: of the present run, its preparation included; 0 if the search does not run.
+        seconds_left: estimated; None while it cannot be estimated.
+        slots: the worker's slot of each running child, by the child's number.
+        interrupted: the search's process is gone; its children may still be `running` in the store.
+    """
 
     search: Search
     counts: dict[str, int]
@@ -47,7 +56,7 @@ class SearchStatus:
     now: float
     seconds: float
     seconds_left: float | None
-    slots: Mapping[int, int] = dataclasses.field(default_factory=dict)  # of the running children's workers, by child
+    slots: Mapping[int, int] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -67,16 +76,16 @@ class SearchStatus:
 
     @property
     def phases(self) -> str:
-        """Where the latest children's time went, and how often they were traced; empty where none says."""
-        told = [child for child in self.latest if child.phases and child.seconds]
-        total = sum(child.seconds or 0.0 for child in told)
+        """The latest children's time by phase, and their traces; empty if no child reports phases."""
+        timed = [child for child in self.latest if child.phases and child.seconds]
+        total = sum(child.seconds or 0.0 for child in timed)
         if not total:
             return ""
-        names = dict.fromkeys(name for child in told for name in child.phases or {})
-        shares = {name: sum((child.phases or {}).get(name, 0.0) for child in told) / total for name in names}
+        names = dict.fromkeys(name for child in timed for name in child.phases or {})
+        shares = {name: sum((child.phases or {}).get(name, 0.0) for child in timed) / total for name in names}
         parts = [f"{name} {share:.0%}" for name, share in shares.items()]
         parts.append(f"other {max(0.0, 1.0 - sum(shares.values())):.0%}")
-        counts = [(child.metrics or {}).get("traces") for child in told]  # a user's task may use the name for anything
+        counts = [(child.metrics or {}).get("traces") for child in timed]  # a user's task may use the name for anything
         traces = [count for count in counts if isinstance(count, int | float)]
         if traces:
             parts.append(f"{counted(round(sum(traces) / len(traces)), 'trace')} a child")
@@ -84,16 +93,16 @@ class SearchStatus:
 
     @property
     def ignoring(self) -> str:
-        """How many of the latest children ignore their input; empty where none does."""
+        """How many of the latest children ignore their input; empty if none does."""
         count = sum(ignores_input(child) for child in self.latest)
         if not count:
             return ""
         of = f"{count} of the latest {counted(len(self.latest), 'child', 'children')}"
-        return f"{of} ignore their input, because their state decays to 0: they predict word frequencies alone"
+        return f"{of} ignore their input, because their state decays to 0: they predict only word frequencies"
 
     @property
     def curve(self) -> str:
-        """Rewards of the latest children in number order, as a line of blocks from the lowest to the highest."""
+        """A sparkline of the latest rewards in number order, with the lowest and the highest."""
         rewards = [child.reward for child in reversed(self.latest) if child.reward is not None]
         if len(rewards) < 2:
             return ""
@@ -104,7 +113,7 @@ class SearchStatus:
 
     @property
     def waiting(self) -> str:
-        """Why children are ready and not running; empty where none is."""
+        """Why ready children are not running; empty if no child is ready."""
         ready = self.counts[State.READY]
         if not ready:
             return ""
@@ -126,7 +135,7 @@ class SearchStatus:
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """Counts, best reward and time left, in one line."""
         budget = "" if self.search.budget is None else f"/{self.search.budget}"
         parts = [f"{self.num_trained}{budget} trained"]
         words = {"running": INTERRUPTED if self.interrupted else "running", "failed": "failed", "lost": "lost"}
@@ -139,14 +148,14 @@ class SearchStatus:
 
 
 class StatusReader:
-    """Reads the status of a search repeatedly, from the store alone, so that every view shows the same."""
+    """Reads the status of a search repeatedly, only from the store, so that all views show the same."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
 
     def read(self, best: int = 5) -> SearchStatus:
-        """The status now, with so many of the best children."""
+        """The present status, with the best `best` children."""
         store = self._store
         search = store.search(self._name)
         interrupted = is_interrupted(store, search)
@@ -186,7 +195,7 @@ def _seconds_left(
     now: float,
     began: float,
 ) -> float | None:
-    """Seconds until the budget is trained or the time is over, whichever comes first; None where it is unknown."""
+    """Seconds until the budget is trained or the time is over, whichever comes first; None if unknown."""
     left = []
     if search.budget is not None:
         failed = counts[State.FAILED] + counts[State.LOST]
@@ -216,7 +225,7 @@ def _seconds_left(
 
 
 def is_interrupted(store: Store, search: Search) -> bool:
-    """Whether the process that ran a search is gone without having ended it, judged as for the lease."""
+    """Whether a search is running in the store, but no living process holds its lease."""
     runs = (SearchState.RUNNING, SearchState.STOPPING)
     if search.state not in runs or store.is_held(search.name):
         return False
@@ -229,8 +238,8 @@ def shown_state(store: Store, search: Search) -> str:
 
 
 def early_endings(counts: Sequence[EndingCount]) -> str:
-    """How many update rules were not trained to their end and why, and what the screen would have cost; empty where
-    none ended early."""
+    """How many update rules ended early, by reason, and how those that were trained in spite of a rejection did; empty
+    if none ended early."""
     total = sum(count.count for count in counts)
     by_reason = Counter[str]()
     for count in counts:
@@ -238,16 +247,16 @@ def early_endings(counts: Sequence[EndingCount]) -> str:
             by_reason[count.why] += count.count
     if not by_reason:
         return ""
-    told = [f"{number} {REASONS.get(why, why)} ({number / total:.0%})" for why, number in by_reason.most_common()]
+    parts = [f"{number} {REASONS.get(why, why)} ({number / total:.0%})" for why, number in by_reason.most_common()]
     anyway = [count for count in counts if count.screened and count.why != "screened"]
     if anyway:
-        tried, best = sum(count.count for count in anyway), max(count.best or 0.0 for count in anyway)
-        told.append(f"{tried} that the screen would have ended were trained, the best to {format_number(best)}")
-    return f"of {total} trained: " + ", ".join(told)
+        number, best = sum(count.count for count in anyway), max(count.best or 0.0 for count in anyway)
+        parts.append(f"{number} trained in spite of a rejection, the best to {format_number(best)}")
+    return f"of {total} trained: " + ", ".join(parts)
 
 
 def failures_text(failures: Sequence[FailureCount]) -> str:
-    """How many children failed or were lost, by cause; empty where none did."""
+    """How many children failed or were lost, by cause; empty if none did."""
     by_cause = Counter[str]()
     messages: dict[str, set[str]] = {}
     for failure in failures:
@@ -259,12 +268,12 @@ def failures_text(failures: Sequence[FailureCount]) -> str:
         messages.setdefault(kind, set()).add(message)
     if not by_cause:
         return ""
-    told = []
+    parts = []
     for kind, count in by_cause.most_common():
         fault = kind.partition(" ")[0]
         cause = CAUSES.get(fault, kind)
-        if fault not in CAUSES and len(messages[kind]) == 1:  # one exception alone is shown in full
+        if fault not in CAUSES and len(messages[kind]) == 1:  # a single exception is shown in full
             cause = " ".join([fault, *messages[kind]]).strip()
         cause = cause if len(cause) <= LONGEST_CAUSE else f"{cause[: LONGEST_CAUSE - 1]}…"
-        told.append(f"{cause} ({count})")
-    return f"{counted(by_cause.total(), 'child', 'children')} failed: {', '.join(told)}"
+        parts.append(f"{cause} ({count})")
+    return f"{counted(by_cause.total(), 'child', 'children')} failed: {', '.join(parts)}"

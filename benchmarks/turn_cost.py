@@ -191,7 +191,7 @@ def turning(folder: Path, count: int) -> Iterator[tuple[Store, Coordinator, Stat
 
 def turn(coordinator: Coordinator, reader: StatusReader) -> None:
     coordinator.turn(None)
-    coordinator.tell()
+    coordinator.notify_listeners()
     reader.read()
 
 

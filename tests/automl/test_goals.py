@@ -44,10 +44,10 @@ def test_early_stopping_by_what_is_never_reported(searched, workers):
     done = searched("--maximize", "acc", "--early-stop", "median", workers=workers)
     assert done.code == 0
     told = (
-        "--early-stop median goes by acc, which is never reported, so nothing can be stopped: the epochs of child "
-        "NUMBER reported val_acc and loss."
+        "--early-stop median uses acc, which is not reported after each epoch, so no child can be stopped: the "
+        "epochs of child NUMBER reported val_acc and loss."
     )
-    lines = [line for line in done.out.splitlines() if "never reported" in line]
+    lines = [line for line in done.out.splitlines() if "not reported" in line]
     assert len(lines) == 1
     before, after = told.split("NUMBER")
     assert lines[0].startswith(before) and lines[0].endswith(after)
@@ -56,7 +56,7 @@ def test_early_stopping_by_what_is_never_reported(searched, workers):
 
 def test_early_stopping_by_the_reward_of_a_task_without_a_goal(searched):
     done = searched("--early-stop", "asha", returned="spec / 200")
-    assert "--early-stop asha goes by reward, which is never reported" in done.out
+    assert "--early-stop asha uses reward, which is not reported after each epoch" in done.out
 
 
 def test_early_stopping_by_what_is_reported(searched):
@@ -89,5 +89,5 @@ def test_a_search_from_python_warns(folder):
         return 0.5
 
     options = {"early_stop": "median", "set": ("task.epochs=3",), "workers": 0, "controller": "random"}
-    with pytest.warns(UserWarning, match="goes by reward, which is never reported"):
+    with pytest.warns(UserWarning, match="uses reward, which is not reported after each epoch"):
         face.search("s", space=space, task=task, children=2, **options)

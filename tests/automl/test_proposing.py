@@ -14,7 +14,7 @@ from automl.controllers.base import Controller, ControllerState, Cost, Proposal
 from automl.controllers.keyed import child_seed, stream
 from automl.controllers.random_search import RandomSearch
 from automl.db.records import Origin, Request
-from automl.proposer import TRIES, Limits, Proposer
+from automl.proposer import MAX_ATTEMPTS, Limits, Proposer
 from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.recorded import Catalogue
@@ -138,7 +138,7 @@ def test_the_children_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
     """Tries are asked for beside the next ones, or one after the other."""
     results = []
     for ahead in (1, 2, 3, 8, 40):
-        monkeypatch.setattr(proposing, "AHEAD", ahead)
+        monkeypatch.setattr(proposing, "DRAWS_AT_ONCE", ahead)
         proposer = random_proposer()
         results.append((batches(proposer, [4] * 6), dict(proposer.refused)))
     assert all(result == results[0] for result in results)
@@ -205,12 +205,12 @@ def test_after_twenty_tries_the_most_probable_change_of_one_decision_is_taken():
     proposer, controller = scripted_proposer(digit0=(0,), digit1=(0,), digit2=(0,), log_probs=log_probs)
     first, second, third = batches(proposer, [1, 1, 1])
     assert (first.tokens, first.origin, first.tries) == ((0, 0, 0), Origin.POLICY, 0)
-    assert (second.tokens, second.origin, second.tries) == ((0, 2, 0), Origin.NEIGHBOUR, TRIES)
+    assert (second.tokens, second.origin, second.tries) == ((0, 2, 0), Origin.NEIGHBOUR, MAX_ATTEMPTS)
     assert (third.tokens, third.origin) == ((0, 0, 1), Origin.NEIGHBOUR)
     assert second.log_probs == (-1.0, -0.1, -1.0)
     attempts = sorted({draw.attempt for draw in controller.asked if draw.number == 1 and not draw.given})
-    assert attempts == list(range(TRIES))
-    assert proposer.refused["repeat"] == 2 * TRIES  # neighbours that were only looked at do not count
+    assert attempts == list(range(MAX_ATTEMPTS))
+    assert proposer.refused["repeat"] == 2 * MAX_ATTEMPTS  # neighbours that were only looked at do not count
 
 
 def test_neighbours_change_one_decision_until_none_is_left_then_two():

@@ -183,7 +183,7 @@ def test_arrays(folder):
 
 def test_wrong_arrays_leave_nothing_behind(folder):
     x, y = tiny_images()
-    with pytest.raises(ValueError, match="Arrays are a task of their own; drop the argument task, or x and y"):
+    with pytest.raises(ValueError, match="Arrays take the place of a task; drop the argument task, or x and y"):
         automl.search("tiny", x=x, y=y, task="digits", workers=0)
     with pytest.raises(ValueError, match="must have the same length, found 64 images and 63 labels"):
         automl.search("tiny", x=x, y=y[:-1], workers=0)
@@ -194,7 +194,7 @@ def test_wrong_arrays_leave_nothing_behind(folder):
 
 def test_a_function_of_the_session(mine, folder):
     asked = {"space": "mine.py:space", "controller": "random"}
-    with pytest.raises(ValueError, match=r"Workers cannot find .*<lambda>: it lives in this session alone"):
+    with pytest.raises(ValueError, match=r"Workers cannot find .*<lambda>: it exists only in this session"):
         automl.search("mine", **asked, task=lambda spec: sum(spec), workers=1)
     result = automl.search("mine", **asked, task=lambda spec: sum(spec), workers=0, children=2)
     assert result.best.reward == sum(result.best.child.spec)
@@ -202,7 +202,7 @@ def test_a_function_of_the_session(mine, folder):
         ValueError, match=r"a function of a Python session; go on there with automl\.resume\(NAME, task"
     ):
         automl.resume("mine", children=3)
-    with pytest.raises(ValueError, match="which lives in one session alone; use workers=0"):
+    with pytest.raises(ValueError, match="which exists only in a Python session; use workers=0"):
         automl.resume("mine", children=3, workers=1, task=lambda spec: sum(spec))
     assert Watcher(folder / "automl.db", "mine").ask(lambda store, search: store.searches()[0].state) == "finished"
     further = automl.resume("mine", children=3, task=lambda spec: sum(spec))
@@ -212,7 +212,7 @@ def test_a_function_of_the_session(mine, folder):
 
 def test_a_function_where_the_search_has_a_file(mine, folder):
     automl.search("mine", **OURS, children=1)
-    with pytest.raises(ValueError, match="This search has a task of its own; drop the argument task"):
+    with pytest.raises(ValueError, match="This search has its own task; drop the argument task"):
         automl.resume("mine", children=2, task=lambda spec: 1.0)
 
 

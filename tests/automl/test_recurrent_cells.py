@@ -223,7 +223,7 @@ def test_going_on_with_the_same_text(automl, cells):
 
 def test_going_on_with_another_text_or_vocabulary(automl, cells):
     assert automl("resume", "cells", "--children", "6", "--set", "task.vocabulary_size=5").error == (
-        "task.vocabulary_size cannot be changed after a search has begun: rewards would no longer compare."
+        "task.vocabulary_size cannot be changed after a search has begun: rewards would no longer be comparable."
     )
     # The search names the file by its absolute path, where it lay when the search began.
     stored = Path(json.loads(automl("show", "cells", "--json").out)["settings"]["task"]["name"].removeprefix("text:"))

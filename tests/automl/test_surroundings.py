@@ -162,8 +162,8 @@ def test_saying_which_metric_counts_afterwards(automl, epochs):
         assert child["reward"] == child["metrics"]["acc"] and child["number"] < 3
     assert automl("resume", "s", "--children", "4", "--maximize", "acc").code == 0  # which it is already
     assert automl("resume", "s", "--children", "5", "--minimize", "acc").error == (
-        "4 children of 's' were judged by --maximize acc, and rewards would no longer compare; start a new search to "
-        "go by another metric."
+        "4 children of 's' were trained with --maximize acc, and rewards would not be comparable; start a new search "
+        "to use another metric."
     )
 
 
@@ -172,6 +172,6 @@ def test_a_metric_named_once_children_are_judged_by_their_reward(automl, mine):
 
     assert automl("search", "s", *OURS, "--workers", "0", "--children", "1").code == 0
     assert automl("resume", "s", "--children", "2", "--maximize", "worth").error == (
-        "1 child of 's' was judged by what the task returned as its reward, and rewards would no longer compare; start "
-        "a new search to go by another metric."
+        "1 child of 's' was trained with the reward that the task returned, and rewards would not be comparable; start "
+        "a new search to use another metric."
     )

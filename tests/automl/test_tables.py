@@ -117,5 +117,5 @@ def test_children_that_the_screen_ended_are_none_of_the_best(automl, mine, folde
     )
     end(others)
     assert automl("top", "mine").out == (
-        "No child of mine is trained to its end yet: of 4 trained: 4 ended by the screen (100%).\n"
+        "No child of mine is trained to its end yet: of 4 trained: 4 rejected by the screening test (100%).\n"
     )

@@ -52,7 +52,7 @@ def work(turn_cost, tmp_path_factory):
             looks = counted.units
             for _ in range(TURNS):
                 coordinator.turn(None)
-                coordinator.tell()
+                coordinator.notify_listeners()
             assert (told.started, told.measurements, told.ended) == (TURNS, TURNS, TURNS)
             found[count] = {"turns": counted.units - looks, "looks": looks}
             search = store.search("tried")

@@ -198,6 +198,6 @@ def largest_child(pid):
 
 def test_rules_end_early_by_themselves(automl):
     assert automl("search", "rules", "--space", "update-rule", "--early-stop", "median").error == (
-        "Children of the task digits report no epochs that --early-stop median could go by; drop it, or for a function "
-        "of your own say how many there are with --set task.epochs=N."
+        "Children of the task digits report no metrics per epoch, which --early-stop median needs; drop it, or for "
+        "your own function set the number of epochs with --set task.epochs=N."
     )
