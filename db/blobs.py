@@ -1,4 +1,4 @@
-"""Arrays to bytes and back: npz without pickle, and always checked against a checksum."""
+"""Packs arrays as npz files without pickle, and unpacks them after a check of their checksum."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from automl.db.records import StoreError
 
-if TYPE_CHECKING:  # it takes a sixth of a second to import, and looks at a store need none
+if TYPE_CHECKING:  # NumPy takes a sixth of a second to import, and commands that only show a store do not need it
     import numpy as np
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The arrays as an npz file. Raises ValueError for an array of objects."""
+    """Packs arrays as the bytes of an npz file. Raises ValueError for an array of Python objects."""
     import numpy as np
 
     buffer = io.BytesIO()
-    # Not `np.savez`: it takes three times as long over as many small arrays as a controller's state has.
+    # `np.savez` takes three times as long for the many small arrays of a controller's state.
     with zipfile.ZipFile(buffer, "w") as file:
         for name, array in arrays.items():
             array = np.asarray(array)
@@ -46,27 +46,27 @@ def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
 
 
 def unpack(blob: bytes, expected_sha256: str | None) -> dict[str, np.ndarray]:
-    """The arrays of `pack`.
+    """Unpacks the arrays that `pack` packed.
 
     Raises:
-        StoreError: the bytes are not those that were stored, or hold something else than plain arrays.
+        StoreError: the bytes do not have the expected checksum, or are not plain arrays.
     """
     import numpy as np
 
-    found = sha256(blob)
-    if found != expected_sha256:
+    actual_sha256 = sha256(blob)
+    if actual_sha256 != expected_sha256:
         raise StoreError(
-            f"Stored arrays are damaged: their checksum should be {expected_sha256} and is {found}. "
+            f"Stored arrays are damaged: their checksum should be {expected_sha256} and is {actual_sha256}. "
             "Restore the database from a backup."
         )
     try:
         with np.lib.npyio.NpzFile(io.BytesIO(blob), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("a member is no array")
+            raise ValueError("a member is not an array")
         return arrays
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        # The checksum is right, so somebody stored this on purpose: pickled objects, or no npz at all.
+        # The checksum is right, so another program stored this: pickled objects, or bytes that are no npz file.
         raise StoreError(f"Stored arrays are not plain arrays ({error}); they were not read.") from error
 
 

@@ -1,4 +1,4 @@
-"""A database of ours: opened, checked, and asked in transactions."""
+"""Opens and checks the database of a store, and runs transactions on it."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _NOW = {
 
 
 class Database:
-    """The connection that a store stands on.
+    """The connection of a store to its database.
 
     Args:
         address: a database URL or the path of a SQLite file.
-        create: make or upgrade the schema; otherwise the store must be there.
-        upgrade: upgrade the schema of a store that is there.
-        deferred: with `create`: write nothing before `make` is called; until then only `has_search` may be asked.
-        readonly: open for looking; a SQLite file is then not written at all.
-        clock: seconds since 1970, in place of the database's own clock.
-        artefacts_dir: where weights of more than 64 MB go; default `NAME.artefacts` beside a SQLite file, else the
-            user's folder for data, one for each database.
+        create: make or upgrade the schema; otherwise the store must exist.
+        upgrade: upgrade the schema of an existing store.
+        deferred: with `create`: write nothing before `make` is called; until then only `has_search` may be called.
+        readonly: only read; a SQLite file is then not written at all.
+        clock: returns seconds since 1970, instead of the database's own clock.
+        artefacts_dir: the folder for weights of more than 64 MB. The default is `NAME.artefacts` beside a SQLite file,
+            and otherwise a folder for each database in the user's folder for data.
 
     Raises:
-        StoreError: there is no store at the address, or it is damaged, not ours, or newer than this program.
+        StoreError: there is no store at the address, or it is damaged, not of automl, or newer than this program.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Database:
         self.file = Path(url.database).absolute() if url.get_backend_name() == "sqlite" and url.database else None
         if self.file is not None:
             check_place(Path(url.database or ""), create=create)
-        # For commands that we show to users: quoted, and without a password.
+        # For commands in messages: quoted, and without a password.
         self.option = f"--store {shlex.quote(address if '://' not in address else shown(url))}"
         self._reader = None
-        if self.file is not None:  # what SQLite keeps beside it lies where a link leads to
+        if self.file is not None:  # SQLite's other files are beside the target of a link
             if readonly:
                 self._reader = ReadOnlyFile(self.file.resolve(), busy_seconds=BUSY_SECONDS)
             else:
@@ -112,7 +112,7 @@ class Database:
         create_or_upgrade(self._engine)
 
     def _check_place(self) -> None:
-        """Raises StoreError where no store can be made, without making one."""
+        """Raises StoreError if no store can be made. Makes none."""
         if self.file is None or self._exists:
             check_store(self._engine, thorough=False)
         elif not self.file.parent.is_dir():
@@ -125,7 +125,7 @@ class Database:
 
     @property
     def _exists(self) -> bool:
-        """Whether there is a database; one on a server always is."""
+        """Whether the database exists; one on a server is assumed to."""
         return self.file is None or (self.file.exists() and self.file.stat().st_size > 0)
 
     def _check(self, *, thorough: bool) -> None:
@@ -144,22 +144,22 @@ class Database:
             )
 
     def _refuse_unwritable(self, file: Path, *, create: bool) -> None:
-        """Raises StoreError for a store that cannot be written; SQLite's own message does not say why."""
+        """Raises StoreError for a store that cannot be written. SQLite's message does not give the reason."""
         if not file.parent.is_dir() or not (file.exists() or create):
             return
         why = why_not_writable(file)
         if why is not None and file.exists():
-            raise StoreError(f"The store {self} cannot be written: {why}. It can be looked at. {COPY_IT}")
+            raise StoreError(f"The store {self} cannot be written: {why}. It can be read. {COPY_IT}")
         if why is not None:
             raise StoreError(f"The store {self} cannot be made: {why}. Choose another --store.")
 
     @property
     def reading_note(self) -> str | None:
-        """A notice for the user on how the store is read, or None."""
+        """A notice for the user if the store is read without locks, else None."""
         if self._reader is None or not self._reader.is_snapshot:
             return None
         return (
-            f"{self} is read without locks, since {why_not_writable(self._reader.path)}: what another process is just "
+            f"{self} is read without locks, since {why_not_writable(self._reader.path)}: what another process is "
             "writing may show late."
         )
 
@@ -172,7 +172,7 @@ class Database:
 
     @property
     def folder_name(self) -> str:
-        """Its address as the name of a folder."""
+        """The store's address as the name of a folder."""
         return re.sub(r"[^\w.-]+", "-", str(self))
 
     def close(self) -> None:
@@ -181,7 +181,7 @@ class Database:
             self._reader.close()
 
     def now(self) -> float:
-        """Seconds since 1970 by the database's clock: leases are judged by one clock, whoever asks."""
+        """Seconds since 1970 by the database's clock. All processes judge leases by this clock."""
         with self._read() as connection:
             return self._now(connection)
 
@@ -206,18 +206,18 @@ class Database:
     def _transaction(self, **options: Any) -> Iterator[Connection]:
         try:
             if self._reader is not None and self._reader.has_changed():
-                self._engine.dispose()  # its connections hold what was there before
+                self._engine.dispose()  # its connections read the old content
             with self._engine.connect() as connection:
                 connection.execution_options(**options)
                 with connection.begin():
                     yield connection
             if self._reader is not None and self._reader.has_changed():
-                raise StoreError(f"The store {self} was written while it was read; look again.")
+                raise StoreError(f"The store {self} was written while it was read; try again.")
         except exc.OperationalError as error:
             raise StoreError(f"The store {self} did not answer: {first_line(error)}") from error
         except exc.DBAPIError as error:
             raise StoreError(f"The store {self} refused: {first_line(error)}") from error
-        except exc.StatementError as error:  # a value that is no JSON; SQLAlchemy's own message shows all values
+        except exc.StatementError as error:  # a value that is not JSON; SQLAlchemy's message would show all values
             raise ValueError(f"This cannot be stored: {error.orig}.") from error
 
     def _now(self, connection: Connection) -> float:

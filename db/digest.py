@@ -1,4 +1,4 @@
-"""The hashes that say two searches are the same."""
+"""The hashes that are equal for equal searches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Row
 
 from automl.db.records import Child, Step
 
-if TYPE_CHECKING:  # it takes a sixth of a second to import, and looks at a store need none
+if TYPE_CHECKING:  # NumPy takes a sixth of a second to import, and commands that only show a store do not need it
     import numpy as np
 
 DIGESTED = ("number", "tokens", "canonical_hash", "seed", "state", "reward", "metrics")  # of each final child
@@ -19,7 +19,7 @@ FLAGS = ("stopped_at", "ending", "screened")  # hashed as if they were metrics
 
 
 def state_hash(arrays: Mapping[str, np.ndarray], values: Any) -> str:
-    """Sha256 of a controller's state: sorted name, dtype, shape and bytes of each array, and canonical JSON."""
+    """SHA-256 of a controller's state: name, dtype, shape and bytes of each array by name, then the values as JSON."""
     import numpy as np
 
     hasher = hashlib.sha256()
@@ -32,11 +32,11 @@ def state_hash(arrays: Mapping[str, np.ndarray], values: Any) -> str:
 
 
 def digest(children: Iterable[Child | Row[Any]], steps: Iterable[Step | Row[int, str]]) -> str:
-    """Sha256 over final children in number order and over every controller step's state hash.
+    """SHA-256 of the final children in number order and the state hashes of all controller steps.
 
-    It holds no times, attempts or workers: equal rewards give equal digests, whatever died and however many workers
-    there were. The metric `seconds` is left out for the same reason, even if it is the task's own. How a child's
-    training ended is hashed among its metrics, where 0.1.0 stored it, so that digests of old searches do not change.
+    Times, attempts and workers are not hashed: equal rewards give equal digests, whatever died and however many workers
+    there were. The metric `seconds` is left out for the same reason, even if a user's task reports it. How a child's
+    training ended is hashed with its metrics, where 0.1.0 stored it, so that digests of old searches do not change.
     """
     hasher = hashlib.sha256()
     for child in children:
@@ -49,7 +49,7 @@ def digest(children: Iterable[Child | Row[Any]], steps: Iterable[Step | Row[int,
 
 
 def _flags(child: Child | Row[Any]) -> dict[str, Any]:
-    """How the training ended, under the names of these metrics in 0.1.0."""
+    """How the training ended, under the names that these metrics had in 0.1.0."""
     flags = {"stopped": child.stopped_at, "ended": child.ending, "screened": child.screened or None}
     return {name: value for name, value in flags.items() if value is not None}
 

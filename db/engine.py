@@ -1,4 +1,4 @@
-"""Opens a database: its address, its settings, and whether it is one of ours, before anything is written."""
+"""Opens a database: parses its address, configures its connections, and checks that it is a store of automl."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ NETWORK_FILESYSTEMS = frozenset({"afs", "ceph", "cifs", "fuse.sshfs", "lustre", 
 
 
 def address_text(given: str | os.PathLike[str]) -> str:
-    """A store's address as a text.
+    """A store's address as text.
 
     Raises:
-        StoreError: it is empty, or neither a text nor a path.
+        StoreError: the address is empty, or neither text nor a path.
     """
     if not isinstance(given, str | os.PathLike):
         raise StoreError(f"A store's address is a file's path or a database URL, not {given!r}.")
@@ -75,7 +75,7 @@ def parse_address(address: str) -> URL:
     """A database URL, or the path of a SQLite file.
 
     Raises:
-        StoreError: the address is no URL that SQLAlchemy can read, or names a database we do not support.
+        StoreError: SQLAlchemy cannot parse the URL, or automl does not support the database.
     """
     if "://" not in address:
         if address.startswith(":memory:"):
@@ -85,7 +85,7 @@ def parse_address(address: str) -> URL:
         return URL.create("sqlite", database=str(_of_user(address)))
     try:
         url = make_url(address)
-    except (exc.ArgumentError, ValueError):  # ValueError: the port is no number, and may be part of a password
+    except (exc.ArgumentError, ValueError):  # ValueError: the port is not a number; it may be part of a password
         raise StoreError(NO_URL) from None
     backend = url.get_backend_name()
     if backend == "sqlite":
@@ -98,7 +98,7 @@ def parse_address(address: str) -> URL:
 
 
 def shown(url: URL) -> str:
-    """The address without its secrets, wherever in the URL they stand."""
+    """The address without its secrets: password and query are left out."""
     clean = URL.create(url.get_backend_name(), url.username, None, url.host, url.port, url.database)
     return clean.render_as_string()
 
@@ -106,7 +106,7 @@ def shown(url: URL) -> str:
 def parse_json(text: Any) -> Any:
     """Parses a JSON value of a store. Raises StoreError if it is not JSON, or contains a number that is not finite."""
     if isinstance(text, int | float) and math.isfinite(text):
-        return text  # SQLite keeps the text of a number alone as that number
+        return text  # SQLite stores a text that is a number as a number
     try:
         return _DECODER.decode(text if isinstance(text, str) else bytes(text).decode())
     except (ValueError, TypeError, RecursionError) as error:
@@ -132,7 +132,7 @@ def open_engine(url: URL, *, reader: ReadOnlyFile | None = None) -> Engine:
     """An engine whose SQLite connections wait for locks, check foreign keys and survive a power cut.
 
     Args:
-        reader: opens the connections to a SQLite file that is only read.
+        reader: opens the connections to a SQLite file that is only read; None to also write.
     """
     codec: dict[str, Any] = {
         "json_serializer": functools.partial(json.dumps, allow_nan=False),
@@ -165,7 +165,7 @@ def open_engine(url: URL, *, reader: ReadOnlyFile | None = None) -> Engine:
 
 
 def refuse_network(path: Path, mounts: str | None = None) -> None:
-    """Raises StoreError where a file is on a network filesystem. `mounts` is the text of /proc/mounts."""
+    """Raises StoreError if a file is on a network filesystem. `mounts` is the text of /proc/mounts."""
     if mounts is None:
         try:
             mounts = Path("/proc/mounts").read_text(errors="surrogateescape")
@@ -174,7 +174,7 @@ def refuse_network(path: Path, mounts: str | None = None) -> None:
     kinds = {}
     for line in mounts.splitlines():
         _device, folder, kind, *_rest = line.split(" ")
-        # Spaces and the like stand as octal numbers. Of two mounts on one folder the later one is seen.
+        # Spaces and similar characters are octal numbers. Of two mounts on one folder, the later one is visible.
         kinds[re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), folder)] = kind
     path = path.resolve()
     kind = next((kinds[str(folder)] for folder in (path, *path.parents) if str(folder) in kinds), "")
@@ -186,7 +186,7 @@ def refuse_network(path: Path, mounts: str | None = None) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: Any, *, readonly: bool) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions: `_begin_sqlite` does
+    connection.isolation_level = None  # `_begin_sqlite` begins transactions, not the driver
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA trusted_schema=OFF")
@@ -197,20 +197,20 @@ def _prepare_sqlite(connection: Any, _record: Any, *, readonly: bool) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later can fail at once with "database is locked", without waiting; one
-    # that takes the write lock when it begins waits its turn.
+    # A transaction that reads first and writes later can fail at once with "database is locked". One that takes the
+    # write lock when it begins waits for the lock.
     write = connection.get_execution_options().get("automl_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def check_store(engine: Engine, *, thorough: bool) -> str | None:
-    """The schema's revision, or None for a database with nothing in it.
+    """The schema's revision, or None for an empty database. Writes nothing.
 
     Args:
-        thorough: also read every page of a SQLite file for damage, as before writing to it.
+        thorough: also check every page of a SQLite file for damage, as before writing to it.
 
     Raises:
-        StoreError: the database is damaged, is not ours, or is newer than this program. Nothing was written.
+        StoreError: the database is damaged, is not a store of automl, or is newer than this program.
     """
     name = shown(engine.url)
     try:
@@ -225,7 +225,7 @@ def check_store(engine: Engine, *, thorough: bool) -> str | None:
                 raise StoreError(f"{name} is not an automl store: it has other tables. Choose another --store.")
             revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
     except exc.OperationalError:
-        raise  # the database did not answer, which says nothing about what is in it
+        raise  # the database did not answer; its content may be fine
     except exc.DatabaseError as error:
         raise StoreError(
             f"{name} cannot be read as a database ({first_line(error)}). Restore it from a backup, or choose another "
@@ -253,16 +253,16 @@ def _check_sqlite(connection: Connection, name: str, *, thorough: bool, empty: b
     if thorough:
         verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if verdict != "ok":
-            found = " ".join(str(verdict).split())
-            raise StoreError(f"{name} is damaged ({found}). Restore it from a backup, or choose another --store.")
+            damage = " ".join(str(verdict).split())
+            raise StoreError(f"{name} is damaged ({damage}). Restore it from a backup, or choose another --store.")
 
 
 def _known_revisions() -> set[str]:
-    """Revisions this program can read: their files' names begin with them. Alembic is slow to import."""
+    """The revisions that this program knows, from the names of their files. Alembic is slow to import."""
     folder = Path(__file__).parent / "migrations" / "versions"
     return {path.name.partition("_")[0] for path in folder.glob("[0-9]*.py")}
 
 
 def first_line(error: exc.DBAPIError) -> str:
-    """What the database said, without the statement and its values."""
+    """The first line of the database's message, without the statement and its values."""
     return str(error.orig).splitlines()[0] if error.orig else type(error).__name__

@@ -1,4 +1,4 @@
-"""Creates a store, or brings an older one up to this program's schema. Imports alembic only here."""
+"""Creates a store, or upgrades an older one to this program's schema. Only this module imports alembic."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def create_or_upgrade(engine: Engine) -> None:
-    """Leaves the database at this program's schema.
+    """Creates this program's schema, or upgrades an older one.
 
-    One process makes the schema, in one transaction under the write lock: a kill leaves the file as it was. An older
-    SQLite store is copied to `NAME.REVISION.bak` first.
+    This is one transaction under the write lock, so a kill leaves the database as it was. An older SQLite store is
+    copied to `NAME.REVISION.bak` first.
+
+    Raises:
+        StoreError: the folder does not exist, the backup cannot be written, or as `check_store`.
     """
     path = Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
     if path is not None and not path.parent.is_dir():
         raise StoreError(f"The folder {path.parent} for the store {path.name} does not exist; create it first.")
     if path is not None and not path.exists():
-        import alembic.command  # noqa: F401 - takes its time before there is a file, which Ctrl-C would leave
+        import alembic.command  # noqa: F401 - slow; Ctrl-C during it must leave no empty file
     revision = check_store(engine, thorough=True)
     if revision == REVISION:
         return
@@ -42,15 +45,15 @@ def create_or_upgrade(engine: Engine) -> None:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({APPLICATION_ID})")
         elif revision is not None and path is not None:
             # Read again: another process may have upgraded the store before this one got the write lock.
-            found = connection.scalar(text("SELECT version_num FROM alembic_version"))
-            if found != REVISION:
-                _back_up(path, str(found))
+            present = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            if present != REVISION:
+                _back_up(path, str(present))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def _create_file(path: Path) -> None:
-    """Makes the empty file: marked as ours, in WAL mode. Neither setting can be made inside a transaction."""
+    """Makes an empty file in WAL mode, with our application id. Neither can be set inside a transaction."""
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")

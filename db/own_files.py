@@ -1,8 +1,8 @@
-"""Files in the folders beside a store, opened without following links.
+"""Opens, writes and deletes files in the folders beside a store, without following links.
 
-A store from somebody else may come with such folders, and a link in them could lead to any of the user's files. The
-path to these folders is the user's own and may contain links; `own` is the number of last folders of a path that are
-ours.
+A store from another user may come with such folders, and a link in them could lead to any file. The path to these
+folders is chosen by the user and may contain links. The argument `own` is how many folders at the end of a path are of
+this kind, in which no link is followed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @contextlib.contextmanager
 def folder(path: Path, *, own: int, create: bool = False) -> Iterator[int]:
-    """A descriptor of a folder whose last `own` parts are ours.
+    """A context with the descriptor of a folder; of its path, the last `own` parts must not be links.
 
     Raises:
-        OSError: it does not exist (without `create`), or one of these parts is a link or not a folder.
+        OSError: the folder does not exist (without `create`), or one of these parts is a link or not a folder.
     """
     path = path.absolute()
     base = path if own == 0 else path.parents[own - 1]
@@ -47,24 +47,25 @@ def folder(path: Path, *, own: int, create: bool = False) -> Iterator[int]:
 
 
 def open_file(path: Path, flags: int, *, own: int) -> int:
-    """A descriptor of a plain file in folders of ours; with O_CREAT they are made. Raises OSError."""
+    """Opens a plain file and returns its descriptor. With O_CREAT, missing folders are made. Raises OSError."""
     with folder(path.parent, own=own, create=bool(flags & os.O_CREAT)) as within:
         return open_within(within, path.name, flags)
 
 
 def open_within(descriptor: int, name: str, flags: int) -> int:
-    """A descriptor of a plain file in an open folder. Raises OSError, also for a link, a pipe or a device."""
+    """Opens a plain file in an open folder and returns its descriptor. Raises OSError, also for a link, a pipe or a
+    device."""
     try:
         # O_NONBLOCK: opening a pipe without a writer would block forever.
-        found = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666, dir_fd=descriptor)
+        opened = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666, dir_fd=descriptor)
     except OSError:
         _refuse_link(name, descriptor, Path(name))
         raise
-    if not stat.S_ISREG(os.fstat(found).st_mode):
-        os.close(found)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
         raise OSError(errno.EINVAL, "it is not a plain file", name)
-    os.set_blocking(found, True)
-    return found
+    os.set_blocking(opened, True)
+    return opened
 
 
 def read(path: Path, *, own: int) -> bytes:
@@ -77,10 +78,10 @@ def write(path: Path, content: bytes, *, own: int, previous: str | None = None) 
     """Writes a file atomically.
 
     Args:
-        previous: the new name of a file that exists already.
+        previous: the name to which an existing file is renamed first.
 
     Raises:
-        OSError: it cannot be written; nothing was changed.
+        OSError: the file cannot be written; nothing was changed.
     """
     partial = f"{path.stem}.{os.getpid()}.partial"
     with folder(path.parent, own=own, create=True) as within:
@@ -103,7 +104,7 @@ def write(path: Path, content: bytes, *, own: int, previous: str | None = None) 
 
 
 def names(path: Path, *, own: int) -> list[str]:
-    """The names in a folder; none if it does not exist or is not ours."""
+    """The names in a folder; none if it does not exist or is behind a link."""
     try:
         with folder(path, own=own) as descriptor:
             return sorted(os.listdir(descriptor))
@@ -112,7 +113,7 @@ def names(path: Path, *, own: int) -> list[str]:
 
 
 def remove(path: Path, *, own: int) -> None:
-    """Deletes a file, or a link itself. It is no error where there is none. Raises OSError."""
+    """Deletes a file, or a link itself. A missing file is no error. Raises OSError."""
     with contextlib.suppress(FileNotFoundError), folder(path.parent, own=own) as within:
         os.unlink(path.name, dir_fd=within)
 
@@ -128,7 +129,7 @@ def remove_if_empty(path: Path, *, own: int) -> None:
 
 
 def _refuse_link(name: str, descriptor: int, path: Path) -> None:
-    """Raises an OSError that says so if something cannot be opened because of a link."""
+    """Raises an OSError with a clear message if `name` is a link."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, "it is, or lies behind, a link, which automl does not follow here", str(path))

@@ -1,4 +1,4 @@
-"""Who holds a search: a process on a host, told apart from a later one with the same number."""
+"""The owner of a lease: a process on a host, distinguished from later processes with the same number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """A process: `boot` tells starts of a machine apart, `started` (clock ticks since boot) processes of one pid."""
+    """A process.
+
+    Attributes:
+        boot: identifies the start of the machine.
+        started: clock ticks since then; distinguishes processes with the same pid.
+    """
 
     host: str
     boot: str
@@ -24,8 +29,10 @@ class Owner:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Owner:
-        """The process that a store names. If the value is not valid, it is an unknown process that never counts as
-        gone. No signal is sent to it: a number in a store need not be one of our processes."""
+        """The process that a store names. An invalid value gives an unknown process that never counts as gone.
+
+        No signal is ever sent to it, since a store may contain any number.
+        """
         fields = {name: value.get(name) for name in ("host", "boot", "pid", "started")}
         texts = all(isinstance(fields[name], str) for name in ("host", "boot"))
         numbers = all(type(fields[name]) is int for name in ("pid", "started"))
@@ -35,7 +42,7 @@ class Owner:
         return dataclasses.asdict(self)
 
     def is_gone(self) -> bool:
-        """True where this process surely runs no more; False where it runs, or where that cannot be told from here."""
+        """Whether this process has certainly ended. False if it runs, or if this machine cannot know."""
         if self.host != platform.node() or not self.boot:
             return False
         return self.boot != _boot_id() or _start_time(self.pid) != self.started
@@ -52,17 +59,17 @@ def _boot_id() -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks from the start of the machine to that of a process; None where there is none, or only its zombie."""
-    import psutil  # takes longer to import than most looks at a store
+    """Clock ticks from the start of the machine to that of a process; None if it has ended or is a zombie."""
+    import psutil  # slower to import than most commands are that only show a store
 
-    ticks_a_second = os.sysconf("SC_CLK_TCK")
+    ticks_per_second = os.sysconf("SC_CLK_TCK")
     try:
         while True:
             process = psutil.Process(pid)
             booted = psutil.boot_time()
             started = process.create_time() - booted
-            if psutil.boot_time() == booted:  # else the clock was set in between
+            if psutil.boot_time() == booted:  # otherwise the clock was set between the two calls
                 break
-        return None if process.status() == psutil.STATUS_ZOMBIE else round(started * ticks_a_second)
-    except (psutil.Error, ValueError, OverflowError):  # the number may be any that a store holds
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(started * ticks_per_second)
+    except (psutil.Error, ValueError, OverflowError):  # a store may contain any number
         return None

@@ -1,6 +1,7 @@
-"""The statements that every child and turn needs, built once: to build and hash one takes longer than to run it.
+"""The statements that every child or turn needs, built once: building and hashing one takes longer than running it.
 
-What they are asked about is called `of_search`, `of_child`, …: a parameter with the name of a column is written to it.
+Parameters that select rows are named `of_search`, `of_child`, …, because SQLAlchemy writes a parameter with the name of
+a column to that column.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ COUNTS = select(
     ),
 ).where(SearchRow.id == _of_search)
 
-# The lowest reward of consumed children of earlier batches, state by state: the first that fits in the index.
+# The lowest reward among the consumed children of earlier batches, for each state: the first that fits in the index.
 LOWEST_REWARDS = select(
     *(
         select(ChildRow.reward)
@@ -61,7 +62,8 @@ FAILED = (
     .limit(1)
 )
 
-# What is new. ENDED asks for no state: SQLite would then choose the index of states, and read all that have ended.
+# New events. ENDED has no condition on the state: with one, SQLite would use the index of states and read all children
+# that have ended.
 
 RUNNING_ATTEMPTS = (
     select(ChildRow.id, ChildRow.number, ChildRow.fence, AttemptRow.device, AttemptRow.slot)
@@ -86,7 +88,7 @@ MEASURED_AFTER = (
 
 # Claiming and delivering
 
-STANDING = (
+LOCKED_SEARCH = (
     select(SearchRow.id, SearchRow.state, SearchRow.epoch, SearchRow.budget, SearchRow.num_trained)
     .where(SearchRow.id == _of_search)
     .with_for_update()
@@ -124,7 +126,7 @@ DROP_MEASUREMENT = delete(MeasurementRow).where(
 )
 ADD_MEASUREMENT = insert(MeasurementRow)
 
-# A controller's step
+# Controller steps
 
 CONSUME = update(ChildRow).where(_in_search, ChildRow.number == bindparam("of_number"))
 RECORD_DECISIONS = CONSUME.values(decisions=bindparam("decisions"))

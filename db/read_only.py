@@ -1,7 +1,7 @@
 """Reads a SQLite file in a folder that cannot be written, where SQLite cannot create its lock files.
 
 In WAL mode even a reader needs `NAME-wal` and `NAME-shm` beside the file. If they cannot be created, the file is opened
-as immutable. Before and after each transaction it is checked that the file has not changed.
+as immutable, and each transaction checks before and after that the file has not changed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from automl.db.records import StoreError
 
-TRIES = 3  # to copy a store that is being written
+COPY_ATTEMPTS = 3  # for a store that is being written
 _Mark = tuple[tuple[int, int, int] | None, ...]
 
 
 def why_not_writable(path: Path) -> str | None:
-    """Why a SQLite file, or its folder, cannot be written; None where both can."""
+    """Why a SQLite file or its folder cannot be written; None if both can."""
     folder = path.parent
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
         return f"{folder} is on a file system that is mounted read-only"
@@ -44,13 +44,13 @@ class ReadOnlyFile:
     """Read-only connections to a SQLite file.
 
     Args:
-        busy_seconds: how long a lock of another program is waited for.
+        busy_seconds: how long a connection waits for another program's lock.
     """
 
     def __init__(self, path: Path, *, busy_seconds: float) -> None:
         self.path = path
         self._busy_seconds = busy_seconds
-        self._mark: _Mark | None = None  # state of a file that is read without locks; None: SQLite's locks work
+        self._mark: _Mark | None = None  # of a file that is read without locks; None: SQLite's locks work
         self._copies: list[tempfile.TemporaryDirectory[str]] = []
 
     @property
@@ -59,7 +59,7 @@ class ReadOnlyFile:
         return self._mark is not None
 
     def connect(self) -> sqlite3.Connection:
-        """Raises sqlite3.OperationalError, StoreError."""
+        """Opens a read-only connection. Raises sqlite3.OperationalError, StoreError."""
         self._mark = None
         connection = self._open(self.path, "mode=ro")
         try:
@@ -70,7 +70,7 @@ class ReadOnlyFile:
             if why_not_writable(self.path) is None or not os.access(self.path, os.R_OK):
                 raise
         except sqlite3.DatabaseError:
-            return connection  # errors in its content are reported when it is read
+            return connection  # reading its content reports the error
         return self._without_locks()
 
     def has_changed(self) -> bool:
@@ -87,13 +87,13 @@ class ReadOnlyFile:
         if mark[1] is None or mark[1][1] == 0:
             self._mark = mark
             return self._open(self.path, "mode=ro&immutable=1")
-        # The newest transactions are in the -wal file, which SQLite can read only in a folder that can be written.
-        for _ in range(TRIES):
+        # The newest transactions are in the -wal file, which SQLite can read only in a writable folder.
+        for _ in range(COPY_ATTEMPTS):
             mark, copy = self._marks(), self._copy()
             if mark == self._marks():
                 self._mark = mark
                 return self._open(copy, "mode=ro")
-        raise StoreError(f"The store {self.path} is being written; look again in a moment.")
+        raise StoreError(f"The store {self.path} is being written; try again in a moment.")
 
     def _copy(self) -> Path:
         folder = tempfile.TemporaryDirectory(prefix="automl-")
@@ -105,12 +105,12 @@ class ReadOnlyFile:
         return copy
 
     def _marks(self) -> _Mark:
-        """Inode, size and time of the file and its -wal, which change when one is written."""
+        """Inode, size and modification time (nanoseconds) of the file and of its -wal file."""
         marks: list[tuple[int, int, int] | None] = []
         for path in (str(self.path), f"{self.path}-wal"):
             try:
-                found = os.stat(path)
-                marks.append((found.st_ino, found.st_size, found.st_mtime_ns))
+                status = os.stat(path)
+                marks.append((status.st_ino, status.st_size, status.st_mtime_ns))
             except OSError:
                 marks.append(None)
         return tuple(marks)

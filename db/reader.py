@@ -1,4 +1,4 @@
-"""What can be looked up in a store, without changing it."""
+"""The queries of a store, which change nothing."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ from automl.db.schema import (
 )
 
 Record = TypeVar("Record")
-LARGEST = 2**63 - 1  # number that a database holds
+LARGEST = 2**63 - 1  # the largest integer that the databases store
 
 
 class Reader(Database):
-    """Searches, children, attempts, measurements, steps and weights, as frozen records."""
+    """Reads searches, children, attempts, measurements, steps and weights, as frozen records."""
 
     def searches(self) -> list[Search]:
         with self._read() as connection:
             return [record(Search, row) for row in connection.execute(select(SearchRow).order_by(SearchRow.id))]
 
     def search(self, name: str) -> Search:
-        """Raises UnknownSearchError, which names the nearest."""
+        """The search of this name. Raises UnknownSearchError, which lists the nearest names."""
         with self._read() as connection:
             return self._search(connection, name)
 
     def has_search(self, name: str) -> bool:
-        """Whether there is a search of this name; also works for a store of an earlier schema, or without one."""
+        """Whether there is a search of this name. The store may have an earlier schema, or none yet."""
         if not self._exists:
             return False
         with self._read() as connection:
@@ -94,28 +94,28 @@ class Reader(Database):
             return [EndingCount(*row) for row in connection.execute(query).all()]
 
     def claims_of(self, search_id: int, worker: str) -> list[Claim]:
-        """The children that this worker is running, by number, for whoever has to clean up after it."""
+        """The claims of a worker on its running children, in number order."""
         running = (ChildRow.search_id == search_id, ChildRow.state == State.RUNNING, ChildRow.worker == worker)
         with self._read() as connection:
             rows = connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number)).all()
             return [claim_of(row, row.fence, worker) for row in rows]
 
     def running(self, search_id: int) -> list[RunningAttempt]:
-        """The attempts that workers are making, in number order."""
+        """The attempts in progress, in order of the children's numbers."""
         with self._read() as connection:
             return [
                 RunningAttempt(*row) for row in connection.execute(queries.RUNNING_ATTEMPTS, {"of_search": search_id})
             ]
 
     def ended(self, search_id: int, *, since: float) -> list[EndedAttempt]:
-        """The attempts after which a child was trained, failed or lost since a time, in the order of their ends."""
+        """The final attempts of children that ended since a time (seconds since 1970), in order of their ends."""
         with self._read() as connection:
             rows = connection.execute(queries.ENDED, {"of_search": search_id, "since": since}).all()
-        # A paused child that goes on has the time of its first end still.
+        # A paused child that is being continued still has the time of its first end.
         return [EndedAttempt(row.number, row.fence, row.finished) for row in rows if row.state in FINAL]
 
     def measurements_after(self, child_id: int, fence: int, *, epoch: int) -> list[Measurement]:
-        """The measurements of an attempt after an epoch, in order."""
+        """The measurements of an attempt after an epoch, in order of epochs."""
         of_attempt = {"of_child": child_id, "of_fence": fence, "of_epoch": epoch}
         with self._read() as connection:
             return [record(Measurement, row) for row in connection.execute(queries.MEASURED_AFTER, of_attempt)]
@@ -129,11 +129,18 @@ class Reader(Database):
         states: Sequence[State] = (),
         first: int = 0,
     ) -> list[Child]:
-        """Children in number order, of one batch, one number, some states, or from number `first` on."""
+        """The children that fulfil all given conditions, in number order.
+
+        Args:
+            batch: only children of this batch.
+            number: only the child of this number.
+            states: only children in one of these states; all if empty.
+            first: the lowest number.
+        """
         query = select(ChildRow).where(ChildRow.search_id == search_id)
         if first > 0:
             query = query.where(ChildRow.number >= first)
-        # Asked for a batch in order of numbers, SQLite would look for it among all of them.
+        # With an order by numbers, SQLite would search for the batch among all children.
         query = query.order_by(ChildRow.number) if batch is None else query.where(ChildRow.batch == batch)
         if number is not None and abs(number) > LARGEST:
             return []
@@ -144,18 +151,18 @@ class Reader(Database):
         return sorted(self._children(query), key=lambda child: child.number)
 
     def top(self, search_id: int, count: int) -> list[Child]:
-        """The best of the children that a task did not end early, best first; of equals the older first."""
+        """The best trained children that no task ended early, best first; equal rewards in number order."""
         trained = (ChildRow.state == State.TRAINED, ChildRow.ending.is_(None))
         query = select(ChildRow).where(ChildRow.search_id == search_id, *trained)
         return self._children(query.order_by(ChildRow.reward.desc(), ChildRow.number).limit(min(count, LARGEST)))
 
     def latest(self, search_id: int, count: int) -> list[Child]:
-        """The trained children of the highest numbers, highest first."""
+        """The trained children with the highest numbers, highest first."""
         query = select(ChildRow).where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
         return self._children(query.order_by(ChildRow.number.desc()).limit(count))
 
     def upcoming(self, search_id: int, count: int) -> list[tuple[int, int, int | None]]:
-        """Number, batch and FLOPs of the ready children of the lowest numbers."""
+        """Number, batch and FLOPs of the ready children with the lowest numbers."""
         query = (
             select(ChildRow.number, ChildRow.batch, ChildRow.flops)
             .where(ChildRow.search_id == search_id, ChildRow.state == State.READY)
@@ -177,7 +184,7 @@ class Reader(Database):
             return set(connection.scalars(select(ChildRow.canonical_hash).where(ChildRow.search_id == search_id)))
 
     def unrecorded(self, search_id: int) -> list[Child]:
-        """Children of an earlier version, whose decisions were not recorded."""
+        """The children whose decisions are not recorded, since automl 0.1.0 proposed them."""
         return self._children(
             select(ChildRow)
             .where(ChildRow.search_id == search_id, ChildRow.decisions.is_(null()))
@@ -185,24 +192,24 @@ class Reader(Database):
         )
 
     def decisions(self, search_id: int) -> list[dict[str, Any]]:
-        """The decisions that children of a search answered, each once; `Child.decisions` are indices into this list."""
+        """The decisions of a search's children, each once; `Child.decisions` are indices into this list."""
         query = select(DecisionRow.decision).where(DecisionRow.search_id == search_id).order_by(DecisionRow.number)
         with self._read() as connection:
             return list(connection.scalars(query))
 
     def progress(self, search_id: int) -> Progress:
-        """As quick after a million children as after ten."""
+        """Counts for every turn of the loop, from indices: as fast after a million children as after ten."""
         with self._read() as connection:
             row = connection.execute(queries.PROGRESS, {"of_search": search_id}).one()
         return Progress(row.num_trained, row.ready, row.running, row.stop_requested is not None)
 
     def is_complete(self, search_id: int, batch: int) -> bool:
-        """Whether no child of the batch is still to be trained."""
+        """Whether every child of the batch is trained, failed or lost."""
         with self._read() as connection:
             return connection.scalar(queries.UNFINISHED, {"of_search": search_id, "of_batch": batch}) is None
 
     def failed(self, search_id: int, *, first: int) -> bool:
-        """Whether any child from number `first` on has failed or was lost."""
+        """Whether any child from number `first` on has failed or is lost."""
         with self._read() as connection:
             return connection.scalar(queries.FAILED, {"of_search": search_id, "from_number": first}) is not None
 
@@ -220,9 +227,9 @@ class Reader(Database):
             return [FailureCount(state, fault or "", message, number) for state, fault, message, number in rows]
 
     def first_ended(self, search_id: int, *, since: float, count: int) -> list[Child]:
-        """The first children that ended since a time, in the order of their ends."""
+        """The first children that ended since a time (seconds since 1970), in order of their ends."""
         query = select(ChildRow).where(
-            # Not "in FINAL": SQLite would then read all children that have ended.
+            # Not `in FINAL`, with which SQLite would read all children that have ended.
             ChildRow.search_id == search_id,
             ChildRow.state.not_in((State.READY, State.RUNNING)),
             ChildRow.finished >= since,
@@ -230,7 +237,7 @@ class Reader(Database):
         return self._children(query.order_by(ChildRow.finished, ChildRow.number).limit(count))
 
     def counts(self, search_id: int) -> dict[str, int]:
-        """Children by state, every state named. Trained ones are not counted again, however many they are."""
+        """The number of children in each state. That of trained children is stored in the search's row."""
         with self._read() as connection:
             row = connection.execute(queries.COUNTS, {"of_search": search_id}).one()
         counts = {State.READY: row.ready, State.RUNNING: row.running, State.TRAINED: row.num_trained}
@@ -243,7 +250,7 @@ class Reader(Database):
             return [record(Attempt, row) for row in connection.execute(query)]
 
     def measurements(self, child_id: int) -> list[Measurement]:
-        """The accepted measurements: those of the child's last fence."""
+        """The accepted measurements of a child: those of its last attempt."""
         with self._read() as connection:
             fence = select(ChildRow.fence).where(ChildRow.id == child_id).scalar_subquery()
             query = (
@@ -254,13 +261,13 @@ class Reader(Database):
             return [record(Measurement, row) for row in connection.execute(query)]
 
     def epochs_before(self, claim: Claim) -> int:
-        """The last epoch that was measured in earlier attempts at a claimed child; 0 where there was none."""
+        """The last epoch that earlier attempts at a claimed child measured; 0 if there is none."""
         of_earlier = (MeasurementRow.child_id == claim.child_id, MeasurementRow.fence < claim.fence)
         with self._read() as connection:
             return connection.scalar(select(func.max(MeasurementRow.epoch)).where(*of_earlier)) or 0
 
     def requests(self, search_id: int, *, answered: bool = False) -> list[Request]:
-        """People's own children that were not answered yet, or all, oldest first."""
+        """Users' requests for children that are not answered yet, oldest first; with `answered`, all of them."""
         query = select(RequestRow).where(RequestRow.search_id == search_id).order_by(RequestRow.id)
         if not answered:
             query = query.where(RequestRow.child.is_(None), RequestRow.refusal.is_(None))
@@ -268,7 +275,7 @@ class Reader(Database):
             return [record(Request, row) for row in connection.execute(query)]
 
     def trainings(self, child_id: int) -> list[Training]:
-        """What came of training a child again, oldest first."""
+        """The trainings of a child after the search, oldest first."""
         query = (
             select(TrainingRow)
             .where(TrainingRow.child_id == child_id)
@@ -278,21 +285,21 @@ class Reader(Database):
             return [record(Training, row) for row in connection.execute(query)]
 
     def trained_again(self, search_id: int) -> dict[int, list[Training]]:
-        """Trainings after the search, by the child's number, oldest first."""
+        """The trainings after the search of all children, by the child's number, oldest first."""
         query = (
             select(ChildRow.number, TrainingRow)
             .join(TrainingRow, TrainingRow.child_id == ChildRow.id)
             .where(ChildRow.search_id == search_id)
             .order_by(ChildRow.number, TrainingRow.finished, TrainingRow.recipe_hash, TrainingRow.seed)
         )
-        found: dict[int, list[Training]] = {}
+        trainings: dict[int, list[Training]] = {}
         with self._read() as connection:
             for row in connection.execute(query):
-                found.setdefault(row.number, []).append(record(Training, row))
-        return found
+                trainings.setdefault(row.number, []).append(record(Training, row))
+        return trainings
 
     def curves(self, search_id: int, metric: str, *, finished_since: float = 0.0) -> list[Curve]:
-        """A metric by epoch of the children that were trained since a time, in number order."""
+        """A metric by epoch, of the children that were trained since a time (seconds since 1970), in number order."""
         of_child = (MeasurementRow.child_id == ChildRow.id) & (MeasurementRow.fence == ChildRow.fence)
         query = (
             select(
@@ -325,7 +332,7 @@ class Reader(Database):
             return [record(Segment, row) for row in connection.execute(query)]
 
     def steps(self, search_id: int) -> list[Step]:
-        """Every step's statistics and hash, without the blobs."""
+        """All controller steps in order, without their blobs."""
         columns = [
             getattr(StepRow, field.name).label(field.name)
             for field in dataclasses.fields(Step)
@@ -336,7 +343,7 @@ class Reader(Database):
             return [Step(**row._mapping, blob=None, blob_sha256=None) for row in connection.execute(query)]
 
     def lowest_reward(self, search_id: int, *, before_batch: int) -> float | None:
-        """The lowest reward among consumed children of earlier batches."""
+        """The lowest reward among the consumed children of earlier batches; None if there is none."""
         with self._read() as connection:
             lowest = connection.execute(
                 queries.LOWEST_REWARDS, {"of_search": search_id, "of_batch": before_batch}
@@ -344,11 +351,9 @@ class Reader(Database):
         return min((reward for reward in lowest if reward is not None), default=None)
 
     def digest(self, search_id: int) -> str:
-        """The hash that says two searches are the same (`db.digest`)."""
-        told = [
-            getattr(ChildRow, name) for name in (*DIGESTED, *FLAGS)
-        ]  # half of the time is that of reading whole children
-        children = select(*told).where(ChildRow.search_id == search_id, ChildRow.state.in_(FINAL))
+        """The hash of a search, which equal searches share (`db.digest`)."""
+        columns = [getattr(ChildRow, name) for name in (*DIGESTED, *FLAGS)]  # reading all columns takes twice as long
+        children = select(*columns).where(ChildRow.search_id == search_id, ChildRow.state.in_(FINAL))
         steps = select(StepRow.number, StepRow.state_hash).where(StepRow.search_id == search_id)
         with self._read() as connection:
             return digest(
@@ -357,7 +362,7 @@ class Reader(Database):
             )
 
     def weights(self, child_id: int, kind: str = "search") -> dict[str, Any] | None:
-        """The stored weights of a child by name, or None where none were kept. Raises StoreError where damaged."""
+        """The stored weights of a child by name, or None if there are none. Raises StoreError if they are damaged."""
         with self._read() as connection:
             row = connection.execute(
                 select(ArtefactRow).where(ArtefactRow.child_id == child_id, ArtefactRow.kind == kind)
@@ -380,11 +385,13 @@ class Reader(Database):
         return blobs.unpack(blob, artefact.sha256)
 
     def _artefact_path(self, child_id: int, kind: str, checksum: str) -> Path | None:
-        """The file of weights that are too large for the store, or None if a value is not valid. The path is not
-        stored, because somebody else's store must not choose which of our files are read or deleted."""
+        """The file of weights that are too large for the database, or None if a value is not valid.
+
+        The path is not stored, because a store from another user must not choose which files are read or deleted.
+        """
         if not re.fullmatch(r"[0-9a-f]{64}", checksum) or not re.fullmatch(r"search|train/[0-9A-Za-z]+/-?[0-9]+", kind):
             return None
-        # Equal weights of two trainings have a file each, so that each can be deleted.
+        # Equal weights of two trainings have separate files, so that each can be deleted.
         return self._artefacts_dir / f"{int(child_id)}-{kind.replace('/', '-')}-{checksum}.npz"
 
     def _find(self, connection: Connection, name: str) -> Search | None:
@@ -396,7 +403,7 @@ class Reader(Database):
         if search is None:
             from difflib import SequenceMatcher
 
-            names = [found for found in connection.scalars(select(SearchRow.name)) if isinstance(found, str)]
+            names = [other for other in connection.scalars(select(SearchRow.name)) if isinstance(other, str)]
             names = sorted(names, key=lambda other: -SequenceMatcher(None, name, other).ratio())[:8]
             known = f"it has {', '.join(names)}" if names else "it has none yet"
             raise UnknownSearchError(f"There is no search called {name!r} in {self}; {known}.")
@@ -408,14 +415,14 @@ class Reader(Database):
 
 
 def claim_of(child: Any, fence: int, worker: str) -> Claim:
-    """The claim of a worker on the child of a row."""
+    """A worker's claim on the child of a row."""
     decisions = None if child.decisions is None else tuple(child.decisions)
     tokens = tuple(child.tokens)
     return Claim(child.id, child.search_id, child.number, fence, worker, tokens, child.seed, child.spec, decisions)
 
 
 def record(kind: type[Record], row: Any) -> Record:
-    """The record of a row. Raises StoreError where a value is of another type than automl writes."""
+    """Turns a row into a record. Raises StoreError if a value has a type that automl does not write."""
     mapping = row._mapping
     values = {}
     for name, fits in _types_of(kind):  # type: ignore[arg-type]
@@ -432,7 +439,7 @@ def record(kind: type[Record], row: Any) -> Record:
 
 @functools.cache
 def _types_of(kind: type) -> list[tuple[str, Callable[[Any], bool]]]:
-    """The names of a record's fields, and whether a value is of a field's type."""
+    """The name of each field of a record, and a test whether a value has the field's type."""
     hints = get_type_hints(kind)
     return [(field.name, _type_test(hints[field.name])) for field in dataclasses.fields(kind)]
 
@@ -444,11 +451,11 @@ def _type_test(hint: Any) -> Callable[[Any], bool]:
         return lambda value: type(value) in (int, float) and math.isfinite(value)
     if isinstance(hint, type):
         return lambda value: type(value) is hint
-    of = [_type_test(inner) for inner in get_args(hint)]
+    tests = [_type_test(inner) for inner in get_args(hint)]
     if get_origin(hint) is list:
-        (item,) = of
+        (item,) = tests
         return lambda value: type(value) is list and all(map(item, value))
     if get_origin(hint) is dict:
-        _, item = of
+        _, item = tests
         return lambda value: type(value) is dict and all(map(item, value.values()))
-    return lambda value: any(test(value) for test in of)
+    return lambda value: any(test(value) for test in tests)

@@ -1,4 +1,4 @@
-"""What callers get from the store: frozen records, and the words for states and faults."""
+"""The frozen records that callers get from the store, and the names of states and faults."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-Json: TypeAlias = Any  # what JSON holds: a number, a text, true, false, None, a list or a dict of these
+Json: TypeAlias = Any  # a JSON value: a number, a text, true, false, None, a list or a dict of these
 
 
 class State(enum.StrEnum):
-    """Where a child stands."""
+    """The state of a child."""
 
     READY = "ready"
     RUNNING = "running"
     TRAINED = "trained"
-    FAILED = "failed"  # the child's own fault; the controller is told the task's floor
-    LOST = "lost"  # the machine's fault, too often; no reward, no weight in the gradient
+    FAILED = "failed"  # the child's fault; the controller receives the task's floor as its reward
+    LOST = "lost"  # the machine's fault, in too many attempts; no reward, no weight in the gradient
 
 
 FINAL = (State.TRAINED, State.FAILED, State.LOST)
 
 
 class SearchState(enum.StrEnum):
-    """Where a search stands. Every state but the first two can be resumed at once."""
+    """The state of a search. A search in any state but the first two can be resumed at once."""
 
     RUNNING = "running"
-    STOPPING = "stopping"  # running children get a grace; nothing more is claimed
+    STOPPING = "stopping"  # running children get a grace period; nothing more is claimed
     PAUSED = "paused"
     FINISHED = "finished"  # its budget of children is trained
     EXHAUSTED = "exhausted"  # its space has no child left
 
 
 class Fault(enum.StrEnum):
-    """Why an attempt ended without a reward."""
+    """Why an attempt ended without a reward (docs/architecture.md, "States and faults")."""
 
     RAISED = "raised"
     DIVERGED = "diverged"
@@ -48,7 +48,7 @@ class Fault(enum.StrEnum):
     INTERRUPTED = "interrupted"
 
 
-# How many charged attempts a child gets before it is final, by fault. An interrupted attempt is never charged.
+# How many charged attempts make a child final, by fault. An interrupted attempt is never charged.
 ATTEMPTS: Mapping[Fault, int] = {
     Fault.RAISED: 1,
     Fault.DIVERGED: 1,
@@ -72,7 +72,16 @@ class Origin(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """One experiment. `settings` is all that was asked for; `budget` the children that may be trained."""
+    """One experiment.
+
+    Attributes:
+        settings: all that the user set, with the defaults.
+        budget: how many children may be trained in all; None for no limit.
+        refused: the number of refused draws, by reason.
+        epoch: of the lease; it rises with every take-over.
+        unclean: take-overs in a row from a coordinator that died, since the last delivery.
+        created, lease_until, stop_requested: seconds since 1970, by the database's clock.
+    """
 
     id: int
     name: str
@@ -99,7 +108,8 @@ class Search:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """One start or resume of a search. Times in seconds since 1970, by the database's clock."""
+    """One start or resume of a search. `started` and `ended` are seconds since 1970, by the database's clock; `time` is
+    the time limit in seconds."""
 
     search_id: int
     number: int
@@ -133,13 +143,13 @@ class Child:
     seed: int
     params: int | None
     flops: int | None
-    population: int | None  # the lowest number among the children that this one is to be trained with
-    isolated: bool  # a worker died while it trained this child beside others: from then on it is trained by itself
+    population: int | None  # the lowest number of the children that are trained together with this one
+    isolated: bool  # a worker died while it trained this child with others; the child is now trained by itself
     state: str
     fault: str | None
     message: str | None
     reward: float | None
-    metrics: dict[str, Any] | None  # the task's own, whatever their names
+    metrics: dict[str, Any] | None  # the task's metrics by name
     consumed_by: int | None
     fence: int
     worker: str | None
@@ -152,16 +162,16 @@ class Child:
     seconds: float | None
     phases: dict[str, float] | None
     stopped_at: int | None = None  # the last epoch of a child that was stopped early; its reward is a prediction
-    ending: str | None = None  # why a built-in task did not train it to its end, or None
+    ending: str | None = None  # why a built-in task ended its training early, or None
     screened: bool = False  # whether the screening test rejected it
-    decisions: list[int] | None = None  # numbers of the decisions that the tokens answer; None: not recorded
+    decisions: list[int] | None = None  # the numbers of the decisions that the tokens answer; None: not recorded
 
 
 @dataclasses.dataclass(frozen=True)
 class EndingCount:
-    """Trained children that ended alike."""
+    """The number of trained children with the same ending, and their best reward."""
 
-    why: str | None  # None: trained to its end
+    why: str | None  # None: trained to their end
     screened: bool
     count: int
     best: float | None
@@ -169,7 +179,7 @@ class EndingCount:
 
 @dataclasses.dataclass(frozen=True)
 class FailureCount:
-    """Children that failed or were lost with one fault and one message."""
+    """The number of children that failed or were lost with the same fault and message."""
 
     state: str
     fault: str
@@ -179,7 +189,7 @@ class FailureCount:
 
 @dataclasses.dataclass(frozen=True)
 class NewChild:
-    """A proposal on its way into the store."""
+    """A proposed child that is to be stored. The fields are those of `Child`."""
 
     number: int
     batch: int
@@ -199,7 +209,7 @@ class NewChild:
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """One worker's try at a child."""
+    """A worker's attempt to train a child. `started` and `ended` are seconds since 1970, by the database's clock."""
 
     child_id: int
     fence: int
@@ -212,12 +222,12 @@ class Attempt:
     signal: int | None
     charged: bool
     log: str | None
-    slot: int | None = None  # the worker's place in its pool; None for a worker without one, and before 0.2.0
+    slot: int | None = None  # the worker's place in its pool; None without one, and before 0.2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RunningAttempt:
-    """An attempt that a worker is making; `fence` tells the attempts at one child apart."""
+    """An attempt in progress. `fence` identifies it among the attempts at this child."""
 
     child_id: int
     number: int
@@ -228,7 +238,7 @@ class RunningAttempt:
 
 @dataclasses.dataclass(frozen=True)
 class EndedAttempt:
-    """The attempt after which a child was final, and when, by the database's clock."""
+    """The final attempt of a child. `finished` is in seconds since 1970, by the database's clock."""
 
     number: int
     fence: int
@@ -237,7 +247,7 @@ class EndedAttempt:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """The metrics of one epoch of one attempt; those of the delivering fence are the accepted ones."""
+    """The metrics of one epoch of one attempt. Those of the attempt that delivered are the accepted ones."""
 
     child_id: int
     fence: int
@@ -248,7 +258,8 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One controller step: `blob` is the state after learning from `consumed_batch` (None: the first state)."""
+    """One controller step. `blob` is the controller's state after learning from `consumed_batch` (None: the initial
+    state); it is None if it was not kept."""
 
     number: int
     consumed_batch: int | None
@@ -267,12 +278,12 @@ class Artefact:
     epoch: int
     sha256: str
     size: int
-    blob: bytes | None  # None: in a file that this row's key and checksum name
+    blob: bytes | None  # None: in a file whose name has the row's key and checksum
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a search is: children by state, and whether someone asked it to stop."""
+    """The progress of a search: numbers of children by state, and whether a stop is requested."""
 
     trained: int
     ready: int
@@ -282,8 +293,14 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A user's request for a child. `child` is its number once it is proposed, `refusal` why it was not; `spec` is the
-    spec of its tokens when it was requested, or None if unknown."""
+    """A user's request for a child.
+
+    Attributes:
+        made: seconds since 1970, by the database's clock.
+        child: the child's number once it is proposed.
+        refusal: why the coordinator refused it, or None.
+        spec: the spec of its tokens when it was requested; None if unknown.
+    """
 
     id: int
     search_id: int
@@ -296,7 +313,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A metric of a trained child by epoch. `stopped`: its reward was predicted from a part of it."""
+    """A metric of a trained child by epoch. `stopped`: the child was stopped early and its reward is a prediction."""
 
     number: int
     reward: float
@@ -307,7 +324,7 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A child trained again after the search, with one recipe and one seed."""
+    """A training of a child after the search, with one recipe and one seed."""
 
     child_id: int
     recipe_hash: str
@@ -317,13 +334,13 @@ class Training:
     metrics: dict[str, Any]
     seconds: float
     finished: float
-    ending: str | None = None  # as of a child
+    ending: str | None = None  # as of `Child`
 
 
 @dataclasses.dataclass(frozen=True)
 class Lease:
-    """A coordinator's right to write a search; it ends when the epoch in the row is a higher one. `state` and `cause`
-    are those that the search had before."""
+    """A coordinator's right to write a search. It ends when another coordinator raises the epoch in the search's row.
+    `state` and `cause` are those of the search before the lease was taken."""
 
     search_id: int
     epoch: int
@@ -333,7 +350,7 @@ class Lease:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A worker's right to deliver a child; it ends when the fence in the row is a higher one."""
+    """A worker's right to deliver a child. It ends when the fence in the child's row rises."""
 
     child_id: int
     search_id: int
@@ -342,14 +359,19 @@ class Claim:
     worker: str
     tokens: tuple[int, ...]
     seed: int
-    spec: Json = None  # this and the rest as of `Child`
+    spec: Json = None  # this and `decisions` as of `Child`
     decisions: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Delivery:
-    """How a child ended: trained with a reward, or failed with a fault and a message. `phases` says where `seconds`
-    went; `stopped_at`, `ending` and `screened` are those of `Child`."""
+    """How an attempt at a child ended: with a reward, or with a fault and a message.
+
+    Attributes:
+        phases: `seconds` by phase.
+        stopped_at, ending, screened: as of `Child`.
+        weights: packed by `blobs.pack`; `weights_epoch` is the epoch after which they were taken.
+    """
 
     reward: float | None = None
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -366,16 +388,16 @@ class Delivery:
 
 
 def is_search_name(name: object) -> bool:
-    """Whether a search may have this name, which becomes that of folders and files."""
+    """Whether a search may have this name. Folders and files are named after searches."""
     return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
 
 
 class StoreError(Exception):
-    """The store cannot do what was asked; the message is one sentence for the user."""
+    """The store cannot fulfil a request. The message is one sentence for the user."""
 
 
 class StaleLeaseError(StoreError):
-    """Another coordinator has taken the search over: nothing was written."""
+    """Another coordinator has taken the search over; nothing was written."""
 
 
 class LeaseHeldError(StoreError):

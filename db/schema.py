@@ -1,4 +1,4 @@
-"""The tables. Columns for what is asked about, JSON for the rest; times are seconds since 1970."""
+"""The tables: columns for what queries select by, JSON for the rest. Times are seconds since 1970."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISION = "0004"  # the newest migration; a test holds it against the migrations' own head
-APPLICATION_ID = 0x41_4D_4C_31  # "AML1" in the header of a SQLite file tells our stores from others
+REVISION = "0004"  # the newest migration; a test compares it with the head of the migrations
+APPLICATION_ID = 0x41_4D_4C_31  # "AML1" in the header of a SQLite file marks a store of automl
 
-# Alembic needs names to alter constraints later on.
+# Alembic needs the names of constraints in order to alter them.
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -34,7 +34,7 @@ NAMES = {
 
 
 class PlainText(TypeDecorator[str]):
-    """Text without NUL, which PostgreSQL does not store: a child may print anything."""
+    """Text in which NUL is replaced: PostgreSQL cannot store it, and a child may print anything."""
 
     impl = Text
     cache_ok = True
@@ -149,7 +149,7 @@ class ChildRow(Row):
 
 
 class DecisionRow(Row):
-    """The decisions that the children of a search answer, each once."""
+    """A decision that children of a search answer."""
 
     __tablename__ = "decisions"
 

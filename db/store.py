@@ -1,4 +1,4 @@
-"""The one door to the database. Every method is one transaction; callers get frozen records, never rows."""
+"""The only interface to the database. Every method is one transaction; callers get frozen records, never rows."""
 
 from __future__ import annotations
 
@@ -47,22 +47,24 @@ from automl.db.schema import (
     TrainingRow,
 )
 
-LEASE_SECONDS = 30.0  # a coordinator's
-CLAIM_SECONDS = 150.0  # a claim's: longer than the store is waited for while another program locks it
+LEASE_SECONDS = 30.0  # a coordinator's lease
+CLAIM_SECONDS = 150.0  # a worker's claim: longer than a transaction waits for another program's lock
 MOST_COMPARED = 64  # ready children among which a claim chooses
-UNCLEAN_TAKEOVERS = 5  # so many in a row with a child running, none delivered, and the child is charged for it
-KEPT_STEPS = 2
-KEPT_EVERY = 100
+UNCLEAN_TAKEOVERS = 5  # in a row, without a delivery between them, until a child that was running is charged
+KEPT_STEPS = 2  # the latest ones, which keep their blobs
+KEPT_EVERY = 100  # of the earlier ones, those with a multiple of this number keep theirs
 LARGEST_BLOB = 64 * 2**20  # bytes; larger weights go to a file
 
 
 class Store(Reader):
     """Searches, children and controller steps of one database.
 
-    A coordinator takes a search's lease and then alone writes the search, its steps and its proposals; every such write
-    carries the lease's epoch. Workers claim children and deliver them by themselves; every such write carries the
-    claim's fence. A write under a lost lease raises `StaleLeaseError`; a write under a lost claim returns False.
-    Neither changes anything. An expired lease or claim that nobody took is still its owner's.
+    Only the coordinator that holds a search's lease writes the search, its steps and its proposals; every such write
+    carries the lease's epoch. Workers claim children and deliver their results; every such write carries the claim's
+    fence. A write under a lost lease raises `StaleLeaseError`; a write under a lost claim returns False. Neither
+    changes anything. An expired lease or claim remains valid until another process takes it.
+
+    The argument `gone` of some methods tells whether the process of a lease has ended.
     """
 
     # Searches
@@ -101,7 +103,7 @@ class Store(Reader):
                 raise self.name_taken(name)
             try:
                 connection.execute(insert(SearchRow).values(created=self._now(connection), **values))
-            except exc.IntegrityError:  # on PostgreSQL another process may create it between the look and the write
+            except exc.IntegrityError:  # on PostgreSQL another process may create it between the check and the insert
                 raise self.name_taken(name) from None
             return self._search(connection, name)
 
@@ -112,7 +114,7 @@ class Store(Reader):
         )
 
     def delete(self, name: str, *, gone: Callable[[Owner], bool] = Owner.is_gone) -> None:
-        """Deletes a search with all that belongs to it. Raises LeaseHeldError while a coordinator runs it."""
+        """Deletes a search with all its children, steps and weights. Raises LeaseHeldError while it runs."""
         with self._write() as connection:
             search = self._search(connection, name)
             self._refuse_if_held(connection, search, gone)
@@ -121,10 +123,10 @@ class Store(Reader):
             connection.execute(delete(SearchRow).where(SearchRow.id == search.id))
         self._remove(files)
 
-    # From other processes
+    # Requests of other processes
 
     def request_stop(self, name: str, *, gone: Callable[[Owner], bool] = Owner.is_gone) -> Search:
-        """Asks the coordinator of a search to stop; the search as it stood. Nothing changes where none runs it."""
+        """Asks the coordinator of a search to stop; changes nothing if none runs it. Returns the search before that."""
         with self._write() as connection:
             search = self._search(connection, name)
             if self._is_held(connection, search, gone):
@@ -133,13 +135,13 @@ class Store(Reader):
             return search
 
     def is_held(self, name: str, *, gone: Callable[[Owner], bool] = Owner.is_gone) -> bool:
-        """Whether a coordinator that lives runs the search."""
+        """Whether a living coordinator runs the search."""
         with self._read() as connection:
             return self._is_held(connection, self._search(connection, name), gone)
 
     def request_child(self, name: str, tokens: Sequence[int], *, spec: Json = None) -> Request:
-        """Requests a user's own child; the coordinator proposes it with its next batch, if its tokens still decode to
-        this spec then."""
+        """Queues a user's own child. The coordinator proposes it with its next batch, if its tokens then still decode
+        to `spec`."""
         with self._write() as connection:
             search = self._search(connection, name)
             values = {"search_id": search.id, "tokens": list(tokens), "spec": spec, "made": self._now(connection)}
@@ -155,7 +157,7 @@ class Store(Reader):
         lease: Lease | None = None,
         gone: Callable[[Owner], bool] = Owner.is_gone,
     ) -> list[int]:
-        """Makes failed and lost children ready again, as if they had not been tried; returns their numbers.
+        """Makes failed and lost children ready again, with all their attempts left; returns their numbers.
 
         Their attempts stay in the history and no longer count. If the controller has learned from their batch already,
         it does not learn from the new reward; only the child's record changes.
@@ -163,7 +165,7 @@ class Store(Reader):
         Args:
             faults: only children that failed with one of these.
             number: only this child.
-            lease: of the calling coordinator; without one, the search must not be running.
+            lease: that of the calling coordinator; without it, the search must not run.
 
         Raises:
             LeaseHeldError: a coordinator runs the search.
@@ -195,7 +197,7 @@ class Store(Reader):
             return [child.number for child in children]
 
     def keep_training(self, training: Training, weights: bytes) -> None:
-        """Writes a training after the search with its weights; the same once more replaces it.
+        """Writes a training after the search, with its weights. Replaces an earlier one with this recipe and seed.
 
         Raises:
             ValueError: its reward is not finite.
@@ -222,10 +224,11 @@ class Store(Reader):
     # The coordinator
 
     def take_lease(self, name: str, owner: Owner, *, gone: Callable[[Owner], bool] = Owner.is_gone) -> Lease:
-        """Makes `owner` the search's coordinator and readies the children that the last one left running.
+        """Makes `owner` the search's coordinator and makes the children that the last one left running ready again.
 
-        Taking over from a coordinator that did not `release` is unclean. A child that was running at five unclean
-        take-overs in a row, with no child delivered between them, is charged once: it may be what kills the machine.
+        A take-over is unclean if the last coordinator did not `release` the search. A child that was running at five
+        unclean take-overs in a row, with no child delivered between them, is charged with one crash, since it may be
+        what kills the machine.
 
         Raises:
             LeaseHeldError: another coordinator holds a lease that has not expired, and is not known to be gone.
@@ -251,15 +254,15 @@ class Store(Reader):
             if changed != 1:
                 raise LeaseHeldError(f"Another process took the search {name!r} a moment ago; nothing was changed.")
             running = (ChildRow.search_id == search.id, ChildRow.state == State.RUNNING)
-            found = connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number).with_for_update())
-            for child in found.all():
+            rows = connection.execute(select(ChildRow).where(*running).order_by(ChildRow.number).with_for_update())
+            for child in rows.all():
                 interruptions = child.interruptions + 1 if unclean > 1 else 1
                 if interruptions >= UNCLEAN_TAKEOVERS:
                     message = f"it was running {interruptions} times in a row when its coordinator died"
                     self._end_attempt(connection, now, child, Fault.CRASHED, charged=True, message=message)
-                    interruptions = 0  # charged once for these; the count begins again
+                    interruptions = 0  # these are charged once
                 else:
-                    # Where a coordinator dies again and again, one of those that ran together may be why.
+                    # After repeated deaths, one of the children that were trained together may be the cause.
                     self._end_attempt(connection, now, child, Fault.INTERRUPTED, charged=False, isolated=unclean > 1)
                 connection.execute(update(ChildRow).where(ChildRow.id == child.id).values(interruptions=interruptions))
             return Lease(search.id, search.epoch + 1, search.state, search.cause)
@@ -269,7 +272,7 @@ class Store(Reader):
             self._fence(connection, lease, lease_until=self._now(connection) + LEASE_SECONDS)
 
     def release(self, lease: Lease, state: SearchState, cause: str | None) -> None:
-        """Ends a coordinator's work cleanly: running children go back to `ready`, uncharged."""
+        """Ends a coordinator's work cleanly: running children become `ready` again, and none is charged."""
         with self._write() as connection:
             self._fence(connection, lease, owner=None, lease_until=None, state=state, cause=cause, unclean=0)
             now = self._now(connection)
@@ -282,7 +285,7 @@ class Store(Reader):
             self._fence(connection, lease, state=state)
 
     def set_budget(self, lease: Lease, budget: int | None) -> None:
-        """How many children may be trained in all; None is without end."""
+        """Sets how many children may be trained in all; None for no limit."""
         with self._write() as connection:
             self._fence(connection, lease, budget=budget)
 
@@ -294,7 +297,7 @@ class Store(Reader):
         decisions: Mapping[int, Mapping[str, Any]] | None = None,
         of_children: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
-        """Writes the settings, and the decisions that the tokens of children answer.
+        """Writes the settings and the decisions that the tokens of children answer.
 
         Args:
             decisions: new decisions of the search, by number.
@@ -343,14 +346,14 @@ class Store(Reader):
         answered: Mapping[int, int | str] | None = None,
         decisions: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> None:
-        """One controller step in one transaction.
+        """Writes a controller step in one transaction.
 
         Args:
             step: the controller's state after learning.
-            consumed: the reward that was learned from, by number of the consumed child (None for a lost one).
+            consumed: the reward that the controller learned from, by the child's number; None for a lost child.
             proposals: the children proposed under this state.
-            refused: how many draws were refused in all, by reason.
-            answered: by id of a user's request, the number of its child, or why it was refused.
+            refused: the number of draws that were refused in the whole search, by reason.
+            answered: the number of the child, or the reason of a refusal, by the id of a user's request.
             decisions: new decisions of the search, by number.
         """
         with self._write() as connection:
@@ -392,29 +395,32 @@ class Store(Reader):
     def claim(
         self, search_id: int, worker: str, device: str, *, epoch: int | None = None, slot: int | None = None
     ) -> Claim | None:
-        """Gives a ready child to `worker`, or None where none may be claimed.
+        """Claims a ready child for `worker`. Returns None if no child may be claimed.
 
-        The children that the budget still lets in are the lowest numbers, whatever their order; of these the earliest
-        batch comes first, since the controller waits for it, and in a batch the one with most FLOPs, since a long child
-        that begins last keeps all others waiting.
+        The budget admits the ready children with the lowest numbers. Of these, `claim` takes a child of the earliest
+        batch, since the controller waits for it, and in that batch the one with the most FLOPs, since a long child that
+        starts last would delay the whole batch.
 
-        A child whose claim expired counts as ready; its lost attempt is charged to the machine. Nothing is claimed
-        while trained and running children fill the budget, or once the search runs under another epoch than `epoch`.
+        A child whose claim has expired becomes ready again, and its lost attempt gets the fault `node_lost`. Nothing is
+        claimed while trained and running children fill the budget, or once the search runs under another epoch than
+        `epoch`.
 
         Args:
             worker: its name, unique among all workers of the search.
-            slot: its place in its pool, for the user.
+            device: what the worker trains on, for views.
+            epoch: of the lease under which the worker was started; None for any.
+            slot: the worker's place in its pool, for views.
         """
         with self._write() as connection:
             now = self._now(connection)
             chosen = self._choose(connection, search_id, now, epoch)
-            return None if chosen is None else self._hand_out(connection, now, chosen[0], worker, device, slot)
+            return None if chosen is None else self._begin_attempt(connection, now, chosen[0], worker, device, slot)
 
     def claim_together(
         self, search_id: int, worker: str, device: str, *, epoch: int | None = None, slot: int | None = None
     ) -> list[Claim]:
-        """As `claim`, with all ready children of the same population that the budget lets in, each under a fence of
-        its own. A child that was running beside others when its worker died comes by itself."""
+        """Claims a child as `claim` does, with all ready children of its population that the budget admits, each under
+        its own fence. An isolated child is claimed by itself."""
         with self._write() as connection:
             now = self._now(connection)
             chosen = self._choose(connection, search_id, now, epoch)
@@ -425,14 +431,14 @@ class Store(Reader):
             if child.population is not None and not child.isolated:
                 with_it = (ChildRow.id.in_(lowest), ChildRow.population == child.population, ~ChildRow.isolated)
                 members = list(connection.execute(select(ChildRow).where(*with_it).order_by(ChildRow.number)).all())
-            return [self._hand_out(connection, now, member, worker, device, slot) for member in members]
+            return [self._begin_attempt(connection, now, member, worker, device, slot) for member in members]
 
     def claim_again(
         self, search_id: int, number: int, worker: str, device: str, *, epoch: int, slot: int | None = None
     ) -> Claim | None:
-        """Gives a child that was stopped early to `worker` once more. What the controller has learned from it stays
-        learned: None before it has learned, where the child is another's by now, or where the search does not run under
-        this epoch."""
+        """Claims a child that was stopped early, so that `worker` continues it. The controller does not learn from it
+        again. Returns None if the controller has not learned from it yet, if it is not stopped any more, or if the
+        search does not run under this epoch."""
         with self._write() as connection:
             now = self._now(connection)
             search = connection.execute(
@@ -447,10 +453,10 @@ class Store(Reader):
             connection.execute(
                 update(SearchRow).where(SearchRow.id == search_id).values(num_trained=SearchRow.num_trained - 1)
             )
-            return self._hand_out(connection, now, child, worker, device, slot)
+            return self._begin_attempt(connection, now, child, worker, device, slot)
 
     def claimable(self, search_id: int) -> bool:
-        """Whether a `claim` is worth trying: a look that writes nothing."""
+        """Whether a `claim` may succeed. Writes nothing."""
         with self._read() as connection:
             search = connection.execute(
                 select(SearchRow.state, SearchRow.budget, SearchRow.num_trained).where(SearchRow.id == search_id)
@@ -467,10 +473,10 @@ class Store(Reader):
             ready = select(ChildRow.id).where(ChildRow.search_id == search_id, ChildRow.state == State.READY).limit(1)
             if connection.scalar(ready) is None:
                 return False
-            return self._room(connection, search_id, search.budget, search.num_trained) > 0
+            return self._budget_left(connection, search_id, search.budget, search.num_trained) > 0
 
     def renew_claims(self, search_id: int, workers: Sequence[str]) -> None:
-        """Prolongs all claims of workers whose processes live, whether or not their children let them do it."""
+        """Renews all claims of living workers, since a child may keep its worker from renewing its claim."""
         with self._write() as connection:
             connection.execute(
                 update(ChildRow)
@@ -479,36 +485,37 @@ class Store(Reader):
             )
 
     def renew(self, claim: Claim, progress: int) -> bool:
-        """Prolongs a claim and records the steps made so far. False where the claim is another's by now."""
+        """Renews a claim and records the number of steps so far. Returns False if the claim is lost."""
         with self._write() as connection:
             values = {"lease_until": self._now(connection) + CLAIM_SECONDS, "progress": progress}
-            return bool(connection.execute(queries.CHANGE_CLAIMED_CHILD, _of(claim) | values).rowcount == 1)
+            return bool(connection.execute(queries.CHANGE_CLAIMED_CHILD, _claim_key(claim) | values).rowcount == 1)
 
     def measure(self, claim: Claim, epoch: int, metrics: Mapping[str, Any]) -> bool:
-        """Writes the metrics of an epoch, which proves progress; the same epoch again replaces them."""
+        """Writes the metrics of an epoch and renews the claim; the same epoch again replaces them. Returns False if the
+        claim is lost."""
         with self._write() as connection:
             now = self._now(connection)
             until = {"lease_until": now + CLAIM_SECONDS}
-            if connection.execute(queries.ADVANCE_CLAIMED_CHILD, _of(claim) | until).rowcount != 1:
+            if connection.execute(queries.ADVANCE_CLAIMED_CHILD, _claim_key(claim) | until).rowcount != 1:
                 return False
-            connection.execute(queries.DROP_MEASUREMENT, _of(claim) | {"of_epoch": epoch})
+            connection.execute(queries.DROP_MEASUREMENT, _claim_key(claim) | {"of_epoch": epoch})
             key = {"child_id": claim.child_id, "fence": claim.fence, "epoch": epoch}
             connection.execute(queries.ADD_MEASUREMENT, key | {"metrics": dict(metrics), "at": now})
             return True
 
     def deliver(self, claim: Claim, delivery: Delivery, *, keep: int = 0) -> bool:
-        """Ends a child with its reward or its fault, once: a second or stale delivery returns False.
+        """Ends an attempt with a reward or a fault. Returns False if the claim is lost or was delivered before.
 
-        Weights are kept in the same transaction for the best `keep` children; those they displace are dropped.
+        The same transaction keeps the weights of the best `keep` children of the search and deletes the others.
 
         Raises:
-            ValueError: neither a fault nor a finite reward is delivered.
+            ValueError: the delivery has neither a fault nor a finite reward.
         """
         if delivery.fault is None and not (delivery.reward is not None and math.isfinite(delivery.reward)):
             raise ValueError(f"A trained child's reward must be finite, got {delivery.reward}; deliver it as diverged.")
         with self._write() as connection:
-            # The search's row before the child's, as `claim` and `take_lease` lock them: no two wait for each other.
-            connection.execute(queries.STANDING, {"of_search": claim.search_id})
+            # Locks the search's row before the child's, as `claim` and `take_lease` do, to avoid a deadlock.
+            connection.execute(queries.LOCKED_SEARCH, {"of_search": claim.search_id})
             now = self._now(connection)
             child = self._claimed(connection, claim)
             if child is None:
@@ -551,7 +558,7 @@ class Store(Reader):
         signal: int | None = None,
         log: str | None = None,
     ) -> bool:
-        """Ends the attempt of a worker that died, and charges it. False where the claim is another's by now."""
+        """Ends the attempt of a worker that died, and charges it. Returns False if the claim is lost."""
         with self._write() as connection:
             child = self._claimed(connection, claim)
             if child is None:
@@ -570,8 +577,8 @@ class Store(Reader):
             return True
 
     def release_population(self, claims: Sequence[Claim], fault: Fault, **ending: Any) -> None:
-        """Ends the attempts of a worker that died while it trained several children. None is charged, since nobody
-        knows which of them did it; from now on each is trained by itself.
+        """Ends the attempts of a worker that died while it trained several children. None is charged, since the
+        cause is unknown. From now on each of the children is trained by itself.
 
         Args:
             ending: message, exit_code, signal and log, as for `fail_attempt`.
@@ -588,14 +595,17 @@ class Store(Reader):
     def _choose(
         self, connection: Connection, search_id: int, now: float, epoch: int | None
     ) -> tuple[Any, list[int]] | None:
-        """The row of the child to be claimed next, and the ids of all that the budget lets in; None where there is
-        none."""
-        search = connection.execute(queries.STANDING, {"of_search": search_id}).first()
+        """Chooses the child to be claimed next.
+
+        Returns:
+            Its row, and the ids of all ready children that the budget admits; None if no child may be claimed.
+        """
+        search = connection.execute(queries.LOCKED_SEARCH, {"of_search": search_id}).first()
         if search is None or search.state != SearchState.RUNNING or epoch not in (None, search.epoch):
             return None
-        self._expire(connection, search_id, now)
-        room = self._room(connection, search_id, search.budget, search.num_trained)
-        most = max(0, min(room, MOST_COMPARED))
+        self._end_expired_claims(connection, search_id, now)
+        admitted = self._budget_left(connection, search_id, search.budget, search.num_trained)
+        most = max(0, min(admitted, MOST_COMPARED))
         lowest = connection.execute(queries.LOWEST_READY, {"of_search": search_id, "most": most}).all()
         if not lowest:
             return None
@@ -618,7 +628,7 @@ class Store(Reader):
             )
 
     def _fence(self, connection: Connection, lease: Lease, **values: Any) -> None:
-        """Writes to the search's row if the lease still holds; with no values, only checks."""
+        """Writes values to the search's row, or only checks the lease if there are none. Raises StaleLeaseError."""
         changed = connection.execute(
             update(SearchRow)
             .where(SearchRow.id == lease.search_id, SearchRow.epoch == lease.epoch)
@@ -636,10 +646,10 @@ class Store(Reader):
             connection.execute(insert(DecisionRow), rows)
 
     def _claimed(self, connection: Connection, claim: Claim) -> Any:
-        """The row of the claimed child, or None where the claim is another's by now."""
-        return connection.execute(queries.CLAIMED_CHILD, _of(claim)).first()
+        """The row of the claimed child, or None if the claim is lost."""
+        return connection.execute(queries.CLAIMED_CHILD, _claim_key(claim)).first()
 
-    def _hand_out(
+    def _begin_attempt(
         self, connection: Connection, now: float, child: Any, worker: str, device: str, slot: int | None
     ) -> Claim:
         fence = child.fence + 1
@@ -657,13 +667,13 @@ class Store(Reader):
         connection.execute(queries.BEGIN_ATTEMPT, attempt)
         return claim_of(child, fence, worker)
 
-    def _room(self, connection: Connection, search_id: int, budget: int | None, num_trained: int) -> int:
-        """How many more children the budget lets in beside those that run."""
+    def _budget_left(self, connection: Connection, search_id: int, budget: int | None, num_trained: int) -> int:
+        """How many children the budget admits beside the running ones, or MOST_COMPARED without a budget."""
         if budget is None:
             return MOST_COMPARED
         return budget - num_trained - (connection.scalar(queries.RUNNING, {"of_search": search_id}) or 0)
 
-    def _expire(self, connection: Connection, search_id: int, now: float) -> None:
+    def _end_expired_claims(self, connection: Connection, search_id: int, now: float) -> None:
         children = connection.execute(queries.EXPIRED, {"of_search": search_id, "at": now}).all()
         of_worker = Counter(child.worker for child in children)
         for child in children:
@@ -675,7 +685,7 @@ class Store(Reader):
                 Fault.NODE_LOST,
                 charged=not together,
                 isolated=together,
-                message="its lease ran out",
+                message="its claim expired",
             )
 
     def _end_attempt(
@@ -692,7 +702,7 @@ class Store(Reader):
         signal: int | None = None,
         log: str | None = None,
     ) -> None:
-        """Makes the child ready again, or final once its charged attempts with this fault are used up."""
+        """Ends an attempt. The child becomes ready again, or final if this fault has used up its charged attempts."""
         charged = charged and fault != Fault.INTERRUPTED
         self._close_attempt(
             connection, now, child, fault=fault, charged=charged, exit_code=exit_code, signal=signal, log=log
@@ -702,15 +712,15 @@ class Store(Reader):
             values["isolated"] = True
         if charged:
             values["attempts"] = child.attempts + 1
-            same = connection.scalar(
+            num_charged = connection.scalar(
                 select(func.count())
                 .select_from(AttemptRow)
                 .where(AttemptRow.child_id == child.id, AttemptRow.fault == fault, AttemptRow.charged)
             )
-            if (same or 0) >= ATTEMPTS[fault]:
+            if (num_charged or 0) >= ATTEMPTS[fault]:
                 final = State.LOST if fault in MACHINE_FAULTS else State.FAILED
-                # A final child keeps its fence: its measurements are the last attempt's.
-                seconds = max(0.0, now - child.started)  # a clock may be set back
+                # A final child keeps its fence, so that the last attempt's measurements are its own.
+                seconds = max(0.0, now - child.started)  # the clock may have been set back
                 values |= {"state": final, "finished": now, "seconds": seconds, "fence": child.fence}
                 values |= {"fault": fault, "message": message, "worker": child.worker}
         connection.execute(update(ChildRow).where(ChildRow.id == child.id).values(**values))
@@ -720,7 +730,7 @@ class Store(Reader):
         connection.execute(queries.CHANGE_ATTEMPT, of_attempt | {"ended": now} | values)
 
     def _keep_weights(self, connection: Connection, claim: Claim, delivery: Delivery, keep: int) -> set[Path]:
-        """Stores a delivery's weights if it is among the best `keep`; returns files that are no longer needed."""
+        """Stores the weights of a delivery among the best `keep`, and deletes others. Returns files to be removed."""
         if delivery.weights is None or keep < 1:
             return set()
         kept = (
@@ -734,7 +744,7 @@ class Store(Reader):
             self._insert_weights(
                 connection, claim.child_id, "search", epoch=delivery.weights_epoch, weights=delivery.weights
             )
-        # Goes through the few children with weights; a join may go through all children of the search.
+        # Reads only the few children with weights; a join might read all children of the search.
         is_of_search = (ChildRow.id == ArtefactRow.child_id) & (ChildRow.search_id == claim.search_id)
         of_search = select(ArtefactRow.child_id).where(
             ArtefactRow.kind == "search", select(ChildRow.id).where(is_of_search).exists()
@@ -748,7 +758,7 @@ class Store(Reader):
         return files
 
     def _files(self, connection: Connection, *of_rows: Any) -> set[Path]:
-        """The files of weights that are too large for the store."""
+        """The files of those weights among these rows that are too large for the database."""
         key = (ArtefactRow.child_id, ArtefactRow.kind, ArtefactRow.sha256)
         rows = connection.execute(select(*key).where(ArtefactRow.blob.is_(None), *of_rows)).all()
         return {path for row in rows if (path := self._artefact_path(*row)) is not None}
@@ -756,7 +766,7 @@ class Store(Reader):
     @staticmethod
     def _remove(files: Iterable[Path]) -> None:
         for path in files:
-            with contextlib.suppress(OSError):  # a file that is left costs only space
+            with contextlib.suppress(OSError):  # a file that remains only takes space
                 own_files.remove(path, own=1)
 
     def _insert_weights(self, connection: Connection, child_id: int, kind: str, *, epoch: int, weights: bytes) -> None:
@@ -784,13 +794,13 @@ class Store(Reader):
             raise StoreError(f"Weights cannot be written to {self._artefacts_dir}: {error.strerror}.") from error
 
 
-def _of(claim: Claim) -> dict[str, Any]:
+def _claim_key(claim: Claim) -> dict[str, Any]:
     """The parameters of a query about the claimed child."""
     return {"of_child": claim.child_id, "of_fence": claim.fence}
 
 
 def training_kind(recipe_hash: str, seed: int) -> str:
-    """The kind of artefact that a training's weights are."""
+    """The artefact kind of the weights of a training after the search."""
     return f"train/{recipe_hash}/{seed}"
 
 

@@ -101,7 +101,7 @@ def test_what_reads_works_and_what_writes_says_why_not(searched, folder, tmp_pat
         verb = "made" if "new.db" in command else "written"
         assert code == 1 and f" cannot be {verb}: " in line, (command, err)
         assert "mounted read-only" in line or "you may not write in the folder" in line
-        assert verb == "made" or "It can be looked at." in line
+        assert verb == "made" or "It can be read." in line
     assert files_in(folder) == before
 
 
@@ -198,7 +198,7 @@ def test_what_is_written_while_it_is_read_is_never_shown_torn(searched, monkeypa
         assert [search.name for search in store.searches()] == ["mine"]
         write("renamed")
         assert [search.name for search in store.searches()] == ["renamed"]
-        with pytest.raises(StoreError, match="was written while it was read; look again"), store._read():
+        with pytest.raises(StoreError, match="was written while it was read; try again"), store._read():
             write("again")
         assert [search.name for search in store.searches()] == ["again"]
 

@@ -1,4 +1,4 @@
-"""Where a child's time went, requests from other processes, and trainings after the search."""
+"""Adds a child's time by phase, requests of other processes, and trainings after the search."""
 
 import sqlalchemy as sa
 from alembic import op

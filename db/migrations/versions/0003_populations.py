@@ -1,4 +1,4 @@
-"""Children that are trained together."""
+"""Adds populations: children that are trained together."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,5 +1,5 @@
-"""How a child's training ended, apart from the task's own metrics; files of weights by their checksum alone; the
-decisions that a child's tokens answered; the slot of an attempt's worker, and children by the time of their end."""
+"""Adds how a child's training ended, apart from the task's metrics; the decisions that a child's tokens answer; the
+slot of an attempt's worker; and an index of children by the time of their end. Stores no paths of weights any more."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def upgrade() -> None:
 
 
 def _move_children(connection: sa.Connection, search_id: int, *, own: bool, stops: bool) -> None:
-    """Moves the flags of a search's children. Those of a task of the user's own (`own`) are its metrics, but for a
-    `stopped` that only a worker can have written."""
+    """Moves the flags of a search's children out of their metrics. With a user's own task (`own`), they are metrics of
+    the task, except for a `stopped` that only a worker can have written."""
     metrics = sa.cast(CHILDREN.c.metrics, sa.Text)
     flagged = sa.or_(*(metrics.contains(f'"{name}"') for name in FLAGS))
     query = sa.select(CHILDREN.c.id, CHILDREN.c.fence, metrics).where(CHILDREN.c.search_id == search_id, flagged)
@@ -95,7 +95,7 @@ def _move_children(connection: sa.Connection, search_id: int, *, own: bool, stop
 
 
 def _is_stopped(connection: sa.Connection, child_id: int, fence: int, metrics: dict[str, Any]) -> bool:
-    """Whether a worker stopped this child: it then delivered the last epoch's metrics, and that epoch as `stopped`."""
+    """Whether a worker stopped this child: it then delivered the last epoch's metrics with that epoch as `stopped`."""
     query = (
         sa.select(MEASUREMENTS.c.epoch, sa.cast(MEASUREMENTS.c.metrics, sa.Text))
         .where(MEASUREMENTS.c.child_id == child_id, MEASUREMENTS.c.fence == fence)
@@ -120,7 +120,7 @@ def _move_trainings(connection: sa.Connection, search_id: int) -> None:
 
 
 def _object(text: str | None) -> dict[str, Any]:
-    """A JSON object; an empty one where the text is something else."""
+    """The text as a JSON object; an empty one if the text is something else."""
     try:
         value = json.loads(text or "{}")
     except ValueError:
