@@ -1,4 +1,4 @@
-"""Machines that design machine learning: a recurrent controller searches networks, cells and rules through SQL.
+"""AutoML: a controller searches for networks, recurrent cells and update rules, and stores the search in SQL.
 
 import automl
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from automl.old_names import tell_new_names
+from automl.old_names import install_finder
 
 if TYPE_CHECKING:
     from automl.child_trainers.outcome import Outcome
@@ -55,10 +55,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # `import automl` must stay cheap: TensorFlow, SQLAlchemy and the rest are imported when something is used.
+    # `import automl` must stay fast: TensorFlow, SQLAlchemy and others are imported on first use.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'automl' has no attribute {name!r}")
 
 
-tell_new_names()
+install_finder()

@@ -1,4 +1,4 @@
-"""Which of the user's files `resume` may run: those that this user started or approved on this machine."""
+"""Records which of the user's files may run: those that this user started or approved on this machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from automl.child_trainers.user_files import UserFile, UserFileError
 
 
 def approve(file: UserFile) -> None:
-    """Records that this user ran this text from this path. A folder that cannot be written is no error: the next
-    `resume` then asks again."""
+    """Records that this user ran this text from this path.
+
+    If the folder cannot be written, nothing is recorded, and the next `resume` asks again.
+    """
     entry = [file.path, file.sha256]
     if entry in _entries():
         return
@@ -35,9 +37,9 @@ def approve(file: UserFile) -> None:
 
 
 def check_approved(file: UserFile, *, name: str, flag: str) -> None:
-    """Raises UserFileError where this user has not run this text from this path on this machine."""
+    """Raises UserFileError if this user has not run or approved this text from this path on this machine."""
     if [file.path, file.sha256] not in _entries():
-        reference = shlex.quote(f"{file.path}:{file.attribute}")  # a path in a store may hold anything
+        reference = shlex.quote(f"{file.path}:{file.attribute}")  # a store may contain any path
         raise UserFileError(
             f"The search {name!r} runs your file {file.path}, which was not started or approved by you on this "
             f"machine; read it, then approve it with: automl resume {shlex.quote(name)} {flag} {reference}"
@@ -56,6 +58,6 @@ def _path() -> Path:
     import platformdirs
 
     folder = Path(platformdirs.user_config_dir("automl"))
-    if not folder.is_absolute():  # without a home folder, it would be a folder called ~ in the current one
+    if not folder.is_absolute():  # there is no home folder; the path would be a folder named ~ in the current one
         raise FileNotFoundError("there is no home folder")
     return folder / "approved.json"

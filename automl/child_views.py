@@ -1,4 +1,4 @@
-"""What the user and scripts are shown of a child: its metrics, its record as JSON, and its trainings again."""
+"""How a child is shown to users and scripts: its metrics, its record as JSON, and its trainings after the search."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def goal_metric(search: Search) -> str | None:
 
 
 def metrics_text(metrics: Mapping[str, Any] | None, search: Search) -> list[str]:
-    """A child's numeric metrics with their names; that of --minimize or --maximize comes first."""
+    """A child's numeric metrics with their names; the metric of --minimize or --maximize comes first."""
     goal = goal_metric(search)
     numbers = {
         name: float(value)
@@ -36,10 +36,10 @@ def metrics_text(metrics: Mapping[str, Any] | None, search: Search) -> list[str]
 
 
 def best_text(child: Child, search: Search) -> str:
-    """The value of the best child: the metric of --minimize or --maximize, else the reward."""
+    """The result of a child: the metric of --minimize or --maximize, otherwise the reward."""
     goal = goal_metric(search)
-    told = metrics_text(child.metrics, search)
-    return told[0] if goal in (child.metrics or {}) and told else format_number(child.reward or 0.0)
+    texts = metrics_text(child.metrics, search)
+    return texts[0] if goal in (child.metrics or {}) and texts else format_number(child.reward or 0.0)
 
 
 # Names in JSON and data frames that scripts have read since 0.1.0.
@@ -52,7 +52,7 @@ def child_columns(child: Child) -> dict[str, Any]:
 
 
 def child_json(child: Child) -> dict[str, Any]:
-    """A child as scripts read it."""
+    """The JSON object of a child, for scripts."""
     fields = (
         "number",
         "state",
@@ -80,33 +80,33 @@ def child_json(child: Child) -> dict[str, Any]:
 
 
 def training_json(training: Training) -> dict[str, Any]:
-    """A child's training again, as scripts read it."""
+    """The JSON object of a training after the search, for scripts."""
     fields = ("recipe_hash", "seed", "recipe", "reward", "metrics", "seconds", "ending")
     return {name: getattr(training, name) for name in fields}
 
 
 def training_lines(trainings: Sequence[Training]) -> list[str]:
-    """The results of training a child again, one line per recipe: mean and standard deviation over the seeds."""
+    """The results of a child's trainings after the search, one line per recipe: mean and deviation over the seeds."""
     by_recipe: dict[str, list[Training]] = {}
     for training in trainings:
         by_recipe.setdefault(training.recipe_hash, []).append(training)
     lines = []
-    for alike in by_recipe.values():
-        recipe = alike[0].recipe
+    for group in by_recipe.values():
+        recipe = group[0].recipe
         options = recipe.get("options") or {}
         how = [recipe.get("recipe") or "", *(f"{name} {value}" for name, value in options.items())]
-        how.append(counted(len(alike), "seed"))
-        names = dict.fromkeys(name for one in alike for name in one.metrics)
-        # A user's task may report any names; of a built-in task, validation and test metrics are shown.
+        how.append(counted(len(group), "seed"))
+        names = dict.fromkeys(name for training in group for name in training.metrics)
+        # Built-in tasks show their validation and test metrics; a user's task may report any names.
         shown = [name for name in names if name.startswith(("val_", "test_"))] or list(names)
-        told = []
+        results = []
         for name in shown:
-            values = [one.metrics[name] for one in alike if isinstance(one.metrics.get(name), float)]
+            values = [training.metrics[name] for training in group if isinstance(training.metrics.get(name), float)]
             if values:
-                told.append(f"{name} {spread(values)}")
-        if not told:
-            told.append(f"reward {spread([one.reward for one in alike])}")
-        lines.append(f"({', '.join(part for part in how if part)}): {', '.join(told)}")
+                results.append(f"{name} {spread(values)}")
+        if not results:
+            results.append(f"reward {spread([training.reward for training in group])}")
+        lines.append(f"({', '.join(part for part in how if part)}): {', '.join(results)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Compares optimizers on one network: a sweep of learning rates for each, then several seeds at the best."""
+"""Compares optimizers on one network: a sweep of learning rates for each, then several seeds at the best rate."""
 
 from __future__ import annotations
 
@@ -37,25 +37,26 @@ from automl.child_trainers.user_files import UserFile
 from automl.search_spaces.names import validate_choice
 from automl.wording import counted
 
-Progress = Callable[
-    [Trial, Mapping[str, Any], int, int], None
-]  # a trial, what it found, how many are done, of how many
+Progress = Callable[[Trial, Mapping[str, Any], int, int], None]  # a trial, its result, trials done, trials in all
 
-UNUSED = {  # constants of recipes that say how weights are updated
+UNUSED = {  # constants of recipes that the optimizer replaces
     "learning_rate": "each optimizer has the best rate of its own sweep (--rates)",
-    "momentum": "an optimizer brings its own; name the rule momentum",
+    "momentum": "an optimizer has its own; use the optimizer momentum",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """The settings of a comparison.
 
     Attributes:
-        optimizers: see `optimizer_trial.make_optimizer`.
-        network: for images a name or `FILE.py:FUNCTION`, for text `lstm`; None is `small`, or `lstm`.
-        options: of the task's recipe, `epochs` among them: those of a training at the best rate.
-        sweep_epochs: of a training in the sweep.
+        optimizers: names, as `update_rules.trial.make_optimizer` takes them.
+        network: for images a name or `FILE.py:FUNCTION`, for text `lstm`; None is `small` for images.
+        options: of the task's recipe, such as `epochs`, for the trainings at the best rate.
+        rates: learning rates of the sweep.
+        sweep_epochs: epochs of a training in the sweep.
+        seeds: trainings of each optimizer at its best rate.
+        unseen: train on the last images, which a search on the first ones has not seen.
     """
 
     optimizers: tuple[str, ...]
@@ -69,7 +70,7 @@ class Comparison:
     unseen: bool = False
 
     def check(self) -> None:
-        """Raises ValueError where something cannot be; loads the data."""
+        """Checks the settings and loads the data. Raises ValueError."""
         validate_choice("task", kind_of(self.task), TASKS)
         fields = dataclasses.fields(kind_of_task(self.task).recipe_kind)
         for option in self.options:
@@ -88,11 +89,11 @@ class Comparison:
             network_of(self.network or "small")
         elif self.network not in (None, LSTM_NETWORK):
             raise ValueError(f"Optimizers are compared on text with the network lstm, not {self.network!r}.")
-        self._judge.prepare()
+        self._task.prepare()
 
     def data_summary(self) -> DataSummary | None:
-        """How the data were read."""
-        return self._judge.data_summary()
+        """A summary of the data, or None if the task has none."""
+        return self._task.data_summary()
 
     @property
     def title(self) -> str:
@@ -114,14 +115,14 @@ class Comparison:
         return [self._trial(name, rate, 0, self.sweep_epochs) for name in self.optimizers for rate in self.rates]
 
     def trainings(self, best: Mapping[str, float]) -> list[Trial]:
-        """Those at the best rates, by optimizer."""
+        """The trainings at the best rates, given by optimizer."""
         return [self._trial(name, rate, seed, None) for seed in range(self.seeds) for name, rate in best.items()]
 
-    def best_rates(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-        """The rate of the best trial of each optimizer's sweep, without those that diverged at every rate."""
+    def best_rates(self, results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+        """The best rate of each optimizer's sweep; optimizers that diverged at every rate are missing."""
         best: dict[str, tuple[float, float]] = {}
         for trial in self.sweep():
-            value = found[key_of(trial)].get("best")
+            value = results[key_of(trial)].get("best")
             if value is None or not math.isfinite(value):
                 continue
             score = value if self.maximize else -value
@@ -144,7 +145,7 @@ class Comparison:
             seed,
             data_dir=self.data_dir,
             unseen=self.unseen,
-            tested=recipe == self._recipe,  # what a sweep finds only chooses a rate
+            tested=recipe == self._recipe,  # a sweep only chooses a rate
             fingerprints=self._fingerprints + meaning_of(optimizer),
         )
 
@@ -157,7 +158,7 @@ class Comparison:
         return default_recipe(self.task) | dict(self.options)
 
     @functools.cached_property
-    def _judge(self) -> BuiltInTask[Any]:
+    def _task(self) -> BuiltInTask[Any]:
         return make_task(self.task, self._recipe, data_dir=self.data_dir, unseen=self.unseen)
 
     @functools.cached_property
@@ -165,7 +166,7 @@ class Comparison:
         hashes = []
         if self.network is not None and UserFile.is_reference(self.network):
             hashes.append(UserFile.read(self.network).sha256)
-        if (of_data := self._judge.fingerprint) is not None:
+        if (of_data := self._task.fingerprint) is not None:
             hashes.append(of_data)
         return tuple(hashes)
 
@@ -175,9 +176,9 @@ class Row:
     """One optimizer's result.
 
     Attributes:
-        rate: its best, None where it diverged at every rate.
-        values: the best validation metric of each seed; None where it diverged.
-        tests: of the same weights on the test data.
+        rate: its best rate; None if it diverged at every rate.
+        values: the best validation metric of each seed; None if the training diverged.
+        tests: the metric of the same weights on the test data.
         curves: the validation metric of every epoch, one list for each seed.
     """
 
@@ -189,69 +190,76 @@ class Row:
 
 
 def compare(comparison: Comparison, path: Path, *, workers: int, progress: Progress) -> list[Row]:
-    """Trains what is not in the file yet, and adds it there; so a comparison that was stopped goes on.
+    """Runs the trials that are not in the file yet and adds their results to it, so that a comparison can be resumed.
 
     Args:
-        path: a JSON file, of this comparison or new.
+        path: a JSON file of this comparison, or a new one.
+
+    Returns:
+        One row per optimizer, best first.
 
     Raises:
-        ValueError: the file is no such file.
+        ValueError: the file is not one of a comparison.
     """
-    found = load(path)
+    results = load(path)
     with _pool(workers) as pool:
         trials = comparison.sweep()
-        _train(pool, trials, found, path, progress)
-        best = comparison.best_rates(found)
+        _train(pool, trials, results, path, progress)
+        best = comparison.best_rates(results)
         trainings = comparison.trainings(best)
-        _train(pool, trainings, found, path, progress)
+        _train(pool, trainings, results, path, progress)
     rows = []
     for name in comparison.optimizers:
-        of_it = [found[key_of(trial)] for trial in trainings if trial.optimizer == name]
-        tests = [next((v for k, v in one.items() if k.startswith("test_")), None) for one in of_it]
+        own = [results[key_of(trial)] for trial in trainings if trial.optimizer == name]
+        tests = [next((v for k, v in result.items() if k.startswith("test_")), None) for result in own]
         rows.append(
-            Row(name, best.get(name), [one.get("best") for one in of_it], tests, [one["curve"] for one in of_it])
+            Row(
+                name, best.get(name), [result.get("best") for result in own], tests, [result["curve"] for result in own]
+            )
         )
     worst = -math.inf if comparison.maximize else math.inf
     return sorted(rows, key=lambda row: _mean(row.values, worst), reverse=comparison.maximize)
 
 
 def load(path: Path) -> dict[str, dict[str, Any]]:
-    """What earlier runs found, by trial. Raises ValueError."""
+    """The results of earlier runs, by `key_of` their trial; none if the file does not exist. Raises ValueError."""
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["trials"]
-        return {key: dict(result) for key, result in found.items()}
+        results = json.loads(path.read_text(encoding="utf-8"))["trials"]
+        return {key: dict(result) for key, result in results.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is no comparison of optimizers; name another file.") from None
+        raise ValueError(f"{path} is not a comparison of optimizers; name another file.") from None
 
 
 def key_of(trial: Trial) -> str:
-    """All that a trial's result depends on, as text; where its data lie does not count."""
+    """A text of all that a trial's result depends on; the path of its data is left out."""
     fields = dataclasses.asdict(dataclasses.replace(trial, recipe=dict(sorted(trial.recipe.items())), data_dir=None))
     return json.dumps({name: value for name, value in fields.items() if name != "data_dir"}, sort_keys=True)
 
 
 def check_plot(path: Path) -> None:
-    """Raises ValueError where no plot can be written to this path."""
+    """Raises ValueError if no plot can be written to this path."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("A plot needs one package more: pip install 'automl-reinforce[plot]'")
+        raise ValueError("A plot needs one more package: pip install 'automl-reinforce[plot]'")
     from matplotlib.backend_bases import FigureCanvasBase
 
     known_types = FigureCanvasBase.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in known_types:
-        raise ValueError(f"--plot {path} is no kind of picture; its name ends in one of {', '.join(known_types)}.")
+        raise ValueError(
+            f"--plot {path} is not an image file; use a name that ends in one of {', '.join(known_types)}."
+        )
     check_folder(path)
 
 
 def check_folder(path: Path) -> None:
-    """Raises ValueError where the folder that a file is to be written to is not there."""
+    """Raises ValueError if the folder of a file does not exist."""
     if not path.absolute().parent.is_dir():
         raise ValueError(f"The folder {path.parent} for {path.name} does not exist; create it first.")
 
 
 def plot(comparison: Comparison, rows: Sequence[Row], path: Path) -> None:
-    """Draws the mean curve of every optimizer, with the spread of its seeds. `check_plot` says whether it can."""
+    """Plots the mean curve of every optimizer, with the range of its seeds. Call `check_plot` first."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -283,7 +291,7 @@ def _mean(values: Sequence[float | None], worst: float) -> float:
 
 
 def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    """Processes of one thread each, which see no GPU."""
+    """A pool of processes with one thread each and no GPU."""
     os.environ.update(environment(threads=1, gpu=None))
     spawn = multiprocessing.get_context("spawn")
     return concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker)
@@ -295,7 +303,7 @@ def _begin_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that began it is gone, however it ended: a pool's processes wait for ever."""
+    """Ends this process when its parent ends for any reason. Otherwise a pool's process would wait forever."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
@@ -304,26 +312,26 @@ def _end_with_parent() -> None:
 def _train(
     pool: concurrent.futures.Executor,
     trials: Iterable[Trial],
-    found: dict[str, dict[str, Any]],
+    results: dict[str, dict[str, Any]],
     path: Path,
     progress: Progress,
 ) -> None:
     wanted = list(trials)
-    running = {pool.submit(run, trial): trial for trial in wanted if key_of(trial) not in found}
+    running = {pool.submit(run, trial): trial for trial in wanted if key_of(trial) not in results}
     done = len(wanted) - len(running)
     try:
         for future in concurrent.futures.as_completed(running):
             trial = running[future]
-            found[key_of(trial)] = future.result()
+            results[key_of(trial)] = future.result()
             done += 1
-            _save(found, path)
-            progress(trial, found[key_of(trial)], done, len(wanted))
+            _save(results, path)
+            progress(trial, results[key_of(trial)], done, len(wanted))
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 
 
-def _save(found: Mapping[str, Any], path: Path) -> None:
+def _save(results: Mapping[str, Any], path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps({"trials": found}, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps({"trials": results}, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)

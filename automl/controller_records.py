@@ -1,4 +1,4 @@
-"""Turns the store's records of children into the results that a controller is told, and keeps its state there."""
+"""Turns the store's records of children into the results for a controller, and packs and restores its state."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from automl.db import blobs
 from automl.db.records import Child, Origin, State
 from automl.db.store import Store
 
-STATES = {State.TRAINED: ResultState.TRAINED, State.FAILED: ResultState.FAILED}  # all others have no result
+STATES = {
+    State.TRAINED: ResultState.TRAINED,
+    State.FAILED: ResultState.FAILED,
+}  # children in other states are lost to the controller
 
 
 def results_of(children: Sequence[Child], rewards: Mapping[int, float | None]) -> list[Result]:
-    """The results of a batch.
+    """The results of a batch for the controller.
 
     Args:
-        rewards: that the controller learns from, by the child's number.
+        rewards: what the controller learns from, by the child's number.
     """
     return [_result(child, rewards[child.number]) for child in children]
 
@@ -42,8 +45,11 @@ def _result(child: Child, reward: float | None) -> Result:
 
 
 def restore_controller(store: Store, search_id: int, controller: Controller) -> None:
-    """Brings a fresh controller to where the search stands: by the state of its last step, or by replaying what it was
-    told. Raises StoreError where the state is damaged."""
+    """Restores a new controller from the state of the search's last step, or replays all batches if it keeps no state.
+
+    Raises:
+        StoreError: the state is damaged.
+    """
     step = store.last_step(search_id)
     if step is None:
         return
@@ -56,12 +62,12 @@ def restore_controller(store: Store, search_id: int, controller: Controller) -> 
 
 
 def pack_state(state: ControllerState) -> bytes:
-    """A controller's arrays and values as one blob; the values are JSON in an array of bytes."""
+    """Packs a controller's arrays and values as one blob; the values are JSON in an array of bytes."""
     text = json.dumps(state.values, allow_nan=False).encode()
     return blobs.pack({**state.arrays, "values.json": np.frombuffer(text, np.uint8)})
 
 
 def unpack_state(blob: bytes, sha256: str | None) -> ControllerState:
-    """The state of `pack_state`. Raises StoreError where the blob is damaged."""
+    """Unpacks a state that `pack_state` packed. Raises StoreError if the blob is damaged."""
     arrays = blobs.unpack(blob, sha256)
     return ControllerState(arrays, json.loads(arrays.pop("values.json").tobytes()))

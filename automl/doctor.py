@@ -1,4 +1,4 @@
-"""Says whether everything is well, and what a resume would do."""
+"""Checks the installation, the data and the store, and says what a resume of each search would do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from automl.wording import counted
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `advice` says what to do where it is not well."""
+    """The result of one check. `advice` says what to do if `well` is False."""
 
     subject: str
     well: bool
@@ -29,7 +29,7 @@ class Finding:
 
 
 def examine(address: str, data_dir: str | None) -> list[Finding]:
-    """Looks at the installation, the data, the store and every search in it. Changes nothing."""
+    """Checks the installation, the devices, the data, the store and every search in it. Changes nothing."""
     findings = [_installation(), _devices(), _data(data_dir)]
     try:
         store = Store(address, readonly=True)
@@ -49,9 +49,9 @@ def as_json(finding: Finding) -> dict[str, Any]:
 
 
 def _installation() -> Finding:
-    found = versions()
-    text = ", ".join(f"{name} {version}" for name, version in found.items())
-    absent = [name for name, version in found.items() if version == "absent"]
+    packages = versions()
+    text = ", ".join(f"{name} {version}" for name, version in packages.items())
+    absent = [name for name, version in packages.items() if version == "absent"]
     if absent:
         return Finding("installation", False, text, f"install {', '.join(absent)}")
     return Finding("installation", True, text)
@@ -60,8 +60,8 @@ def _installation() -> Finding:
 def _devices() -> Finding:
     gpus = visible_gpus()
     number = default_workers(len(gpus))
-    there = f"{counted(len(gpus), 'GPU')}, {counted(os.cpu_count() or 1, 'core')}"
-    return Finding("devices", True, f"{there}; a search starts {counted(number, 'worker')}")
+    devices = f"{counted(len(gpus), 'GPU')}, {counted(os.cpu_count() or 1, 'core')}"
+    return Finding("devices", True, f"{devices}; a search starts {counted(number, 'worker')}")
 
 
 def _data(data_dir: str | None) -> Finding:
@@ -72,30 +72,30 @@ def _data(data_dir: str | None) -> Finding:
     path = Path(given)
     if not path.is_dir():
         return Finding("data", False, f"{given} is not a folder", "name the folder that holds cifar-10-batches-py")
-    held = [name for name in folders if (path / name).is_dir()]
-    return Finding("data", True, f"{given} holds {', '.join(held) or 'no CIFAR-10 (it would be downloaded there)'}")
+    present = [name for name in folders if (path / name).is_dir()]
+    return Finding("data", True, f"{given} holds {', '.join(present) or 'no CIFAR-10 (it would be downloaded there)'}")
 
 
 def _search(store: Store, name: str) -> Finding:
     search = store.search(name)
     counts = store.counts(search.id)
-    standing = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no children"
+    by_state = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no children"
     subject = f"search {name}"
     resume = f"automl resume {shlex.quote(name)}"
     owner = None if search.owner is None else Owner.from_json(search.owner)
     if owner is not None and not is_interrupted(store, search):
-        return Finding(subject, True, f"running in {owner}: {standing}")
+        return Finding(subject, True, f"running in {owner}: {by_state}")
     if owner is not None:
-        ended = "died" if owner.is_gone() else "gives no sign of life any more"
+        ended = "died" if owner.is_gone() else "has not renewed its lease"
         waiting = counted(counts[State.RUNNING], "running child", "running children")
         return Finding(
             subject,
             False,
-            f"interrupted, its coordinator ({owner}) {ended}: {standing}",
-            f"{resume} takes it over at once and readies {waiting}",
+            f"interrupted, its coordinator ({owner}) {ended}: {by_state}",
+            f"{resume} takes it over at once and makes {waiting} ready again",
         )
     if search.state == SearchState.PAUSED:
         cause = f" ({search.cause})" if search.cause else ""
         goal = "" if search.budget is None else f" to {counted(search.budget, 'child', 'children')}"
-        return Finding(subject, True, f"paused{cause}: {standing}; {resume} goes on{goal}")
-    return Finding(subject, True, f"{search.state}: {standing}; {resume} --children N goes further")
+        return Finding(subject, True, f"paused{cause}: {by_state}; {resume} continues it{goal}")
+    return Finding(subject, True, f"{search.state}: {by_state}; {resume} --children N continues it")

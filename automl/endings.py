@@ -1,4 +1,4 @@
-"""How a run of a search ends, and how it is asked to."""
+"""How a run of a search ends, its exit code, and the request to stop it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from automl.db.records import SearchState
 
-GRACE_SECONDS = 10.0  # that running children get when a run is asked to end
-CTRL_C = "stopped by SIGINT"  # the cause of a pause by Ctrl-C
+GRACE_SECONDS = 10.0  # for running children, after a request to stop
+CTRL_C = "stopped by SIGINT"  # the cause of a pause after Ctrl-C
 TIME_OVER = "the time given with --time is over"
-GIVEN_TIME_OVER = "the time that was given is over"  # the same in Python
+GIVEN_TIME_OVER = "the time that was given is over"  # the same for the Python API
 
 
 class ExitCode(enum.IntEnum):
-    """What a command that runs a search exits with."""
+    """The exit code of a command that runs a search."""
 
     DONE = 0  # the budget of children or time is used up, or the whole space is trained
     ERROR = 1
@@ -28,12 +28,13 @@ class ExitCode(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """How a run of the loop ended.
+    """How a run of a search ended.
 
     Attributes:
-        failed: it paused because of failures.
-        trained: children of the search that are trained.
-        failures: children of the search that failed or were lost.
+        cause: why the run paused, or None.
+        failed: whether it paused because of failures.
+        trained: how many children of the search are trained.
+        failures: how many children of the search failed or are lost.
     """
 
     state: SearchState
@@ -46,7 +47,7 @@ class Ending:
     def exit_code(self) -> ExitCode:
         if self.state == SearchState.PAUSED and self.cause not in (TIME_OVER, GIVEN_TIME_OVER):
             return ExitCode.INTERRUPTED if self.cause == CTRL_C else ExitCode.PAUSED
-        # A budget counts trained children only; in an exhausted space the failed ones are missing.
+        # A budget counts only trained children; an exhausted space is not fully trained if children failed.
         missing = self.failures if self.state == SearchState.EXHAUSTED else 0
         return ExitCode.FAILED if missing or not self.trained else ExitCode.DONE
 
@@ -57,7 +58,11 @@ class Ending:
 
 
 class Stop:
-    """A request to end: nothing more is claimed, and running children get a grace."""
+    """A request to stop: nothing more is claimed, and running children get a grace period.
+
+    Args:
+        clock: seconds, from any start.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -66,6 +71,7 @@ class Stop:
         self._since = 0.0
 
     def request(self, cause: str) -> None:
+        """Requests the stop; only the first cause counts."""
         if self.cause is None:
             self.cause, self._since = cause, self._clock()
 
@@ -76,8 +82,9 @@ class Stop:
 
     @property
     def overdue(self) -> bool:
+        """Whether the grace period is over."""
         return self.cause is not None and self._clock() - self._since > GRACE_SECONDS
 
 
 class StopNow(BaseException):
-    """Raised into a child that trains in this process when its grace is over."""
+    """Ends a child that trains in this process when its grace period is over."""

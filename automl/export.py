@@ -1,4 +1,4 @@
-"""Writes a child to a file, whole or not at all; the formats are in `exporters.py`."""
+"""Exports a child to a file, atomically; the formats are in `exporters.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl.db.store import Store
 from automl.exporters import EXPORTERS
 from automl.search_spaces.names import validate_choice
 from automl.stored import in_workdir
-from automl.trained_model import ExportError, Wanted, find_child
+from automl.trained_model import ExportError, ExportRequest, find_child
 from automl.usage import classes_module
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """The file that was written, a note on it (one sentence), and lines on how to use it."""
+    """An exported file: its path, the child's number, a note on it (one sentence), and lines on how to use it."""
 
     path: Path
     number: int
@@ -41,23 +41,24 @@ def export_child(
     data: str | None = None,
     workdir: str | None = None,
 ) -> Exported:
-    """Exports the best child, or the one of this number.
+    """Exports the best child, or the child of this number.
 
     Args:
-        source: whose weights: `search`, `train` (the best training after it), or None for that if there is one.
-        data: where the search's data are now, as `npz:PATH` or `text:PATH`.
+        source: the weights to export: `search`, `train` (the best training after the search), or None for `train` if
+            there is such a training, otherwise `search`.
+        data: the present place of the search's data, as `npz:PATH` or `text:PATH`.
         workdir: the folder in which the user's code runs.
 
     Raises:
-        ExportError: there is no such child, it has no weights or no such form, or the file exists (without `force`).
+        ExportError: there is no such child, it has no weights or not this format, or the file exists (without `force`).
         ValueError: the format is unknown.
     """
     exporter = EXPORTERS[validate_choice("format", format, EXPORTERS)]
     if source is not None:
         validate_choice("source of weights", source, ["search", "train"])
     if path.is_symlink() or (path.exists() and not force):
-        kind = "a link" if path.is_symlink() else "there already"
-        raise ExportError(f"{path} is {kind}; choose another path{'' if path.is_symlink() else ' or add --force'}.")
+        reason = "is a link" if path.is_symlink() else "already exists"
+        raise ExportError(f"{path} {reason}; choose another path{'' if path.is_symlink() else ' or add --force'}.")
     if path.is_dir():
         raise ExportError(f"{path} is a folder; name a file in it, or a folder that is not there yet for savedmodel.")
     if not exporter.ending and path.exists():
@@ -65,16 +66,16 @@ def export_child(
     if not path.parent.is_dir():
         raise ExportError(f"The folder {path.parent} does not exist; create it first.")
     search = store.search(name)
-    wanted = Wanted(store, search, find_child(store, search, number), source, data)
-    # A folder of its own beside the target: Keras wants the ending `.keras`, and a rename within one disk is atomic.
+    request = ExportRequest(store, search, find_child(store, search, number), source, data)
+    # A temporary folder beside the target: Keras needs the ending `.keras`, and a rename within one disk is atomic.
     with tempfile.TemporaryDirectory(prefix=".automl-", dir=path.parent) as folder:
         partial = (Path(folder) / f"export{exporter.ending}").absolute()
         with in_workdir(search, workdir):
-            written = exporter.write(wanted, partial)
+            result = exporter.write(request, partial)
         pairs = [(partial, path)]
-        if written.usage is not None and written.usage.classes:
+        if result.usage is not None and result.usage.classes:
             companion = Path(folder) / "companion.py"
-            companion.write_text(written.usage.classes, encoding="utf-8")
+            companion.write_text(result.usage.classes, encoding="utf-8")
             pairs.insert(0, (companion, path.with_name(f"{classes_module(path)}.py")))
         for made, target in pairs:
             if made.is_file():
@@ -84,16 +85,18 @@ def export_child(
             if target.is_symlink():
                 raise ExportError(f"{target} is a link; choose another path.")
             if target.exists() and not same and target != path and _first_line(target) != _first_line(made):
-                raise ExportError(f"{target} is there and was not exported; choose another name than {path.name}.")
+                raise ExportError(
+                    f"{target} already exists and was not exported; choose another name than {path.name}."
+                )
             if target.exists() and not same and not force:
-                raise ExportError(f"{target} is there already; choose another path or add --force.")
+                raise ExportError(f"{target} already exists; choose another path or add --force.")
         for made, target in pairs:
             made.replace(target)
-    use = () if written.usage is None else written.usage.lines(path)
-    return Exported(path, wanted.child.number, written.note, use)
+    use = () if result.usage is None else result.usage.lines(path)
+    return Exported(path, request.child.number, result.note, use)
 
 
 def _first_line(path: Path) -> bytes:
-    """What tells a file that was exported from one that the user wrote."""
+    """The first line of a file, which distinguishes an exported file from one that the user wrote."""
     with path.open("rb") as file:
         return file.readline()

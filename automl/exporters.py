@@ -1,4 +1,4 @@
-"""The formats that a child can be exported in; a new one is a function and its line in EXPORTERS."""
+"""The formats in which a child can be exported. A new one is a function and its line in EXPORTERS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from automl.model_files import read_tflite, write_onnx, write_saved_model, write
 from automl.search_spaces.drawing import layers_dot
 from automl.search_spaces.spec import HasGraph, spec_to_json
 from automl.stored import load_experiment, load_space, recorded_child
-from automl.trained_model import ExportError, Wanted
+from automl.trained_model import ExportError, ExportRequest
 from automl.usage import Usage
 
 if TYPE_CHECKING:
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Written:
-    """What an exporter wrote.
+class ExportResult:
+    """What an exporter returns about the file that it wrote.
 
     Attributes:
-        note: what it is, and whether it was checked (one sentence).
-        usage: its inputs and outputs, and how to load it.
+        note: what the file is, and whether it was checked (one sentence).
+        usage: the model's inputs and outputs, and how to load it; None for a file that is no model.
     """
 
     note: str
     usage: Usage | None = None
 
 
-def _export_json(wanted: Wanted, path: Path) -> Written:
-    store, search, child = wanted.store, wanted.search, wanted.child
+def _export_json(request: ExportRequest, path: Path) -> ExportResult:
+    store, search, child = request.store, request.search, request.child
     measured = [{**point.metrics, "epoch": point.epoch} for point in store.measurements(child.id)]
     document = {
         "search": search.name,
@@ -52,57 +52,57 @@ def _export_json(wanted: Wanted, path: Path) -> Written:
         ],
     }
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return Written("the child as it is stored")
+    return ExportResult("the child as it is stored")
 
 
-def _export_python(wanted: Wanted, path: Path) -> Written:
-    search = wanted.search
-    experiment = load_experiment(search, store=wanted.store, data=wanted.data)
-    spec = recorded_child(wanted.store, search, experiment.space, wanted.child).spec
-    source = experiment.task.source(spec, wanted.child.metrics or {})
+def _export_python(request: ExportRequest, path: Path) -> ExportResult:
+    search = request.search
+    experiment = load_experiment(search, store=request.store, data=request.data)
+    spec = recorded_child(request.store, search, experiment.space, request.child).spec
+    source = experiment.task.source(spec, request.child.metrics or {})
     if source is None:
         raise ExportError(
             f"Children of {search.name!r} cannot be written as Python: that takes a space whose specs have a method "
             "source(input_shape, num_classes, preprocessing), and a task with images. Export them as json."
         )
     path.write_text(source.text, encoding="utf-8")
-    return Written(source.description)
+    return ExportResult(source.description)
 
 
-def _export_dot(wanted: Wanted, path: Path) -> Written:
-    path.write_text(_dot(wanted), encoding="utf-8")
-    return Written("a graph for Graphviz")
+def _export_dot(request: ExportRequest, path: Path) -> ExportResult:
+    path.write_text(_dot(request), encoding="utf-8")
+    return ExportResult("a graph for Graphviz")
 
 
-def _export_svg(wanted: Wanted, path: Path) -> Written:
-    graph = _dot(wanted)
+def _export_svg(request: ExportRequest, path: Path) -> ExportResult:
+    graph = _dot(request)
     command = shutil.which("dot")
     if command is None:
-        raise ExportError("A drawing needs Graphviz: install its program dot, or export what it draws as dot.")
+        raise ExportError("A drawing needs Graphviz: install its program dot, or export the graph as dot.")
     drawn = subprocess.run([command, "-Tsvg"], input=graph, capture_output=True, encoding="utf-8", check=False)
     if drawn.returncode != 0:
         reason = drawn.stderr.strip().partition("\n")[0]
-        raise ExportError(f"Graphviz cannot draw it ({reason}); export what it draws as dot.")
+        raise ExportError(f"Graphviz cannot draw it ({reason}); export the graph as dot.")
     path.write_text(drawn.stdout, encoding="utf-8")
-    return Written("a drawing")
+    return ExportResult("a drawing")
 
 
-def _dot(wanted: Wanted) -> str:
+def _dot(request: ExportRequest) -> str:
     """The child as a graph. Raises ExportError."""
-    spec = recorded_child(wanted.store, wanted.search, load_space(wanted.search), wanted.child).spec
+    spec = recorded_child(request.store, request.search, load_space(request.search), request.child).spec
     drawn = spec.dot() if isinstance(spec, HasGraph) else layers_dot(spec_to_json(spec))
     if drawn is None:
         raise ExportError(
-            f"Children of {wanted.search.name!r} cannot be drawn: that takes specs with a method dot(), or with a list "
-            "or dict of layers whose 'inputs' are numbers or names of layers. Export them as json."
+            f"Children of {request.search.name!r} cannot be drawn: that takes specs with a method dot(), or with a "
+            "list or dict of layers whose 'inputs' are numbers or names of layers. Export them as json."
         )
     return str(drawn)
 
 
-def _export_keras(wanted: Wanted, path: Path) -> Written:
+def _export_keras(request: ExportRequest, path: Path) -> ExportResult:
     import keras
 
-    trained = wanted.trained()
+    trained = request.trained()
     trained.model.save(path)
     try:
         loaded = keras.models.load_model(path)
@@ -112,36 +112,36 @@ def _export_keras(wanted: Wanted, path: Path) -> Written:
             f"Keras cannot load the file that it wrote ({reason}): layers of your own need "
             "@keras.saving.register_keras_serializable() and get_config; or export it as savedmodel."
         ) from error
-    return Written(trained.check(loaded), trained.usage("keras"))
+    return ExportResult(trained.check(loaded), trained.usage("keras"))
 
 
-def _export_savedmodel(wanted: Wanted, path: Path) -> Written:
+def _export_savedmodel(request: ExportRequest, path: Path) -> ExportResult:
     import tensorflow as tf
 
-    trained = wanted.trained()
+    trained = request.trained()
     write_saved_model(trained.model, path)
-    loaded = tf.saved_model.load(path)  # its variables live as long as it does
-    return Written(trained.check(loaded.serve), trained.usage("savedmodel"))
+    loaded = tf.saved_model.load(path)  # a reference to it keeps its variables
+    return ExportResult(trained.check(loaded.serve), trained.usage("savedmodel"))
 
 
-def _export_tflite(wanted: Wanted, path: Path) -> Written:
-    trained = wanted.trained(numbers_for="tflite")
+def _export_tflite(request: ExportRequest, path: Path) -> ExportResult:
+    trained = request.trained(numeric_format="tflite")
     write_tflite(trained.model, path)
     run = read_tflite(path)
     (given,), (wanted_output,) = ([tensor.name for tensor in trained.model.inputs], trained.model.output_names)
-    return Written(trained.check(lambda images: run(**{given: images})[wanted_output]), trained.usage("tflite"))
+    return ExportResult(trained.check(lambda images: run(**{given: images})[wanted_output]), trained.usage("tflite"))
 
 
-def _export_onnx(wanted: Wanted, path: Path) -> Written:
+def _export_onnx(request: ExportRequest, path: Path) -> ExportResult:
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("tf2onnx") is None:
-        raise ExportError("ONNX needs two packages more: pip install 'automl-reinforce[onnx]'")
+        raise ExportError("ONNX needs two more packages: pip install 'automl-reinforce[onnx]'")
     import onnxruntime
 
-    trained = wanted.trained(numbers_for="onnx")
+    trained = request.trained(numeric_format="onnx")
     write_onnx(trained.model, path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (given,), outputs = ([tensor.name for tensor in trained.model.inputs], trained.model.output_names)
-    return Written(trained.check(lambda images: session.run(outputs, {given: images})[0]), trained.usage("onnx"))
+    return ExportResult(trained.check(lambda images: session.run(outputs, {given: images})[0]), trained.usage("onnx"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +149,11 @@ class Exporter:
     """A format of `automl export`.
 
     Attributes:
-        write: writes a child to a path that is not there yet. Raises ExportError.
-        ending: of the path that it is given; "" for a folder.
+        write: writes a child to a path that does not exist. Raises ExportError.
+        ending: of that path; "" for a folder.
     """
 
-    write: Callable[[Wanted, Path], Written]
+    write: Callable[[ExportRequest, Path], ExportResult]
     ending: str
 
 

@@ -1,4 +1,4 @@
-"""When a search fails again and again, so that training more children would be no use."""
+"""Detects repeated failures, after which a search pauses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ FAILURES_IN_A_ROW = 10
 
 
 class RepeatedFailures:
-    """Looks at the children of one run that failed.
+    """Detects repeated failures among the children of one run.
 
-    If nothing was trained before this run, the first three children to end are too many failures, or the first alone if
-    it returned no valid reward. Later, ten in a row by number that failed with one fault in this run are.
+    If no child was trained before this run, the search pauses when the first three children to end have failed, or when
+    the first one returned no valid reward. Later it pauses when ten children in a row by number have failed in this run
+    with the same fault.
 
     Args:
-        first: children from this number on may still take part in a row; those that have failed already do not count.
-        log: where the user finds what failed children printed; "" for nowhere.
+        first: the lowest number of a child that may be part of a row; earlier failures do not count.
+        log: where the user finds the output of failed children; "" if there is none.
     """
 
     def __init__(self, store: Store, search: Search, *, first: int, log: str) -> None:
@@ -26,14 +27,14 @@ class RepeatedFailures:
         self._log = log
         failed = store.children(search.id, states=[State.FAILED, State.LOST], first=first)
         self._failed_before = {child.number for child in failed}
-        # If nothing is trained yet, the first children to end show whether children can be trained at all.
+        # If no child is trained yet, the first ones to end show whether children can be trained at all.
         self._began = store.now() if search.num_trained == 0 else None
 
     def cause(self, *, first: int) -> str | None:
-        """Why the search should pause, in a sentence and its way out, or None.
+        """The message for the user if the search should pause, else None.
 
         Args:
-            first: the lowest number of a child that may take part in a row.
+            first: the lowest number of a child that may be part of a row.
         """
         if not self._store.failed(self._search_id, first=first):
             return None
@@ -48,8 +49,7 @@ class RepeatedFailures:
         log = f" Their log is {self._log}." if self._log else ""
         causes = {child.fault: f"{child.fault}: {child.message}" for child in row}  # the latest message of each fault
         return (
-            f"{many} failed ({'; '.join(causes.values())}).{log} Mend the cause and resume, or resume with "
-            "--keep-going."
+            f"{many} failed ({'; '.join(causes.values())}).{log} Fix the cause and resume, or resume with --keep-going."
         )
 
     def _first_failures(self) -> list[Child]:

@@ -1,4 +1,4 @@
-"""This machine: its processor and packages, on which last bits depend, and the device of this process."""
+"""Describes this machine and its packages, which affect results bit by bit, and assigns this process its device."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ VERSIONED = ("tensorflow", "keras", "numpy", "sqlalchemy")
 
 
 def prepare_process(threads: int, workers: int, policy_device: str) -> None:
-    """Ties this process to its device, before TensorFlow is imported: the policy is small and leaves GPUs to children.
+    """Chooses the device of this process by environment variables. Call it before TensorFlow is imported.
 
-    Without workers, children train here too, on the first GPU that there is.
+    The policy is small, so it uses a GPU only if `policy_device` is "gpu". Without workers, children train in this
+    process too, on the first GPU if there is one.
     """
     gpus = visible_gpus()
     gpu = ",".join(gpus) if policy_device == "gpu" and gpus else None
@@ -34,7 +35,7 @@ def prepare_process(threads: int, workers: int, policy_device: str) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What children's last bits can depend on beside the versions."""
+    """The properties of this machine that can change the last bits of results, as stored in a segment."""
     return {
         "host": platform.node(),
         "system": platform.platform(),
@@ -44,7 +45,7 @@ def machine() -> dict[str, Any]:
 
 
 def other_surroundings(store: Store, search: Search) -> list[str]:
-    """How this machine and its packages differ from those of the last run: children may then not be bit-equal."""
+    """How this machine and its packages differ from those of the last run; children may then not be bit-equal."""
     segments = store.segments(search.id)
     if not segments:
         return []
@@ -67,14 +68,14 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages whose releases can change results."""
-    found = {"python": platform.python_version()}
+    """The versions of Python, automl and the packages whose releases can change results."""
+    packages = {"python": platform.python_version()}
     from automl import __version__
 
-    found["automl"] = __version__  # not from metadata: the distribution has another name
+    packages["automl"] = __version__  # not from metadata: the distribution has another name
     for package in VERSIONED:
         try:
-            found[package] = metadata.version(package)
+            packages[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            packages[package] = "absent"
+    return packages

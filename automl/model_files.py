@@ -1,4 +1,4 @@
-"""Writes a Keras model in the formats of other programs and keeps the names of its inputs and outputs."""
+"""Writes a Keras model in the formats of other programs, with the names of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NamedFunction = Callable[..., dict[str, Any]]
 
 
 def write_saved_model(model: keras.Model, path: Path) -> None:
-    """Writes a SavedModel that is called as the Keras model is.
+    """Writes a SavedModel that takes the same inputs as the Keras model.
 
-    `serve` takes the model's inputs: numbers of any type, images of one channel with or without the channel axis, and a
-    list if there are several inputs. `serving_default` maps inputs to outputs by name. A model that reads words has
-    `vocabulary`, which returns the words of the columns of its logits.
+    Its endpoint `serve` takes the model's inputs, as a list if there are several. They are numbers of any type; images
+    of one channel may lack the channel axis. `serving_default` maps inputs to outputs by name. A model that reads words
+    also has `vocabulary`, which returns the words of the columns of its logits.
     """
     import keras
     import tensorflow as tf
@@ -56,21 +56,21 @@ def write_tflite(model: keras.Model, path: Path) -> None:
 
 
 def read_tflite(path: Path) -> NamedFunction:
-    """A function of inputs by name to outputs by name."""
+    """Loads a TensorFlow Lite model as a function of named inputs, which returns outputs by name."""
     import tensorflow as tf
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow announces that its interpreter will move
+        warnings.simplefilter("ignore")  # TensorFlow warns that its interpreter will move to another package
         interpreter = tf.lite.Interpreter(model_path=str(path))
     runner: NamedFunction = interpreter.get_signature_runner()
     return runner
 
 
 def write_onnx(model: keras.Model, path: Path) -> None:
-    """Writes an ONNX model with one input and one output, under their names."""
+    """Writes an ONNX model with one input and one output, which keep their names."""
     import onnx
 
-    model(np.zeros((1, *model.input_shape[1:]), np.float32))  # the converter needs a model that was called once
+    model(np.zeros((1, *model.input_shape[1:]), np.float32))  # the converter needs a model that has been called
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter warns about NumPy
         model.export(path, format="onnx", verbose=False)
@@ -86,12 +86,12 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 
 
 def vocabulary_of(model: keras.Model) -> list[str] | None:
-    """The words of the columns of the logits, where the model reads words."""
+    """The words of the columns of the logits, if the model reads words, else None."""
     import keras
 
     for layer in model.layers:
         if isinstance(layer, keras.layers.StringLookup):
-            return list(layer.get_vocabulary()[1:])  # the first stands for unknown words and is never predicted
+            return list(layer.get_vocabulary()[1:])  # the first is the unknown word, which is never predicted
     return None
 
 
@@ -120,7 +120,7 @@ def _as_input(tensor: Any, signature: Any) -> Any:
 
 
 def _variants(specs: Sequence[Any]) -> list[list[Any]]:
-    """What `serve` is traced for; the first is the model's own signature."""
+    """The input signatures for which `serve` is traced; the first is that of the model."""
     import tensorflow as tf
 
     if len(specs) > 1:

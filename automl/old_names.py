@@ -1,4 +1,4 @@
-"""Tells readers of import names of automl 0.1.0 the new ones. To be removed in 0.3.0."""
+"""Names the new modules when an import uses a name of automl 0.1.0. To be removed in 0.3.0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ OLD_NAMES = ("child_trainers", "controllers", "db", "search_spaces")
 
 
 class OldNames(MetaPathFinder, Loader):
-    """Comes last on `sys.meta_path`, so it is asked only where the user has no package of such a name."""
+    """Fails imports of the old names with a clear message.
+
+    It is the last finder on `sys.meta_path`, so it is called only if the user has no package of such a name.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name in OLD_NAMES else None
@@ -27,6 +30,7 @@ class OldNames(MetaPathFinder, Loader):
         """Never called: `create_module` raises."""
 
 
-def tell_new_names() -> None:
+def install_finder() -> None:
+    """Appends the finder to `sys.meta_path`, once."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
         sys.meta_path.append(OldNames())

@@ -1,4 +1,4 @@
-"""Where the store of a command and the files of its searches are. Imports nothing slow: a look at a store is quick."""
+"""The paths of a command's store and of the files of its searches. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ DEFAULT_STORE = "automl.db"
 
 
 def store_address(given: str | os.PathLike[str] | None) -> str:
-    """The store that was asked for: the argument, else AUTOML_STORE, else `automl.db` in the current folder.
+    """The address of the store: the argument, else AUTOML_STORE, else `automl.db` in the current folder.
 
     Raises:
-        StoreError: the argument is empty (such as an unset shell variable) or not a path.
+        StoreError: the argument is empty (for example an unset shell variable), or neither text nor a path.
     """
     return (os.environ.get("AUTOML_STORE") or DEFAULT_STORE) if given is None else address_text(given)
 
 
 def open_store(address: str | os.PathLike[str] | None = None) -> Store:
-    """Opens a store for looking. Raises StoreError where there is none."""
+    """Opens a store read-only. Raises StoreError if there is none."""
     return Store(store_address(address), readonly=True)
 
 
@@ -37,7 +37,7 @@ def artefacts_of(store: Store, name: str) -> FolderArtefacts:
     database.
 
     Raises:
-        StoreError: the name, which may be from somebody else's store, leads out of that folder.
+        StoreError: the name, which may be from another user's store, is not valid as the name of a folder.
     """
     check_stored_name(name)
     if store.file is not None:
@@ -48,7 +48,7 @@ def artefacts_of(store: Store, name: str) -> FolderArtefacts:
 
 
 def check_name(name: str) -> str:
-    """A search's name. Raises ValueError for one that a terminal or a folder could not bear."""
+    """Returns the name of a search. Raises ValueError if it is not valid, also as the name of a folder."""
     if not is_search_name(name):
         raise ValueError(
             f"{name!r} cannot name a search; use up to 100 letters, digits, '.', '_' and '-', beginning with a letter "
@@ -62,7 +62,7 @@ def check_stored_name(name: str) -> None:
     if not is_search_name(name):
         raise StoreError(
             f"The store has a search called {name!r}, a name that automl never gives: it may lead to other folders, so "
-            "nothing is read or written for it. It can be looked at, and deleted from the store with automl delete."
+            "nothing is read or written for it. It can be shown, and deleted from the store with automl delete."
         )
 
 
@@ -73,7 +73,7 @@ def delete_files(store: Store, name: str) -> None:
 
 
 def drop_checkpoints(store: Store, search: Search, artefacts: Artefacts) -> None:
-    """Deletes those of children that nobody will train on: who ended them, a pool or a lease, had no hold of them."""
-    if held := artefacts.with_checkpoints():
-        over = {child.number for child in store.children(search.id, states=[State.FAILED, State.LOST])}
-        artefacts.drop_checkpoints(held & over)
+    """Deletes the checkpoints of failed and lost children, which the pool or the lease that ended them could not do."""
+    if with_checkpoints := artefacts.with_checkpoints():
+        ended = {child.number for child in store.children(search.id, states=[State.FAILED, State.LOST])}
+        artefacts.drop_checkpoints(with_checkpoints & ended)

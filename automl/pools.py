@@ -1,4 +1,4 @@
-"""Makes the pool of a run: workers on this machine, this process itself, or a pool of the user's own."""
+"""Makes the pool of a run: workers on this machine, this process, or the user's own pool."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from automl.paths import artefacts_of
 from automl.preparation import Run, Stage
 from automl.wording import counted
 
-INLINE_DEVICE = "this process"  # of children that are trained in the coordinator
+INLINE_DEVICE = "this process"  # the device of children that are trained in the coordinator's process
 
 
 def _inline_pool(setup: PoolSetup) -> InlinePool:
     order = setup.order
-    # No heartbeat: nobody else claims under this lease, which has one of its own.
+    # No heartbeat: no other process claims under this lease, and the lease has its own heartbeat.
     worker = Worker(
         setup.store,
         order.search_id,
@@ -55,13 +55,13 @@ def make_pool(
     stage: Stage,
     own: PoolMaker | None = None,
 ) -> Pool:
-    """The pool of a run under its lease.
+    """Makes the pool of a run under its lease.
 
     Args:
-        own: makes a pool of the user's own in place of one of `POOLS`.
+        own: makes the user's own pool, instead of one of `POOLS`.
 
     Raises:
-        TypeError: what the user's own returned is no pool.
+        TypeError: `own` did not return a pool.
     """
     artefacts = artefacts_of(store, search.name)
     order = WorkerOrder(

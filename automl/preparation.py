@@ -1,4 +1,4 @@
-"""Makes and checks the parts of a search from its settings: space, task, controller, and what a child costs."""
+"""Makes and checks the parts of a search from its settings: space, task, controller, and the cost of a child."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from automl.search_spaces import SPACES
 from automl.search_spaces.names import validate_choice
 from automl.search_spaces.recorded import check_options
 from automl.search_spaces.space import Space
+from automl.wording import counted
 
 Progress = Callable[[int, int], None]
 Stage = Callable[[str], None]  # called before each step of the preparation that may take seconds
@@ -44,12 +45,12 @@ USES_TENSORFLOW = re.compile(r"^\s*(?:import|from)\s+(?:tensorflow|keras)\b", re
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one start may use.
+    """The budgets and the workers of one start or resume.
 
     Attributes:
-        children: to be trained in all; None is without end.
-        time: seconds, or None.
-        workers: processes; 0 trains in this one.
+        children: how many children may be trained in all; None for no limit.
+        time: seconds; None for no limit.
+        workers: the number of worker processes; 0 trains in this process.
     """
 
     children: int | None
@@ -70,19 +71,20 @@ def checking_space(settings: Mapping[str, Any], space: Space) -> Iterator[None]:
 
 
 def check_gpus(per_child: int) -> None:
+    """Raises ValueError if this machine has too few GPUs for a child that needs several."""
     gpus = visible_gpus()
     if per_child > 1 and len(gpus) < per_child:
-        there = f"there {'is' if len(gpus) == 1 else 'are'} {len(gpus)}" if gpus else "there is none"
-        raise ValueError(f"--gpus-per-child is {per_child}, but of GPUs {there} here.")
+        present = counted(len(gpus), "GPU") if gpus else "no GPU"
+        raise ValueError(f"--gpus-per-child is {per_child}, but this process sees {present}.")
 
 
 def most_workers(requirements: Requirements) -> int | None:
-    """How many workers may train at a time what has these requirements; None for any number."""
+    """How many workers may train children of these requirements at the same time; None for any number."""
     return max(1, len(visible_gpus()) // requirements.devices) if requirements.exclusive else None
 
 
 def check_workers(settings: Mapping[str, Any], requirements: Requirements, workers: int) -> None:
-    """Raises ValueError where children that need their devices to themselves would have to share them."""
+    """Raises ValueError if children that need their devices to themselves would have to share them."""
     most = most_workers(requirements)
     if most is None:
         return
@@ -105,7 +107,7 @@ def prepare_experiment(
     *,
     download: bool = True,
 ) -> Experiment:
-    """The space and the task. Hides what TensorFlow prints when a user's file imports it."""
+    """Makes the space and the task. Hides the output of TensorFlow when a user's file imports it."""
     files = user_files_of(settings).values()
     for file in files:
         stage(f"Importing {file.path}")
@@ -113,7 +115,7 @@ def prepare_experiment(
         experiment = make_experiment(settings, user_callables=user_callables, progress=progress, download=download)
     if workers == 0 and any(USES_TENSORFLOW.search(file.text) for file in files):
         stage(IMPORTING)
-        start_tensorflow()  # otherwise it prints when the first child uses it
+        start_tensorflow()  # otherwise the first child that uses it prints TensorFlow's output
     return experiment
 
 
@@ -125,15 +127,15 @@ def make_controller(
     *,
     user_callables: UserCallables = NO_USER_CALLABLES,
 ) -> Controller:
-    """The controller of a search's settings, fresh. One of the user's own is held to the contract.
+    """Makes a new controller from a search's settings. A user's own controller is checked against the contract.
 
     Args:
-        user_callables: a controller's class that only this process has.
+        user_callables: may have the class of a controller that only this process has.
 
     Raises:
-        ValueError: a preset or an option is unknown or wrong.
-        ControllerError: the user's own cannot be made.
-        UserFileError: its file is missing, changed, or has no such class.
+        ValueError: a preset or an option is unknown or has a bad value.
+        ControllerError: the user's controller cannot be made.
+        UserFileError: its file is missing, was changed, or does not have this class.
     """
     chosen = settings["controller"]
     kind = session_callable("controller", chosen["name"], user_callables)
@@ -174,10 +176,10 @@ def _users_controller(
 
 
 def cost_function(experiment: Experiment, limits: Limits) -> Callable[[object], Cost]:
-    """Parameters and FLOPs of a spec, where they can be told.
+    """A function of a spec that returns its parameters and FLOPs, if these can be counted.
 
     Raises:
-        ValueError: the task cannot train what the space makes, or a limit was asked for that cannot be judged.
+        ValueError: the task cannot train specs of the space, or a limit is set and they cannot be counted.
     """
     task = experiment.task
     spec = experiment.space.survey()[0].spec
@@ -191,5 +193,6 @@ def cost_function(experiment: Experiment, limits: Limits) -> Callable[[object], 
 
 
 def user_files_of(settings: Mapping[str, Any]) -> dict[str, UserFile]:
+    """The user's files of a search, by the part that uses them: `space`, `task`, `controller`."""
     files = {group: UserFile.from_json(settings[group].get("file")) for group in ("space", "task", "controller")}
     return {group: file for group, file in files.items() if file is not None}

@@ -1,4 +1,4 @@
-"""Compares the space of a search with what its store recorded, before the search continues."""
+"""Compares the space of a search with its stored children, before the search continues."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from automl.search_spaces.spec import canonical_json, spec_to_json
 
 
 def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str, Any]]:
-    """The order of a changed space's options under which every stored child keeps its spec.
+    """The order of a changed space's options with which every stored child keeps its spec.
 
     Args:
-        space: of the changed file.
+        space: the space of the changed file.
 
     Raises:
-        UserFileError: there is none.
+        UserFileError: there is no such order.
     """
     catalogue = store.decisions(search.id)
     ordering = Ordering()
@@ -54,41 +54,41 @@ def accepted_order(store: Store, search: Search, space: Space) -> list[dict[str,
 
 
 def _match_child(space: Space, child: Child, recorded: Sequence[Record], ordering: Ordering) -> None:
-    """Walks the changed space with the values of a child's recorded decisions. Raises ValueError."""
+    """Walks the changed space with the options that a stored child chose. Raises ValueError if the specs differ."""
     walk = space.begin()
     rest = tuple(child.tokens)
-    for was in recorded:
+    for before in recorded:
         decision = walk.decision
-        ordering.match(was, decision)
+        ordering.match(before, decision)
         assert decision is not None
-        if "count" in was:
-            answer, rest = rest[: was["count"]], rest[was["count"] :]
+        if "count" in before:
+            answer, rest = rest[: before["count"]], rest[before["count"] :]
         else:
             token, rest = rest[0], rest[1:]
             options = [canonical_json(option) for option in decision_to_json(decision)["options"]]
-            answer = (options.index(canonical_json(was["options"][token])),)
+            answer = (options.index(canonical_json(before["options"][token])),)
         walk.answer(answer)
     if walk.decision is not None:
         ordering.match(None, walk.decision)
     if (difference := difference_of(child.spec, spec_to_json(walk.spec))) is not None:
-        where, before, now = difference
-        raise ChangedError(f"{where} is {now} where {before} is recorded")
+        where, stored, now = difference
+        raise ChangedError(f"{where} is {now} where {stored} is recorded")
 
 
 def newly_recorded(
     store: Store, search: Search, space: Space, catalogue: Catalogue, *, all_children: bool, changed: bool
 ) -> dict[int, tuple[int, ...]]:
-    """The decisions of the children for which the store has none, or other ones, by the child's number.
+    """The decisions of children for which the store has no decisions or different ones, by the child's number.
 
     Args:
-        catalogue: new decisions are added to it.
+        catalogue: the decisions of the search; new ones are added to it.
         all_children: also check children whose decisions are recorded.
-        changed: the space was changed and accepted, so its decisions replace those recorded.
+        changed: the space was changed and accepted, so its decisions replace the recorded ones.
 
     Raises:
         ValueError: the tokens of a child now make another child.
     """
-    found = {}
+    new_decisions = {}
     for child in store.children(search.id) if all_children else store.unrecorded(search.id):
         known = None if changed or child.decisions is None else [catalogue.records[n] for n in child.decisions]
         try:
@@ -97,5 +97,5 @@ def newly_recorded(
             raise ValueError(child_mismatch(child.number, error)) from None
         numbers = catalogue.numbers_of(walk.decisions) if known is None else None
         if numbers is not None and list(numbers) != child.decisions:
-            found[child.number] = numbers
-    return found
+            new_decisions[child.number] = numbers
+    return new_decisions

@@ -1,4 +1,4 @@
-"""The user's own child on its way into a search: from a spec or tokens to a row that the coordinator answers."""
+"""Requests a user's own child for a search: checks its spec or tokens and queues it for the coordinator."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ def request_child(store: Store, name: str, *, tokens: tuple[int, ...] | None = N
     """Queues a child for the next batch that the search proposes.
 
     Args:
-        tokens: of the child; or
-        spec: as `export --format json` writes it, or an object of decisions and their values; an update rule also as
-            its text.
+        tokens: of the child; if None, `spec` is used.
+        spec: as `export --format json` writes it, or an object of decisions and their values, or the text of an update
+            rule.
 
     Raises:
-        ValueError: it is no child of the search's space, or one that the search has already.
+        ValueError: the space has no such child, or the search already has it.
     """
     search = store.search(name)
     with in_workdir(search, missing_ok=True):
         space = load_space(search)
         tokens = _tokens(space, spec) if tokens is None else tokens
         walk = space.decode(tokens)
-    fingerprint = canonical_hash(walk.spec, tokens)
-    same = next((child for child in store.children(search.id) if child.canonical_hash == fingerprint), None)
+    child_hash = canonical_hash(walk.spec, tokens)
+    same = next((child for child in store.children(search.id) if child.canonical_hash == child_hash), None)
     if list(tokens) in [request.tokens for request in store.requests(search.id)]:
-        raise ValueError(f"This child waits for the next batch of {name!r} already.")
+        raise ValueError(f"This child is already waiting for the next batch of {name!r}.")
     if same is not None:
-        what = "this child" if same.tokens == list(tokens) else "a child that counts as the same"
-        raise ValueError(f"{name!r} has {what} already: it is child {same.number}.")
+        what = "this child" if same.tokens == list(tokens) else "an equal child"
+        raise ValueError(f"{name!r} already has {what}: child {same.number}.")
     _refuse_if_closed(store, search)
     return store.request_child(name, tokens, spec=spec_to_json(walk.spec))
 
 
 def read_spec(path: Path) -> Json:
-    """The spec in a file: JSON, by itself or as the key `spec` of what `export` wrote, or an update rule's text.
+    """Reads the spec in a file: JSON, a JSON export with the key `spec`, or the text of an update rule.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -75,7 +75,7 @@ def _tokens(space: Space, spec: Json) -> tuple[int, ...]:
         tokens = space.encode(values, more=True)
         made = spec_to_json(space.decode(tokens).spec)
         if made != spec:
-            raise ValueError(f"The space has no such child; the nearest it has is {json.dumps(made)}.")
+            raise ValueError(f"The space has no such child; the nearest one is {json.dumps(made)}.")
         return tokens
     if not isinstance(spec, Mapping):
         raise ValueError("A spec of this space is a JSON object with a value for every decision; or give --tokens.")
@@ -83,7 +83,7 @@ def _tokens(space: Space, spec: Json) -> tuple[int, ...]:
 
 
 def _of_text(space: Space, spec: Parsable) -> tuple[int, ...]:
-    """The tokens of a parsed spec, or of an equal one that the space can make. Raises ValueError."""
+    """The tokens of a parsed spec, or of an equal one that the space has. Raises ValueError."""
     refusals = []
     first = space.begin().decision
     for longer in spec.longer():
@@ -91,18 +91,19 @@ def _of_text(space: Space, spec: Parsable) -> tuple[int, ...]:
             return space.encode(longer.decisions(spec_to_json(longer)))
         except ValueError as error:
             refusals.append(error)
-    # That the first decision has no such value may only mean that the space makes longer ones.
+    # An error about the first decision may only mean that the space has longer forms; others are more useful.
     name = "" if first is None else repr(first.name)
     raise next((error for error in refusals if name not in str(error)), refusals[0])
 
 
 def _fields(spec: object) -> Set[str]:
-    """The keys of a spec's JSON; none where it is no object."""
+    """The keys of a spec's JSON object; none if it is no object."""
     stored = spec_to_json(spec)
     return stored.keys() if isinstance(stored, dict) else set()
 
 
 def _refuse_if_closed(store: Store, search: Search) -> None:
+    """Raises ValueError if the search proposes no more children."""
     step = store.last_step(search.id)
     if step is not None and not step.stats["proposed"]:
         raise ValueError(

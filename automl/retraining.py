@@ -1,4 +1,4 @@
-"""Trains a child of a search again, with a longer recipe and several seeds."""
+"""Trains a child again after the search, with a longer recipe and several seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Progress = Callable[[int, int, Mapping[str, float], float], None]  # seed, epoch
 
 
 class TrainReport(Record):
-    """Tells the user of every epoch."""
+    """Reports every epoch to the user."""
 
     def __init__(self, seed: int, progress: Progress, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
@@ -44,7 +44,7 @@ class TrainReport(Record):
 
 
 def full_recipe(space: str, task: str) -> str | None:
-    """The name of a task's longest recipe, the last of its dict; None for a task of one's own."""
+    """The name of a task's longest recipe, the last of its dict; None for a user's own task."""
     return next(reversed(list(recipes_of(space, task))), None)
 
 
@@ -63,26 +63,30 @@ def retrain(
     on_spec: Callable[[Spec], None] = lambda spec: None,
     on_data: Callable[[DataSummary], None] | None = None,
 ) -> list[Training]:
-    """Trains a child once for every seed; those that are in the store already are not trained again.
+    """Trains a child once for every seed. Trainings that are already in the store are not repeated.
 
-    One that is interrupted goes on from its last checkpoint when the same is asked for again.
+    An interrupted training continues from its last checkpoint when it is requested again.
 
     Args:
-        recipe: by name; None is the longest one.
-        options: single constants of it, `epochs=30`.
-        artefacts: where checkpoints go.
-        data: where the search's data lie now, as `npz:PATH` or `text:PATH`.
-        diverged: told of each seed whose training diverges, and how; there is nothing to be stored of it.
-        on_spec: called with the child's spec, once the space has made it.
-        on_data: called before the first training with how the data were read, where the task says so.
+        recipe: its name; None for the longest one.
+        options: single constants of the recipe, for example `epochs=30`.
+        artefacts: where checkpoints are stored.
+        progress: called after each epoch.
+        diverged: called with each seed whose training diverges, and the reason. Nothing is stored for it.
+        data: the present place of the search's data, as `npz:PATH` or `text:PATH`.
+        on_spec: called with the child's spec before the training.
+        on_data: called before the first training with a summary of the data, if the task has one.
+
+    Returns:
+        The trainings in the store for these seeds, in their order.
 
     Raises:
-        ValueError: the recipe, an option or the task is not one that can be trained so, or every seed diverges.
+        ValueError: the recipe, an option or the task does not fit, or every seed diverges.
     """
     changes = task_options(options)
-    base = _constants_of_own(search)
-    asked = {"recipe": recipe or full_recipe(search.space, search.task), "options": base | changes}
-    chosen = asked | {"options": _reading(search) | base | changes}
+    base = _options_of_user_task(search)
+    described_recipe = {"recipe": recipe or full_recipe(search.space, search.task), "options": base | changes}
+    chosen = described_recipe | {"options": _reading(search) | base | changes}
     experiment = load_experiment(search, store=store, data=data, **chosen)
     task = experiment.task
     spec = recorded_child(store, search, experiment.space, child).spec
@@ -93,8 +97,8 @@ def retrain(
     check_task_options(changes, settings, task, spec)
     files = [(settings[group]["file"] or {}).get("sha256") for group in ("space", "task")]
     fingerprint = settings["task"].get("fingerprint")
-    described = [asked, task.describe(), settings["compute"], files, fingerprint]
-    hashes = {_recipe_hash(described)}  # as 0.1.0 computed it, with the path of the data
+    described = [described_recipe, task.describe(), settings["compute"], files, fingerprint]
+    hashes = {_recipe_hash(described)}  # the hash of 0.1.0, which includes the path of the data
     if fingerprint is not None:
         described[1] = {**task.describe(), "data": kind_of(search.task)}
     recipe_hash = _recipe_hash(described)
@@ -126,7 +130,7 @@ def retrain(
             reward=outcome.reward,
             metrics=metrics,
             seconds=time.perf_counter() - began,
-            finished=0.0,  # the store's clock says
+            finished=0.0,  # the store sets it by its own clock
             ending=outcome.ending,
         )
         store.keep_training(training, blobs.pack(weights))
@@ -135,8 +139,8 @@ def retrain(
     trained = [done[seed] for seed in seeds if seed in done]
     if not trained:
         raise ValueError(
-            f"Child {child.number} of {search.name!r} diverges with this recipe; try it with a lower learning rate, as "
-            "in --set learning_rate=0.01."
+            f"Child {child.number} of {search.name!r} diverges with this recipe; use a lower learning rate, for "
+            "example --set learning_rate=0.01."
         )
     return trained
 
@@ -145,7 +149,7 @@ def _recipe_hash(described: Sequence[Any]) -> str:
     return hashlib.sha256(canonical_json(described).encode()).hexdigest()[:16]
 
 
-def _constants_of_own(search: Search) -> dict[str, Any]:
+def _options_of_user_task(search: Search) -> dict[str, Any]:
     """The options of a user's own task, which has no recipes; none for another task."""
     settings = search.settings["task"]
     return {} if recipes_of(search.space, search.task) else dict(settings["options"])

@@ -110,7 +110,7 @@ def _run_search(
     progress: Progress | None,
     stage: Stage,
 ) -> Ending:
-    # Errors are found before the lease is taken, because other processes see the lease.
+    # The parts are made before the lease is taken: a resume with an error must not change what other processes see.
     parts = _make_parts(store, resume, user_callables, progress, stage)
     if on_data is not None and (summary := parts.experiment.task.data_summary()) is not None:
         on_data(summary)

@@ -159,7 +159,7 @@ def _check_task(
     settings["task"]["constants"] = task.constants()  # a later version may change a recipe
     cost = cost_function(experiment, Limits(**settings["limits"]))
     controller = make_controller(settings, experiment, seed, stage, user_callables=user_callables)
-    # Errors of the first proposals are found now, before anything is written.
+    # The first proposals are made now, so that their errors occur before anything is written.
     draws = [Draw(number) for number in range(FIRST_DRAWS)]
     if isinstance(controller, CheckedController):
         controller.check(draws)

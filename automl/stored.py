@@ -1,4 +1,4 @@
-"""The space and the task of a search that is in a store, for commands that do not run it."""
+"""Loads the space and the task of a stored search, for commands that do not run it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def load_experiment(
     data: str | None = None,
     **task_changes: Any,
 ) -> Experiment:
-    """The search's space and task. A user's file runs only if the user approved it on this machine.
+    """Makes the search's space and task. A user's file runs only if the user approved it on this machine.
 
     Args:
-        store: that of the search; its arrays are found if they have moved together with it.
-        data: where the search's data are now; see `with_data`.
-        task_changes: settings of the task that take the place of the stored ones: `recipe`, `options`.
+        store: the store of the search; arrays that were moved together with it are found.
+        data: the present place of the search's data; see `with_data`.
+        task_changes: settings of the task that replace the stored ones: `recipe`, `options`.
     """
     settings = with_data(_settings(search, ("space", "task")), data)
     if store is not None:
         settings = with_kept_arrays(store, search.name, settings)
-    constants = {"constants": None} if "recipe" in task_changes else {}  # those of the recipe that the search has
+    constants = {"constants": None} if "recipe" in task_changes else {}  # the stored ones belong to the stored recipe
     with without_native_lines():
         return make_experiment(
             {**settings, "task": {**settings["task"], **constants, **task_changes}},
@@ -46,13 +46,13 @@ def load_experiment(
 
 
 def load_space(search: Search) -> Space:
-    """The search's space alone, which needs no data."""
+    """Makes only the search's space, which needs no data."""
     with without_native_lines():
         return make_space(_settings(search, ("space",)))
 
 
 def recorded_child(store: Store, search: Search, space: Space, child: Child) -> Walk:
-    """A stored child's finished walk. Raises ValueError where the space makes another child of its tokens."""
+    """The finished walk of a stored child. Raises ValueError if the space makes another child from its tokens."""
     catalogue = store.decisions(search.id) if child.decisions is not None else []
     decisions = None if child.decisions is None else [catalogue[number] for number in child.decisions]
     try:
@@ -64,10 +64,10 @@ def recorded_child(store: Store, search: Search, space: Space, child: Child) -> 
 def in_workdir(
     search: Search, given: str | None = None, *, missing_ok: bool = False
 ) -> contextlib.AbstractContextManager[None]:
-    """A context in which the current folder is the one where the search's code runs: the given one, or that of the
-    search.
+    """A context in which the current folder is the one where the search's code runs.
 
     Args:
+        given: this folder; None for that of the search.
         missing_ok: keep the current folder if that folder does not exist.
     """
     folder = workdir_of(with_workdir(completed(search.settings), given))

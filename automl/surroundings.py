@@ -15,15 +15,14 @@ from automl.db.store import Store
 
 
 class SurroundingsError(ValueError):
-    """The folder or the data of a search have moved; the message is one sentence with the way out."""
+    """The folder or the data of a search have moved. The message is one sentence with the way out."""
 
 
 def check_workdir(given: str) -> str:
-    """The absolute path of a folder in which the user's code runs. Raises SurroundingsError if there is no such
-    folder."""
+    """The absolute path of the folder of --workdir. Raises SurroundingsError if it is not a folder."""
     path = Path(given).expanduser().absolute()
     if not path.is_dir():
-        raise SurroundingsError(f"--workdir is {given!r}, which is not a folder; name one that is there.")
+        raise SurroundingsError(f"--workdir is {given!r}, which is not a folder; name one that exists.")
     return str(path)
 
 
@@ -34,9 +33,9 @@ def runs_code_of_user(settings: Mapping[str, Any]) -> bool:
 
 
 def workdir_of(settings: Mapping[str, Any]) -> str | None:
-    """The folder in which a search's code runs; None for the current one.
+    """The folder in which a search's code runs; None for the current folder.
 
-    Version 0.1.0 stored none: its searches run in the folder of the user's file, where most of them were started.
+    0.1.0 stored no folder. Its searches run in the folder of the user's file, where most of them were started.
     """
     if not runs_code_of_user(settings):
         return None
@@ -67,7 +66,7 @@ def enter(folder: str | None) -> None:
     """Makes a folder the current one; None changes nothing.
 
     Raises:
-        SurroundingsError: it does not exist, or cannot be entered.
+        SurroundingsError: the folder does not exist, or cannot be entered.
     """
     if folder is None or _is_here(folder):
         return
@@ -82,16 +81,16 @@ def enter(folder: str | None) -> None:
 
 @contextlib.contextmanager
 def working_in(folder: str | None) -> Iterator[None]:
-    """Makes a folder the current one within a `with`; see `enter`.
+    """A context in which a folder is the current one; see `enter`.
 
-    In an interactive session, `sys.path` has the current folder as "". It is replaced by the folder of the session, so
-    that nothing is imported by accident from a folder that only a store names.
+    In an interactive session, `sys.path` contains "", the current folder. The context replaces it by the session's
+    folder, so that nothing is imported by accident from a folder that only a store names.
     """
     here = current_folder()
     if here is not None:
         sys.path[:] = [here if entry == "" else entry for entry in sys.path]
     try:
-        before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # by descriptor, since it may be renamed meanwhile
+        before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # by descriptor, since it may be renamed in the meantime
     except OSError:
         before = None
     try:
@@ -119,12 +118,12 @@ def with_workdir(settings: Mapping[str, Any], given: str | None) -> dict[str, An
 
 
 def with_data(settings: Mapping[str, Any], given: str | None, *, flag: str = "--data") -> dict[str, Any]:
-    """Stored settings with the present path of their data, `npz:PATH`, `text:PATH` or the path alone.
+    """Stored settings with the present path of their data: `npz:PATH`, `text:PATH`, or only the path.
 
     The data are compared with the stored fingerprint when they are read.
 
     Raises:
-        ValueError: the search has no data of the user's, or of another kind.
+        ValueError: the search uses no data of the user's, or data of another kind.
     """
     if given is None:
         return dict(settings)
@@ -142,13 +141,13 @@ def with_data(settings: Mapping[str, Any], given: str | None, *, flag: str = "--
 
 
 def arrays_path(store: Store, name: str) -> Path:
-    """The file for arrays that are given to a search: beside a SQLite store, else in the current folder."""
+    """The file of the arrays that a search was started with: beside a SQLite store, else in the current folder."""
     folder = Path("automl.data").absolute() if store.file is None else store.file.with_name(f"{store.file.name}.data")
     return folder / f"{name}.npz"
 
 
 def with_kept_arrays(store: Store, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings with the new path of arrays that have moved together with the store."""
+    """Stored settings with the new path of arrays that were moved together with the store."""
     task = settings["task"]
     path = arrays_path(store, name)
     recorded = Path(task["name"].removeprefix("npz:"))

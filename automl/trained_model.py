@@ -1,4 +1,4 @@
-"""The model of a stored child with its weights, and the check that an exported model is the one that was measured."""
+"""Rebuilds the model of a stored child with its weights, and checks that an exported model reaches the same metric."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class ExportError(ValueError):
-    """The child cannot be exported so; the message is one sentence with the way out."""
+    """A child cannot be exported in this way. The message is one sentence with the way out."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class ExportRequest:
     """A child to export.
 
     Attributes:
-        source: whose weights: `search`, `train`, or None for those of `train` if there are any.
-        data: where the search's data are now; None if they have not moved.
+        source: the weights to export, as of `export_child`.
+        data: the present place of the search's data; None if they have not moved.
     """
 
     store: Store
@@ -36,8 +36,16 @@ class Wanted:
     source: str | None
     data: str | None = None
 
-    def trained(self, *, numbers_for: str | None = None) -> TrainedModel:
-        """The model with its weights; `numbers_for` is a format that knows no texts. Raises ExportError, StoreError."""
+    def trained(self, *, numeric_format: str | None = None) -> TrainedModel:
+        """Builds the model with its weights.
+
+        Args:
+            numeric_format: the name of the format, if it cannot represent texts.
+
+        Raises:
+            ExportError: the child has no model, no weights or not this format.
+            StoreError: the stored weights are damaged or do not fit the model.
+        """
         child = self.child
         training = self._best_training()
         if training is None:
@@ -47,13 +55,13 @@ class Wanted:
             metrics, changes = training.metrics, training.recipe
         experiment = load_experiment(self.search, store=self.store, data=self.data, **changes)
         if self.data is not None:
-            experiment.task.prepare()  # others than the search's are refused
+            experiment.task.prepare()  # refuses other data than the search's
         spec = recorded_child(self.store, self.search, experiment.space, child).spec
         if not experiment.task.has_model(spec):
             raise ExportError(f"The task {self.search.task} keeps no models; export its children as json.")
-        if numbers_for is not None and experiment.task.reads_words:
+        if numeric_format is not None and experiment.task.reads_words:
             raise ExportError(
-                f"The model reads words, which {numbers_for} cannot look up; export it as savedmodel or keras."
+                f"The model reads words, which {numeric_format} cannot look up; export it as savedmodel or keras."
             )
         weights = self.store.weights(child.id, kind)
         if weights is None:
@@ -85,7 +93,12 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A model with its weights, and the task's metric that was measured where these come from."""
+    """A model with its weights.
+
+    Attributes:
+        stored: the task's metric that was measured with these weights.
+        where: what produced the weights, for messages.
+    """
 
     model: keras.Model
     spec: object
@@ -94,31 +107,35 @@ class TrainedModel:
     where: str
 
     def usage(self, format: str) -> Usage:
-        """How to use what was written of it."""
+        """How to use a file of this model in a format."""
         own = own_classes(self.model)
         named = [kind for kind in own if kind.__name__ != "TreeCell"]
         source = self.task.source(self.spec) if format == "keras" and len(named) < len(own) else None
         return Usage(format, self.model, self.task.columns(), source.text if source else "", tuple(named))
 
     def check(self, exported: Callable[..., Any]) -> str:
-        """Runs what was exported, from raw inputs to logits, on the validation data. Raises ExportError."""
+        """Measures an exported model, which maps raw inputs to logits, on the validation data; returns a note.
+
+        Raises:
+            ExportError: its metric is not the stored one.
+        """
         metric = self.task.metric.replace("val_", "validation ")
         try:
-            found = self.task.validate(exported, self.spec)[self.task.metric]
+            measured = self.task.validate(exported, self.spec)[self.task.metric]
         except DataError as error:
             return f"its {metric} should be {self.stored:.4f}; it was not checked ({str(error).rstrip('.')})"
-        if not self.task.same(found, self.stored):
+        if not self.task.same(measured, self.stored):
             raise ExportError(
-                f"The exported model has {metric} {found:.4f} where {self.stored:.4f} is stored; nothing "
-                "was written. Are the data or the versions other ones than in the search?"
+                f"The exported model has {metric} {measured:.4f} where {self.stored:.4f} is stored; nothing "
+                "was written. Do the data or the versions of packages differ from those of the search?"
             )
-        return f"{metric} {found:.4f}, as in {self.where} ({self.stored:.4f})"
+        return f"{metric} {measured:.4f}, as in {self.where} ({self.stored:.4f})"
 
 
 def model_of(store: Store, search: Search, child: Child) -> keras.Model:
     """The child's Keras model with its best stored weights, from raw input to logits. Raises ExportError."""
     with in_workdir(search):
-        return Wanted(store, search, child, None).trained().model
+        return ExportRequest(store, search, child, None).trained().model
 
 
 def find_child(store: Store, search: Search, number: int | None) -> Child:
@@ -128,9 +145,9 @@ def find_child(store: Store, search: Search, number: int | None) -> Child:
         if not top:
             raise ExportError(f"No child of {search.name!r} is trained yet; go on with: automl resume {search.name}")
         return top[0]
-    found = store.children(search.id, number=number)
-    if not found:
+    children = store.children(search.id, number=number)
+    if not children:
         raise ExportError(f"{search.name!r} has no child {number}; see automl top {search.name}.")
-    if found[0].state != State.TRAINED:
-        raise ExportError(f"Child {number} of {search.name!r} is {found[0].state}, not trained; see automl top.")
-    return found[0]
+    if children[0].state != State.TRAINED:
+        raise ExportError(f"Child {number} of {search.name!r} is {children[0].state}, not trained; see automl top.")
+    return children[0]

@@ -1,4 +1,4 @@
-"""Inputs and outputs of an exported model, and the lines that load it."""
+"""Describes the inputs and outputs of an exported model, and the code that loads it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Usage:
     """How to use an exported model.
 
     Attributes:
-        format: of the file.
-        model: that was exported.
-        columns: the meaning of the columns of its logits, a part of a sentence; "" where it is not known.
-        classes: source code of classes that the file needs, to be written beside it; "" for none.
-        own: the user's classes that it needs.
+        format: the format of the file.
+        model: the exported model.
+        columns: the meaning of the columns of its logits, as part of a sentence; "" if it is not known.
+        classes: source code of classes that the file needs, which is written beside it; "" for none.
+        own: the user's classes that the file needs.
     """
 
     format: str
@@ -86,13 +86,13 @@ class Usage:
 
 
 def own_classes(model: keras.Model) -> list[type]:
-    """The classes of a model's layers that are not Keras's, each once."""
-    found = {type(layer): None for layer in model._flatten_layers()}
-    return [kind for kind in found if kind.__module__.partition(".")[0] != "keras"]
+    """The classes of a model's layers that are not part of Keras, each once."""
+    kinds = {type(layer): None for layer in model._flatten_layers()}
+    return [kind for kind in kinds if kind.__module__.partition(".")[0] != "keras"]
 
 
 def classes_module(path: Path) -> str:
-    """The name of the module that has the classes of an exported file, written beside it."""
+    """The name of the module, written beside an exported file, that has the classes which the file needs."""
     stem = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
     return f"{'_' if stem[:1].isdigit() else ''}{stem}_cell"
 

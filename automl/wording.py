@@ -1,10 +1,10 @@
-"""Numbers and quantities as the user reads them."""
+"""Formats numbers and quantities for the user."""
 
 from __future__ import annotations
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number and its noun: `1 child`, `2 children`; the noun's plural ends in s unless `many` says it."""
+    """A number and its noun: `1 child`, `2 children`. The plural ends in s unless `many` gives it."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
@@ -29,5 +29,5 @@ def quantity(number: int | None) -> str:
 
 
 def format_number(value: float) -> str:
-    """A reward or a metric: four places, or three digits where four places would hide them or be lost among others."""
+    """A reward or a metric: four decimal places, or three significant digits for very small and very large values."""
     return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1e6 else f"{value:.3g}"

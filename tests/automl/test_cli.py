@@ -146,7 +146,7 @@ def test_a_search_that_fails_from_the_start_pauses(automl, mine, folder):
     assert ran.out.splitlines()[-4:] == [
         "3 children failed: raised RuntimeError: no data (3).",
         "Once the cause is fixed, make them ready again with: automl retry mine",
-        "Paused: The first 3 children failed (raised: RuntimeError: no data). Mend the cause and resume, or resume "
+        "Paused: The first 3 children failed (raised: RuntimeError: no data). Fix the cause and resume, or resume "
         "with --keep-going.",
         "Go on with: automl resume mine",
     ]

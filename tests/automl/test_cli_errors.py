@@ -510,7 +510,7 @@ def test_export_onto_something(automl, searched, folder):
 
     there = folder / "there.json"
     there.write_text("mine")
-    assert export("there.json").error == "there.json is there already; choose another path or add --force."
+    assert export("there.json").error == "there.json already exists; choose another path or add --force."
     assert there.read_text() == "mine"
     assert export("none/a.json").error == "The folder none does not exist; create it first."
     assert export(folder, "--force").error == (

@@ -107,14 +107,14 @@ def test_a_rule_that_diverges_at_every_rate_says_so(automl):
             ["sgd", "--set", "learning_rate=0.5"],
             "learning_rate cannot be set here: each optimizer has the best rate of its own sweep (--rates).",
         ),
-        (["sgd", "--set", "momentum=0.5"], "momentum cannot be set here: an optimizer brings its own"),
+        (["sgd", "--set", "momentum=0.5"], "momentum cannot be set here: an optimizer has its own"),
         (["sdg"], "There is no optimizer called 'sdg'; there is sgd, "),
         (["Adm"], "There is no optimizer called 'Adm'; there is Adam"),
         (["LossScaleOptimizer"], "There is no optimizer called 'LossScaleOptimizer'; there is"),
         (["sgd", "--task", "pydoc", "--unseen"], "--unseen is for images, and pydoc is text; leave it out."),
         (["sgd", "--to", "nowhere/a.json"], "The folder nowhere for a.json does not exist; create it first."),
         (["sgd", "--plot", "nowhere/a.svg"], "The folder nowhere for a.svg does not exist; create it first."),
-        (["sgd", "--plot", "a.doc"], "--plot a.doc is no kind of picture; its name ends in one of"),
+        (["sgd", "--plot", "a.doc"], "--plot a.doc is not an image file; use a name that ends in one of"),
         (
             ["sgd", "--network", "vgg"],
             "There is no network called 'vgg' for images; there is small, resnet20",
@@ -122,7 +122,7 @@ def test_a_rule_that_diverges_at_every_rate_says_so(automl):
         (["sgd", "--task", "pydoc", "--network", "small"], "Optimizers are compared on text with the network lstm"),
         (["sgd", "--rates", "fast"], "--rates is 'fast'; write numbers with commas between them: 0.001,0.01,0.1"),
         (["sgd", "--rates", "0"], "The rates are (0.0,); they must be numbers above 0."),
-        (["sgd", "--to", "taken.json"], "taken.json is no comparison of optimizers; name another file."),
+        (["sgd", "--to", "taken.json"], "taken.json is not a comparison of optimizers; name another file."),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_one_sentence(automl, folder, arguments, error):

@@ -33,7 +33,7 @@ def test_a_healthy_machine(automl, doctor, mine, folder):
     assert "cores; a search starts " in found["devices"]["found"]
     assert found["store"]["found"] == "sqlite:///automl.db can be read and is not damaged"
     assert found["search mine"]["found"] == (
-        "finished: 6 ready, 2 trained; automl resume mine --children N goes further"
+        "finished: 6 ready, 2 trained; automl resume mine --children N continues it"
     )
     assert files_in(folder) == before
     lines = automl("doctor").out.splitlines()
@@ -50,7 +50,7 @@ def test_a_paused_search(automl, doctor, mine):
         "paused (The first 3 children failed (raised: RuntimeError: no data)"
     )
     assert found["search mine"]["found"].endswith(
-        "5 ready, 3 failed; automl resume mine goes on to 9 children"
+        "5 ready, 3 failed; automl resume mine continues it to 9 children"
     )  # fmt: skip
 
 

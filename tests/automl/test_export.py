@@ -16,7 +16,7 @@ from command_line import OURS, alone
 from automl.child_trainers.data.digits import load_digits_data
 from automl.db import blobs
 from automl.db.store import Store
-from automl.exporters import EXPORTERS, Exporter, Written
+from automl.exporters import EXPORTERS, Exporter, ExportResult
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -218,7 +218,7 @@ def test_a_layer_of_the_user_s_own(automl, folder):
 
 def test_an_existing_file_is_kept_unless_forced(export, folder):
     (folder / "best.json").write_text("precious")
-    assert export("json", "best.json").error == "best.json is there already; choose another path or add --force."
+    assert export("json", "best.json").error == "best.json already exists; choose another path or add --force."
     assert (folder / "best.json").read_text() == "precious"
     assert export("json", "best.json", "--force").code == 0
     assert json.loads((folder / "best.json").read_text())["search"] == "digits"
@@ -251,10 +251,10 @@ def test_a_file_that_appears_meanwhile_is_kept(export, folder, monkeypatch):
     def slow(wanted, path):
         path.write_text("ours")
         (folder / "best.json").write_text("precious")
-        return Written("slowly")
+        return ExportResult("slowly")
 
     monkeypatch.setitem(EXPORTERS, "json", Exporter(slow, ".json"))
-    assert "is there already" in export("json", "best.json").error
+    assert "already exists" in export("json", "best.json").error
     assert (folder / "best.json").read_text() == "precious" and names(folder) == {"best.json"}
 
 

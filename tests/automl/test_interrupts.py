@@ -183,7 +183,7 @@ def test_a_killed_coordinator_is_taken_over_at_once(held, hold, watcher, automl)
     assert report.code == 1
     (finding,) = [found for found in json.loads(report.out) if found["subject"] == "search mine"]
     assert not finding["well"] and f"its coordinator (process {held.process.pid} on " in finding["found"]
-    assert finding["advice"] == "automl resume mine takes it over at once and readies 2 running children"
+    assert finding["advice"] == "automl resume mine takes it over at once and makes 2 running children ready again"
     hold.rmdir()
     ran = automl("resume", "mine", "--workers", "0")
     assert ran.code == 0 and "Done: 8 children trained." in ran.out

@@ -190,7 +190,7 @@ def test_three_failures_at_the_start_pause_the_search(tmp_path):
     ending = bench.run(store, 10)
     assert ending.state == SearchState.PAUSED
     assert ending.cause == (
-        "The first 3 children failed (raised: RuntimeError: no data for 0). Mend the cause and resume, or resume with "
+        "The first 3 children failed (raised: RuntimeError: no data for 0). Fix the cause and resume, or resume with "
         "--keep-going."
     )
     assert store.counts(store.search("search").id)[State.FAILED] == 3

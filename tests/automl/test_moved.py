@@ -71,7 +71,7 @@ def test_another_folder_is_named_and_kept(automl, table, monkeypatch):
     shown = automl("show", "s", "--json").json
     assert shown["settings"]["workdir"] == shown["segments"][1]["changes"]["workdir"] == str(table / "sub")
     assert automl("resume", "s", "--children", "4", "--workdir", "none").error == (
-        "--workdir is 'none', which is not a folder; name one that is there."
+        "--workdir is 'none', which is not a folder; name one that exists."
     )
     assert automl("train", "s", "--seeds", "1", "--json").json[0]["metrics"]["folder"] == str(table / "sub")
     shutil.copy(table / "sub" / "table.csv", table / "table.csv")

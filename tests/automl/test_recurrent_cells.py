@@ -126,7 +126,8 @@ def test_a_keras_file_loads_by_the_lines_that_are_printed(automl, cells):
     (elsewhere / "best_1_cell.py").write_text("precious")
     for force in ((), ("--force",)):
         assert automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras", *force).error == (
-            f"{elsewhere / 'best_1_cell.py'} is there and was not exported; choose another name than best-1.keras."
+            f"{elsewhere / 'best_1_cell.py'} already exists and was not exported; choose another name than "
+            "best-1.keras."
         )
         assert (elsewhere / "best_1_cell.py").read_text() == "precious"
         assert not (elsewhere / "best-1.keras").exists()
@@ -181,14 +182,14 @@ def test_a_drawing(automl, cells, monkeypatch):
     assert (cells / "cell.svg").read_text().startswith("<svg> ")
     monkeypatch.setenv("PATH", str(cells))
     assert automl("export", "cells", "--format", "svg", "--to", "other.svg").error == (
-        "A drawing needs Graphviz: install its program dot, or export what it draws as dot."
+        "A drawing needs Graphviz: install its program dot, or export the graph as dot."
     )
     ran = automl("export", "cells", "--format", "dot", "--to", "cell.dot")
     assert ran.code == 0 and '"injection" ->' in (cells / "cell.dot").read_text()
     (fake / "dot").write_text(f"#!{sys.executable}\nimport sys\nsys.exit('a syntax error\\nin line 1')\n")
     monkeypatch.setenv("PATH", str(fake))
     assert automl("export", "cells", "--format", "svg", "--to", "other.svg").error == (
-        "Graphviz cannot draw it (a syntax error); export what it draws as dot."
+        "Graphviz cannot draw it (a syntax error); export the graph as dot."
     )
 
 

@@ -145,7 +145,7 @@ def test_a_child_that_diverges_with_every_seed(automl, store):
     best, trainings, _ = stored(store)
     assert ran.code == 1 and ran.err.splitlines() == [
         "seed 0 diverged: The training loss of step 2 of epoch 1 is nan.",
-        f"Error: Child {best.number} of 'digits' diverges with this recipe; try it with a lower learning rate, as in "
+        f"Error: Child {best.number} of 'digits' diverges with this recipe; use a lower learning rate, for example "
         "--set learning_rate=0.01.",
     ]
     assert len(trainings) == 2
@@ -191,7 +191,7 @@ def test_onnx_without_its_packages(automl, store, folder, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if "onnx" in name else real(name, *more))
     ran = automl("export", "digits", "--format", "onnx", "--to", "a.onnx")
-    assert ran.error == "ONNX needs two packages more: pip install 'automl-reinforce[onnx]'"
+    assert ran.error == "ONNX needs two more packages: pip install 'automl-reinforce[onnx]'"
     assert not (folder / "a.onnx").exists()
 
 

@@ -166,7 +166,7 @@ def test_a_person_proposes_a_rule_by_its_text(automl, folder):
     for text, error in (
         ("exp(g", "'exp(g' is not an update rule: at position 6 expected"),
         ("linear_decay * g", "'group0/operand1' cannot be 'linear_decay'; it is one of g, g^2"),
-        ('"exp(sign(g) * sign(m)) * g"', "This child waits for the next batch of 'rules' already."),  # as JSON
+        ('"exp(sign(g) * sign(m)) * g"', "This child is already waiting for the next batch of 'rules'."),  # as JSON
     ):
         (folder / "rule.txt").write_text(text)
         assert automl("propose", "rules", "--spec", "rule.txt").error.startswith(error)

@@ -224,7 +224,7 @@ def test_a_lease_that_ran_out_is_an_interruption_on_other_machines_too(automl, s
         store.take_lease("mine", Owner("elsewhere", "boot", 1, 1))
     assert automl("show", "mine", "--json").json["interrupted"] is True
     (finding,) = [found for found in json.loads(automl("doctor", "--json").out) if found["subject"] == "search mine"]
-    assert "(process 1 on elsewhere) gives no sign of life any more" in finding["found"]
+    assert "(process 1 on elsewhere) has not renewed its lease" in finding["found"]
 
 
 def test_a_search_that_runs_is_not_interrupted(automl, held):
@@ -282,7 +282,7 @@ def test_a_proposed_child_is_trained(automl, propose, searched, way):
         "mine is not running (finished). Go on with: automl resume mine --children 4\n"
     )
     assert "  request 1: waits for the next batch\n" in automl("show", "mine").out
-    waiting = "This child waits for the next batch of 'mine' already."
+    waiting = "This child is already waiting for the next batch of 'mine'."
     assert propose("--tokens", str(tokens)).error == waiting
     assert automl("resume", "mine", "--children", "12", *INLINE).code == 0
     (child,) = [child for child in read(searched)[1] if child.origin == "person"]
@@ -290,7 +290,7 @@ def test_a_proposed_child_is_trained(automl, propose, searched, way):
     assert f"  request 1: is child {child.number}\n" in automl("show", "mine").out
     (request,) = automl("show", "mine", "--json").json["requests"]
     assert (request["child"], request["refusal"]) == (child.number, None)
-    assert propose("--tokens", str(tokens)).error == f"'mine' has this child already: it is child {child.number}."
+    assert propose("--tokens", str(tokens)).error == f"'mine' already has this child: child {child.number}."
 
 
 def test_a_proposed_child_that_the_search_leaves_out(automl, mine):
@@ -326,7 +326,7 @@ def test_what_cannot_be_proposed(propose, searched):
     del whole["digit4"]
     assert propose(spec=whole).error == "No value is given for the decision 'digit4'."
     first = before[1][0]
-    assert propose("--tokens", str(first.tokens)).error == "'mine' has this child already: it is child 0."
+    assert propose("--tokens", str(first.tokens)).error == "'mine' already has this child: child 0."
     assert read(searched) == before
 
 
@@ -357,7 +357,7 @@ def test_a_child_that_counts_as_another(automl, folder):
     places = {name: (1, 0, 2)[child.spec[name]] for name in ("memory_node", "injection_node")}
     (folder / "spec.json").write_text(json.dumps(child.spec | {"nodes": [right, left, root]} | places))
     assert automl("propose", "cells", "--spec", "spec.json").error == (
-        f"'cells' has a child that counts as the same already: it is child {child.number}."
+        f"'cells' already has an equal child: child {child.number}."
     )
 
 
@@ -367,7 +367,7 @@ def test_an_exported_spec_that_a_person_changed(automl, copied):
     child = json.loads((copied / "child.json").read_text())
     number = child["number"]
     assert automl("propose", "digits", "--spec", "child.json").error == (
-        f"'digits' has this child already: it is child {number}."
+        f"'digits' already has this child: child {number}."
     )
     layer = child["spec"]["layers"][0]
     layer["num_filters"] = 9
