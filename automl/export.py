@@ -60,7 +60,7 @@ def export_child(
         reason = "is a link" if path.is_symlink() else "already exists"
         raise ExportError(f"{path} {reason}; choose another path{'' if path.is_symlink() else ' or add --force'}.")
     if path.is_dir():
-        raise ExportError(f"{path} is a folder; name a file in it, or a folder that is not there yet for savedmodel.")
+        raise ExportError(f"{path} is a folder; name a file in it, or a new folder for savedmodel.")
     if not exporter.ending and path.exists():
         raise ExportError(f"{path} is a file, and {format} writes a folder; choose another path.")
     if not path.parent.is_dir():

@@ -251,7 +251,7 @@ def early_endings(counts: Sequence[EndingCount]) -> str:
     anyway = [count for count in counts if count.screened and count.why != "screened"]
     if anyway:
         number, best = sum(count.count for count in anyway), max(count.best or 0.0 for count in anyway)
-        parts.append(f"{number} trained in spite of a rejection, the best to {format_number(best)}")
+        parts.append(f"{number} trained in spite of a rejection (best reward {format_number(best)})")
     return f"of {total} trained: " + ", ".join(parts)
 
 

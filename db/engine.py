@@ -50,7 +50,7 @@ def check_place(path: Path, *, create: bool) -> None:
     except FileNotFoundError:
         if path.is_symlink() and not (create and path.resolve().parent.is_dir()):
             raise StoreError(
-                f"{path} is a link to {path.readlink()}, which does not exist; mend the link, or name another file "
+                f"{path} is a link to {path.readlink()}, which does not exist; fix the link, or name another file "
                 "with --store."
             ) from None
         return
@@ -68,7 +68,7 @@ def _of_user(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~NAME of an unknown user
-        raise StoreError(f"There is no home folder for {path}; name the store by its whole path.") from None
+        raise StoreError(f"There is no home folder for {path}; name the store by its absolute path.") from None
 
 
 def parse_address(address: str) -> URL:
@@ -243,7 +243,7 @@ def check_store(engine: Engine, *, thorough: bool) -> str | None:
 def _check_sqlite(connection: Connection, name: str, *, thorough: bool, empty: bool) -> None:
     mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
     if mark != APPLICATION_ID and not (empty and mark == 0):
-        raise StoreError(f"{name} is not an automl store: its file carries another mark. Choose another --store.")
+        raise StoreError(f"{name} is not an automl store: its file has another application id. Choose another --store.")
     foreign = connection.exec_driver_sql("SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view')").all()
     if foreign:
         kind, what = foreign[0]

@@ -32,7 +32,7 @@ COUNTS = select(
     ),
 ).where(SearchRow.id == _of_search)
 
-# The lowest reward among the consumed children of earlier batches, for each state: the first that fits in the index.
+# The lowest reward among the consumed children of earlier batches, for each state: the first match in the index.
 LOWEST_REWARDS = select(
     *(
         select(ChildRow.reward)

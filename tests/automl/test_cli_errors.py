@@ -285,13 +285,13 @@ def test_places_where_no_store_can_be(automl, mine, folder):
         "sqlite:///here": "here is a folder; name a file in it, for example here/automl.db.",
         "/": "/ is a folder; name a file in it, for example /automl.db.",
         "/dev/null": "/dev/null is not a plain file, which a store must be; name another with --store.",
-        "link.db": "link.db is a link to nowhere/a.db, which does not exist; mend the link, or name another file with "
+        "link.db": "link.db is a link to nowhere/a.db, which does not exist; fix the link, or name another file with "
         "--store.",
         "loop.db": f"The store loop.db cannot be reached: Too many levels of symbolic links. {choose}",
         "mine.py/a.db": f"The store mine.py/a.db cannot be reached: Not a directory. {choose}",
         long: f"The store {long} cannot be reached: File name too long. {choose}",
         "~nobody-of-this-name/a.db": "There is no home folder for ~nobody-of-this-name/a.db; name the store by its "
-        "whole path.",
+        "absolute path.",
         ":memory:": "A SQLite store must be a plain file; write sqlite:///FILE or a file's path.",
         "sqlite:a.db": "The store's address is not a database URL; write sqlite:///FILE or a file's path.",
         "file:a.db": "The store's address is not a database URL; write sqlite:///FILE or a file's path.",
@@ -514,7 +514,7 @@ def test_export_onto_something(automl, searched, folder):
     assert there.read_text() == "mine"
     assert export("none/a.json").error == "The folder none does not exist; create it first."
     assert export(folder, "--force").error == (
-        f"{folder} is a folder; name a file in it, or a folder that is not there yet for savedmodel."
+        f"{folder} is a folder; name a file in it, or a new folder for savedmodel."
     )
     assert export("there.json", "--force", kind="savedmodel").error == (
         "there.json is a file, and savedmodel writes a folder; choose another path."

@@ -296,7 +296,7 @@ def test_early_endings_are_told_with_what_the_screen_costs():
     ]
     assert early_endings(counts) == (
         "of 40 trained: 20 rejected by the screening test (50%), 8 diverged (20%), 2 pruned after the sweep (5%), "
-        "2 trained in spite of a rejection, the best to 0.1250"
+        "2 trained in spite of a rejection (best reward 0.1250)"
     )
     assert early_endings([EndingCount(None, False, 10, 0.5)]) == "" == early_endings([])
 

@@ -83,9 +83,9 @@ def newer_revision(path: Path) -> None:
 
 STRANGERS = {
     other_tables: "is not an automl store: it has other tables. Choose another --store.",
-    other_mark: "is not an automl store: its file carries another mark. Choose another --store.",
-    other_mark_and_no_tables: "is not an automl store: its file carries another mark. Choose another --store.",
-    no_mark: "is not an automl store: its file carries another mark. Choose another --store.",
+    other_mark: "is not an automl store: its file has another application id. Choose another --store.",
+    other_mark_and_no_tables: "is not an automl store: its file has another application id. Choose another --store.",
+    no_mark: "is not an automl store: its file has another application id. Choose another --store.",
     text_file: "cannot be read as a database (file is not a database). Restore it from a backup, or choose another",
     view: "holds a view 'spy' that automl never makes; it is not opened. Use a clean store.",
     trigger: "holds a trigger 'spy' that automl never makes; it is not opened. Use a clean store.",
