@@ -1,4 +1,4 @@
-"""Installed in each way there is, automl works from any folder; every advice names our own distribution."""
+"""Installed in every possible way, automl works from any folder. Every install hint names our own distribution."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("automl", "child_trainers", "controllers", "db", "search_spaces")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-OFFLINE = ("--no-deps", "--no-build-isolation")  # what it depends on is here already
+OFFLINE = ("--no-deps", "--no-build-isolation")  # the dependencies are installed already
 
 
 def checkout(folder: Path) -> Path:
-    """A copy of the source as it is in a fresh checkout, which a build may write into."""
+    """A copy of the source as in a fresh checkout; a build may write into it."""
     folder.mkdir()
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -34,7 +34,7 @@ def checkout(folder: Path) -> Path:
 
 
 def fresh_environment(folder: Path) -> Path:
-    """A virtual environment that has what automl depends on and not automl itself; returns its Python."""
+    """A virtual environment with the dependencies of automl, without automl itself; returns its Python."""
     venv.create(folder, with_pip=False, symlinks=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     # The packages of this environment by path alone: an editable automl in it is found by a `.pth` file, which Python
@@ -60,7 +60,7 @@ def test_an_installed_automl_searches_inside_a_project_with_folders_of_our_names
     python = fresh_environment(tmp_path / "environment")
     subprocess.run([*PIP, "--python", str(python), "install", *OFFLINE, *what], check=True)
     project = tmp_path / "project"
-    for name in PACKAGES[1:]:  # a user's own folders, which must not be taken for ours
+    for name in PACKAGES[1:]:  # a user's own folders, which must not replace ours
         (project / name).mkdir(parents=True)
         (project / name / "__init__.py").write_text("raise RuntimeError('the project\\'s own package was imported')\n")
     (project / "mine.py").write_text(MINE)
@@ -77,7 +77,7 @@ def test_an_installed_automl_searches_inside_a_project_with_folders_of_our_names
     ).stdout
     expected = source if way == "editable" else tmp_path / "environment"
     assert Path(found.strip()).is_relative_to(expected)
-    # In none of the ways does an import by a bare name find a package of ours, and pip has none to overwrite.
+    # No installation makes a package of ours importable by a bare name, so pip has none to overwrite.
     bare = "import importlib.util; print([n for n in ('db', 'controllers') if importlib.util.find_spec(n)])"
     assert (
         subprocess.run([python, "-c", bare], cwd=tmp_path, capture_output=True, text=True, env=environment).stdout

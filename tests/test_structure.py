@@ -1,4 +1,4 @@
-"""What the source itself must be: layered, without cycles, and without ways for data to become code."""
+"""Rules about the source: layers, no import cycles, and no way for data to become code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MAY_IMPORT = {  # the table of docs/architecture.md
     "search_spaces": set(),
     "db": set(),
 }
-# Database code may put these, and nothing else, into the text of a statement: none of them is a user's.
+# Database code may put only these into the text of a statement: none of them comes from a user.
 SQL_CONSTANTS = {"APPLICATION_ID"}
-# The one place that reads pickles: it allows numpy arrays and nothing else.
+# The only module that reads pickles: it allows only NumPy arrays.
 PICKLE = {"child_trainers/data/numpy_unpickler.py"}
-# The one place that runs a user's file, named on the command line and approved (never one out of a store).
+# The only module that runs a user's file: one that is named on the command line and approved, never one from a store.
 REGISTRY = "automl.child_trainers.registry"
 USER_FILES = {"child_trainers/user_modules.py": "exec"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
@@ -51,7 +51,7 @@ def tree_of(path: str) -> ast.Module:
 
 
 def module_of(path: str) -> str:
-    """The name by which a file is imported: the four packages beside `automl/` are links in it."""
+    """The name by which a file is imported: `automl/` has links to the four packages beside it."""
     name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     return name if name.partition(".")[0] == "automl" else f"automl.{name}"
 
@@ -138,7 +138,7 @@ def test_the_package_root_and_the_members_import_no_tensorflow() -> None:
 
 @functools.cache
 def import_graph() -> dict[str, set[str]]:
-    """Each module, and those of ours that its import imports. A package's own `__init__` counts as imported, too."""
+    """Each module with the modules of ours that it imports. A package's own `__init__` counts as imported, too."""
     modules = {module_of(path): path for path in sources()}
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():
@@ -183,7 +183,7 @@ SQL_METHODS = {"text", "exec_driver_sql", "execute", "executescript", "executema
 
 
 def unsafe_sql(node: ast.Call) -> str | None:
-    """Why a call that takes SQL is given text that was put together, or None."""
+    """Why the SQL text of a call is not a constant, or None."""
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if name not in SQL_METHODS or not node.args:
         return None
@@ -223,18 +223,18 @@ def test_the_test_would_notice(statement: str) -> None:
 
 
 @pytest.mark.parametrize("path", sources())
-def test_only_database_code_speaks_sql(path: str) -> None:
+def test_only_database_code_has_sql(path: str) -> None:
     names = {name.partition(".")[0] for node in ast.walk(tree_of(path)) for name in imported(node, path)}
     assert path.startswith("db/") or not names & {"sqlalchemy", "sqlite3", "alembic", "psycopg"}
 
 
-# The one module that writes to the terminal: it escapes what could steer it.
+# The only module that writes to the terminal: it escapes control characters.
 TERMINAL = "automl/cli/terminal.py"
 WRITES = {"sys.stdout.write", "sys.stderr.write", "builtins.print", "typer.echo", "typer.secho", "Console"}
 
 
 def unescaped(tree: ast.Module) -> list[str]:
-    """The calls in a module that write to the terminal and do not escape."""
+    """The calls in a module that write to the terminal without escaping."""
     safe = any(
         isinstance(node, ast.ImportFrom)
         and node.module == "automl.cli.terminal"
@@ -313,8 +313,8 @@ def space_names(tree: ast.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("path", [path for path in sources() if path.startswith("automl/")])
-def test_the_face_names_no_space(path: str) -> None:
-    """What differs between spaces is data of `search_spaces` and `child_trainers.registry`."""
+def test_automl_names_no_space(path: str) -> None:
+    """Differences between spaces are data of `search_spaces` and `child_trainers.registry`."""
     assert space_names(tree_of(path)) == []
     folders = {f"automl.search_spaces.{name.replace('-', '_')}" for name in SPACES}
     for node in ast.walk(tree_of(path)):

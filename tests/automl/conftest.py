@@ -1,4 +1,4 @@
-"""Every test of the face works in a folder of its own, with an empty home folder, as a newcomer does."""
+"""Every test of `automl/` works in its own folder, with an empty home folder, like a new user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUICK = ("--set", "task.epochs=1", "--set", "task.num_train=320", "--fix", "dept
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder; beside it an empty home. What a command does to this process is undone."""
+    """The current folder, with an empty home beside it. The fixture undoes a command's changes to this process."""
     data = os.environ.get("AUTOML_DATA")
     before, modules = dict(os.environ), set(sys.modules)
     environment = clean_environment()
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(work)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield work
-    gc.unfreeze()  # a command that trains in its own process freezes what is there
+    gc.unfreeze()  # a command that trains in its own process freezes the existing objects
     for name in set(sys.modules) - modules:
         file = getattr(sys.modules[name], "__file__", None) or ""
         if name.startswith("automl_user_") or file.startswith(str(tmp_path)):
@@ -72,7 +72,7 @@ def mine(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
-    """The store of a small real search called `digits`, and what its command printed. To be copied, not written."""
+    """The store of a small real search `digits`, and its command's output. Tests copy the store."""
     folder = tmp_path_factory.mktemp("digits")
     environment = clean_environment() | {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     arguments = ("search", "digits", *QUICK, "--children", "3", "--batch-size", "2", "--workers", "1")

@@ -1,4 +1,4 @@
-"""Which files of the user `resume` may run: those that they ran themselves on this machine."""
+"""Which files `resume` may run: those that the user has run on this machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_file_is_approved_by_path_and_text(file, mine, folder):
     copy = folder / "copy.py"
     copy.write_text(MINE)
     assert not approved(UserFile.read("copy.py:space"))
-    # The attribute is not part of it: a file is run as a whole.
+    # The attribute is not part of the approval: a file is run as a whole.
     assert approved(UserFile(file.path, "evaluate", file.sha256, ""))
 
 
@@ -102,7 +102,7 @@ def test_a_change_is_accepted_and_recorded(automl, mine):
     changes = shown["segments"][1]["changes"]
     assert set(changes) == {"space.file", "task.file"}
     assert shown["settings"]["space"]["file"]["sha256"] == changes["space.file"]["sha256"]
-    assert automl("resume", "mine", "--children", "4").code == 0  # from now on it is the file
+    assert automl("resume", "mine", "--children", "4").code == 0  # from now on this is the search's file
 
 
 def test_a_change_that_makes_other_children_of_the_tokens_is_refused(automl, mine):
@@ -128,7 +128,7 @@ def test_a_file_that_has_moved(automl, mine, folder):
     assert automl("resume", "mine", "--children", "4").code == 0
 
 
-def test_a_search_without_files_of_ones_own_takes_none(automl, digits, mine, folder):
+def test_a_search_without_user_files_accepts_none(automl, digits, mine, folder):
     path, _ = digits
     (folder / "automl.db").write_bytes(path.read_bytes())
     assert automl("resume", "digits", "--children", "9", "--space", "mine.py:space").error == (
@@ -137,7 +137,7 @@ def test_a_search_without_files_of_ones_own_takes_none(automl, digits, mine, fol
 
 
 def test_two_processes_that_approve_at_once_keep_both_entries(monkeypatch):
-    """The other one approves after this one has looked whether it must, and before it writes."""
+    """The other process approves between this one's check and its write."""
     first, second = (UserFile(f"/{name}.py", "space", name * 64, "") for name in "ab")
     look, looks = approval._entries, []
 

@@ -1,4 +1,4 @@
-"""A search keeps the behaviour that it began with, and says which."""
+"""A search keeps the behaviour that it began with, and names it."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""A child is trained as it was recorded, whatever becomes of its space; a changed space is accepted where it can be."""
+"""A child is trained as it was recorded, even if its space changes; a compatible change of a space is accepted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(folder):
 
 @pytest.fixture
 def begun(automl, write):
-    """A search of three of the eight children that there are."""
+    """A search of three of the eight children of the space."""
 
     def begin(controller="random", workers="0", **changes):
         write(**changes)
@@ -83,7 +83,7 @@ MORE = {"lr": "(1.0, 0.1, 0.01)"}
     ],
     ids=["inserted", "inserted, a worker", "moved and added", "swapped"],
 )
-def test_options_are_told_by_their_values(automl, begun, write, controller, workers, changes):
+def test_options_are_recognised_by_their_values(automl, begun, write, controller, workers, changes):
     before = begun(controller, workers)
     write(**changes)
     done = automl("resume", "s", "--children", "8", "--accept-change")
@@ -92,7 +92,7 @@ def test_options_are_told_by_their_values(automl, begun, write, controller, work
     after = children()[: len(before)]
     assert [(child.tokens, child.spec) for child in after] == [(child.tokens, child.spec) for child in before]
     assert len(trained) == 8 and len({(child.spec["lr"], child.spec["units"]) for child in trained}) == 8
-    # From now on it is the file: resumed, exported and proposed under the same numbers.
+    # From now on this is the search's file: resumed, exported and proposed under the same numbers.
     assert automl("resume", "s", "--children", "9").code in (0, 4)
     assert_recorded_as_trained()
 
@@ -107,7 +107,7 @@ def test_options_added_twice(automl, begun, write):
     assert {child.spec["lr"] for child in children()} == {0.01, 0.1, 0.5, 1.0, 2.0}
 
 
-def test_a_child_asked_for_before_the_change_is_the_same_after_it(automl, begun, write, folder):
+def test_a_child_requested_before_the_change_is_the_same_after_it(automl, begun, write, folder):
     have = [child.spec for child in begun()]
     wanted = next(spec for spec in ({"lr": 0.01, "units": units} for units in (16, 32, 64, 128)) if spec not in have)
     (folder / "spec.json").write_text(json.dumps(wanted))
@@ -150,7 +150,7 @@ def as_of_0_1_0():
         connection.execute("DELETE FROM decisions")
 
 
-def test_a_search_of_an_earlier_version_records_its_decisions_when_it_goes_on(automl, begun, write):
+def test_a_search_of_an_earlier_version_records_its_decisions_when_it_is_resumed(automl, begun, write):
     begun()
     as_of_0_1_0()
     write(lr="(1.0, 0.1, 0.01)")
@@ -164,7 +164,7 @@ def test_a_search_of_an_earlier_version_records_its_decisions_when_it_goes_on(au
     assert len(assert_recorded_as_trained()) == 9
 
 
-def test_a_search_of_an_earlier_version_whose_space_is_not_the_same_every_time(automl, begun):
+def test_a_search_of_an_earlier_version_whose_space_is_not_deterministic(automl, begun):
     before = begun(extra=", 'seen': os.path.exists('seen')")
     as_of_0_1_0()
     open("seen", "w").close()
@@ -177,7 +177,7 @@ def test_a_search_of_an_earlier_version_whose_space_is_not_the_same_every_time(a
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_space_that_changes_while_it_runs_pauses_the_search(automl, write, workers):
-    """What no check at the start can see: the task itself changes what the space returns."""
+    """No check at the start can see this: the task itself changes what the space returns."""
     write(extra=", 'seen': os.path.exists('seen')")
     with open("mine.py", "a") as file:
         file.write("\n\ndef once(spec):\n    open('seen', 'w').close()\n    return 1.0\n")

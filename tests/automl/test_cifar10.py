@@ -1,4 +1,4 @@
-"""A short search on the real photographs, where they are: search, resume, export, and the model loaded again."""
+"""A short search on the real CIFAR-10, if the data are there: search, resume, export, and loading of the model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_search_resume_and_export(automl, folder):
     arguments = ("search", "photos", "--task", "cifar10", "--data-dir", DATA, "--controller", "random", *SMALL)
     ran = run_automl(*arguments, "--children", "2", "--workers", "0", folder=folder)
     assert ran.code == 0 and ran.err == "", ran
-    assert "Each child: data cifar10, epochs 1," in ran.out  # nobody takes it for a full training
+    assert "Each child: data cifar10, epochs 1," in ran.out  # so the result differs from a full training
     assert "Done: 2 children trained." in ran.out
     ran = run_automl("resume", "photos", "--children", "3", folder=folder)
     assert ran.code == 0 and "Done: 3 children trained." in ran.out, ran

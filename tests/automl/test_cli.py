@@ -1,4 +1,4 @@
-"""The command from end to end: a real search on digits, real processes, and what the user and a script see."""
+"""The command from end to end: a real search on digits, real processes, and the output for users and scripts."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_show(automl, copied):
     assert all(len(step["state_hash"]) == 64 and "blob" not in step for step in shown["steps"])
     text = automl("show", "digits").out
     assert text.startswith("digits: finished\n  3/3 trained")
-    assert "filter_height:" in text  # what the controller learned
+    assert "filter_height:" in text  # what the controller has learned
 
 
 def test_top(automl, copied):
@@ -157,7 +157,7 @@ def test_a_search_that_fails_from_the_start_pauses(automl, mine, folder):
         (checkpoints / name).touch()
     ran = automl("resume", "mine", "--keep-going", "--time", "0.3s", *INLINE)
     assert ran.code == 4 and "the time given with --time is over" in ran.out  # nothing was trained
-    assert {path.name for path in checkpoints.iterdir()} == set(names[2:])  # a failed child never goes on
+    assert {path.name for path in checkpoints.iterdir()} == set(names[2:])  # a failed child is not continued
 
 
 def test_workers_that_cannot_start_pause_the_search_with_their_log(automl, mine, folder):
@@ -173,7 +173,7 @@ def test_workers_that_cannot_start_pause_the_search_with_their_log(automl, mine,
     assert ran.code == 3 and log.exists()
 
 
-def test_the_space_used_up_is_a_success(automl, mine):
+def test_an_exhausted_space_is_a_success(automl, mine):
     mine.write_text("from automl import Choice\n\ndef space():\n    return (yield Choice('x', (1, 2, 3)))\n" + EVALUATE)
     ran = automl("search", "mine", *OURS, "--children", "9", *INLINE)
     assert ran.code == 0
@@ -196,7 +196,7 @@ def evaluate(spec):
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_children_that_failed_are_told_and_trained_once_the_cause_is_mended(automl, folder, workers):
+def test_failed_children_are_reported_and_trained_once_the_cause_is_fixed(automl, folder, workers):
     (folder / "mine.py").write_text(FAILING)
     ran = automl("search", "mine", *OURS, "--workers", workers)
     assert ran.code == 4 and ran.err == ""
@@ -210,7 +210,7 @@ def test_children_that_failed_are_told_and_trained_once_the_cause_is_mended(auto
     shown = automl("show", "mine").out
     assert f"  {failed.rstrip('.')}; automl retry mine makes them ready again\n" in shown
     assert {count["fault"] for count in automl("show", "mine", "--json").json["failures"]} == {"raised", "oom"}
-    assert automl("resume", "mine").code == 4  # there is nothing to train
+    assert automl("resume", "mine").code == 4  # there is no child to train
     children = Watcher(folder / "automl.db", "mine").children()
     number = {child.fault: child.number for child in children}
     (folder / "mended").touch()
@@ -336,7 +336,7 @@ class Terminal:
         select.select([self.leader], [], [], SECONDS)
         try:
             part = os.read(self.leader, 65536)
-        except OSError:  # its other end is closed
+        except OSError:  # the other end is closed
             return False
         self.text += part.decode(errors="replace")
         return bool(part)
@@ -401,7 +401,7 @@ def test_nothing_of_the_panel_is_left_where_it_is_higher_than_the_terminal(autom
     assert [line for line in screen(text, 60, height) if line] == ["before"]
 
 
-def test_what_is_prepared_is_told_in_lines_where_there_is_no_terminal(digits):
+def test_the_preparation_is_printed_as_lines_without_a_terminal(digits):
     lines = digits[1].out.splitlines()
     told = [line for line in lines if line.startswith(("Importing", "Reading", "Starting"))]
     assert told == ["Reading the data of digits", "Importing TensorFlow", "Starting 1 worker"]
@@ -425,7 +425,7 @@ def evaluate(spec):
 @pytest.mark.parametrize(
     "at_import", ["", "import tensorflow as tf\nimport sys\nprint('of the file', file=sys.stderr)"]
 )
-def test_what_tensorflow_tells_of_itself_stays_off_the_terminal(folder, at_import):
+def test_tensorflow_s_start_up_lines_stay_off_the_terminal(folder, at_import):
     (folder / "mine.py").write_text(USES_TENSORFLOW.format(at_import=at_import))
     ran = run_automl("search", "mine", *OURS, "--children", "1", *INLINE, folder=folder)
     assert (ran.code, ran.err) == (0, ("of the file\n" if at_import else "") + "of the user\n")
@@ -496,7 +496,7 @@ def test_folders_of_our_inner_packages_names_are_the_user_s(mine, folder):
 
 
 @pytest.mark.parametrize("statement", ["import db", "from search_spaces.decisions import Choice"])
-def test_an_import_by_a_name_of_0_1_0_is_told_the_new_one(statement, folder):
+def test_an_import_by_a_name_of_0_1_0_says_the_new_name(statement, folder):
     ran = python(f"import automl\n{statement}", folder=folder)
     name = statement.split()[1].partition(".")[0]
     assert ran.err.splitlines()[-1] == (

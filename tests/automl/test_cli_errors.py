@@ -1,4 +1,4 @@
-"""What bad input gets: one sentence on standard error and exit code 1, and nothing was done."""
+"""Bad input: one sentence on standard error, exit code 1, and no effect."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_names_that_no_search_may_have(automl, folder, name):
     )
 
 
-def test_an_option_of_a_controller_that_it_has_not(automl):
+def test_an_unknown_option_of_a_controller(automl):
     error = automl("search", "first", "--controller", "random", "--set", "controller.rate=1", *INLINE).error
     assert error == "There is no controller option called 'rate'; there is none."
     error = automl("search", "first", "--set", "controller.entrop=1", *INLINE).error
@@ -122,7 +122,7 @@ def test_a_name_that_exists(automl, searched):
     assert searched.read_bytes() == before
 
 
-def test_flags_that_are_none(automl):
+def test_unknown_flags(automl):
     ran = automl("search", "first", "--childs", "3")
     assert ran.code == 2
     assert ran.err.splitlines()[-1].startswith("Error: There is no option '--childs'; there is --children, ")
@@ -155,7 +155,7 @@ def test_flags_that_are_none(automl):
     ],
     ids=lambda value: "" if isinstance(value, str) else f"{value[0]} {str(value[1])[:20]}",
 )
-def test_numbers_that_cannot_be(automl, folder, flags, sentence):
+def test_impossible_numbers(automl, folder, flags, sentence):
     error = automl("search", "first", "--controller", "random", *INLINE, *flags).error
     assert error.startswith(sentence.removesuffix("...")) if sentence.endswith("...") else error == sentence
 
@@ -273,7 +273,7 @@ def test_the_folder_of_a_store_must_be_there(automl, mine):
     assert error == "The folder none for the store a.db does not exist; create it first."
 
 
-def test_places_where_no_store_can_be(automl, mine, folder):
+def test_impossible_places_of_a_store(automl, mine, folder):
     (folder / "here").mkdir()
     (folder / "link.db").symlink_to("nowhere/a.db")
     (folder / "loop.db").symlink_to("loop.db")
@@ -305,7 +305,7 @@ def test_places_where_no_store_can_be(automl, mine, folder):
     assert files_in(folder) == before
 
 
-def test_addresses_that_are_none(automl):
+def test_invalid_addresses(automl):
     assert automl("list", "--store", "mysql://host/db").error == (
         "The store cannot be on mysql; use sqlite:///FILE or postgresql://HOST/DATABASE."
     )
@@ -333,7 +333,7 @@ def test_secrets_of_an_address_are_never_shown(automl, mine, folder, address, co
 # The user's own files
 
 
-def test_a_persons_file_that_cannot_be_used(automl, folder, mine):
+def test_a_users_file_that_cannot_be_used(automl, folder, mine):
     def error(space="mine.py:space", task="mine.py:evaluate"):
         return automl("search", "first", "--controller", "random", "--space", space, "--task", task, *INLINE).error
 
@@ -360,7 +360,7 @@ def test_a_persons_file_that_cannot_be_used(automl, folder, mine):
     assert not (folder / "automl.db").exists()
 
 
-def test_errors_in_a_persons_file_are_not_disguised(automl, folder, mine):
+def test_errors_in_a_users_file_are_not_disguised(automl, folder, mine):
     mine.write_text("import automl\n1 / 0\n")
     assert automl("search", "first", *OURS, *INLINE).error == (
         f"{mine} does not run: ZeroDivisionError in line 2: division by zero"
@@ -397,13 +397,13 @@ def test_resume_on_a_machine_where_the_file_was_never_approved(automl, searched,
         f"then approve it with: automl resume mine --space {mine}:space"
     )
     assert automl("resume", "mine", "--children", "5").error == sentence
-    # Accepting a change is no approval: a store from somewhere else may name any file of this machine.
+    # Accepting a change is no approval: another person's store may name any file of this machine.
     mine.write_text(MINE + f"\nPath({str(tmp_path / 'marker')!r}).touch()\n")
     assert automl("resume", "mine", "--children", "5", "--accept-change").error == sentence
     assert not (tmp_path / "marker").exists()
 
 
-def test_looking_and_exporting_run_no_file_that_was_not_approved(automl, searched, mine, monkeypatch, tmp_path):
+def test_reading_and_exporting_run_no_file_that_was_not_approved(automl, searched, mine, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another machine"))
     for command in (("show", "mine"), ("top", "mine"), ("list",), ("doctor",)):
         assert automl(*command).code == 0
@@ -475,7 +475,7 @@ def test_cifar10_with_the_wrong_checksum(automl, folder):
         f"{data / 'data_batch_1'} is damaged or not the official file: expected sha256 54636561a3ce25bd3e19253c6b0d8538"
     )
     assert "found " in error and "in 19 bytes; replace it" in error
-    # Mended, the same command is to be given again: no search has been begun.
+    # After the fix, the same command works: no search was created.
     assert not (folder / "automl.db").exists()
 
 
@@ -494,7 +494,7 @@ def test_cifar10_offline(automl, folder, monkeypatch):
     assert not (folder / "automl.db").exists()
 
 
-# Limits that cannot be judged, exports, deletions
+# Limits that cannot be checked, exports, deletions
 
 
 def test_limits_need_a_space_and_a_task_that_can_count(automl, mine):
@@ -504,7 +504,7 @@ def test_limits_need_a_space_and_a_task_that_can_count(automl, mine):
     )
 
 
-def test_export_onto_something(automl, searched, folder):
+def test_export_to_an_existing_path(automl, searched, folder):
     def export(to, *flags, kind="json"):
         return automl("export", "mine", "--format", kind, "--to", to, *flags)
 
@@ -546,7 +546,7 @@ def test_debug_shows_the_traceback(folder, mine):
     assert plain.error.startswith("There is no store at")
 
 
-def test_what_nobody_expected_is_one_line_too(automl, monkeypatch):
+def test_an_unexpected_error_is_one_line_too(automl, monkeypatch):
     def broken(*arguments, **options):
         raise KeyError("surprise")
 

@@ -48,7 +48,7 @@ def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folde
         return max(swept, key=lambda rate: swept[rate])
 
     assert {row["optimizer"]: row["rate"] for row in rows} == {row["optimizer"]: best(row["optimizer"]) for row in rows}
-    # What is in the file is not trained again, and one more optimizer is all that is.
+    # Results in the file are not trained again: only the new optimizer is trained.
     before = (folder / "comparison.json").read_text()
     again = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK)
     assert again.code == 0 and (folder / "comparison.json").read_text() == before
@@ -125,6 +125,6 @@ def test_a_rule_that_diverges_at_every_rate_says_so(automl):
         (["sgd", "--to", "taken.json"], "taken.json is not a comparison of optimizers; name another file."),
     ],
 )
-def test_what_cannot_be_compared_is_said_in_one_sentence(automl, folder, arguments, error):
+def test_an_impossible_comparison_is_refused_with_one_sentence(automl, folder, arguments, error):
     (folder / "taken.json").write_text("[]")
     assert automl("compare-optimizers", *arguments).error.startswith(error)

@@ -1,4 +1,4 @@
-"""A store with values that automl never writes, damaged or made by hand: each command answers in a sentence."""
+"""A store with values that automl never writes, damaged or made by hand: each command answers with one sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VALUES: tuple[Any, ...] = (
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory) -> Path:
-    """Where the store of a search of three children is kept."""
+    """The folder with the store of a search of three children."""
     return tmp_path_factory.mktemp("stored") / "automl.db"
 
 
@@ -55,7 +55,7 @@ def store(stored, automl, mine, folder) -> Path:
 
 
 def answers(automl, store: Path, stored: Path, change: str, values: tuple[Any, ...]) -> None:
-    """Runs every command on the store after a change, and holds it to an answer in a sentence."""
+    """Runs every command on the store after a change, and checks that it answers with one sentence."""
     for beside in ("-wal", "-shm"):
         store.with_name(f"{store.name}{beside}").unlink(missing_ok=True)
     shutil.copy(stored, store)
@@ -86,7 +86,7 @@ def test_columns_with_values_that_are_never_written(automl, store, stored):
         answers(automl, store, stored, f"UPDATE {table} SET {column} = ?", (value,))  # noqa: S608
 
 
-# Each of these brought a command down with an exception of Python's, or would.
+# Without a check, each of these ends a command with a traceback.
 KNOWN = {
     "searches.name": b"\xff\x00",
     "searches.settings": "{}",
@@ -115,7 +115,7 @@ def test_values_that_are_known_to_be_trouble(automl, store, stored, place):
 
 
 def paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The way to each setting, and to each group of them."""
+    """The path to each setting, and to each group of settings."""
     yield path
     if isinstance(value, dict):
         for name in value:

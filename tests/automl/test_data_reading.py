@@ -1,4 +1,4 @@
-"""What a search says of its data when it starts, and results that are scalars of some library."""
+"""The description of the data at the start of a search, and results that are scalars of a library."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def test_a_zero_dimensional_array_is_a_result(automl, folder):
     flags = ("--space", "mine.py:space", "--task", "mine.py:evaluate", "--controller", "random")
     ran = automl("search", "s", *flags, "--workers", "0", "--children", "2")
     assert ran.code == 0 and "Done: 2 children trained." in ran.out
-    assert "Data: " not in ran.out  # a function of the user's reads its own
+    assert "Data: " not in ran.out  # a user's function reads its own data
     for child in automl("top", "s", "--json").json:
         assert child["reward"] == child["spec"] / 50

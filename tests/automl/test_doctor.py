@@ -1,4 +1,4 @@
-"""What `doctor` finds, and that it changes nothing. Its word on dead coordinators is in test_interrupts.py."""
+"""The findings of `doctor`, which changes nothing. test_interrupts.py tests its finding about dead coordinators."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_without_a_store(automl, doctor, folder):
 
 
 def test_a_damaged_page(automl, doctor, mine, folder):
-    """The file can be opened and looks well until every page is read."""
+    """The file can be opened and seems sound until every page is read."""
     assert automl("search", "mine", *OURS, "--children", "40", *INLINE).code == 0
     path = folder / "automl.db"
     content = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""A real worker that is killed in the middle of a child, in a search that stops children that promise little early."""
+"""A real worker that is killed in the middle of a child, in a search that prunes children."""
 
 import contextlib
 
@@ -39,7 +39,7 @@ def train(spec, seed, epochs, report):
 """
 
 
-def test_a_child_whose_worker_is_killed_is_not_stopped_by_its_past(automl, folder):
+def test_a_child_whose_worker_is_killed_is_not_pruned_for_earlier_epochs(automl, folder):
     (folder / "late.py").write_text(LATE)
     own = ("--space", "late.py:space", "--task", "late.py:train", "--set", "task.epochs=9", "--controller", "random")
     ran = automl("search", "late", *own, "--early-stop", "median", "--children", "14", "--workers", "2")

@@ -1,4 +1,4 @@
-"""The time left, on searches that are played through, and what is expected of a first child."""
+"""The estimate of the time left, on simulated searches, and the expected cost of a first child."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STARTUP, OVERHEAD = 5.0, 0.1  # seconds until the first worker is ready, and bet
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A child of a search that was played through."""
+    """A child of a simulated search."""
 
     number: int
     batch: int
@@ -33,7 +33,7 @@ class Trained:
 
 
 def played(seed: int, plan: Plan, count: int, *, spread: float, noise: float, flops: bool = True) -> list[Trained]:
-    """A search whose children cost from 1 to `spread` seconds by their FLOPs, if they are known, and some noise."""
+    """Simulates a search whose children cost 1 to `spread` seconds by their FLOPs, if known, and some noise."""
     draws = random.Random(seed)
     free = [(STARTUP + 0.3 * worker, str(worker)) for worker in range(plan.workers)]
     done: list[Trained] = []
@@ -55,7 +55,7 @@ def played(seed: int, plan: Plan, count: int, *, spread: float, noise: float, fl
 
 
 def estimated(children: list[Trained], now: float, plan: Plan, *, flops: bool) -> float | None:
-    """What is told at a moment of the search, of which all that follows is not known."""
+    """The estimate at a moment of the search, from the earlier children only."""
     ended = [child for child in children if child.finished <= now]
     complete = 0
     while sum(child.batch == complete for child in ended) == plan.batch_size:
@@ -91,7 +91,7 @@ def estimated(children: list[Trained], now: float, plan: Plan, *, flops: bool) -
 @pytest.mark.parametrize(("batch_size", "replicas"), [(8, 2), (8, 1), (4, 2), (1, 12)])
 @pytest.mark.parametrize("flops", [True, False])
 def test_after_eight_children_the_estimate_is_within_a_factor_of_one_and_a_half(workers, batch_size, replicas, flops):
-    """As long as each worker has three more to train: what the last few take depends on which they are."""
+    """Only while each worker has three more to train: the time of the last few depends on which they are."""
     plan = Plan(workers, batch_size, replicas)
     for seed in range(4):
         for count in (40, 150):
@@ -104,7 +104,7 @@ def test_after_eight_children_the_estimate_is_within_a_factor_of_one_and_a_half(
                 assert told is not None and truth / 1.5 <= told <= truth * 1.5, (seed, count, trained, told, truth)
 
 
-def test_nothing_is_told_before_a_child_is_trained():
+def test_there_is_no_estimate_before_a_child_is_trained():
     plan = Plan(2, 8, 2)
     children = played(0, plan, 20, spread=3, noise=0.1)
     assert estimated(children, min(child.finished for child in children) - 0.01, plan, flops=True) is None
@@ -136,7 +136,7 @@ def test_children_that_are_trained_together_take_turns():
     assert seconds_left(told, [], ready, wanted=16, **asked) == pytest.approx(8.0)
 
 
-def test_the_end_of_a_long_search_is_told_from_the_rate_of_its_children():
+def test_the_end_of_a_long_search_is_estimated_from_the_rate_of_its_children():
     plan = Plan(3, 8, 2)
     told = [TrainedChild(1.0, None, str(index % 3), float(index // 3 + 1)) for index in range(24)]
     left = seconds_left(told, [], [], wanted=30_000, proposed=40, failures=0.0, plan=plan, now=8.0, since=0.0)
@@ -151,7 +151,7 @@ def test_the_cost_of_a_child_never_falls_with_its_flops():
     assert fitted_cost([(3.0, 10), (1.0, None)])(99) == pytest.approx(2.0)
 
 
-# What a store tells
+# Estimates from a store
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def clock():
 
 @pytest.fixture
 def begun(tmp_path, clock):
-    """A search that began to be prepared 20 s ago, with 16 children, and what begins its run."""
+    """A search whose preparation began 20 s ago, with 16 children, and a function that begins its run."""
     with contextlib.closing(Store(str(tmp_path / "a.db"), create=True, clock=clock)) as store:
         search = make_search(store, budget=12)
         lease = store.take_lease("tiny", Owner.this_process())
@@ -183,8 +183,8 @@ def train(store, lease, clock, seconds):
     assert store.deliver(claim, Delivery(reward=0.5, metrics={}, seconds=seconds))
 
 
-def test_every_view_is_told_the_same_of_the_time(begun, clock, tmp_path):
-    """Also one that was opened just now, by another process."""
+def test_every_view_shows_the_same_time_left(begun, clock, tmp_path):
+    """Also a view that another process has just opened."""
     store, _search, lease, begin = begun
     begin()
     own = StatusReader(store, "tiny")
@@ -249,7 +249,7 @@ def test_a_time_that_is_too_short_for_the_first_child_is_warned_of_at_the_start(
     assert notes == []  # a third of it
 
 
-def test_the_first_epoch_tells_that_no_child_will_be_trained(begun, clock):
+def test_the_first_epoch_warns_that_no_child_will_be_trained(begun, clock):
     store, search, _lease, begin = begun
     begin()
     made, notes = check(store, 25.0)

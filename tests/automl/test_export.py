@@ -1,4 +1,4 @@
-"""Exports of a real search on digits: whole or not at all, and what a stranger can do with the file."""
+"""Exports of a real search on digits: written whole or not at all, and usable without automl."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ runpy.run_path("best.py", run_name="__main__")
 
 
 def printed_code(ran):
-    """The Python that an export prints, as somebody copies it."""
+    """The Python code that an export prints, as a user copies it."""
     assert ran.code == 0, ran.err
     return "\n".join(line.strip() for line in ran.out.splitlines() if line.startswith("    ")) + "\n"
 
@@ -139,7 +139,7 @@ CALLS = {  # names of the outputs, and logits of images in whatever form the for
 
 
 def test_every_format_gives_the_same_numbers_under_the_same_names(export, store, folder):
-    """Each file is alone in a folder, and is loaded by what its export prints."""
+    """Each file is in a folder of its own, and the code that its export prints loads it."""
     images = load_digits_data().x_validation[:5]
     found = {}
     for format, call in CALLS.items():
@@ -158,7 +158,7 @@ def test_every_format_gives_the_same_numbers_under_the_same_names(export, store,
         assert names == ["logits"]
         found[format] = results
     first = np.array(found["keras"][0])
-    assert first.shape == (5, 10) and not np.allclose(first.sum(axis=1), 1.0)  # no probabilities
+    assert first.shape == (5, 10) and not np.allclose(first.sum(axis=1), 1.0)  # not probabilities
     for results in found.values():
         for result in results:
             np.testing.assert_allclose(result, first, rtol=1e-3, atol=1e-3)
@@ -198,7 +198,7 @@ def space():
 
 
 def test_a_layer_of_the_user_s_own(automl, folder):
-    """What Keras needs to load it is named, or why Keras cannot load it."""
+    """The message names the layer, or the reason why Keras cannot load the model."""
     (folder / "mine.py").write_text(OWN_LAYER.format(register="@keras.saving.register_keras_serializable()"))
     (folder / "plain.py").write_text(OWN_LAYER.format(register=""))
     for module in ("mine", "plain"):
@@ -259,7 +259,7 @@ def test_a_file_that_appears_meanwhile_is_kept(export, folder, monkeypatch):
 
 
 def tamper(store, change):
-    """Puts other bytes in the place of the best child's weights."""
+    """Replaces the bytes of the best child's weights."""
     child = best_of(store).id
     connection = sqlite3.connect(store)
     (blob,) = connection.execute("SELECT blob FROM artefacts WHERE child_id=?", (child,)).fetchone()
@@ -279,7 +279,7 @@ def test_damaged_weights_are_refused(export, store, folder):
 
 
 def test_weights_of_another_model_are_refused(export, store, folder):
-    """Their checksum is right: somebody put them there."""
+    """Their checksum is right, so another person has put them there."""
 
     def zeros(blob):
         arrays = {name: np.zeros_like(array) for name, array in blobs.unpack(blob, blobs.sha256(blob)).items()}
@@ -321,7 +321,7 @@ def test_unknown_formats(export):
     assert export("h5", "a").error.startswith("There is no format called 'h5'; there is ")
 
 
-def test_what_a_persons_own_space_and_task_cannot_be_exported_as(automl, mine, folder):
+def test_formats_that_a_users_space_and_task_do_not_have(automl, mine, folder):
     assert automl("search", "mine", *OURS, "--children", "2", "--workers", "0").code == 0
     before = names(folder)
     assert automl("export", "mine", "--format", "python", "--to", "a.py").error == (

@@ -1,4 +1,4 @@
-"""A store that somebody else has made: it is shown and deleted, and neither reaches a file nor steers the terminal."""
+"""A store from another person: it can be shown and deleted, reaches no file, and cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = ["../victim", "..", ".", "a/../../victim", "", "\x1b]0;owned\x07", "\u20
 
 @pytest.fixture
 def victim(folder: Path) -> Path:
-    """Files of the user's, named as those of a search are."""
+    """Files of the user, with the names of a search's files."""
     place = folder / "victim"
     (place / "checkpoints").mkdir(parents=True)
     for name in ("file", "worker-0.log", "checkpoints/child-0.checkpoint"):
@@ -114,7 +114,7 @@ def test_a_log_or_a_checkpoint_that_is_a_link_is_not_followed(automl, searched, 
 
 
 def with_weights_in_a_file(folder: Path, path: str) -> tuple[Path, str, bytes]:
-    """A store of 0.1.0 whose best child's weights were said to lie at a path; their name and content."""
+    """A store of 0.1.0 that names a path for the best child's weights; returns their name and content."""
     store = Path(shutil.copy(ASSETS / "0003.sqlite", folder / "automl.db"))
     weights = blobs.pack({"w": np.full((2, 2), 0.5, np.float32)})
     checksum = hashlib.sha256(weights).hexdigest()
@@ -225,7 +225,7 @@ def test_nothing_is_downloaded_to_a_folder_that_only_a_store_names(automl, searc
 
 
 def test_no_signal_goes_to_a_process_that_a_store_names(automl, searched):
-    """Nor does a process of this number, whatever it is, hold the search of somebody else's."""
+    """A process with this number, whatever it is, does not hold another person's search either."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         for owner in (
             {"pid": other.pid},
@@ -245,7 +245,7 @@ def test_no_signal_goes_to_a_process_that_a_store_names(automl, searched):
 
 
 @pytest.mark.parametrize("name", ["x; touch owned", "$(touch owned)", "a b", "--yes"])
-def test_a_command_that_is_told_can_be_typed_whatever_the_name(automl, searched, folder, name):
+def test_a_suggested_command_can_be_typed_whatever_the_name(automl, searched, folder, name):
     change(searched, "UPDATE searches SET name = ?, state = 'paused'", values=(name,))
     (line,) = [line for line in automl("doctor").out.splitlines() if "search " in line and name in line]
     command = re.search(r"automl resume (.*) goes on", line)[1]

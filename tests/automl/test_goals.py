@@ -1,4 +1,4 @@
-"""Metrics that a function of the user's own reports, held against the goal and early stopping, at the first child."""
+"""Metrics that a user's function reports are checked against the goal and early stopping at the first child."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def states():
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_early_stopping_by_what_is_never_reported(searched, workers):
+def test_early_stopping_by_a_metric_that_is_never_reported(searched, workers):
     done = searched("--maximize", "acc", "--early-stop", "median", workers=workers)
     assert done.code == 0
     told = (
@@ -59,7 +59,7 @@ def test_early_stopping_by_the_reward_of_a_task_without_a_goal(searched):
     assert "--early-stop asha uses reward, which is not reported after each epoch" in done.out
 
 
-def test_early_stopping_by_what_is_reported(searched):
+def test_early_stopping_by_a_metric_that_is_reported(searched):
     assert "never reported" not in searched("--maximize", "acc", "--early-stop", "median", reported="acc").out
 
 

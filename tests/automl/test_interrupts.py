@@ -24,7 +24,7 @@ WORKERS = ("--workers", "2")
 
 @pytest.fixture
 def hold(mine, folder):
-    """A folder: as long as it is there, children do not end."""
+    """A folder: children do not end while it exists."""
     path = folder / "hold"
     path.mkdir()
     return path
@@ -37,7 +37,7 @@ def watcher(folder):
 
 @pytest.fixture
 def held(mine, hold, folder, watcher):
-    """A search whose two workers each hold a child."""
+    """A search whose two workers are each training a child."""
     with running("search", "mine", *OURS, *WORKERS, "--children", "8", folder=folder) as command:
         wait_until(lambda: len(watcher.pids()) == 2, "both workers to train", command)
         yield command
@@ -50,7 +50,7 @@ def state(watcher):
 
 
 def uncharged(watcher):
-    """Nothing was held against any child."""
+    """No attempt of any child was charged."""
     return all(child.attempts <= (child.state == "trained") for child in watcher.children())
 
 
@@ -61,7 +61,7 @@ def test_ctrl_c_lets_running_children_finish(held, hold, watcher, automl):
     ran = held.end()
     assert ran.code == 130 and ran.err == ""
     assert ran.out.splitlines()[-2:] == ["Paused: stopped by SIGINT", "Go on with: automl resume mine"]
-    assert (watcher.num("trained"), watcher.num("running")) == (2, 0)  # nothing more was claimed
+    assert (watcher.num("trained"), watcher.num("running")) == (2, 0)  # no other child was claimed
     assert state(watcher) == SearchState.PAUSED
     ran = automl("resume", "mine", "--workers", "0")
     assert ran.code == 0 and "Done: 8 children trained." in ran.out
@@ -121,7 +121,7 @@ def test_the_end_of_the_time(automl, mine, watcher):
 
 
 def test_a_child_in_this_process_gets_the_grace_too(automl, mine, hold, watcher, monkeypatch):
-    """The task itself presses Ctrl-C, and then does not end."""
+    """The task sends the signal of Ctrl-C itself, and then does not end."""
     monkeypatch.setattr("automl.endings.GRACE_SECONDS", 0.2)
     monkeypatch.setattr("automl.cli.interrupts.GRACE_SECONDS", 0.2)
     mine.write_text(
@@ -143,7 +143,7 @@ def test_ctrl_c_twice_in_this_process(automl, mine, watcher):
 
 
 def test_a_signal_that_is_ignored_stays_ignored(mine, hold, folder, watcher):
-    """As nohup does with SIGHUP: closing the terminal must not end the search."""
+    """As with nohup and SIGHUP: closing the terminal must not end the search."""
     nohup = shutil.which("nohup")
     if nohup is None:
         pytest.skip("nohup is not installed")
@@ -159,7 +159,7 @@ def test_a_signal_that_is_ignored_stays_ignored(mine, hold, folder, watcher):
     assert b"Done: 2 children trained." in out
 
 
-def test_a_second_coordinator_is_told_who_holds_the_search(held, hold, watcher, automl):
+def test_a_second_coordinator_is_refused_with_the_holder_of_the_lease(held, hold, watcher, automl):
     before = watcher.ask(lambda store, search: store.searches()[0])
     holder = f"process {held.process.pid} on "
     for command in (("resume", "mine"), ("resume", "mine", "--children", "99"), ("delete", "mine", "--yes")):
@@ -192,7 +192,7 @@ def test_a_killed_coordinator_is_taken_over_at_once(held, hold, watcher, automl)
 
 
 def test_a_coordinator_that_was_taken_over_writes_nothing(automl, mine, folder, watcher, monkeypatch):
-    """Its lease runs out while it is asleep; another takes the search; it wakes up, and is told."""
+    """Its lease expires while it is stopped, and another takes the search. When it continues, it is refused."""
     monkeypatch.setattr("automl.runtime.Heartbeat", functools.partial(Heartbeat, interval=0.1))
     os.environ["TAKE_OVER"] = str(folder / "automl.db")
     mine.write_text(

@@ -1,4 +1,4 @@
-"""Real processes killed at 20 points of a search, which is resumed each time and ends as one that never was killed."""
+"""Real processes are killed at 20 points of a search; resumed each time, it ends like one that was never killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KILLS = 20
 
 
 class Course:
-    """How far a search has come, read again and again from one read-only connection."""
+    """The progress of a search, read repeatedly from one read-only connection."""
 
     def __init__(self, path):
         self._store = Store(str(path), readonly=True)
@@ -74,7 +74,7 @@ def test_killed_twenty_times_and_resumed_it_is_the_same_search(automl, mine, fol
                 victim = wait_until(lambda: worker_pid(course), "a worker at work", command, interval=0.0005)
                 os.kill(victim, signal.SIGKILL)
                 continue
-            # Some moment within the next few children.
+            # A moment within the next few children.
             further = goal + moments.randrange(3)
             wait_until(lambda goal=further: course.trained() >= goal, "some more children", command, interval=0.0002)
             command.signal(signal.SIGKILL)
@@ -90,5 +90,5 @@ def test_killed_twenty_times_and_resumed_it_is_the_same_search(automl, mine, fol
     crashed = watcher.ask(
         lambda store, search: [row for child in store.children(search) for row in store.attempts(child.id) if row.fault]
     )
-    assert sum(row.signal == signal.SIGKILL for row in crashed) >= 1  # workers that died were noticed
+    assert sum(row.signal == signal.SIGKILL for row in crashed) >= 1  # dead workers were noticed
     wait_until(lambda: not any(lives(pid) for pid in watcher.pids()), "the workers' end")

@@ -1,4 +1,4 @@
-"""Listeners of a search: a user's own, in their order, and none of them can end it."""
+"""Listeners of a search: called in their order, and unable to end the search."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVENTS = [
 
 
 class Recorder(SearchListener):
-    """Keeps all that it is told, as (method, event)."""
+    """Records all events, as (method, event)."""
 
     def __init__(self):
         self.told = []
@@ -43,7 +43,7 @@ for name in EVENTS:
     setattr(Recorder, name, lambda self, event, name=name: self.told.append((name, event)))
 
 
-def test_a_listener_is_told_of_a_whole_search(mine, folder):
+def test_a_listener_receives_all_events_of_a_search(mine, folder):
     told, other = Recorder(), Recorder()
     result = automl.search("mine", **OURS, children=5, batch_size=4, listeners=[told, other])
     assert told.told == other.told
@@ -81,7 +81,7 @@ def number_of(event):
     return event.child.number if isinstance(event, ChildStarted | ChildEnded) else None
 
 
-def test_workers_are_told_of_with_their_slots(mine, folder):
+def test_events_of_workers_have_their_slots(mine, folder):
     told = Recorder()
     automl.search("mine", **OURS | {"workers": 2}, children=4, listeners=[told])
     assert {event.slot for event in told.of("child_started")} <= {0, 1}
@@ -92,7 +92,7 @@ def test_workers_are_told_of_with_their_slots(mine, folder):
     ]
 
 
-def test_a_resume_tells_of_its_own_children_only(mine, folder):
+def test_a_resume_has_events_of_its_own_children_only(mine, folder):
     automl.search("mine", **OURS, children=3)
     told = Recorder()
     automl.resume("mine", children=5, listeners=[told])
@@ -100,7 +100,7 @@ def test_a_resume_tells_of_its_own_children_only(mine, folder):
     assert told.of("search_started")[0].segment == told.of("segment_ended")[0].segment == 1
 
 
-def test_what_listeners_raise_is_logged_once_and_ends_nothing(mine, folder, caplog):
+def test_an_exception_in_a_listener_is_logged_once_and_ends_nothing(mine, folder, caplog):
     class Broken(SearchListener):
         def child_ended(self, event):
             raise ValueError(f"no child {event.child.number}")
@@ -121,7 +121,7 @@ def test_what_listeners_raise_is_logged_once_and_ends_nothing(mine, folder, capl
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StopNow])
-def test_what_ends_a_process_goes_through(error):
+def test_an_exception_that_ends_the_process_is_not_caught(error):
     class Ends(SearchListener):
         def turn_ended(self, event):
             raise error
@@ -130,7 +130,7 @@ def test_what_ends_a_process_goes_through(error):
         Listeners([Ends()]).turn_ended(None)
 
 
-def test_what_is_no_listener(mine, folder):
+def test_an_object_that_is_not_a_listener(mine, folder):
     with pytest.raises(TypeError, match=r"must be an instance of a subclass of SearchListener, got <built-in function"):
         automl.search("mine", **OURS, listeners=[print])
     with pytest.raises(TypeError, match=r"must be an instance of a subclass of SearchListener, got <class"):
@@ -152,12 +152,12 @@ def test_listeners_work_in_the_caller_s_folder(mine, folder, monkeypatch):
     assert seen == [str(other)]
 
 
-# Children as the store tells of them
+# Events of children, read from the store
 
 
 @pytest.fixture
 def begun(tmp_path):
-    """A search with four children that were claimed by nobody yet, and a clock."""
+    """A search with four children that no worker has claimed yet, and a clock."""
     clock = Clock()
     store = Store(str(tmp_path / "store.db"), create=True, clock=clock)
     search, lease = start(store)
@@ -171,10 +171,10 @@ def told_of(recorder):
     return told
 
 
-def test_nothing_is_told_twice_and_nothing_is_missed(begun):
+def test_no_event_comes_twice_and_none_is_missed(begun):
     store, search, lease, clock = begun
     recorder = Recorder()
-    store.deliver(claim(store, search), trained())  # before anybody listens
+    store.deliver(claim(store, search), trained())  # before there is a listener
     events = ChildEvents(store, search.id, Listeners([recorder]))
     events.look()
     assert told_of(recorder) == []
@@ -187,7 +187,7 @@ def test_nothing_is_told_twice_and_nothing_is_missed(begun):
     store.deliver(one, trained())
     two = claim(store, search)
     store.measure(two, 1, {"a": 1.0})
-    store.deliver(two, Delivery(fault=Fault.RAISED))  # begun and ended between two looks
+    store.deliver(two, Delivery(fault=Fault.RAISED))  # begun and ended between two polls
     events.look()
     assert told_of(recorder) == [("ended", 1), ("started", 2), ("measured", 2), ("ended", 2)]
     clock.pass_seconds(-3600)  # the clock is set back
@@ -204,7 +204,7 @@ def test_nothing_is_told_twice_and_nothing_is_missed(begun):
     assert store.counts(search.id)[State.TRAINED] == 4
 
 
-def test_nothing_is_read_for_events_that_nobody_hears(begun, monkeypatch):
+def test_no_event_without_a_listener_is_read(begun, monkeypatch):
     store, search, _, _ = begun
 
     class Turns(SearchListener):

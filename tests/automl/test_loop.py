@@ -1,4 +1,4 @@
-"""The search loop over a real store, with workers stepped by hand."""
+"""The search loop with a real store and workers that are stepped by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from automl.proposer import Limits
 from automl.runtime import with_counts
 
 BUDGET = 5
-SHAPES = [(1, 1, False), (1, 3, True), (2, 1, True), (2, 3, False)]  # replicas, workers, whether people ask
+SHAPES = [(1, 1, False), (1, 3, True), (2, 1, True), (2, 3, False)]  # replicas, workers, whether there are requests
 ASKED = [(2, 0, 2, 0), (2, 0), (2, 1, 2, 1), (2, 0, 2, 0), (0, 2, 1, 2), (1, 1, 1, 1)]
 WRITES = {"take_lease", "set_budget", "commit_step", "claim", "measure", "deliver", "release"}
 
@@ -27,19 +27,19 @@ TOO_SHORT = (
 
 
 def answers_in(store):
-    """What became of each request: its child's number, why there is none, or None."""
+    """The answer to each request: its child's number, the reason for its refusal, or None."""
     requests = store.requests(store.search("search").id, answered=True)
     return [request.child if request.refusal is None else request.refusal for request in requests]
 
 
-def persons_in(store):
-    """Tokens by number of the children that people asked for."""
+def requested_children(store):
+    """Tokens of the requested children, by number."""
     children = store.children(store.search("search").id)
     return {child.number: tuple(child.tokens) for child in children if child.origin == Origin.USER}
 
 
 class Meanwhile(KillingStore):
-    """Something that another process does just before the n-th delivery."""
+    """A store that lets another process act just before the n-th delivery."""
 
     def __init__(self, store, delivery, happens):
         super().__init__(store)
@@ -67,7 +67,7 @@ def test_the_search_is_the_same_however_many_workers_there_are(tmp_path, replica
 
 
 def test_the_lag_is_part_of_the_search(tmp_path):
-    """With two replicas the third batch is drawn before the second was learned from."""
+    """With two replicas, the third batch is drawn before the controller has learned from the second."""
     digests = []
     for replicas in (1, 2):
         (tmp_path / str(replicas)).mkdir()
@@ -82,7 +82,7 @@ def test_the_lag_is_part_of_the_search(tmp_path):
     assert digests[0] != digests[1]
 
 
-def test_going_further_equals_having_asked_for_all_at_once(tmp_path):
+def test_a_larger_budget_later_equals_the_same_budget_at_once(tmp_path):
     bench = Bench(tmp_path, replicas=2, workers=3)
     whole, parts = bench.new_store(), bench.new_store()
     bench.run(whole, 20)
@@ -94,18 +94,18 @@ def test_going_further_equals_having_asked_for_all_at_once(tmp_path):
 
 @pytest.mark.parametrize(("replicas", "workers", "ask"), SHAPES)
 def test_killed_at_any_store_call_and_resumed_it_is_the_same_search(tmp_path, replicas, workers, ask):
-    """Every object is dropped at the n-th call, for every n: before the call, and after it with its answer lost.
+    """For every n, all objects are dropped at the n-th call: before the call, and after it, so that its answer is lost.
 
-    A call that only looks changes nothing, so being killed after it is being killed before the next.
+    A call that only reads changes nothing, so a kill after it equals a kill before the next call.
     """
     bench = Bench(tmp_path, replicas=replicas, workers=workers)
     asked = ASKED if ask else []
     reference = bench.new_store(asked)
     counting = KillingStore(reference)
     bench.run(counting, BUDGET)
-    expected = digest(reference), answers_in(reference), persons_in(reference)
+    expected = digest(reference), answers_in(reference), requested_children(reference)
     if ask:
-        assert persons_in(reference) == {0: ASKED[0], 1: ASKED[2], 2: ASKED[4], 3: ASKED[5]}
+        assert requested_children(reference) == {0: ASKED[0], 1: ASKED[2], 2: ASKED[4], 3: ASKED[5]}
         assert answers_in(reference) == [0, TOO_SHORT, 1, "the search has it already", 2, 3]
     for number, call in enumerate(counting.calls):
         for after in (False, True) if call in WRITES else (False,):
@@ -114,19 +114,19 @@ def test_killed_at_any_store_call_and_resumed_it_is_the_same_search(tmp_path, re
                 bench.run(KillingStore(store, number, after=after), BUDGET)
             bench.run(store, BUDGET)
             where = f"{'after' if after else 'before'} call {number}, {call}"
-            assert (digest(store), answers_in(store), persons_in(store)) == expected, where
+            assert (digest(store), answers_in(store), requested_children(store)) == expected, where
             assert store.counts(store.search("search").id)[State.RUNNING] == 0, where
             store.close()
     assert set(counting.calls) >= WRITES
 
 
-def test_killed_again_and_again_it_still_ends_as_the_same_search(tmp_path):
+def test_a_search_that_is_killed_many_times_ends_as_the_same_search(tmp_path):
     bench = Bench(tmp_path, replicas=2, workers=2)
     reference = bench.new_store()
     bench.run(reference, BUDGET)
     store = bench.new_store()
     for _ in range(200):
-        killing = KillingStore(store, 32)  # a life in which a child can be delivered
+        killing = KillingStore(store, 32)  # long enough to deliver a child
         try:
             bench.run(killing, BUDGET)
             break
@@ -135,7 +135,7 @@ def test_killed_again_and_again_it_still_ends_as_the_same_search(tmp_path):
     assert digest(store) == digest(reference)
 
 
-def test_failed_children_are_told_the_floor_and_do_not_count(tmp_path):
+def test_failed_children_get_the_floor_and_do_not_count(tmp_path):
     def evaluate(spec, report):
         if spec[0] == 1:
             raise DivergedError("too steep")
@@ -201,7 +201,7 @@ def fails(spec):
 
 
 def test_the_first_three_children_to_end_pause_the_search_whatever_their_numbers_are(tmp_path):
-    """In a batch the child with most FLOPs begins first: here the last numbers."""
+    """In a batch the child with the most FLOPs begins first: here the last numbers."""
     bench = Bench(tmp_path, evaluate=fails, batch_size=8, cost=lambda spec: Cost(None, sum(spec)))
     store = bench.new_store()
     ending = bench.run(store, 10)
@@ -226,7 +226,7 @@ def test_the_first_three_children_pause_the_search_whatever_each_failed_of(tmp_p
 
 
 class Quiet(SteppedPool):
-    """Workers whose children end between two looks of the pool, which so has no news of them."""
+    """Workers whose children end between two polls of the pool, so that the pool has no news of them."""
 
     def tend(self):
         super().tend()
@@ -240,7 +240,7 @@ def test_three_failures_pause_a_search_whose_space_has_no_more(tmp_path, monkeyp
     bench = Bench(tmp_path, evaluate=fails, batch_size=8, **few)
     store = bench.new_store()
     ending = bench.run(store, budget)
-    assert store.counts(store.search("search").id)[State.FAILED] == 4  # all that there are
+    assert store.counts(store.search("search").id)[State.FAILED] == 4  # all children of the space
     assert (ending.state, ending.exit_code) == (SearchState.PAUSED, 3)
     ending = with_counts(store, "search", bench.run(store, budget))
     assert (ending.state, ending.failures, ending.exit_code, ending.ok) == (SearchState.EXHAUSTED, 4, 4, False)
@@ -248,7 +248,7 @@ def test_three_failures_pause_a_search_whose_space_has_no_more(tmp_path, monkeyp
 
 def test_lost_children_are_failures_too(tmp_path):
     class Losing(KillingStore):
-        """Every child's machine is lost, as often as a child may be tried."""
+        """The machine of every child is lost in each attempt."""
 
         def __getattr__(self, name):
             call = super().__getattr__(name)
@@ -353,8 +353,8 @@ def test_ten_failures_of_several_faults_do_not_pause(tmp_path):
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_a_space_is_used_up_to_its_last_child(tmp_path, replicas):
-    """81 children in batches of 4, the last of one: none twice, none left, and the end is no failure."""
+def test_a_space_is_exhausted_to_its_last_child(tmp_path, replicas):
+    """81 children in batches of 4, the last batch of one: no child twice, none left, and the end is not a failure."""
     bench = Bench(tmp_path, replicas=replicas, workers=3, batch_size=4)
     store = bench.new_store()
     ending = bench.run(store, 200)
@@ -385,21 +385,21 @@ def ask_to_stop(store):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_stop_that_another_process_asks_for_is_one_like_ctrl_c(tmp_path, workers):
+def test_a_stop_request_of_another_process_works_like_ctrl_c(tmp_path, workers):
     bench = Bench(tmp_path, replicas=2, workers=workers)
     reference, store = bench.new_store(), bench.new_store()
     bench.run(reference, 9)
     watched = Meanwhile(store, 4, lambda: ask_to_stop(store))
     ending = bench.run(watched, 9)
     assert (ending.state, ending.cause, ending.failed) == (SearchState.PAUSED, "stopped by automl stop", False)
-    assert watched.calls.count("set_state") == 1  # stopping: what runs is waited for, and nothing more is claimed
+    assert watched.calls.count("set_state") == 1  # stopping: running children go on, no other child is claimed
     assert store.counts(store.search("search").id)[State.RUNNING] == 0
     assert 4 <= store.search("search").num_trained < 4 + workers
     assert bench.run(store, 9).state == SearchState.FINISHED  # it was not asked to stop
     assert digest(store) == digest(reference)
 
 
-def test_a_stop_that_another_process_asks_for_waits_no_longer_than_ctrl_c(tmp_path):
+def test_a_stop_request_of_another_process_waits_no_longer_than_ctrl_c(tmp_path):
     seconds = itertools.count(0.0, 6.0)
     bench = Bench(tmp_path, workers=6, batch_size=6)
     store = bench.new_store()
@@ -415,7 +415,7 @@ def test_a_stop_that_another_process_asks_for_waits_no_longer_than_ctrl_c(tmp_pa
     ("dies_at", "state"),
     [("deliver", SearchState.RUNNING), ("set_state", SearchState.RUNNING), ("release", SearchState.STOPPING)],
 )
-def test_who_takes_over_need_not_stop(tmp_path, dies_at, state):
+def test_a_takeover_clears_the_stop_mark(tmp_path, dies_at, state):
     class Dying(Meanwhile):
         def __getattr__(self, name):
             call = super().__getattr__(name)
@@ -433,7 +433,7 @@ def test_who_takes_over_need_not_stop(tmp_path, dies_at, state):
     assert store.search("search").stop_requested is None
 
 
-def test_a_search_that_ends_as_it_is_asked_to_stop_has_ended_and_learned(tmp_path):
+def test_a_search_that_ends_during_a_stop_request_has_learned(tmp_path):
     digests = set()
     for stops in (False, True):
         (tmp_path / str(stops)).mkdir()
@@ -449,7 +449,7 @@ def test_a_search_that_ends_as_it_is_asked_to_stop_has_ended_and_learned(tmp_pat
 @pytest.mark.parametrize(("budget", "last", "ends"), [(4, 1, SearchState.FINISHED), (None, 2, SearchState.EXHAUSTED)])
 def test_children_that_end_between_two_looks_are_learned_from_before_the_search_ends(tmp_path, budget, last, ends):
     class Late(KillingStore):
-        """Says once that the last batch is not complete, as it was a moment before its last child ended."""
+        """Answers once that the last batch is not complete, as it was just before its last child ended."""
 
         told = False
 
@@ -474,23 +474,23 @@ def test_children_that_end_between_two_looks_are_learned_from_before_the_search_
     assert all(child.consumed_by is not None for child in trained)
 
 
-# What people ask for
+# Requests
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_request_is_answered_with_the_next_batch(tmp_path, replicas):
-    """Batches 0 to K - 1 are drawn at once; a child asked for while batch 0 is trained comes first in batch K."""
+    """Batches 0 to K - 1 are drawn at once. A child requested while batch 0 is trained is the first of batch K."""
     bench = Bench(tmp_path, replicas=replicas, batch_size=3)
     store = bench.new_store()
     tokens = (2, 1, 2, 1)
     bench.run(Meanwhile(store, 2, lambda: store.request_child("search", tokens)), 12)
     number = 3 * replicas
     assert answers_in(store) == [number]
-    assert persons_in(store) == {number: tokens}
+    assert requested_children(store) == {number: tokens}
     (child,) = store.children(store.search("search").id, number=number)
     assert (child.batch, child.policy_step, child.tries) == (replicas, 1, 0)
     assert child.log_probs == [-1.0] * 4 and child.spec == list(tokens)
-    assert child.state == State.TRAINED and child.consumed_by is not None  # it is learned from like any other
+    assert child.state == State.TRAINED and child.consumed_by is not None  # learned from like any other
 
 
 @pytest.mark.parametrize(("replicas", "answered_at_first"), [(1, 4), (2, 6)])
@@ -502,12 +502,12 @@ def test_more_requests_than_a_batch_are_answered_by_the_batches_that_follow(tmp_
     assert answers_in(store) == [number if number < answered_at_first else None for number in range(6)]
     bench.run(store, 8)
     assert answers_in(store) == [0, 1, 2, 3, 4, 5]
-    assert persons_in(store) == dict(enumerate(tokens))
+    assert requested_children(store) == dict(enumerate(tokens))
     drawn = [child for child in store.children(store.search("search").id, batch=1) if child.origin != Origin.USER]
     assert [child.number for child in drawn] == [6, 7]
 
 
-def test_requests_of_a_space_that_is_used_up_are_answered_too(tmp_path):
+def test_requests_of_an_exhausted_space_are_answered_too(tmp_path):
     bench = Bench(tmp_path, batch_size=4, cost=lambda spec: Cost(sum(spec), None), limits=Limits(params=1))
     store = bench.new_store([(0, 1, 0, 0), (0, 1, 1, 0), (1, 0, 0, 0)])
     ending = bench.run(store, 9)
@@ -523,8 +523,11 @@ def test_requests_of_a_space_that_is_used_up_are_answered_too(tmp_path):
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_going_further_trains_the_same_children_in_whatever_order_they_are_begun(tmp_path, replicas):
-    """Within a batch the child with most FLOPs begins first, which no budget may show: here children fail, too."""
+def test_a_larger_budget_trains_the_same_children_whatever_their_order(tmp_path, replicas):
+    """Within a batch the child with the most FLOPs begins first.
+
+    The order must not change which children a budget admits, even if some fail.
+    """
 
     def evaluate(spec, report):
         if spec[3] == 1:
@@ -572,7 +575,7 @@ def test_a_stop_waits_ten_seconds_for_running_children(tmp_path):
 
 
 def test_the_tally_shows_lost_and_doubled_rewards(tmp_path):
-    """The yardstick of the tests above: without its rewards a search is another one."""
+    """The tests above rely on this: with a lost or doubled reward, a search is another one."""
 
     class Deaf(Tally):
         def learn(self, results):

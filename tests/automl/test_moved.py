@@ -1,4 +1,4 @@
-"""A search that goes on from another folder, or whose data lie elsewhere by now."""
+"""A search that is resumed from another folder, or whose data have moved."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 @pytest.fixture
 def table(folder):
-    """A folder with a space and a task that read a file by a relative name, and another folder in it, now current."""
+    """A folder with a space and a task that read a file by a relative name; a folder in it is current."""
     (folder / "mine.py").write_text(TABLE)
     (folder / "table.csv").write_text("2\n")
     (folder / "sub").mkdir()
@@ -107,7 +107,7 @@ def test_a_search_of_the_first_version_runs_where_its_file_lies(automl, table, m
 
 
 def forget(path, *keys):
-    """Takes settings out of a store that an earlier version did not write."""
+    """Removes settings from a store that an earlier version did not write."""
     from automl.db.owner import Owner
     from automl.db.store import Store
 
@@ -131,7 +131,7 @@ def test_a_session_keeps_its_folder(table, monkeypatch):
     assert os.getcwd() == str(table / "sub")
 
 
-def test_a_folder_for_a_search_without_code_of_the_user_s(automl, folder):
+def test_a_folder_for_a_search_without_user_code(automl, folder):
     told = "--workdir has no effect on a search that runs no code of yours; drop it."
     assert automl("search", "s", "--task", "digits", "--workdir", ".").error == told
 
@@ -167,7 +167,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def moved(images, folder):
-    """A copy of it, whose file lies in another folder."""
+    """A copy of this folder, whose file is in another folder."""
     (folder / "later").mkdir()
     shutil.copy(images / "automl.db", folder)
     shutil.copytree(images / "automl.db.artefacts", folder / "automl.db.artefacts", dirs_exist_ok=True) if (
@@ -220,7 +220,7 @@ def test_stored_weights_need_no_data(automl, moved, folder):
     assert not (folder / "a.keras").exists()
 
 
-def test_what_was_trained_again_is_known_again_wherever_the_data_lie(automl, moved, folder):
+def test_trainings_are_recognised_wherever_the_data_are(automl, moved, folder):
     flags = ("--seeds", "1", "--set", "epochs=1", "--json")
     first = automl("train", "s", *flags, "--data", "later/data.npz").json
     shutil.move(folder / "later" / "data.npz", folder / "data.npz")

@@ -1,4 +1,4 @@
-"""What a message advises must exist: every command that is named, and every flag of it."""
+"""Every command in a message must exist, with every flag."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("automl", "child_trainers", "controllers", "db", "search_spaces")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 FLAGS = {name: {flag for param in command.params for flag in param.opts} for name, command in COMMANDS.items()}
-ALWAYS = {"--help", "--debug", "--version", "--query-gpu"}  # the last is of nvidia-smi
+ALWAYS = {"--help", "--debug", "--version", "--query-gpu"}  # the last is a flag of nvidia-smi
 NAMED = re.compile(r"\bautoml ((?:[a-z]+-)*[a-z]+)\b([^;:,\n()]*)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]|(?<![\w-])-[a-z]\b")
 
 
 def messages(path: Path) -> list[tuple[int, str]]:
-    """The texts of a source file with their lines; what is put into one stands as X."""
+    """The texts of a source file with their lines; X replaces the fields of f-strings."""
     tree = ast.parse(path.read_text())
     parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
     found = []
@@ -35,7 +35,7 @@ def messages(path: Path) -> list[tuple[int, str]]:
 
 
 def dead_ends(text: str) -> list[str]:
-    """Commands and flags that a text names and that are none."""
+    """Commands and flags in a text that do not exist."""
     wrong = []
     for name, rest in NAMED.findall(text):
         flags = set(FLAG.findall(rest)) - ALWAYS
@@ -52,19 +52,19 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_messages_name_only_what_there_is(path):
+def test_messages_name_only_existing_commands_and_flags(path):
     wrong = {line: found for line, text in messages(path) if (found := dead_ends(text))}
     assert not wrong, path
 
 
-def test_what_a_failed_child_advises_can_be_given_to_a_resume():
-    """Its message is read when the search is there already."""
+def test_flags_that_a_failed_child_suggests_are_flags_of_resume():
+    """A user reads the message when the search exists already."""
     named = {flag for _, text in messages(ROOT / "child_trainers" / "task.py") for flag in FLAG.findall(text)}
     assert {"--minimize", "--maximize"} <= named <= FLAGS["resume"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/settings.md"])
-def test_documents_name_only_what_there_is(name):
+def test_documents_name_only_existing_commands(name):
     text = (ROOT / name).read_text()
     wrong = [found for line in text.splitlines() if "automl " in line for found in dead_ends(line)]
     assert not [found for found in wrong if found.startswith("automl ")]

@@ -95,7 +95,7 @@ def test_a_child_of_ranges_is_exported_and_proposed(automl, write, folder):
 def test_a_range_that_has_grown_is_accepted_by_its_values(automl, write):
     assert automl("search", "s", *OURS, "--controller", "reinforce", "--children", "8").code == 0
     before = {child.number: (child.spec, child.tokens) for child in trained()}
-    write(bins=7, most=64)  # ten values a decade more, and another number of units
+    write(bins=7, most=64)  # ten more values per decade, and another number of units
     assert "accept the new one with --accept-change" in automl("resume", "s", "--children", "12").error
     resumed = automl("resume", "s", "--children", "12", "--accept-change")
     assert resumed.code == 0, resumed.err

@@ -1,4 +1,4 @@
-"""Each option of a search is declared once: flags, TOML keys, arguments in Python and the reference page follow."""
+"""Each option of a search is declared once; flags, TOML keys, Python arguments and the reference page follow."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_an_option_declared_in_one_place_is_a_flag_a_key_an_argument_and_a_line_
     assert "| `patience` | time above 0 | none | Time to wait. | Time to wait again. |" in page
 
 
-# The same sentence at each entrance
+# The same sentence from a flag, a file and Python
 
 BAD_VALUES = [
     ("children", 0, "--children is 0; it must be 1 or more."),

@@ -1,4 +1,4 @@
-"""A controller of the user's own: in a file outside the packages, through the command line and from Python."""
+"""A user's controller: in a file outside the packages, through the command line and from Python."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from automl.db.store import Store
 from automl.preparation import make_controller
 from automl.search_spaces.space import Space
 
-# The file as a user has it; what the first controller sees is logged beside it.
+# The file as a user writes it; the first controller logs what it sees beside the file.
 TEXT = (
     Path(own_controllers.__file__).read_text()
     + """
@@ -94,7 +94,7 @@ def test_a_controller_without_a_state_stores_none(automl):
     assert "controller climbing.py:Logged" in automl("show", "s").out
 
 
-def test_a_replay_tells_all_batches_in_order_once(automl, folder):
+def test_a_replay_has_all_batches_once_and_in_order(automl, folder):
     arguments = ("--controller", "climbing.py:Logged", "--children", "10")
     assert automl("search", "s", *OURS, *arguments).code == 0
     assert numbers_told(folder) == list(range(8))
@@ -117,14 +117,14 @@ def test_a_controller_sees_the_children_in_flight(automl, folder):
         batch = number // 4
         assert [one for one, _ in pending] == list(range(max(0, 4 * (batch - 2)), 4 * batch))
         assert all(tokens[one] == of_child for one, of_child in pending)
-    # A resume shows the same.
+    # After a resume it sees the same.
     (folder / "pending.jsonl").unlink()
     assert automl("resume", "s", "--children", "20").code == 0
     number, pending = json.loads((folder / "pending.jsonl").read_text().splitlines()[0])
     assert number == 28 and [one for one, _ in pending] == list(range(20, 28))
 
 
-def test_a_controller_is_told_all_that_became_of_a_child(automl, mine, folder):
+def test_a_controller_receives_all_facts_of_a_child(automl, mine, folder):
     mine.write_text(MINE.replace("    worth =", "    if sum(spec) % 2:\n        raise ValueError('no')\n    worth ="))
     arguments = ("--controller", "climbing.py:Logged", "--children", "8", "--keep-going")
     assert automl("search", "s", *OURS, *arguments).code == 0
@@ -159,7 +159,7 @@ def test_a_changed_or_moved_file_is_named_and_accepted(automl, folder):
     assert automl("resume", "s", "--children", "16").code == 0
 
 
-def test_a_controller_of_somebody_else_is_not_run(automl, tmp_path, monkeypatch):
+def test_a_controller_of_another_person_is_not_run(automl, tmp_path, monkeypatch):
     assert automl("search", "s", *OURS, "--controller", "climbing.py:Climber", "--children", "4").code == 0
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
     approve = ("resume", "s", "--children", "8", "--space", "mine.py:space", "--task", "mine.py:evaluate")
@@ -221,7 +221,7 @@ class Mine({base}):
         {state}
 """
 FINE = {"base": "Controller", "late": 0, "propose": "pass", "learn": "pass", "state": "return None"}
-MISTAKES = {  # what is wrong, and the end of the sentence that says so
+MISTAKES = {  # the mistake, and the end of the sentence about it
     "few": ({"propose": "del proposals[0]"}, "returned 7 proposals for 8 draws; ask returns one for each."),
     "none": ({"propose": "return None"}, "returned None for 8 draws; ask returns a list of Proposal."),
     "short": (
@@ -284,7 +284,7 @@ SAID = "The controller broken.py:Mine "
 
 @pytest.fixture
 def checked(folder):
-    """A controller of a file, checked as a search checks it."""
+    """A controller from a file, checked as in a search."""
 
     def make(**change):
         (folder / "broken.py").write_text(BASE.format(**FINE | change))
@@ -301,7 +301,7 @@ DRAWS = [Draw(number) for number in range(8)]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_said_in_one_sentence(checked, mistake):
+def test_a_mistake_is_reported_in_one_sentence(checked, mistake):
     change, said = MISTAKES[mistake]
     controller = checked(**change)
     with pytest.raises(ControllerError) as error:
@@ -328,7 +328,7 @@ def test_a_mistake_that_shows_at_once_leaves_no_search(automl, folder):
         ("return None", "returned None from tell, which returns a dict."),
     ],
 )
-def test_a_mistake_in_learning_is_said_in_one_sentence(checked, learn, said):
+def test_a_mistake_in_learning_is_reported_in_one_sentence(checked, learn, said):
     controller = checked(learn=learn)
     controller.check(DRAWS)
     with pytest.raises(ControllerError) as error:
@@ -352,7 +352,7 @@ LATE = {
 
 
 @pytest.mark.parametrize("mistake", LATE)
-def test_a_late_mistake_pauses_the_search_which_goes_on_once_it_is_mended(automl, folder, mistake):
+def test_a_late_mistake_pauses_the_search_until_it_is_fixed(automl, folder, mistake):
     change, said = LATE[mistake]
     file = folder / "broken.py"
     file.write_text(BASE.format(**FINE | change))
@@ -361,13 +361,13 @@ def test_a_late_mistake_pauses_the_search_which_goes_on_once_it_is_mended(automl
     assert refused.startswith(SAID) and said in refused
     shown = automl("show", "s", "--json").json
     assert shown["state"] == "paused" and shown["cause"] == refused
-    # The step that failed wrote nothing: the second batch is trained, and not learned from.
+    # The failed step wrote nothing: the second batch is trained, but the controller has not learned from it.
     steps, _ = steps_of("s")
     assert [step.number for step in steps] == [0, 1]
     assert [(child.state, child.consumed_by) for child in children_of("s")] == [("trained", 1)] * 4 + [
         ("trained", None)
     ] * 4
-    assert automl("resume", "s").error == refused  # the same again, and nothing lost
+    assert automl("resume", "s").error == refused  # the same mistake again, and nothing is lost
     file.write_text(BASE.format(**FINE))
     assert automl("resume", "s", "--accept-change").code == 0
     assert automl("search", "fine", *OURS, *arguments).code == 0
@@ -387,7 +387,7 @@ def test_a_late_mistake_pauses_the_search_which_goes_on_once_it_is_mended(automl
         ("1 / 0", "does not run: ZeroDivisionError in line 1"),
     ],
 )
-def test_what_is_no_controller_is_refused(folder, text, said):
+def test_an_object_that_is_not_a_controller_is_refused(folder, text, said):
     (folder / "broken.py").write_text(text)
     chosen = {
         "name": "broken.py:Mine",

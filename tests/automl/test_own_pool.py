@@ -1,4 +1,4 @@
-"""A pool of the user's own, made outside of the packages: workers in threads that speak through queues."""
+"""A user's pool, from outside the packages: workers in threads that communicate through queues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOSED = object()
 
 
 class QueueChannel:
-    """One end of two queues: nothing of it is a file."""
+    """One end of two queues, without files."""
 
     def __init__(self, incoming, outgoing):
         self._incoming = incoming
@@ -46,7 +46,7 @@ class QueueChannel:
 
 
 class ThreadPool(Pool):
-    """A worker in a thread of this process, watched by a monitor as every other."""
+    """A worker in a thread of this process, watched by a monitor like any other."""
 
     def __init__(self, setup):
         self._setup = setup
@@ -109,7 +109,7 @@ def digest(store):
         opened.close()
 
 
-def test_a_pool_of_one_s_own_trains_the_same_search(mine, folder):
+def test_a_users_pool_trains_the_same_search(mine, folder):
     pools = []
 
     def make(setup):
@@ -126,6 +126,6 @@ def test_a_pool_of_one_s_own_trains_the_same_search(mine, folder):
     assert digest("own.db") == digest("inline.db")
 
 
-def test_what_is_no_pool(mine, folder):
+def test_an_object_that_is_not_a_pool(mine, folder):
     with pytest.raises(TypeError, match=r"The argument pool must make a Pool .*, got <object object"):
         automl.search("mine", **OURS, workers=1, children=8, pool=lambda setup: object())

@@ -1,4 +1,4 @@
-"""From draws to children: no repeats, nothing over a limit, the same whoever asks, and an end when none is left."""
+"""From draws to children: no repeats, no child over a limit, equal draws alike, and an end when none is left."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def graph_space():
 
 
 def tree_space():
-    """What is asked depends on what was answered: 2 + 3 children."""
+    """Later decisions depend on earlier answers: 2 + 3 children."""
     if (yield Choice("kind", ("small", "large"))) == "small":
         return ["small", (yield Choice("small", (1, 2)))]
     return ["large", (yield Choice("large", (1, 2, 3)))]
 
 
 class Scripted(Controller):
-    """Always draws the same child; given answers change it. Every token has the log-probability that a table says."""
+    """Always draws the same child, changed only by given answers. A table has the log-probability of every token."""
 
     def __init__(self, space, *, drawn, log_probs=None):
         super().__init__(space, seed=SEED)
@@ -109,7 +109,7 @@ def scripted_proposer(function=digits_space, *, rules=(), log_probs=None, seen=N
 
 
 def batches(proposer, sizes, first=0):
-    """Children of one batch after another."""
+    """The children of successive batches."""
     children, number = [], first
     for batch, size in enumerate(sizes):
         children += proposer.propose(range(number, number + size), batch=batch, policy_step=batch)
@@ -121,10 +121,10 @@ def tokens_of(children):
     return [child.tokens for child in children]
 
 
-# Draws by (seed, number, try)
+# Draws by (seed, number, attempt)
 
 
-def test_a_child_is_what_its_number_and_try_draw():
+def test_a_child_is_determined_by_its_number_and_attempt():
     for child in batches(random_proposer(), [4, 4, 4]):
         assert child.origin == Origin.POLICY
         uniforms = stream(SEED, child.number, child.tries)
@@ -135,7 +135,7 @@ def test_a_child_is_what_its_number_and_try_draw():
 
 
 def test_the_children_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
-    """Tries are asked for beside the next ones, or one after the other."""
+    """Attempts are drawn together with the next ones, or one after the other."""
     results = []
     for ahead in (1, 2, 3, 8, 40):
         monkeypatch.setattr(proposing, "DRAWS_AT_ONCE", ahead)
@@ -146,12 +146,12 @@ def test_the_children_do_not_depend_on_how_many_are_drawn_together(monkeypatch):
     assert refused["repeat"] > 5 and any(child.tries > 1 for child in children)
 
 
-def test_nothing_comes_twice():
+def test_no_child_is_proposed_twice():
     children = batches(random_proposer(), [5] * 5)
     assert len(set(tokens_of(children))) == len({child.canonical_hash for child in children}) == 25
 
 
-def test_a_new_proposer_that_knows_what_was_seen_goes_on_as_the_old_one():
+def test_a_new_proposer_with_the_seen_children_continues_as_the_old_one():
     whole = batches(random_proposer(), [4] * 6)
     begun = random_proposer()
     first = batches(begun, [4] * 3)
@@ -164,7 +164,7 @@ def test_a_new_proposer_that_knows_what_was_seen_goes_on_as_the_old_one():
     assert first + rest == whole
 
 
-def test_refusals_are_counted_on():
+def test_refusals_are_counted_across_proposers():
     begun = random_proposer()
     batches(begun, [4] * 5)
     resumed = random_proposer(refused={"repeat": 100})
@@ -200,7 +200,7 @@ def test_neighbours_keep_the_limits_too():
 # Neighbours
 
 
-def test_after_twenty_tries_the_most_probable_change_of_one_decision_is_taken():
+def test_after_twenty_attempts_the_most_probable_change_of_one_decision_is_taken():
     log_probs = {("digit1", (2,)): -0.1, ("digit2", (1,)): -0.2, ("digit0", (2,)): -5.0}
     proposer, controller = scripted_proposer(digit0=(0,), digit1=(0,), digit2=(0,), log_probs=log_probs)
     first, second, third = batches(proposer, [1, 1, 1])
@@ -210,7 +210,7 @@ def test_after_twenty_tries_the_most_probable_change_of_one_decision_is_taken():
     assert second.log_probs == (-1.0, -0.1, -1.0)
     attempts = sorted({draw.attempt for draw in controller.asked if draw.number == 1 and not draw.given})
     assert attempts == list(range(MAX_ATTEMPTS))
-    assert proposer.refused["repeat"] == 2 * MAX_ATTEMPTS  # neighbours that were only looked at do not count
+    assert proposer.refused["repeat"] == 2 * MAX_ATTEMPTS  # neighbours that were only examined do not count
 
 
 def test_neighbours_change_one_decision_until_none_is_left_then_two():
@@ -248,7 +248,7 @@ def test_forced_decisions_are_never_changed():
     assert {child.tokens for child in children} == {(0, 1, 0), (1, 1, 0)}
 
 
-def test_what_depends_on_a_changed_decision_is_drawn_again():
+def test_decisions_that_depend_on_a_changed_one_are_drawn_again():
     proposer, _ = scripted_proposer(tree_space, kind=(0,), small=(0,), large=(2,))
     specs = [child.spec for child in batches(proposer, [1] * 5)]
     assert specs[0] == ["small", 1]
@@ -272,7 +272,7 @@ def test_neighbours_are_the_same_after_a_restart():
     assert first + rest == expected
 
 
-# What people ask for
+# Requests
 
 
 def requests_of(*tokens):
@@ -280,7 +280,7 @@ def requests_of(*tokens):
 
 
 def fill(proposer, requests, numbers, batch=0):
-    """As the loop does: the answers, and the whole batch."""
+    """Fills a batch as the loop does: returns the answers and the whole batch."""
     answers = proposer.answer(requests, numbers, batch=batch, policy_step=batch)
     made = [child for _, _, child in answers if child is not None]
     children = proposer.propose(numbers, batch=batch, policy_step=batch, made=made)
@@ -298,7 +298,7 @@ def test_a_request_becomes_the_first_child_of_the_next_batch():
     assert first.log_probs == (-math.log(3),) * 3
     assert {child.origin for child in children[1:]} == {Origin.POLICY}
     without = random_proposer(seen={first.canonical_hash})
-    assert children[1:] == without.propose(range(8, 12), batch=2, policy_step=2)[1:]  # numbers draw what they ever draw
+    assert children[1:] == without.propose(range(8, 12), batch=2, policy_step=2)[1:]  # equal draws for equal numbers
 
 
 def test_a_request_has_the_log_probabilities_of_the_policy():
@@ -333,7 +333,7 @@ OVER = "it is over a limit of the search"
         ({"cost": lambda spec: Cost(None, sum(spec)), "limits": Limits(flops=5)}, (2, 2, 2), OVER),
     ],
 )
-def test_a_request_that_cannot_be_is_refused_with_the_reason(options, tokens, reason):
+def test_an_impossible_request_is_refused_with_the_reason(options, tokens, reason):
     proposer = random_proposer(**options)
     answers, children = fill(proposer, requests_of(tokens, (0, 2, 0)), range(3, 5))
     assert answers[100].startswith(reason) and answers[101] == 3  # no number is lost
@@ -341,7 +341,7 @@ def test_a_request_that_cannot_be_is_refused_with_the_reason(options, tokens, re
     assert tokens not in tokens_of(children)
     reasons = set(proposer.refused)
     assert reasons <= {"repeat", "max_params", "max_flops"}
-    assert proposer.refused == random_refusals(options)  # the policy's draws are counted, not people's
+    assert proposer.refused == random_refusals(options)  # the policy's draws are counted, not the requests
 
 
 def random_refusals(options):
@@ -350,13 +350,13 @@ def random_refusals(options):
     return proposer.refused
 
 
-def test_a_request_under_the_schedule_is_a_matter_of_its_number():
+def test_the_schedule_applies_to_a_request_by_its_number():
     options = {"schedule": lambda number: {"digit0": number % 3}}
     answers, children = fill(random_proposer(**options), requests_of((1, 0, 0)), range(4, 6))
     assert answers == {100: 4} and children[0].log_probs == (None, -math.log(3), -math.log(3))
 
 
-def test_a_request_for_what_is_there_is_refused():
+def test_a_request_for_an_existing_child_is_refused():
     first = random_proposer().propose([0, 1], batch=0, policy_step=0)
     proposer = random_proposer(seen={child.canonical_hash for child in first})
     new = next(tokens for tokens in itertools.product(range(3), repeat=3) if tokens not in tokens_of(first))
@@ -364,7 +364,7 @@ def test_a_request_for_what_is_there_is_refused():
     assert answers == {100: THERE, 101: 2, 102: THERE}
 
 
-def test_what_people_asked_for_is_not_drawn_again():
+def test_requested_children_are_not_drawn_again():
     log_probs = {("digit2", (1,)): -0.5}
     proposer, _ = scripted_proposer(log_probs=log_probs)
     _, children = fill(proposer, requests_of((0, 0, 0), (0, 0, 1)), range(3))
@@ -385,7 +385,7 @@ def test_more_requests_than_a_batch_has_numbers_are_left_for_later():
 
 
 @pytest.mark.parametrize("make", [random_proposer, lambda **seen: scripted_proposer(**seen)[0]])
-def test_a_space_that_is_used_up_never_drops_what_people_asked_for(make):
+def test_an_exhausted_space_drops_no_requested_child(make):
     whole = batches(random_proposer(), [27])
     picks = random.Random(0)
     for _ in range(30):
@@ -401,8 +401,8 @@ def test_a_space_that_is_used_up_never_drops_what_people_asked_for(make):
         assert len(set(tokens_of(children))) == len(children)
 
 
-def test_of_a_batch_with_a_gap_a_drawn_child_gives_way_and_a_person_s_does_not():
-    """Number 1 finds nothing that number 2 has not drawn, and number 0 is a user's."""
+def test_a_drawn_child_fills_a_gap_in_its_batch_and_a_requested_one_does_not():
+    """Number 1 finds no child that number 2 has not drawn, and number 0 is requested."""
 
     class OneWay(Scripted):
         def _draw(self, draw):
@@ -425,7 +425,7 @@ def test_of_a_batch_with_a_gap_a_drawn_child_gives_way_and_a_person_s_does_not()
 
 @pytest.mark.parametrize("size", [1, 4, 27, 40])
 @pytest.mark.parametrize("make", [random_proposer, lambda: scripted_proposer(digit0=(1,), digit1=(1,), digit2=(1,))[0]])
-def test_a_space_is_used_up_without_a_gap(make, size):
+def test_an_exhausted_space_has_no_gap(make, size):
     proposer = make()
     children = batches(proposer, [size] * (27 // size + 2))
     assert [child.number for child in children] == list(range(27))
@@ -434,7 +434,7 @@ def test_a_space_is_used_up_without_a_gap(make, size):
 
 
 def test_a_batch_that_only_its_last_draw_could_fill_has_no_gap():
-    """Number 0 finds nothing that number 1 has not taken: number 1 gives way."""
+    """Number 0 finds no child that number 1 has not taken, so it takes the child of number 1."""
 
     class OneWay(Scripted):
         def _draw(self, draw):

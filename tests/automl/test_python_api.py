@@ -1,4 +1,4 @@
-"""The Python face: the same searches, without a command line."""
+"""The Python API: the same searches, without a command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_search_and_resume(mine, folder):
     assert best.reward == max(child.reward for child in trained) == best.child.metrics["worth"]
     further = automl.resume("mine", children=5)
     assert further.ending.state == SearchState.FINISHED
-    assert sum(child.state == "trained" for child in result.children) == 5  # it is read when it is asked for
+    assert sum(child.state == "trained" for child in result.children) == 5  # it is read on access
     assert automl.resume("mine").ending.state == SearchState.FINISHED
 
 
@@ -47,7 +47,7 @@ def test_open_store(mine, folder, monkeypatch):
     with contextlib.closing(automl.open_store("named.db")) as store:
         (search,) = store.searches()
         assert (search.name, search.num_trained) == ("mine", 2)
-        with pytest.raises(StoreError):  # for looking only
+        with pytest.raises(StoreError):  # read-only
             store.delete("mine")
     monkeypatch.setenv("AUTOML_STORE", "named.db")
     with contextlib.closing(automl.open_store()) as store:
@@ -88,7 +88,7 @@ def test_a_dataframe_without_pandas_names_the_extra(mine, folder, monkeypatch):
     assert str(raised.value) == "dataframe() needs pandas; install it with: pip install 'automl-reinforce[dataframe]'"
 
 
-def test_a_result_of_a_search_that_somebody_else_ran(digits, folder):
+def test_a_result_of_a_search_that_another_process_ran(digits, folder):
     path, _ = digits
     shutil.copy(path, folder / "copy.db")
     result = automl.Result("digits", "copy.db")
@@ -216,7 +216,7 @@ def test_a_function_where_the_search_has_a_file(mine, folder):
         automl.resume("mine", children=2, task=lambda spec: 1.0)
 
 
-def test_every_child_is_told_of_once(mine, folder):
+def test_every_child_has_one_event(mine, folder):
     ended = []
     mine.write_text(MINE + "\ndef picky(spec):\n    if spec[0] == 3:\n        raise ValueError('no')\n    return 1.0\n")
     asked = {**OURS, "task": "mine.py:picky", "keep_going": True, "store": "other.db"}

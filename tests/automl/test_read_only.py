@@ -1,4 +1,4 @@
-"""A store that cannot be written: everything that only reads works, and the rest says why not."""
+"""A store that cannot be written: commands that only read work, and the others say why they cannot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from automl.db.records import StoreError
 from automl.db.store import Store
 
 ROOT = Path(__file__).parents[2]
-# Runs commands one after the other, and prints what came of each.
+# Runs commands one after the other, and prints the result of each.
 RUN = """
 import contextlib, io, json, sys
 from automl.cli.app import main
@@ -69,7 +69,7 @@ def searched(automl, mine, folder) -> Path:
 NOTE = "Note: sqlite:///automl.db is read without locks, since "
 
 
-def test_what_reads_works_and_what_writes_says_why_not(searched, folder, tmp_path):
+def test_reading_commands_work_and_writing_ones_say_why_not(searched, folder, tmp_path):
     before, elsewhere = files_in(folder), tmp_path / "child.json"
     reading: dict[tuple[object, ...], str] = {
         ("list",): "3/3",
@@ -106,7 +106,7 @@ def test_what_reads_works_and_what_writes_says_why_not(searched, folder, tmp_pat
 
 
 def test_a_store_whose_last_transactions_are_not_in_the_file_is_read_whole(mine, folder):
-    """Its process was killed: they are in the file beside it."""
+    """Its process was killed, so they are in the file beside the store."""
     code = (
         "import os, signal\nfrom db.store import Store\nimport automl\n"
         "keep = Store('automl.db', create=True)\n"
@@ -118,7 +118,7 @@ def test_a_store_whose_last_transactions_are_not_in_the_file_is_read_whole(mine,
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (folder / "automl.db-wal").stat().st_size > 0
-    (folder / "automl.db-shm").unlink(missing_ok=True)  # as where somebody copied the other two
+    (folder / "automl.db-shm").unlink(missing_ok=True)  # as if the user had copied only the other two
     before = files_in(folder)
     ((code, out, err),) = run_where_nothing_can_be_written(folder, ("list", "--json"))
     assert code == 0 and err.startswith(NOTE)
@@ -132,11 +132,11 @@ def test_an_older_store_says_that_it_must_be_copied(folder):
     assert code == 1 and "has schema 0003" in err and "copy it to a folder of yours" in err and "any `automl" not in err
 
 
-# How the file is opened, told without a file system of its own
+# How the file is opened, tested without a file system of its own
 
 
 class Unwritable(ReadOnlyFile):
-    """A file in a folder where SQLite is kept from making the files that it needs to take turns."""
+    """A file in a folder where SQLite cannot create its lock files."""
 
     def connect(self) -> sqlite3.Connection:
         return self._without_locks()
@@ -151,7 +151,7 @@ def names(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT name FROM searches ORDER BY name")]
 
 
-def test_a_file_alone_is_read_in_place(file, searched, folder):
+def test_a_file_without_a_wal_is_read_in_place(file, searched, folder):
     before = files_in(folder)
     with contextlib.closing(file.connect()) as connection:
         assert names(connection) == ["mine"]
@@ -187,7 +187,7 @@ def test_transactions_beside_the_file_that_a_link_leads_to_are_read(searched, tm
             assert [search.name for search in store.searches()] == ["renamed"]
 
 
-def test_what_is_written_while_it_is_read_is_never_shown_torn(searched, monkeypatch):
+def test_a_concurrent_write_is_never_shown_torn(searched, monkeypatch):
     monkeypatch.setattr("automl.db.database.ReadOnlyFile", Unwritable)
 
     def write(name):

@@ -54,7 +54,7 @@ def test_the_search(searched):
     assert "Done: 4 children trained." in ran.out
 
 
-def test_what_people_are_shown(automl, best, cells):
+def test_what_show_and_top_print(automl, best, cells):
     assert best["reward"] == pytest.approx(80 / best["metrics"]["val_perplexity"] ** 2)
     assert best["params"] > 0 and best["flops"] > 0
     line = automl("top", "cells", "-n", "1").out.splitlines()[1]
@@ -93,7 +93,7 @@ def test_a_keras_model_and_its_source_without_our_packages(automl, best, cells):
 
 
 def test_a_keras_file_loads_by_the_lines_that_are_printed(automl, cells):
-    """In a folder that holds nothing but what the export wrote, and where none of our packages can be imported."""
+    """In a folder that has only the exported files, where none of our packages can be imported."""
     elsewhere = cells / "else where"
     elsewhere.mkdir()
     before = automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras")
@@ -107,7 +107,7 @@ def test_a_keras_file_loads_by_the_lines_that_are_printed(automl, cells):
         "outputs = {run}([np.array([['the', 'dog']]), *[np.zeros((1, 8))] * 4])\n"
         "print(json.dumps([np.asarray(output).tolist() for output in outputs]))\n"
     )
-    here = "import sys\nsys.path.insert(0, '')\n"  # as an ordinary `python` has it
+    here = "import sys\nsys.path.insert(0, '')\n"  # as in an ordinary `python`
     names = "print(model.output_names)\n"
     out = alone(here + "\n".join(lines) + "\n" + names + call.format(run="model"), elsewhere).splitlines()
     assert out[-2] == "['logits', 'next_h0', 'next_c0', 'next_h1', 'next_c1']"
@@ -119,7 +119,7 @@ def test_a_keras_file_loads_by_the_lines_that_are_printed(automl, cells):
     assert saved[-2] == "['logits', 'next_c0', 'next_c1', 'next_h0', 'next_h1'] (2,)"
     for one, other in zip(json.loads(out[-1]), json.loads(saved[-1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
-    # The classes beside it are never overwritten unasked, and what is equal is no obstacle.
+    # The file of classes beside it is not overwritten without --force, except by equal content.
     (elsewhere / "best-1.keras").unlink()
     assert automl("export", "cells", "--format", "keras", "--to", elsewhere / "best-1.keras").code == 0
     (elsewhere / "best-1.keras").unlink()
@@ -166,7 +166,7 @@ def test_a_saved_model_runs_without_our_packages(automl, best, cells):
 
 
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
-def test_formats_that_know_no_words(automl, cells, kind):
+def test_formats_without_texts(automl, cells, kind):
     pytest.importorskip("onnxruntime" if kind == "onnx" else "tensorflow")
     ran = automl("export", "cells", "--format", kind, "--to", f"model.{kind}")
     assert ran.error == f"The model reads words, which {kind} cannot look up; export it as savedmodel or keras."
@@ -211,22 +211,22 @@ def test_training_again_reads_the_text_as_the_search_did(automl, folder):
     write_text(folder / "cats.txt")
     flags = (*CELLS, "--task", "text:cats.txt", "--set", "task.vocabulary_size=4", "--children", "1", "--workers", "0")
     assert automl("search", "few", *flags).code == 0
-    ran = automl("train", "few", "--set", "epochs=1", "--set", "units=8", "--seeds", "1")  # all types, by its recipe
+    ran = automl("train", "few", "--set", "epochs=1", "--set", "units=8", "--seeds", "1")  # all words, by its recipe
     assert ran.code == 0, ran.err
     assert "test_perplexity over 1 seeds: " in ran.out
 
 
-def test_going_on_with_the_same_text(automl, cells):
+def test_resuming_with_the_same_text(automl, cells):
     ran = automl("resume", "cells", "--children", "6", "--workers", "0")
     assert ran.code == 0, ran.err
     assert "Done: 6 children trained." in ran.out
 
 
-def test_going_on_with_another_text_or_vocabulary(automl, cells):
+def test_resuming_with_another_text_or_vocabulary(automl, cells):
     assert automl("resume", "cells", "--children", "6", "--set", "task.vocabulary_size=5").error == (
         "task.vocabulary_size cannot be changed after a search has begun: rewards would no longer be comparable."
     )
-    # The search names the file by its absolute path, where it lay when the search began.
+    # The search names the file by its absolute path at the start of the search.
     stored = Path(json.loads(automl("show", "cells", "--json").out)["settings"]["task"]["name"].removeprefix("text:"))
     before = stored.read_text()
     try:
@@ -268,7 +268,7 @@ def test_going_on_with_another_text_or_vocabulary(automl, cells):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused_in_one_sentence(automl, folder, flags, message):
+def test_impossible_settings_are_refused_in_one_sentence(automl, folder, flags, message):
     ran = automl("search", "refused", *flags)
     assert ran.error == message
     assert "No search" in automl("list").out or not (folder / "automl.db").exists()

@@ -1,4 +1,4 @@
-"""A store of a released version opens and its searches go on, as the searches that they were."""
+"""A store of a released version opens, and its searches continue unchanged."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_flags_of_children_are_read_as_the_release_meant_them(folder: Path) -> N
     assert all("stopped" not in (child.metrics or {}) for child in own)
 
 
-def test_a_search_over_a_file_of_the_users_goes_on(folder: Path) -> None:
+def test_a_search_over_a_users_file_continues(folder: Path) -> None:
     Store(str(folder / "automl.db"), upgrade=True).close()
     before = children(folder, "own")
     ran = run_automl(
@@ -93,7 +93,7 @@ def test_a_search_over_a_file_of_the_users_goes_on(folder: Path) -> None:
     assert ran.code in (0, 4), ran.err
     after = children(folder, "own")
     final = [child for child in before if child.state != "ready"]
-    # What its tokens answered is recorded once the space has made the same child of them.
+    # The decisions of its tokens are recorded once the space has made the same child from the tokens.
     assert all(child.decisions == [0, 1] for child in after)
     learned = [dataclasses.replace(child, consumed_by=None, decisions=None) for child in after[: len(final)]]
     assert learned == [dataclasses.replace(child, consumed_by=None) for child in final]  # its batch was not complete
@@ -123,7 +123,7 @@ def test_arrays_are_read_as_the_release_read_them(folder: Path) -> None:
     assert set(data_of(folder, "new").y_train) == {0, 1, 2, 3}
 
 
-def test_rules_go_on_under_the_program_of_the_release(folder: Path) -> None:
+def test_rules_continue_under_the_program_of_the_release(folder: Path) -> None:
     ran = run_automl("resume", "rules", "--children", "9", folder=folder)
     assert ran.code == 0, ran.err
     assert sum(child.state == "trained" for child in children(folder, "rules")) == 9

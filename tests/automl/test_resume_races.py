@@ -1,4 +1,4 @@
-"""Two resumes of one search: neither loses what the other changed, and one that is refused changes nothing."""
+"""Two resumes of one search: neither loses the other's changes, and a refused resume changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def searched(automl, mine, folder):
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Has something done between what a resume reads and its lease."""
+    """Runs a function between a resume's reading of the settings and its lease."""
 
     def arrange(do):
         take_lease = Store.take_lease
@@ -55,7 +55,7 @@ def test_two_resumes_keep_each_other_s_changes(searched, meanwhile):
     assert [child.number for child in children if child.state == "trained"] == list(range(6))
 
 
-def test_what_both_resumes_ask_for_is_as_the_last_one_says(searched, meanwhile):
+def test_a_setting_that_both_resumes_change_has_the_last_value(searched, meanwhile):
     meanwhile(lambda: package.resume("mine", set=("task.epochs=3",), children=6, workers=0))
     package.resume("mine", set=("task.epochs=4",), children=5)
     search, segments, _ = stored(searched)
@@ -74,7 +74,7 @@ def test_a_change_that_is_refused_leaves_a_finished_search_finished(automl, sear
 
 
 def test_a_change_that_another_resume_made_impossible_is_refused(automl, searched, mine, meanwhile):
-    """The file is another by the time that the lease is taken."""
+    """The file has changed by the time that the lease is taken."""
     meanwhile(lambda: mine.write_text(TEXT + "\n# changed\n"))
     refused = automl("resume", "mine", "--children", "5", *INLINE)
     assert "has changed since the search began" in refused.error

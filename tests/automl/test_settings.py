@@ -1,4 +1,4 @@
-"""What the user asks for, from flags, a TOML file and Python: every bad value is one sentence."""
+"""The user's options, from flags, a TOML file and Python: every bad value gets one sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_seconds(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "1h30m", "5 min", "nan", "inf", "1e3", "½h"])
-def test_no_seconds(text):
+def test_invalid_seconds(text):
     assert refusal(parse_seconds, text) == f"{text!r} is not a time; write for example 45s, 10m or 1.5h."
 
 
@@ -42,7 +42,7 @@ def test_counts(text, count):
 
 
 @pytest.mark.parametrize("text", ["", "few", "-1", "1,000", "1 million", "0x10", "k"])
-def test_no_counts(text):
+def test_invalid_counts(text):
     assert refusal(parse_count, text) == f"{text!r} is not a number; write for example 300000, 300k or 1.5M."
 
 
@@ -100,7 +100,7 @@ def test_options_by_group_and_the_last_of_one_name_holds():
     assert [settings[group]["options"] for group in ("space", "task", "controller")] == [{"a": 1}, {"b": 4}, {"c": 3}]
 
 
-def test_options_of_no_form_or_group():
+def test_options_of_an_unknown_form_or_group():
     for text in ("strides", "strides=true", "space.=1", ".a=1", "space.a"):
         sentence = f"--set {text!r} is not of the form GROUP.NAME=VALUE, for example space.strides=true."
         if text == ".a=1":
@@ -184,7 +184,7 @@ def test_settings_are_plain_json(folder):
     assert json.loads(json.dumps(settings)) == settings
     assert settings["task"]["goal"] == {"metric": "loss", "minimize": True}
     assert settings["limits"] == {"params": 9, "flops": None}
-    assert "run" not in settings  # it belongs to one start
+    assert "run" not in settings  # it is an option of one start
 
 
 def test_a_relative_path_is_stored_as_an_absolute_one(folder):

@@ -1,4 +1,4 @@
-"""Options in a TOML file: every bad key and value is one sentence, with the line on which it stands."""
+"""Options in a TOML file: every bad key and value gets one sentence that names its line."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ depths = [6, 8]
         ("batch-size = 3\nbatch_size = 4", 2, "--batch-size is set twice, as 'batch-size' and 'batch_size'; drop one."),
     ],
 )
-def test_bad_files_are_told_with_the_line(folder, text, line, sentence):
+def test_messages_about_bad_files_name_the_line(folder, text, line, sentence):
     path = write(folder, text)
     assert refusal(SettingsFile.read, path).startswith(f"{path}, line {line}: {sentence}")
 
@@ -159,7 +159,7 @@ def test_flags_win_and_single_options_add_up(automl, mine, folder):
     assert (shown["settings"]["narrowing"]["fix"], shown["seed"]) == (["digit1=2"], 4)
 
 
-def test_no_toml_is_told_with_its_place(folder):
+def test_the_message_about_invalid_toml_names_the_place(folder):
     path = write(folder, 'seed = 3\nspace = "convnet')
     assert refusal(SettingsFile.read, path).startswith(f"{path} is not TOML: ")
 
@@ -233,7 +233,7 @@ def test_every_key_that_is_read_has_a_line(ending):
     assert set(key_lines(text)) == all_keys(tomllib.loads(text))
 
 
-# Errors that only the parts of a search find
+# Errors that the space, the task or the controller finds
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_every_key_that_is_read_has_a_line(ending):
         ("xla = true\n\ngpus-per-child = 2", 3, "--gpus-per-child and --xla exclude each other; "),
     ],
 )
-def test_options_that_a_part_refuses_are_told_with_the_line(automl, folder, text, line, sentence):
+def test_messages_about_options_that_a_part_refuses_name_the_line(automl, folder, text, line, sentence):
     write(folder, text)
     error = automl("search", "first", "--controller", "random", "--workers", "0", "--config", "search.toml").error
     assert error.startswith(f"search.toml, line {line}: {sentence}")
@@ -268,7 +268,7 @@ def test_options_that_a_part_refuses_are_told_with_the_line(automl, folder, text
         ("[set.task]\nepochs = 3", ("--time", "soon"), "'soon' is not a time; write for example 45s, 10m or 1.5h."),
     ],
 )
-def test_errors_of_flags_are_not_told_as_the_files(automl, folder, text, flags, sentence):
+def test_errors_of_flags_do_not_name_the_file(automl, folder, text, flags, sentence):
     write(folder, text)
     error = automl("search", "first", "--controller", "random", "--config", "search.toml", *flags).error
     assert error.startswith(sentence)

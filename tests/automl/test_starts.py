@@ -1,4 +1,4 @@
-"""What the start of a search checks, and that nothing is left of one that is refused."""
+"""Checks at the start of a search; a refused start leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write(folder):
 
 
 NOT_REPEATED = [
-    # (head, body, the place that is named)
+    # (head, body, the place that the message names)
     (
         "import random",
         'a = yield Choice("a", (1, 2))\nreturn {"a": a, "lr": [1, random.random()]}',
@@ -66,7 +66,7 @@ NOT_REPEATED = [
 
 
 @pytest.mark.parametrize("head, body, place", NOT_REPEATED, ids=[place for _, _, place in NOT_REPEATED])
-def test_a_space_that_is_not_the_same_every_time(refused, write, head, body, place):
+def test_a_space_that_is_not_deterministic(refused, write, head, body, place):
     write(body, head)
     error = refused(*OURS)
     assert place in error
@@ -74,12 +74,12 @@ def test_a_space_that_is_not_the_same_every_time(refused, write, head, body, pla
 
 
 def test_options_in_the_order_of_a_set_are_no_set(automl, write):
-    """Whatever hash seed this process has, one of these stands in the order of a set."""
+    """Whatever hash seed this process has, one of these is in the order of a set."""
     write('yield Choice("a", ("few", "many"))\nyield Choice("b", ("many", "few"))')
     assert automl("search", "s", *OURS, "--children", "1").code == 0
 
 
-def test_a_space_of_this_session_that_is_not_the_same_every_time(folder):
+def test_a_space_of_this_session_that_is_not_deterministic(folder):
     def space():
         yield Choice("a", (1, np.random.default_rng().random()))
 
@@ -158,7 +158,7 @@ def test_a_goal_that_no_child_reports(refused, flag, metric):
 
 
 @pytest.mark.parametrize("metric", ["precision", "epoch", "traces", "xla"])
-def test_what_is_told_of_a_child_and_is_no_metric(refused, metric):
+def test_a_fact_of_a_child_is_no_goal(refused, metric):
     space = ("--space", "recurrent-cell", "--controller", "random", "--set", "task.level=character")
     assert refused(*space, "--maximize", metric).endswith("val_perplexity and val_bits_per_character and loss.")
 

@@ -1,4 +1,4 @@
-"""What people are told of where a search stands, and the panel that shows it."""
+"""The status of a search, and the panel that shows it."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_spec_of_each_space_as_that_space_writes_it():
     assert spec_drawing(rule_spec, "update-rule") == []
 
 
-OWN_SPECS = [  # what spaces of the user's own may return, with the keys of ours
+OWN_SPECS = [  # what users' spaces may return, with the keys of our specs
     {"layers": [16, 32]},
     {"layers": [{"units": 16}]},
     {"layers": 3},
@@ -287,7 +287,7 @@ def test_a_note_is_shown_as_it_is(note):
     assert any(line.endswith(note) for line in shown(status(), [note]))
 
 
-def test_early_endings_are_told_with_what_the_screen_costs():
+def test_early_endings_are_counted_with_the_cost_of_screening():
     counts = [
         EndingCount(None, False, 10, 0.5),
         EndingCount("screened", True, 20, 0.0),

@@ -1,4 +1,4 @@
-"""A space and a task from outside the packages, as `docs/architecture.md` says that they are added."""
+"""A space and a task from outside the packages, added as `docs/architecture.md` says."""
 
 import contextlib
 import sys
@@ -152,7 +152,7 @@ def distance(folder: Path) -> tuple[str, ...]:
 
 
 def test_a_task_class_of_a_file(automl, distance):
-    """It is searched, trained again with a result on test data, and exported with its model checked."""
+    """The task is used in a search, to train again with a result on test data, and to export and check the model."""
     own = (*distance, "--task", "distance.py:Distance")
     ran = automl("search", "far", *own, "--set", "task.target=4")
     assert ran.code == 0 and "Each child: target 4" in ran.out
@@ -218,7 +218,7 @@ def test_a_task_of_a_module_with_its_line_in_the_table(automl, distance, folder,
 
 
 def test_a_task_class_in_python(folder, monkeypatch):
-    """A class of a module is found by workers as a function is; one of a session is used as it is."""
+    """Workers import a class of a module, as they do a function; a class of a session is used as it is."""
     (folder / "distance_of_python.py").write_text(DISTANCE)
     monkeypatch.syspath_prepend(folder)
     import distance_of_python as module

@@ -32,7 +32,7 @@ def command(*arguments, code=BEGIN, prelude="", **options):
 
 
 def into_a_closed_pipe(*arguments):
-    """Runs it where nobody reads its output any more."""
+    """Runs the command with an output whose reader has gone."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -58,7 +58,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(searched, arguments):
     assert into_a_closed_pipe(*arguments) == Ran(0, "", "")
 
 
-def test_a_full_disk_is_told(searched):
+def test_a_full_disk_is_reported(searched):
     ran = command("show", "mine", prelude=">/dev/full")
     assert ran.error == "Standard output cannot be written: No space left on device."
 
@@ -74,12 +74,12 @@ def test_closed_streams(searched, automl, folder, closed):
     assert automl("list", "--json").json[0]["num_trained"] == 6
 
 
-def test_deleting_where_nobody_can_be_asked(searched):
+def test_deleting_without_a_terminal(searched):
     ran = command("delete", "mine", prelude="<&-")
     assert ran.error == "Deleting 'mine' with its 8 children needs --yes, since standard input is not a terminal."
 
 
-def test_a_search_outlives_who_reads_its_output(mine, folder, automl):
+def test_a_search_outlives_the_reader_of_its_output(mine, folder, automl):
     ran = into_a_closed_pipe(*SEARCH)
     assert ran == Ran(0, "", "Standard output is closed; the command goes on without it.\n")
     assert automl("show", "mine", "--json").json["state"] == "finished"

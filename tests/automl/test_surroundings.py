@@ -1,4 +1,4 @@
-"""What surrounds a task of the user's own: its module, its folder, its options."""
+"""The surroundings of a user's task: its module, its folder, its options."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_a_file_defines_can_be_sent_to_other_processes(automl, folder, work
 
 
 @pytest.mark.parametrize("name", ["requests.py", "random.py", "automl.py"])
-def test_a_name_that_means_something_else_is_refused_before_anything_is_stored(automl, mine, folder, name):
+def test_a_file_with_the_name_of_another_module_is_refused_before_anything_is_stored(automl, mine, folder, name):
     mine.rename(folder / name)
     files = ("--space", f"{name}:space", "--task", f"{name}:evaluate", "--controller", "random")
     assert automl("search", "s", *files, "--children", "1", "--workers", "0").error.endswith(
@@ -71,12 +71,12 @@ FEW = ("--controller", "random", "--workers", "0", "--children", "3")
 
 @pytest.fixture
 def epochs(folder):
-    """Flags of a search over a file with tasks that want a number of epochs, or none."""
+    """Flags of a search over a file with tasks that require a number of epochs, or take none."""
     (folder / "mine.py").write_text(EPOCHS)
     return lambda task: ("--space", "mine.py:space", "--task", f"mine.py:{task}", *FEW)
 
 
-def test_training_again_keeps_the_constants_of_a_task_of_ones_own(automl, epochs):
+def test_training_again_keeps_the_constants_of_a_users_task(automl, epochs):
     asked = (*epochs("with_epochs"), "--maximize", "acc")
     assert automl("search", "s", *asked, "--set", "task.epochs=5").code == 0
     told = [run["metrics"]["told"] for run in automl("train", "s", "--seeds", "1", "--json").json]
@@ -86,7 +86,7 @@ def test_training_again_keeps_the_constants_of_a_task_of_ones_own(automl, epochs
     assert automl("train", "s", "--seeds", "1", "--json").json[0]["metrics"]["told"] == 7
 
 
-def test_a_task_that_asks_for_epochs_is_told_how_many_or_refused(automl, epochs):
+def test_a_task_that_requires_epochs_receives_them_or_is_refused(automl, epochs):
     assert automl("search", "s", *epochs("with_epochs"), "--maximize", "acc").error == (
         "The task mine.py:with_epochs needs 'epochs'; set it with --set task.epochs=N, or give the parameter a default."
     )
@@ -147,7 +147,7 @@ def test_options_without_effect_are_refused_later_too(automl, epochs):
     assert len(automl("show", "s", "--json").json["segments"]) == 1
 
 
-def test_saying_which_metric_counts_afterwards(automl, epochs):
+def test_naming_the_goal_at_a_resume(automl, epochs):
     paused = automl("search", "s", *epochs("without"))
     assert paused.code == 3 and "with --minimize or --maximize" in paused.out
     assert automl("resume", "s", "--minimize", "acc", "--maximize", "acc").error.startswith(
@@ -160,14 +160,14 @@ def test_saying_which_metric_counts_afterwards(automl, epochs):
     assert {"trained": 3, "failed": 0}.items() <= shown["children"].items()
     for child in automl("top", "s", "--json").json:
         assert child["reward"] == child["metrics"]["acc"] and child["number"] < 3
-    assert automl("resume", "s", "--children", "4", "--maximize", "acc").code == 0  # which it is already
+    assert automl("resume", "s", "--children", "4", "--maximize", "acc").code == 0  # the goal that it has already
     assert automl("resume", "s", "--children", "5", "--minimize", "acc").error == (
         "4 children of 's' were trained with --maximize acc, and rewards would not be comparable; start a new search "
         "to use another metric."
     )
 
 
-def test_a_metric_named_once_children_are_judged_by_their_reward(automl, mine):
+def test_a_goal_named_after_children_have_rewards(automl, mine):
     from command_line import OURS
 
     assert automl("search", "s", *OURS, "--workers", "0", "--children", "1").code == 0

@@ -1,4 +1,4 @@
-"""Tables and what is told of a search, on wide and narrow terminals."""
+"""Tables and the status of a search, on wide and narrow terminals."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_ordinary_list_keeps_its_columns(automl, digits, folder, monkeypatch)
     (("--maximize", "f1"), "f1 0.8000"),
     (("--minimize", "errors"), "errors 1.0000"),
 ])  # fmt: skip
-def test_the_metric_that_was_asked_for_comes_first(automl, folder, flags, told):
+def test_the_metric_of_the_goal_comes_first(automl, folder, flags, told):
     (folder / "two.py").write_text(TWO)
     name = flags[1]
     search = ("--space", "two.py:space", "--task", "two.py:evaluate", "--controller", "random")
@@ -86,7 +86,7 @@ def test_the_metric_that_was_asked_for_comes_first(automl, folder, flags, told):
     assert f"{told}, first 0.5000" in console.export_text()
 
 
-def test_options_stand_beside_their_probabilities(automl, digits, folder):
+def test_options_are_shown_beside_their_probabilities(automl, digits, folder):
     shutil.copy(digits[0], folder / "automl.db")
     with contextlib.closing(Store("automl.db", readonly=True)) as store:
         steps = store.steps(store.search("digits").id)
@@ -99,7 +99,7 @@ def test_options_stand_beside_their_probabilities(automl, digits, folder):
     assert "  reward: cube of the validation accuracy" in lines
 
 
-def test_children_that_the_screen_ended_are_none_of_the_best(automl, mine, folder):
+def test_rejected_children_are_not_among_the_best(automl, mine, folder):
     ran = automl("search", "mine", *OURS, "--workers", "0", "--children", "4")
     assert ran.code == 0, ran.err
     first, *others = (found["number"] for found in automl("top", "mine", "--json").json)

@@ -1,4 +1,4 @@
-"""What is printed: no stored text, log or name steers the terminal or hides what it says."""
+"""Output to the terminal: no stored text, log or name can control the terminal or hide its own content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STEERING = {
     "half a character": "a\ud800",
     "tag": "\U000e0041",
 }
-# Nothing but what stands there; ZWNJ and ZWJ only join their neighbours.
+# Harmless characters; ZWNJ and ZWJ only join their neighbours.
 SAFE = re.compile(
     r"[^\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0041]*"
 )

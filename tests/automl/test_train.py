@@ -1,4 +1,4 @@
-"""Training a child of a search again, and what its exports are worth to a stranger."""
+"""Training a child of a search again, and its exports used without automl."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_training_says(trained):
     )
 
 
-def test_it_is_told_wherever_the_child_is(automl, store):
+def test_results_of_train_are_shown_with_the_child(automl, store):
     best, trainings, _ = stored(store)
     told = ", ".join(
         f"{metric} {spread([one.metrics[metric] for one in trainings])}" for metric in ("val_accuracy", "test_accuracy")
@@ -125,7 +125,7 @@ def test_whose_weights_are_exported(automl, store, folder):
     assert (folder / "a.keras").read_bytes() == before
 
 
-def test_a_seed_that_diverges_is_told_and_the_others_go_on(automl, store, monkeypatch):
+def test_a_seed_that_diverges_is_reported_and_the_others_continue(automl, store, monkeypatch):
     evaluate = ImageClassification.evaluate
 
     def without_seed_2(self, spec, *, seed, report):
@@ -207,7 +207,7 @@ def test_what_cannot_be_trained(automl, store):
     assert stored(store) == before
 
 
-def test_a_task_of_ones_own(automl, mine, folder):
+def test_a_task_of_the_user(automl, mine, folder):
     assert automl("search", "mine", *OURS, "--children", "2", "--workers", "0").code == 0
     (best, *_) = automl("top", "mine", "--json").json
     ran = automl("train", "mine", "--seeds", "2")

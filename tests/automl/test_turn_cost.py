@@ -1,5 +1,5 @@
-"""A turn of the loop does as much work in a search of 20,000 children as in one of 100; a look at the status counts the
-failed children beside it, one entry of an index each."""
+"""A turn of the loop does as much work in a search of 20,000 children as in one of 100. Reading the status also counts
+the failed children, with one index entry each."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ from automl.db.records import State
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "turn_cost.py"
 FEW, MANY = 100, 20_000
 TURNS = 20  # two batches, with the steps that follow them
-UNIT = 20  # instructions of SQLite's machine
+UNIT = 20  # instructions of SQLite's virtual machine
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def turn_cost():
 
 
 class Work:
-    """Counts what SQLite does for a store: the instructions that it executes, which no other process slows down."""
+    """Counts the instructions that SQLite executes for a store; other processes do not change this number."""
 
     def __init__(self, store):
         self.units = 0
@@ -43,7 +43,7 @@ class Work:
 
 @pytest.fixture(scope="module")
 def work(turn_cost, tmp_path_factory):
-    """Units of work for some turns, and for some looks at the status, by the number of children."""
+    """Work for some turns, and for some reads of the status, by the number of children."""
     found = {}
     for count in (FEW, MANY):
         with turn_cost.turning(tmp_path_factory.mktemp("turns"), count) as (store, coordinator, reader, told):
@@ -70,7 +70,7 @@ def test_work_does_not_grow_with_the_search(turn_cost, work):
 
 
 @pytest.mark.parametrize("name", ["ENDED", "COUNTS", "RUNNING_ATTEMPTS", "LOWEST_REWARDS", "MEASURED_AFTER"])
-def test_what_a_turn_asks_is_looked_up_in_an_index(turn_cost, tmp_path, name):
+def test_the_queries_of_a_turn_use_an_index(turn_cost, tmp_path, name):
     with turn_cost.turning(tmp_path, 10) as (store, *_):
         statement = getattr(queries, name).compile(store._engine)
         with store._engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""A search for update rules on a task of the user's own."""
+"""A search for update rules on a user's task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def evaluate(spec):
 """
 
 
-def test_rules_are_searched_with_a_task_of_ones_own(automl, folder):
+def test_rules_are_searched_with_a_users_task(automl, folder):
     (folder / "bowl.py").write_text(BOWL)
     flags = ("--space", "update-rule", "--task", "bowl.py:evaluate", "--minimize", "loss", "--keep-going")
     ran = automl("search", "rules", *flags, "--children", "6", "--workers", "0")
@@ -45,7 +45,7 @@ def test_rules_are_searched_with_a_task_of_ones_own(automl, folder):
     assert "operand1" not in shown
 
 
-def test_a_rule_of_ones_own_by_its_decisions(automl, folder):
+def test_a_users_rule_by_its_decisions(automl, folder):
     (folder / "bowl.py").write_text(BOWL)
     fixed = ("groups=1", "group0/operand1=g", "group0/unary1=x", "group0/binary=keep x")
     flags = ("--space", "update-rule", "--task", "bowl.py:evaluate", "--minimize", "loss")
@@ -95,7 +95,7 @@ def test_rules_are_one_search_however_many_workers_train_them(automl):
     assert digests[0] == digests[1]
 
 
-def test_networks_are_not_judged_as_rules(automl):
+def test_a_task_of_rules_has_no_options_of_networks(automl):
     error = automl("search", "rules", "--space", "update-rule", "--task", "cifar10", "--set", "task.momentum=0.5").error
     assert error.startswith("There is no task option called 'momentum'; there is ")
 
@@ -113,7 +113,7 @@ def test_a_network_and_its_rule_are_searched_together(automl):
     )
     ran = automl("search", "both", *flags, "--children", "6", "--workers", "0", "--controller", "ppo")
     assert ran.code == 0, ran.err
-    assert "weight_decay 0.0001" in ran.out and "momentum 0.9" not in ran.out  # what the rule decides is not told
+    assert "weight_decay 0.0001" in ran.out and "momentum 0.9" not in ran.out  # the rule decides the momentum
     children = json.loads(automl("top", "both", "--json").out)
     assert {frozenset(child["spec"]) for child in children} == {frozenset({"net", "rule", "learning_rate"})}
     assert " at 0." in automl("top", "both", "-n", "1").out or " at 1" in automl("top", "both", "-n", "1").out
@@ -127,7 +127,7 @@ def test_a_cell_and_its_rule_are_searched_together(automl):
     flags = ("--space", "joint", "--task", "pydoc", *small, "--set", "space.base=2", "--fix", "learning_rate=1.0")
     ran = automl("search", "both", *flags, "--children", "2", "--workers", "0")
     assert ran.code == 0, ran.err
-    assert "decay" not in ran.out and "units 4" in ran.out  # what the rule decides is not told
+    assert "decay" not in ran.out and "units 4" in ran.out  # options that the rule decides are not shown
     best, *_ = json.loads(automl("top", "both", "--json").out)
     assert best["spec"].keys() == {"tree", "rule", "learning_rate"}
     assert " by " in automl("top", "both", "-n", "1").out and "next h" in automl("show", "both").out
@@ -157,7 +157,7 @@ def test_a_network_whose_rule_diverges_is_a_result(automl):
     assert all(child["state"] == "trained" for child in json.loads(automl("top", "off", "--json").out))
 
 
-def test_a_person_proposes_a_rule_by_its_text(automl, folder):
+def test_a_user_proposes_a_rule_by_its_text(automl, folder):
     (folder / "bowl.py").write_text(BOWL)
     flags = ("--space", "update-rule", "--preset", "paper", "--task", "bowl.py:evaluate", "--minimize", "loss")
     assert automl("search", "rules", *flags, "--keep-going", "--children", "2", "--workers", "0").code == 0
@@ -192,7 +192,7 @@ def test_a_worker_killed_in_a_population_is_charged_to_nobody_and_the_search_sta
 
 
 def largest_child(pid):
-    """Of a command's processes the one that holds most memory: its worker, and not that worker's guard."""
+    """The process of a command with the most memory: its worker, not that worker's guard."""
     return max(children_of(pid), key=lambda child: int(Path(f"/proc/{child}/statm").read_text().split()[1]))
 
 

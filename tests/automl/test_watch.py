@@ -1,4 +1,4 @@
-"""Looking at a search from another terminal, and speaking to it: watch, logs, stop, propose, and resume --set."""
+"""Reading and controlling a search from another terminal: watch, logs, stop, propose, and resume --set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(folder, name="mine"):
 
 
 def unfamiliar(children):
-    """Tokens of a child of `mine` that the search has not."""
+    """Tokens of a child that the search `mine` does not have."""
     there = [child.tokens for child in children]
     return next(tokens for last in range(4) for more in range(4) if (tokens := [3, 3, 3, more, last]) not in there)
 
@@ -110,7 +110,7 @@ def test_logs_of_an_interrupted_attempt_name_where_they_are(automl, searched):
     )
 
 
-def test_logs_of_no_child(automl, talking):
+def test_logs_of_an_unknown_child(automl, talking):
     assert automl("logs", "mine", "99", "--store", talking / "automl.db").error == (
         "'mine' has no child 99; see automl show mine."
     )
@@ -150,7 +150,7 @@ def test_watching_until_the_end(held, capsys, monkeypatch):
     watch("mine", None, pause=pause)
     lines = capsys.readouterr().out.splitlines()
     assert pauses == [0.5] * 3
-    assert lines[0].startswith("2/2 trained, ") and lines[1].startswith("child ")  # one line, for nothing changed
+    assert lines[0].startswith("2/2 trained, ") and lines[1].startswith("child ")  # one line, since nothing changed
     assert lines[-1] == "mine is paused (stopped by SIGINT): 2 children trained."
 
 
@@ -170,7 +170,7 @@ def test_watching_a_search_whose_process_dies(held, capsys, monkeypatch):
 
 
 def test_a_search_whose_process_died(automl, searched):
-    """Every command says so, none says that it runs, and it can be resumed at once."""
+    """Every command says that the search is interrupted, none says that it runs, and it can be resumed at once."""
     here = Owner.this_process()
     dead = Owner(here.host, here.boot, here.pid, here.started - 1)
     with contextlib.closing(Store(str(searched / "automl.db"))) as store:
@@ -219,7 +219,7 @@ def test_a_search_whose_process_died_with_its_budget_trained_ends_when_it_is_res
 
 
 def test_a_lease_that_ran_out_is_an_interruption_on_other_machines_too(automl, searched):
-    """Whether the process lives cannot be told from here: it gave no sign of life."""
+    """The state of the process is unknown on this machine, but its lease has expired."""
     with contextlib.closing(Store(str(searched / "automl.db"), clock=lambda: 1e9)) as store:
         store.take_lease("mine", Owner("elsewhere", "boot", 1, 1))
     assert automl("show", "mine", "--json").json["interrupted"] is True
@@ -293,7 +293,7 @@ def test_a_proposed_child_is_trained(automl, propose, searched, way):
     assert propose("--tokens", str(tokens)).error == f"'mine' already has this child: child {child.number}."
 
 
-def test_a_proposed_child_that_the_search_leaves_out(automl, mine):
+def test_a_proposed_child_that_the_search_refuses(automl, mine):
     assert automl("search", "mine", *OURS, "--children", "2", "--fix", "digit0=3", *INLINE).code == 0
     assert automl("propose", "mine", "--tokens", "0,0,0,0,0").code == 0
     assert automl("resume", "mine", "--children", "12", *INLINE).code == 0
@@ -339,7 +339,7 @@ def copied(digits, folder):
 
 
 def test_a_child_that_counts_as_another(automl, folder):
-    """The two inputs of a cell's root, the other way round."""
+    """The two inputs of a cell's root, swapped."""
     (folder / "worth.py").write_text("def evaluate(spec):\n    return 1.0\n")
     flags = (
         "--space",
@@ -361,8 +361,8 @@ def test_a_child_that_counts_as_another(automl, folder):
     )
 
 
-def test_an_exported_spec_that_a_person_changed(automl, copied):
-    """Its layers are those of the child, and where the space has no such child the nearest is told."""
+def test_an_exported_spec_that_a_user_changed(automl, copied):
+    """Its layers are those of the child. If the space has no such child, the message names the nearest."""
     assert automl("export", "digits", "--format", "json", "--to", "child.json").code == 0
     child = json.loads((copied / "child.json").read_text())
     number = child["number"]
@@ -424,5 +424,5 @@ def test_a_resume_that_changes_the_controller(automl, mine, folder):
     assert [segment["changes"] for segment in shown["segments"]] == [{}, {"controller.entropy": 0.25}]
     assert shown["settings"]["controller"]["options"] == {"entropy": 0.25}
     assert "finished, changed controller.entropy" in automl("show", "mine").out
-    assert automl("resume", "mine", "--children", "6").code == 0  # it holds from now on
+    assert automl("resume", "mine", "--children", "6").code == 0  # the change stays for later resumes
     assert automl("show", "mine", "--json").json["settings"]["controller"]["options"] == {"entropy": 0.25}

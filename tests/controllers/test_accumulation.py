@@ -1,4 +1,4 @@
-"""Batches whose gradients are added up before the policy changes, as in the paper's search for recurrent cells."""
+"""Gradients accumulated over several batches before an update, as in the paper's search for recurrent cells."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_three_batches_are_learned_from_as_one():
     assert "pending" not in slow.state().values
 
 
-def test_what_waits_is_part_of_the_state():
+def test_accumulated_batches_are_part_of_the_state():
     whole, before = made(accumulate=3), made(accumulate=3)
     told = children(whole, range(6), [0.3, 0.8, 0.1, 0.7, 0.5, 0.4])
     for batch in (told[:2], told[2:4]):
@@ -76,7 +76,7 @@ def test_what_waits_is_part_of_the_state():
         np.testing.assert_array_equal(after.state().arrays[name], array)
 
 
-def test_lost_children_fill_no_batch():
+def test_a_batch_of_lost_children_is_not_accumulated():
     controller = made(accumulate=2)
     told = children(controller, range(2), [0.5, None])
     controller.tell(told)
@@ -84,7 +84,7 @@ def test_lost_children_fill_no_batch():
     assert controller.state().values["pending"]["batches"] == 1
 
 
-def test_the_paper_s_numbers():
+def test_the_paper_s_scales():
     assert PRESETS["paper-cells"]["accumulate"] == 10 and PRESETS["paper-cells"]["learning_rate"] == 0.0005
     assert SCALES == {"paper": {"replicas": 100, "batch_size": 8}, "paper-cells": {"replicas": 400, "batch_size": 1}}
     with pytest.raises(ValueError, match=r"^controller\.accumulate is 0; it must be above 0 and finite\.$"):

@@ -1,4 +1,4 @@
-"""The contract suite over all controllers that the program knows, and what only these promise."""
+"""The contract suite over all controllers of the program, and tests of their additional guarantees."""
 
 import json
 import pathlib
@@ -56,12 +56,12 @@ def test_every_controller_has_presets():
         assert next(iter(pkgutil.resolve_name(presets))) == "default"
 
 
-def test_the_survey_does_not_meet_the_rare_kind():
+def test_the_survey_misses_the_rare_kind():
     assert not any("wide" in walk.answers for walk in SPACES["rare"].survey())
 
 
 @pytest.mark.parametrize("most", [0, 5])
-def test_a_draw_is_the_same_however_little_is_remembered(monkeypatch, most):
+def test_a_draw_does_not_depend_on_the_size_of_the_prefix_cache(monkeypatch, most):
     learned = make("reinforce", SPACES["conditional"])
     learn(learned, (0, 1))
     draws = [*DRAWS, *(Draw(number, attempt=1) for number in range(9))]
@@ -76,7 +76,7 @@ PRESETS = [(name, preset) for name, presets in controllers.PRESETS.items() for p
 
 
 @pytest.mark.parametrize(("name", "preset"), [pair for pair in PRESETS if pair[1] != "default"])
-def test_no_reward_makes_anything_infinite_under_any_preset(name, preset):
+def test_every_preset_stays_finite_for_any_reward(name, preset):
     settings = pkgutil.resolve_name(controllers.PRESETS[name])[preset]
     check_rewards(make(name, SPACES["conditional"], **settings))
 
@@ -97,7 +97,7 @@ def drawn_everywhere():
 def test_another_process_draws_the_same():
     here = pathlib.Path(__file__)
     program = f"import {here.stem}; print({here.stem}.drawn_everywhere())"
-    # The path of this process, so that it finds what this one found.
+    # The path of this process, so that it imports the same modules.
     paths = f"import sys; sys.path[:] = {[str(here.parent), *sys.path]!r}; "
     done = subprocess.run([sys.executable, "-c", paths + program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == drawn_everywhere()

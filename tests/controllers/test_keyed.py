@@ -1,4 +1,4 @@
-"""Randomness is a function of its key alone, in this version and in later ones: stored searches rest on it."""
+"""Randomness depends only on its key, in this version and in later ones: stored searches need that."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_golden_values():
     assert [child_seed(0, number) for number in range(3)] == [1719331423, 421935548, 1707694024]
 
 
-def test_nothing_hangs_on_what_was_drawn_before():
+def test_a_stream_does_not_depend_on_earlier_draws():
     keys = [(seed, number, attempt) for seed in range(2) for number in range(2) for attempt in range(2)]
     forwards = {key: stream(*key).random() for key in keys}
     backwards = {key: stream(*key).random() for key in reversed(keys)}

@@ -1,4 +1,4 @@
-"""The mathematics of REINFORCE, against numbers done by hand and against Keras."""
+"""The mathematics of REINFORCE, compared with numbers computed by hand and with Keras."""
 
 import math
 
@@ -32,14 +32,14 @@ def test_reinforce_loss_hand_computed():
 
 def test_clipped_loss_hand_computed():
     # Child 0, advantage 2: ratios 1.5 and 0.5, clipped at 0.8 and 1.2: min(3, 2.4) - 2 and min(1, 1.6) - 2.
-    # Child 1, advantage -1: ratio 1.5, min(-1.5, -1.2) + 1; a padded step counts nothing.
+    # Child 1, advantage -1: ratio 1.5, min(-1.5, -1.2) + 1; a padded step counts as 0.
     now = tf.constant([[math.log(0.6), math.log(0.2)], [math.log(0.3), 0.0]])
     old = tf.constant([[math.log(0.4), math.log(0.4)], [math.log(0.2), 0.0]])
     with tf.GradientTape() as tape:
         tape.watch(now)
         loss = clipped_loss(now, old, tf.constant([2.0, -1.0]), 0.2)
     assert float(loss) == pytest.approx(-((0.4 - 1.0) + (-0.5 + 0.0)) / 2)
-    # Nothing flows where the clipped value is the smaller one; elsewhere -ratio * advantage / 2.
+    # The gradient is 0 where the clipped value is the smaller one; elsewhere it is -ratio * advantage / 2.
     np.testing.assert_allclose(tape.gradient(loss, now), [[0.0, -0.5], [0.75, 0.5]], rtol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_imitation_loss_hand_computed():
     assert float(imitation_loss(tf.constant(LOG_PROBS))) == 1.75  # (3 + 0.5) / 2
 
 
-def test_the_baseline_starts_at_the_first_mean_and_judges_by_the_value_before():
+def test_the_baseline_starts_at_the_first_mean_and_uses_its_previous_value():
     assert moving_baseline(None, [1.0, 3.0], 0.75) == (2.0, 2.0)
     assert moving_baseline(2.0, [6.0], 0.75) == (2.0, 3.0)  # 0.75 * 2 + 0.25 * 6
     assert moving_baseline(3.0, [1.0, 0.0], 0.0) == (3.0, 0.5)
@@ -81,7 +81,7 @@ def test_rank_advantages_hand_computed(rewards, past, advantages):
     assert rank_advantages(rewards, past) == advantages
 
 
-def test_ranks_do_not_change_when_rewards_are_bent():
+def test_ranks_do_not_change_under_a_monotone_function():
     rewards, past = [0.2, 0.9, 0.4], [0.1, 0.5, 0.4]
     bent = [[math.exp(9 * reward) - 3 for reward in some] for some in (rewards, past)]
     assert rank_advantages(*bent) == rank_advantages(rewards, past)

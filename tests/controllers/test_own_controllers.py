@@ -1,4 +1,4 @@
-"""The contract suite over controllers of a user, one with a state and one without; and it notices broken ones."""
+"""The contract suite over a user's controllers, one with a state and one without. It notices broken controllers."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ class TestReadme(ControllerContract):
 
 
 class Counts(RandomSearch):
-    """Draws other children each time it is asked."""
+    """Draws other children at each call."""
 
     asked = 0
 
@@ -52,7 +52,7 @@ class Overconfident(RandomSearch):
 
 
 class Narrow(RandomSearch):
-    """Ignores what was given and what is narrowed."""
+    """Ignores given answers and the narrowing."""
 
     def propose(self, draws, pending):
         return Space(self.space.function) and [
@@ -70,7 +70,7 @@ class Narrow(RandomSearch):
         (Narrow, "test_given_answers_are_taken_and_what_depends_on_them_is_drawn", ()),
     ],
 )
-def test_the_suite_notices_what_breaks_the_contract(kind, test, arguments):
+def test_the_suite_notices_a_broken_contract(kind, test, arguments):
     class Contract(ControllerContract):
         def make(self, space, *, seed):
             return kind(space, seed=seed)

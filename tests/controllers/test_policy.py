@@ -1,4 +1,4 @@
-"""The recurrent policy: its parts by hand, drawing and learning against each other, and that it learns."""
+"""The recurrent policy: its parts against hand-computed numbers, drawing against learning, and that it learns."""
 
 import math
 
@@ -52,7 +52,7 @@ def choice_and_link():
 
 
 def tables(space, *, scale=0.7):
-    """Room for the space, and a policy that is far from uniform."""
+    """Tables that fit the space, and a policy that is far from uniform."""
     heads = Heads.of(space.survey())
     return heads, variables_of(initial_arrays(3, UNITS, scale, heads.widths))
 
@@ -135,7 +135,7 @@ def test_a_kind_has_one_number_of_options_across_children():
     assert str(raised.value) == sentence
 
 
-def test_without_room_there_is_no_encoding():
+def test_a_child_that_does_not_fit_the_tables_is_not_encoded():
     space = Space(layers)
     heads, _ = tables(space)
     for small in (Heads(heads.rows, heads.widths, slots=2), Heads({}, {}, slots=3)):
@@ -176,14 +176,14 @@ def test_padding_of_tables_does_not_change_log_probabilities():
         children_log_probs(*pair).log_probs
         for pair in ((variables, encoded(walks, heads)), (wide, encoded(walks, large)))
     )
-    # Not bit for bit: how a sum over options is split into lanes hangs on how many there are.
+    # Not bit for bit: the number of options decides how their sum is split into lanes.
     np.testing.assert_allclose(padded, small, atol=1e-6)
 
 
 def test_gradients_flow_into_anchors():
     space = Space(two_links)
     heads, variables = tables(space)
-    # Without W_curr a bit's log-odds are v^T tanh(W_prev h_0): the first input acts through the anchor or not at all.
+    # Without W_curr a bit's log-odds are v^T tanh(W_prev h_0): the first input acts only through the anchor.
     variables.current_anchor.assign(tf.zeros_like(variables.current_anchor))
     sequences = encoded([space.decode((1,))], heads)
 
@@ -232,8 +232,8 @@ def test_frequencies_are_the_policy_s_own_probabilities():
     proposals = controller.ask([Draw(number) for number in range(num)])
     options = controller.ask([Draw(0, given={"op": (token,)}) for token in range(4)])
     chances = [math.exp(proposal.log_probs[0]) for proposal in options]
-    assert max(chances) > 2 * min(chances)  # else the test would say little
-    # A binomial count is within 5 standard deviations of its mean, but for one case in a million.
+    assert max(chances) > 2 * min(chances)  # otherwise the test would prove little
+    # A binomial count is within 5 standard deviations of its mean, except in one case in a million.
     for token, chance in enumerate(chances):
         count = sum(proposal.tokens[0] == token for proposal in proposals)
         assert abs(count - num * chance) < 5 * math.sqrt(num * chance * (1 - chance))
@@ -283,7 +283,7 @@ def either():
 @pytest.mark.parametrize("kind", [Reinforce, Ppo])
 @pytest.mark.parametrize("floor", [0.0, -5.0])
 def test_an_option_that_fails_does_not_become_more_probable(kind, floor):
-    """Seven of eight children fail; imitated, they would raise what made them fail."""
+    """Seven of eight children fail. Imitating them would raise the probability of the option that made them fail."""
     controller = kind(Space(either), seed=0)
 
     def chance():
@@ -308,10 +308,10 @@ def test_failed_children_are_learned_from_where_no_child_is_imitated():
     assert all(np.isfinite(array).all() for array in controller.state().arrays.values())
 
 
-def test_failed_children_of_an_elder_state_are_forgotten():
+def test_failed_children_of_an_older_state_are_forgotten():
     told = [Result(number, (number % 2,), (), float(number)) for number in range(4)]
     controller = Reinforce(Space(either), seed=0)
-    controller.tell(told)  # as 0.1.0 told them: as if all were trained
+    controller.tell(told)  # as 0.1.0 did: as if all were trained
     again = Reinforce(Space(either), seed=0)
     again.restore(controller.state())
     again.forget({3, 1, 77})
@@ -319,7 +319,7 @@ def test_failed_children_of_an_elder_state_are_forgotten():
     again.tell([Result(4, (0,), (), 0.5)])
 
 
-def test_an_option_that_narrowing_masks_is_neither_raised_nor_lowered():
+def test_learning_does_not_change_an_option_that_narrowing_masks():
     space = Space(choice_and_link, Narrowing((parse_rule("op=a,b", fix=False),)))
     heads, variables = tables(space)
     found = children_log_probs(variables, encoded([replay(space.walk(0), (3, 1))], heads)).log_probs.numpy()
@@ -327,7 +327,7 @@ def test_an_option_that_narrowing_masks_is_neither_raised_nor_lowered():
     assert found[0, 2] < 0
 
 
-def test_what_narrowing_leaves_is_drawn_however_improbable_it_has_become():
+def test_an_option_that_narrowing_leaves_is_drawn_however_improbable_it_is():
     space = Space(choice_and_link, Narrowing((parse_rule("op=a,b", fix=False),)))
     heads, variables = tables(space, scale=0.0)
     variables.biases.assign([[math.log(3.0), 0.0, 2000.0, 3000.0]])  # in float64 even exp(-3000) is 0
@@ -389,7 +389,7 @@ def test_the_paper_s_constants():
         ({"imitation": math.inf}, "controller.imitation is inf; it must be 0 or more and finite."),
     ],
 )
-def test_a_wrong_setting_is_said_in_one_sentence(settings, sentence):
+def test_a_wrong_setting_is_refused_with_one_sentence(settings, sentence):
     with pytest.raises(ValueError) as raised:
         Reinforce(Space(bits), seed=0, **settings)
     assert str(raised.value) == sentence

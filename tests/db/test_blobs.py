@@ -1,4 +1,4 @@
-"""Arrays as bytes: unchanged, without pickle, and never read when they are not what was stored."""
+"""Arrays as bytes: unchanged, without pickle, and refused if they differ from the stored ones."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def plain_npy() -> bytes:
     [npz_of_objects(), npy_of_objects(), zip_of_pickle(), pickle.dumps(Trap()), plain_npy(), b"", b"PK\x03\x04 no zip"],
     ids=["npz of objects", "npy of objects", "zip of pickles", "pickle", "npy", "nothing", "no zip"],
 )
-def test_nothing_but_plain_arrays_is_read(hostile: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_plain_arrays_are_read(hostile: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StoreError, match=r"Stored arrays are not plain arrays \(.*\); they were not read\.") as caught:
         blobs.unpack(hostile, blobs.sha256(hostile))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What is opened and what is refused, with one sentence and before anything is written."""
+"""Which files are opened, and which are refused with one sentence before anything is written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_sql(path: Path, *statements: str) -> None:
 
 
 def refused(path: Path, **options: bool) -> str:
-    """The sentence with which a file is refused; neither it nor its folder has changed."""
+    """The sentence with which a file is refused; the file and its folder are unchanged."""
     before = files_under(path.parent)
     with pytest.raises(StoreError) as caught:
         Store(str(path), **options)
@@ -44,7 +44,7 @@ def refused(path: Path, **options: bool) -> str:
 EVERY_OPENING = [{"create": True}, {}, {"readonly": True}]
 
 
-# Not ours
+# Foreign files
 
 
 def other_tables(path: Path) -> None:
@@ -95,7 +95,7 @@ STRANGERS = {
 
 @pytest.mark.parametrize("options", EVERY_OPENING, ids=str)
 @pytest.mark.parametrize("make", STRANGERS, ids=lambda make: make.__name__)
-def test_what_is_not_ours_is_refused_unchanged(
+def test_a_foreign_file_is_refused_unchanged(
     sqlite_path: Path, make: Callable[[Path], None], options: dict[str, bool]
 ) -> None:
     make(sqlite_path)
@@ -104,7 +104,7 @@ def test_what_is_not_ours_is_refused_unchanged(
 
 
 def leave_wal_mode(path: Path, make: Callable[[Path], None]) -> None:
-    """Looking at a file in WAL mode makes two files beside it; without, the whole folder can be compared."""
+    """Reading a file in WAL mode makes two files beside it; without WAL, the whole folder can be compared."""
     if make is not text_file:
         run_sql(path, "PRAGMA journal_mode=DELETE")
 
@@ -274,7 +274,7 @@ def test_other_databases_are_refused(backend: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["://secret", "postgresql://h:secret/d", "a b://u:secret@h"])
-def test_what_is_no_address_is_refused_without_showing_it(address: str) -> None:
+def test_an_invalid_address_is_refused_without_showing_it(address: str) -> None:
     with pytest.raises(StoreError) as caught:
         Store(address)
     assert "secret" not in str(caught.value)
@@ -295,7 +295,7 @@ def test_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_secrets_are_not_shown() -> None:
     url = parse_address(SECRET_URL)
     assert shown(url) == "postgresql://u@localhost:1/d"
-    assert url.password == "secret"  # but they are used
+    assert url.password == "secret"  # but the connection uses them
 
 
 def everything_said(error: BaseException | None) -> str:
@@ -413,8 +413,8 @@ def test_a_copy_of_a_store_is_a_store(sqlite_path: Path, tmp_path: Path) -> None
         assert store.search("tiny").name == "tiny"
 
 
-def test_a_json_value_may_be_a_number_alone():
-    """A spec can be one, and SQLite gives it back as a number."""
+def test_a_json_value_may_be_a_bare_number():
+    """A spec can be a number, and SQLite returns it as a number."""
     assert [parse_json(value) for value in (44, 0.5, "44", '"44"', "null")] == [44, 0.5, 44, "44", None]
     for wrong in (float("nan"), float("-inf"), "NaN", None, b"\xff"):
         with pytest.raises(StoreError):

@@ -1,4 +1,4 @@
-"""Schemas: the newest is what the tables say, older stores are brought up to it, and a kill leaves what was there."""
+"""Schemas: the newest equals the tables, older stores are upgraded to it, and a kill leaves the old store."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_flags_among_the_metrics_of_built_in_tasks_become_columns(
         (ENDED, (ENDED, None, None, False)),
     ],
 )
-def test_a_user_s_metrics_stay_though_they_are_called_as_our_flags_were(
+def test_a_user_s_metrics_with_the_names_of_our_flags_stay_metrics(
     tmp_path: Path, task: dict[str, object], metrics: dict[str, object], expected: tuple[object, ...]
 ) -> None:
     path = third_schema(tmp_path, {"task": task, "early_stop": "median"}, metrics)
@@ -191,7 +191,7 @@ def third_schema(folder: Path, settings: dict[str, object], metrics: dict[str, o
 
 
 def flags_after_upgrade(path: Path, metrics: dict[str, object]) -> tuple[object, ...]:
-    """The trained child's metrics and flags, once the store is upgraded and its digest is as it was."""
+    """The trained child's metrics and flags, after the upgrade, which keeps the digest."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         query = (
             "SELECT number, tokens, canonical_hash, seed, state, reward, metrics FROM children "
@@ -320,7 +320,7 @@ def test_an_older_store_is_upgraded_after_a_backup(sqlite_path: Path, next_schem
 
 
 @pytest.mark.parametrize("options", [{}, {"readonly": True}], ids=str)
-def test_looking_at_an_older_store_does_not_upgrade_it(
+def test_reading_an_older_store_does_not_upgrade_it(
     sqlite_path: Path, next_schema: Callable[[str], Path], options: dict[str, bool]
 ) -> None:
     next_schema("pass")

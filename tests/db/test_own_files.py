@@ -15,7 +15,7 @@ IS_LINK = "it is, or lies behind, a link, which automl does not follow here"
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """A folder of the user's with a file in it, which no link may lead to."""
+    """A user's folder with a file, which no link may reach."""
     folder = tmp_path / "victim"
     folder.mkdir()
     (folder / "file").write_text("mine")
@@ -39,7 +39,7 @@ def test_a_file_is_written_read_and_deleted(tmp_path: Path) -> None:
     own_files.remove(path, own=2)
 
 
-def test_the_way_to_our_folders_may_hold_links(tmp_path: Path) -> None:
+def test_the_path_to_our_folders_may_contain_links(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "home").symlink_to("disk")
     own_files.write(tmp_path / "home" / "store.db.logs" / "file", b"text", own=1)

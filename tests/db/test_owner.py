@@ -1,4 +1,4 @@
-"""When a process is surely gone, and when that cannot be told."""
+"""When a process is certainly gone, and when that is unknown."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_a_stopped_process_is_not_gone() -> None:
         process.kill()
 
 
-def test_a_start_is_told_as_earlier_versions_stored_it() -> None:
-    """In clock ticks since boot, field 22 of /proc/PID/stat: a store of 0.1.0 tells the dead from the living alike."""
+def test_an_owner_of_an_earlier_version_is_recognised() -> None:
+    """In clock ticks since boot, field 22 of /proc/PID/stat: dead processes of a store of 0.1.0 are recognised."""
     for pid in (os.getpid(), os.getppid()):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         assert owner_module._start_time(pid) == int(fields[19])

@@ -1,4 +1,4 @@
-"""What the store promises, on every database it runs on."""
+"""The contract of the store, on every database that it supports."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_lowest_number_is_claimed_first(store: Store) -> None:
 def start_with_flops(
     store: Store, *batches: Sequence[int | None], name: str = "tiny", budget: int | None = None
 ) -> tuple[Search, Lease]:
-    """A search that runs, with children of so many FLOPs, batch by batch."""
+    """A running search with children of these FLOPs, batch by batch."""
     make_search(store, name, budget=budget)
     lease = store.take_lease(name, HERE)
     children: list[NewChild] = []
@@ -172,7 +172,7 @@ def numbers_claimed(store: Store, search: Search, count: int) -> list[int]:
         ([None] * 4, [0, 1, 2, 3]),
         ([30, 30, 30], [0, 1, 2]),  # of equals the lowest number
         ([10, 40, 20, 40], [1, 3, 2, 0]),
-        ([None, 20, 10**12, None], [2, 1, 0, 3]),  # what is not known counts as none
+        ([None, 20, 10**12, None], [2, 1, 0, 3]),  # unknown FLOPs count as 0
     ],
 )
 def test_of_a_batch_the_child_of_most_flops_is_claimed_first(
@@ -193,13 +193,13 @@ def test_an_earlier_batch_is_claimed_first_whatever_its_flops(store: Store, cloc
     assert numbers_claimed(store, search, 3) == [2, 3, 4]
 
 
-def test_flops_let_no_number_in_that_the_budget_does_not(store: Store) -> None:
+def test_the_order_by_flops_does_not_exceed_the_budget(store: Store) -> None:
     search, lease = start_with_flops(store, [1, 2, 3, 4, 5, 6, 7, 8], budget=3)
     claims = {claimed.number: claimed for claimed in (claim(store, search) for _ in range(3))}
     assert list(claims) == [2, 1, 0]
     assert store.claim(search.id, "worker-a", "cpu") is None
     assert store.deliver(claims[2], trained())
-    assert store.deliver(claims[0], Delivery(fault=Fault.DIVERGED))  # another may take its place: the next by number
+    assert store.deliver(claims[0], Delivery(fault=Fault.DIVERGED))  # the next child by number takes its place
     assert numbers_claimed(store, search, 1) == [3]
     assert store.claim(search.id, "worker-a", "cpu") is None
     assert store.fail_attempt(claims[1], Fault.CRASHED)  # ready again
@@ -234,7 +234,7 @@ def train_up_to(store: Store, search: Search, budget: int, order: random.Random,
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_ten_children_and_ten_more_are_those_of_twenty_at_once(store: Store, seed: int) -> None:
+def test_a_budget_of_ten_and_ten_more_trains_the_same_children_as_twenty(store: Store, seed: int) -> None:
     order = random.Random(seed)
     flops = [[order.choice((None, 10, 20, 30)) for _ in range(6)] for _ in range(6)]
     failing = set(order.sample(range(24), 5))
@@ -498,7 +498,7 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("lose", LOSSES)
-def test_a_lost_claim_can_change_nothing(store: Store, clock: Clock, lose: Callable[..., None]) -> None:
+def test_a_lost_claim_changes_nothing(store: Store, clock: Clock, lose: Callable[..., None]) -> None:
     search, _ = start(store)
     claimed = claim(store, search)
     lose(store, clock, claimed)
@@ -507,7 +507,7 @@ def test_a_lost_claim_can_change_nothing(store: Store, clock: Clock, lose: Calla
     assert dump(store) == before
 
 
-def test_a_claim_that_never_was_can_change_nothing(store: Store) -> None:
+def test_a_forged_claim_changes_nothing(store: Store) -> None:
     search, _ = start(store)
     claimed = claim(store, search)
     before = dump(store)
@@ -714,7 +714,7 @@ def segment() -> dict[str, object]:
 
 @pytest.mark.parametrize("write", STALE_WRITES)
 @pytest.mark.parametrize("end", ["takeover", "deletion"])
-def test_a_lost_lease_can_change_nothing(store: Store, write: Callable[..., None], end: str) -> None:
+def test_a_lost_lease_changes_nothing(store: Store, write: Callable[..., None], end: str) -> None:
     search, lease = start(store)
     store.begin_segment(lease, segment())
     claim(store, search)
@@ -899,7 +899,7 @@ def test_a_damaged_step_is_noticed(store: Store) -> None:
 
 
 def deliver_all(store: Store, search: Search, rewards: list[float | None]) -> None:
-    """Trains the next children to these rewards; None for one that fails."""
+    """Delivers the next children with these rewards; None for a child that fails."""
     for reward in rewards:
         outcome = Delivery(fault=Fault.RAISED) if reward is None else trained(reward)
         assert store.deliver(claim(store, search), outcome)
@@ -943,7 +943,7 @@ def train_with(
     stopped_at: int | None = None,
     **final: object,
 ) -> None:
-    """Trains the next child, with these metrics by epoch and these in the end."""
+    """Trains the next child, with these metrics by epoch and these final metrics."""
     claimed = claim(store, search)
     for epoch, metrics in enumerate(epochs):
         assert store.measure(claimed, epoch, metrics)
@@ -991,7 +991,7 @@ def test_curves_of_children_that_were_stopped_say_so(store: Store) -> None:
     assert [curve.stopped for curve in store.curves(search.id, "accuracy")] == [True, False, False]
 
 
-def test_curves_can_be_those_since_a_time(store: Store, clock: Clock) -> None:
+def test_curves_since_a_time(store: Store, clock: Clock) -> None:
     search, _ = start(store)
     for _ in range(3):
         clock.pass_seconds(10)
@@ -1005,7 +1005,7 @@ def test_curves_can_be_those_since_a_time(store: Store, clock: Clock) -> None:
     assert numbers(START + 31) == []
 
 
-def test_curves_have_gaps_where_a_metric_has(store: Store) -> None:
+def test_a_missing_metric_is_a_gap_in_a_curve(store: Store) -> None:
     search, _ = start(store)
     train_with(store, search, [{"loss": 1.5}, {"loss": 1.25, "accuracy": 0.25}, {"accuracy": 0.0}, {"accuracy": 0.5}])
     train_with(store, search, [{"loss": 1.5}])
@@ -1171,7 +1171,7 @@ def test_digest_of_a_tiny_search(store: Store) -> None:
     search, lease = start(store)
     deliver_all(store, search, [0.5, None])
     store.commit_step(lease, make_step(1, 0), {0: 0.5, 1: 0.0}, [], {})
-    # Pinned: a change means that searches of before are no longer recognised as the same.
+    # Pinned: after a change, earlier searches would no longer have equal digests.
     assert store.digest(search.id) == "00a3fd45bb98ae28888a9eaae0435ebdc1484bd92862dce25bd4825bf074c29d"
 
 
@@ -1220,7 +1220,7 @@ def test_digest_changes_with_a_step(store: Store) -> None:
     assert len({before, changed, store.digest(search.id)}) == 3
 
 
-def test_digest_does_not_see_what_is_unfinished(store: Store) -> None:
+def test_digest_ignores_unfinished_children(store: Store) -> None:
     search, _ = start(store)
     before = store.digest(search.id)
     claim(store, search)
@@ -1230,7 +1230,7 @@ def test_digest_does_not_see_what_is_unfinished(store: Store) -> None:
 # Errors
 
 
-def test_what_the_database_refuses_is_one_sentence(store: Store) -> None:
+def test_a_refusal_of_the_database_is_one_sentence(store: Store) -> None:
     search, _ = start(store)
     with store._engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE measurements RENAME TO gone")
@@ -1289,12 +1289,12 @@ def test_failed_and_lost_children_are_made_ready_again(store: Store) -> None:
 
 
 def crashes(store: Store, search: Search, number: int) -> None:
-    """Fails the child with all attempts that it has."""
+    """Crashes the child until it has no attempts left."""
     while child_of(store, search, number).state == State.READY:
         store.fail_attempt(claim(store, search), Fault.CRASHED, exit_code=7)
 
 
-def test_a_child_that_was_made_ready_again_has_all_its_attempts_and_is_what_was_trained(store: Store) -> None:
+def test_a_child_that_was_made_ready_again_has_all_its_attempts(store: Store) -> None:
     search, lease = start(store, children=2)
     crashes(store, search, 0)
     store.release(lease, SearchState.PAUSED, None)
@@ -1302,7 +1302,7 @@ def test_a_child_that_was_made_ready_again_has_all_its_attempts_and_is_what_was_
         assert store.retry("tiny") == [0]
         lease = store.take_lease("tiny", HERE)
         assert store.fail_attempt(claim(store, search), Fault.CRASHED)
-        assert child_of(store, search, 0).state == State.READY  # as the first time, one crash is not its end
+        assert child_of(store, search, 0).state == State.READY  # as before, one crash does not end it
         assert store.fail_attempt(claim(store, search), Fault.CRASHED)
         assert child_of(store, search, 0).state == State.FAILED
         store.release(lease, SearchState.PAUSED, None)
@@ -1315,7 +1315,7 @@ def test_a_child_that_was_made_ready_again_has_all_its_attempts_and_is_what_was_
     assert store.search("tiny").num_trained == 1
 
 
-def test_only_who_runs_a_search_makes_its_children_ready_again_meanwhile(store: Store) -> None:
+def test_only_the_coordinator_makes_children_of_a_running_search_ready_again(store: Store) -> None:
     search, lease = start(store, children=2)
     deliver_all(store, search, [None])
     before = dump(store)

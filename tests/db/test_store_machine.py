@@ -1,4 +1,4 @@
-"""Workers and coordinators that do anything in any order: what the store holds all the same."""
+"""Workers and coordinators act in any order: invariants of the store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEMPLATE: Path | None = None
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Keeps beside the store what must be true of it: whose each child is, and what it was delivered as."""
+    """Keeps the expected facts beside the store: the owner of each child, and its delivered result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.until[claimed.child_id] = self.clock.now + CLAIM_SECONDS
 
     def check_choice(self, claimed: Claim) -> None:
-        """Of the lowest numbers that the budget let in, the earliest batch, and of that most FLOPs."""
+        """Among the lowest numbers that the budget admits, the earliest batch; in it, the most FLOPs."""
         children = self.store.children(self.search_id)
         ready = [child for child in children if child.state == State.READY or child.id == claimed.child_id]
         let_in = ready[: BUDGET - len(self.rewards) - len(self.holder)]

@@ -1,4 +1,4 @@
-"""Several at once: one coordinator, each child to one worker, one schema."""
+"""Several threads or processes at once: one coordinator, one worker for each child, one schema."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def all_at_once(works: list[Callable[[], Any]]) -> list[Any]:
-    """Runs each in a thread of its own, started together; returns results, or the errors they raised."""
+    """Runs each call in its own thread, all started together; returns their results or errors."""
     results: list[Any] = [None] * len(works)
     barrier = threading.Barrier(len(works))
 
@@ -98,7 +98,7 @@ def test_a_name_is_given_once(address: str) -> None:
 
 
 def test_workers_and_takeovers_do_not_block_each_other(address: str) -> None:
-    """Deliveries and take-overs lock a search and its children: in one order, or the database ends one of them."""
+    """Deliveries and take-overs must lock a search and its children in one order, or the database ends one of them."""
     with opened(address, 6) as stores:
         search, lease = start(stores[0], children=60)
         stores[0].commit_step(lease, make_step(1), {}, [make_child(99, batch=1)], {})

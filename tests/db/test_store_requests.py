@@ -1,4 +1,4 @@
-"""What other processes ask of a search: to stop, and to train the user's own child."""
+"""Requests of other processes to a search: to stop, and to train the user's child."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_running_search_is_asked_to_stop(store: Store, clock: Clock) -> None:
     assert store.progress(search.id).stop_requested
 
 
-def test_to_ask_again_is_no_error(store: Store, clock: Clock) -> None:
+def test_asking_twice_is_no_error(store: Store, clock: Clock) -> None:
     start(store)
     store.request_stop("tiny")
     clock.pass_seconds(1)
@@ -48,7 +48,7 @@ def test_only_the_named_search_is_asked(store: Store) -> None:
 
 
 @pytest.mark.parametrize("why", ["never started", "released", "expired", "gone"])
-def test_a_search_that_nobody_runs_is_not_asked(store: Store, clock: Clock, why: str) -> None:
+def test_a_search_that_is_not_running_takes_no_request(store: Store, clock: Clock, why: str) -> None:
     if why == "never started":
         make_search(store)
     else:
@@ -64,7 +64,7 @@ def test_a_search_that_nobody_runs_is_not_asked(store: Store, clock: Clock, why:
     assert dump(store) == before
 
 
-def test_only_a_holder_is_looked_at(store: Store, clock: Clock) -> None:
+def test_only_the_owner_of_a_live_lease_is_checked(store: Store, clock: Clock) -> None:
     start(store)
     asked = []
     store.request_stop("tiny", gone=lambda owner: asked.append(owner) is not None)
@@ -74,7 +74,7 @@ def test_only_a_holder_is_looked_at(store: Store, clock: Clock) -> None:
     assert asked == [HERE]
 
 
-def test_who_starts_a_search_again_need_not_stop(store: Store) -> None:
+def test_a_restart_clears_the_stop_mark(store: Store) -> None:
     search, lease = start(store)
     store.request_stop("tiny")
     with pytest.raises(LeaseHeldError):
@@ -86,7 +86,7 @@ def test_who_starts_a_search_again_need_not_stop(store: Store) -> None:
     assert not store.progress(search.id).stop_requested
 
 
-def test_who_takes_over_need_not_stop(store: Store) -> None:
+def test_a_takeover_clears_the_stop_mark(store: Store) -> None:
     search, _ = start(store)
     store.request_stop("tiny")
     store.take_lease("tiny", THERE, gone=lambda owner: True)
@@ -115,13 +115,13 @@ def test_requests_come_in_the_order_they_were_made(store: Store, clock: Clock) -
     assert store.requests(two.id) == store.requests(two.id, answered=True) == [made[1]]
 
 
-def test_the_same_tokens_may_be_asked_for_twice(store: Store) -> None:
+def test_the_same_tokens_may_be_requested_twice(store: Store) -> None:
     search, _ = start(store)
     first, second = (store.request_child("tiny", (1, 2)) for _ in range(2))
     assert store.requests(search.id) == [first, second]
 
 
-def test_an_answer_is_the_childs_number_or_why_not(store: Store) -> None:
+def test_an_answer_is_the_childs_number_or_the_reason_for_the_refusal(store: Store) -> None:
     search, lease = start(store)
     accepted, refused, later = (store.request_child("tiny", (number,)) for number in range(3))
     child = dataclasses.replace(make_child(4, batch=1), origin=Origin.USER, tokens=(0,))

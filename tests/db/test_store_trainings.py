@@ -1,4 +1,4 @@
-"""Children trained again after the search: what came of it, and the weights."""
+"""Children trained again after the search: their results and weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from store_helpers import START, Clock, claim, dump, make_training, packed, star
 from automl.db.records import SearchState, StoreError, Training
 from automl.db.store import Store, training_kind
 
-SMALL, LARGE = 2**20, 10  # what a database holds of weights: all, or none
+SMALL, LARGE = 2**20, 10  # how much of the weights is in the database: all, or nothing
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def files(folder: Path) -> int:
     return len(list(folder.glob("artefacts/*")))
 
 
-def test_a_training_comes_back_as_it_was_kept(store: Store, clock: Clock, child_id: int) -> None:
+def test_a_training_is_read_back_as_it_was_stored(store: Store, clock: Clock, child_id: int) -> None:
     assert store.trainings(child_id) == []
     clock.pass_seconds(5)
     training = make_training(child_id, reward=0.75)
@@ -54,7 +54,7 @@ def test_the_child_and_its_search_stay_as_they_were(store: Store, child_id: int)
     assert {table for table in before if before[table] != after[table]} == {"trainings", "artefacts"}
 
 
-def test_recipes_and_seeds_stand_side_by_side(store: Store, clock: Clock, child_id: int) -> None:
+def test_trainings_of_several_recipes_and_seeds_are_kept(store: Store, clock: Clock, child_id: int) -> None:
     made = [
         make_training(child_id, recipe_hash=recipe, seed=seed, reward=reward)
         for recipe, seed, reward in (("long", 2, 0.25), ("long", 1, 0.5), ("short", 1, 0.75), ("long", 0, 1.0))
@@ -160,7 +160,7 @@ def test_trainings_are_deleted_with_their_search(
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["again", "for the first time"])
-def test_weights_that_cannot_be_written_keep_nothing_and_drop_nothing(
+def test_a_failed_write_of_weights_stores_nothing_and_deletes_nothing(
     store: Store, child_id: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: bool
 ) -> None:
     monkeypatch.setattr("automl.db.store.LARGEST_BLOB", LARGE)
@@ -189,7 +189,7 @@ def test_a_training_of_no_child_is_refused(store: Store, child_id: int, monkeypa
     assert dump(store) == before
 
 
-def test_the_figures_of_a_training_must_be_finite(store: Store, child_id: int) -> None:
+def test_the_metrics_of_a_training_must_be_finite(store: Store, child_id: int) -> None:
     before = dump(store)
     with pytest.raises(ValueError, match="Out of range float values"):
         store.keep_training(dataclasses.replace(make_training(child_id), metrics={"loss": float("inf")}), packed(0.5))

@@ -1,4 +1,4 @@
-"""Whatever a user or a file says is taken, or refused by a sentence of ours: never a traceback.
+"""Any input of a user or a file is accepted, or refused with a sentence of ours: never a traceback.
 
 A refusal is a `ValueError` or a `StoreError` (what the command line prints as one sentence), raised by a line of our
 own, and not one that Python or NumPy raised on the way. More examples, and longer: --hypothesis-profile thorough
@@ -50,7 +50,7 @@ PACKAGES = tuple(
 
 
 def fuzzed(share: float = 1.0) -> Callable[[Any], Any]:
-    """So many of the profile's examples; none has a deadline, since a machine may be slow."""
+    """A share of the profile's examples, without a deadline, since a machine may be slow."""
     examples = max(1, round(share * settings().max_examples))
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
     return settings(max_examples=examples, deadline=None, suppress_health_check=checks)
@@ -58,7 +58,7 @@ def fuzzed(share: float = 1.0) -> Callable[[Any], Any]:
 
 @contextlib.contextmanager
 def explained(*others: type[Exception]) -> Iterator[None]:
-    """Passes over a refusal of ours; anything else fails the test."""
+    """Ignores a refusal of ours; any other exception fails the test."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -228,7 +228,7 @@ def test_searches_over_functions(tmp_path: Path, decisions: list[tuple[Any, Any]
 
 @given(st.binary(max_size=200))
 @fuzzed()
-def test_files_that_are_no_arrays(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_arrays(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
     with explained():
@@ -343,7 +343,7 @@ COMMANDS = st.one_of(
 @fuzzed(0.3)
 def test_command_lines(stored: str, tmp_path: Path, arguments: list[str]) -> None:
     out, err = io.StringIO(), io.StringIO()
-    # `search` never gets as far as a search: these are names of nothing.
+    # `search` never starts a search: these names do not exist.
     given_arguments = [argument.replace("\0", "") for argument in arguments]
     before = sys.argv, os.getcwd(), dict(os.environ)
     sys.argv = ["automl", *given_arguments]

@@ -1,4 +1,4 @@
-"""Every key that `tomllib` reads has a line, whatever stands in texts, comments, arrays and tables around it."""
+"""Every key that `tomllib` reads has a line, whatever texts, comments, arrays and tables surround it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from automl.settings.key_lines import key_lines
 
-# Texts and comments look like syntax.
+# Texts and comments that look like syntax.
 VALUES = ['"a # = [\\" "', "'{ \\'", '"""\n[a]\nb = "1"\n"""', "'''a = '1'\n'''", '"""a"""""', "1979-05-27", "0x1f"]
 keys = st.text("abz09_-", min_size=1, max_size=3) | st.text("a\"'.#=[]{}, \n\\é", max_size=3).map(json.dumps)
 

@@ -1,4 +1,4 @@
-"""The contract suite over all spaces that the program knows and all their presets."""
+"""The contract suite over all spaces of the program and all their presets."""
 
 import functools
 import json

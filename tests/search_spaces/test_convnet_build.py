@@ -111,7 +111,7 @@ def load(text):
 
 
 def randomise(model):
-    """Also the weights that start as zeros and ones, so that a wrong order cannot go unnoticed."""
+    """Randomises also the weights that start as zeros and ones, so that a wrong order is noticed."""
     generator = np.random.default_rng(1)
     model.set_weights([generator.uniform(0.5, 1.5, size=weight.shape) for weight in model.get_weights()])
 

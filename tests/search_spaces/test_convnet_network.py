@@ -64,7 +64,7 @@ def images(shape, batch=BATCH, seed=0):
 
 
 def randomise(network):
-    """Also the weights that start as zeros and ones, so that none can be taken for another."""
+    """Randomises also the weights that start as zeros and ones, so that no two weights are equal."""
     generator = np.random.default_rng(1)
     for name, variable in [*network.trainable.items(), *network.moving.items()]:
         if name.endswith(("gamma", "moving_variance")):
@@ -74,7 +74,7 @@ def randomise(network):
 
 
 def give(model, network):
-    """The network's weights to a Keras model, each by its path."""
+    """Gives the network's weights to a Keras model, each by its path."""
     variables = network.trainable | network.moving
     for variable in model.weights:
         variable.assign(variables[variable.path])
@@ -100,7 +100,7 @@ def changed(network, before):
 
 
 def weighted(logits):
-    """A loss to which every logit counts differently."""
+    """A loss with a different weight for every logit."""
     weights = np.random.default_rng(2).normal(size=(BATCH, CLASSES))
     return tf.reduce_sum(logits * tf.constant(weights, tf.float32))
 
@@ -112,7 +112,7 @@ def gradients(logits_of, variables, x):
 
 
 def assert_close(ours, theirs, name="", tolerance=1e-4):
-    """Up to a part of the largest number among them."""
+    """Equal up to a fraction of the largest number among them."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     atol = 1e-6 + tolerance * np.abs(theirs).max()
     np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=atol, err_msg=name)

@@ -1,4 +1,4 @@
-"""Graphs for Graphviz: what is in them, and that no text of a user's can break out of its label."""
+"""Graphs for Graphviz: what is in them, and that no user's text can end its label early."""
 
 import re
 import shutil
@@ -109,7 +109,7 @@ def test_a_user_s_layers_that_name_their_inputs(spec):
     [3, [], {}, "layers", [1, 2], [{"units": 3}], {"layers": 3}, [{"inputs": [7]}], [{"inputs": [True]}, {}],
      [{"inputs": [{}]}], {"layers": [{"inputs": [0.5]}]}],
 )  # fmt: skip
-def test_what_has_no_layers_is_not_drawn(spec):
+def test_a_spec_without_layers_is_not_drawn(spec):
     assert layers_dot(spec) is None
 
 

@@ -1,4 +1,4 @@
-"""From decisions' values to tokens: how the user says which child they mean."""
+"""From decisions' values to tokens: how the user names a child."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ CONVNETS = {
 
 
 def own():
-    """What is asked depends on what was answered."""
+    """Later decisions depend on earlier answers."""
     kind = yield Choice("kind", ("tree", "graph"))
     if kind == "tree":
         return [kind, (yield Choice("leaves", (2, 4))), (yield Choice("rate", (0.1, 0.01)))]
@@ -70,11 +70,11 @@ def test_every_child_of_a_conditional_space_comes_back_from_its_values():
     ("values", "tokens"),
     [
         ({"kind": "graph", "nodes": 2, "node0": [], "node1": [0]}, (1, 0, 1)),  # a number for a text
-        ({"kind": "tree", "leaves": "4", "rate": "0.01"}, (0, 1, 1)),  # and a text for a number
+        ({"kind": "tree", "leaves": "4", "rate": "0.01"}, (0, 1, 1)),  # a text for a number
         ({"node2": (1, 0), "node1": (), "node0": (), "nodes": "3", "kind": "graph"}, (1, 1, 0, 1, 1)),
     ],
 )
-def test_values_as_a_person_writes_them(values, tokens):
+def test_values_as_a_user_writes_them(values, tokens):
     assert Space(own).encode(values) == tokens
 
 
@@ -85,13 +85,13 @@ def test_a_value_itself_comes_before_its_text():
     assert [Space(space).encode({"size": value}) for value in ("3", 3, "True")] == [(0,), (1,), (2,)]
 
 
-def test_the_order_of_values_is_no_matter_and_narrowing_neither():
+def test_encoding_ignores_the_order_of_values_and_the_narrowing():
     values = {"kind": "tree", "leaves": 4, "rate": 0.01}
     rules = Narrowing((parse_rule("leaves=2", fix=True),))
     assert Space(own, rules).encode(dict(reversed(values.items()))) == Space(own).encode(values) == (0, 1, 1)
 
 
-def test_an_option_that_json_does_not_know_is_written_as_json_has_it():
+def test_an_option_without_a_json_type_is_given_in_its_json_form():
     def space():
         return (yield Choice("shape", ((1, 2), (3, (4, 5)), None)))
 
@@ -122,13 +122,13 @@ GRAPH = {"kind": "graph", "nodes": "3", "node0": [], "node1": [], "node2": []}
         (GRAPH | {"nodes": "2"}, "This child has no decision 'node2'."),
     ],
 )
-def test_values_that_make_no_child_are_named(values, message):
+def test_a_message_names_the_value_that_makes_no_child(values, message):
     with pytest.raises(ValueError) as caught:
         Space(own).encode(values)
     assert str(caught.value) == message
 
 
-def test_there_may_be_more_values_where_that_is_said():
+def test_extra_values_are_allowed_with_more():
     assert Space(own).encode(TREE | {"nodes": "2", "comment": None}, more=True) == (0, 0, 0)
     with pytest.raises(ValueError, match="No value is given for the decision 'rate'"):
         Space(own).encode({"kind": "tree", "leaves": 2, "comment": None}, more=True)
@@ -142,7 +142,7 @@ def test_there_may_be_more_values_where_that_is_said():
         ({"stride_width": 4}, "'layer1/stride_width' cannot be 4; it is one of 1, 2, 3."),
     ],
 )
-def test_a_spec_of_another_space_is_told_at_its_first_difference(change, message):
+def test_a_message_names_the_first_difference_of_a_spec_of_another_space(change, message):
     space = Space(functools.partial(convnet, **CONVNETS["strides"]))
     spec = spec_to_json(space.survey()[0].spec)
     spec["layers"][1] |= change
@@ -152,6 +152,6 @@ def test_a_spec_of_another_space_is_told_at_its_first_difference(change, message
 
 
 def test_pooling_is_no_decision():
-    """The space's own, by layer: whoever reads a spec compares what its tokens make."""
+    """The space pools after fixed layers. A reader of a spec compares it with the child that its tokens make."""
     values = ConvNet.decisions(spec_to_json(Space(functools.partial(convnet, **CONVNETS["strides"])).survey()[0].spec))
     assert not any(name.endswith("pool") for name in values)

@@ -5,7 +5,7 @@ import pytest
 from automl.search_spaces.names import UnknownNameError, nearest_first, validate_choice
 
 
-def test_an_unknown_name_is_told_the_known_ones():
+def test_the_message_about_an_unknown_name_lists_the_known_ones():
     assert validate_choice("space", "convnet", {"convnet": 1}) == "convnet"
     with pytest.raises(UnknownNameError) as caught:
         validate_choice("fruit", "pears", ["fig", "pear", "peach"])

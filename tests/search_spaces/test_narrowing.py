@@ -71,7 +71,7 @@ def test_a_pattern_skips_the_layers_that_have_no_such_layer_before_them():
     assert rules(INPUTS2).forced == (0, 1)
 
 
-def test_links_narrowed_twice_keep_what_both_say():
+def test_links_narrowed_twice_keep_both_restrictions():
     rules = narrowing(("only", "layer*/inputs=1"), ("fix", "layer2/inputs=1"))
     assert rules(INPUTS2).forced == (0, 1)
 
@@ -113,7 +113,7 @@ def test_links_narrowed_twice_keep_what_both_say():
         ),
     ],
 )
-def test_a_rule_that_does_not_fit_is_told(rules, message):
+def test_a_rule_that_does_not_fit_is_refused(rules, message):
     with pytest.raises(ValueError) as error:
         narrowing(*rules).check(KNOWN)
     assert str(error.value) == message

@@ -129,7 +129,7 @@ def test_a_narrowed_range_keeps_its_tokens():
         ),
     ],
 )
-def test_what_is_no_range_is_said_in_one_sentence(make, message):
+def test_an_invalid_range_is_refused_with_one_sentence(make, message):
     with pytest.raises(ValueError) as error:
         make()
     assert str(error.value) == message
@@ -182,7 +182,7 @@ def test_a_walk_sends_the_space_its_numbers():
         ("lr=.001...01", [0.001, 0.01]),  # from .001 to .01
     ],
 )
-def test_a_range_narrows_to_what_lies_in_it(rule, left):
+def test_a_range_narrows_to_the_numbers_within_it(rule, left):
     assert values(narrowed(rule), "lr") == left
 
 
@@ -231,7 +231,7 @@ def test_a_pattern_narrows_the_ranges_of_all_layers():
         ),
     ],
 )
-def test_a_rule_that_names_no_number_is_said_in_one_sentence(fix, rule, message):
+def test_a_rule_that_names_no_number_is_refused_with_one_sentence(fix, rule, message):
     with pytest.raises(ValueError) as error:
         narrowed(*([] if fix else [rule]), fix=[rule] if fix else [])
     assert str(error.value) == message
@@ -306,7 +306,7 @@ def test_another_range_is_another_space(now, message):
         (Integer("n", 1, 4, step=2, log=True), Integer("n", 1, 4), (1, 2, 4, 3)),
     ],
 )
-def test_the_tokens_of_a_range_that_has_grown_stay_what_they_were(was, now, options):
+def test_the_tokens_of_a_range_that_has_grown_are_unchanged(was, now, options):
     ordering = Ordering()
     ordering.match(decision_to_json(was), now)
     ordering = Ordering.from_json(json.loads(json.dumps(ordering.to_json())))

@@ -1,4 +1,4 @@
-"""A changed space goes on under the numbers that its options had."""
+"""A changed space keeps the token numbers of its options."""
 
 import json
 
@@ -17,11 +17,11 @@ def met(*pairs):
     return Ordering.from_json(json.loads(json.dumps(ordering.to_json())))  # as it is stored
 
 
-def test_what_was_added_comes_after_what_there_was():
+def test_added_options_follow_the_old_ones():
     was, now = Choice("rate", (0.1, 0.01)), Choice("rate", (1.0, 0.01, 0.5, 0.1))
     asked = met((was, now)).apply(now)
     assert asked.options == (0.1, 0.01, 1.0, 0.5)
-    assert asked.kind == was.kind  # what was learned of it stays
+    assert asked.kind == was.kind  # what the policy has learned stays
     assert met((was, now)).apply(Links("links", 0)) == Links("links", 0)
 
 
@@ -43,7 +43,7 @@ def test_a_decision_that_no_child_met_follows_those_of_its_kind():
     assert met((was, now)).apply(other) is other
 
 
-def test_a_kind_that_was_numbered_in_two_ways_is_followed_by_none():
+def test_a_kind_that_was_numbered_in_two_ways_orders_no_new_decision():
     now = (1, 2, 3)
     ordering = met(
         (Choice("a", (1, 2), kind="k"), Choice("a", now, kind="k")),
@@ -78,7 +78,7 @@ def test_options_that_depend_on_earlier_answers():
         (Choice("a", (1, 2), kind="k"), Choice("a", (1, 2)), "the decision 'a' is of the kind 'a[1, 2]' where it was"),
     ],
 )
-def test_what_can_stand_for_what_was_recorded(was, now, sentence):
+def test_which_decisions_can_replace_the_recorded_ones(was, now, sentence):
     if sentence is None:
         assert met((was, now)).apply(now).options[:2] == was.options
         return
@@ -86,13 +86,13 @@ def test_what_can_stand_for_what_was_recorded(was, now, sentence):
         Ordering().match(decision_to_json(was), now)
 
 
-def test_one_question_that_was_asked_in_two_ways():
+def test_one_decision_that_had_two_sets_of_options():
     now = Choice("a", (1, 2, 3))
     with pytest.raises(ChangedError, match="'a' had two different forms, and now has only one"):
         met((Choice("a", (1, 2)), now), (Choice("a", (2, 3)), now))
 
 
-def test_a_space_is_asked_in_its_order():
+def test_an_ordered_space_keeps_its_token_numbers():
     def before():
         return (yield Choice("a", (1, 2)))
 

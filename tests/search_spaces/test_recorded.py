@@ -1,4 +1,4 @@
-"""Tokens are told apart from those of a space that has changed, by their decisions and their spec."""
+"""Tokens of a space that has changed are recognised by their decisions and their spec."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_an_unchanged_space_makes_the_recorded_child():
         ({"factor": 2}, "'first' in the spec is 64 where 32 is recorded"),
     ],
 )
-def test_a_changed_space_is_told_apart(changes, sentence):
+def test_a_changed_space_is_noticed(changes, sentence):
     with pytest.raises(ChildMismatchError) as caught:
         decode_recorded(Space(lambda: layers(**changes)), *CHILD)
     assert str(caught.value) == sentence
@@ -72,7 +72,7 @@ def test_a_changed_space_is_told_apart(changes, sentence):
         ({"second": False}, "1 of its 3 tokens are left over after the last decision"),
     ],
 )
-def test_without_recorded_decisions_the_spec_tells(changes, sentence):
+def test_without_recorded_decisions_the_spec_is_compared(changes, sentence):
     tokens, spec, _ = CHILD
     with pytest.raises(ChildMismatchError, match=sentence.replace("(", r"\(")):
         decode_recorded(Space(lambda: layers(**changes)), tokens, spec, None)
@@ -116,13 +116,13 @@ def test_plain_values(value, expected):
     assert spec_to_json({"value": value}) == spec_to_json({"value": expected})
 
 
-def test_what_is_no_number_stays():
+def test_a_value_that_is_not_a_number_is_unchanged():
     array = np.ones(3)
     assert plain(array) is array
     assert math.isnan(plain(np.float64("nan")))
 
 
-def test_the_kind_of_a_choice_is_told_by_its_options_as_they_were_given():
+def test_the_kind_of_a_choice_is_named_after_its_options_as_given():
     """A stored state of the controller knows the kinds by these names."""
     assert Choice("rate", np.array([0.5, 1.0])).kind == f"rate[{np.float64(0.5)!r}, {np.float64(1.0)!r}]"
     assert Choice("rate", (0.5, 1.0)).kind == "rate[0.5, 1.0]"

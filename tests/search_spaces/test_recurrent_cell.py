@@ -1,4 +1,4 @@
-"""The space of recurrent cells: what a tree computes, which trees are the same, and how they are shown."""
+"""The space of recurrent cells: what a tree computes, which trees are equal, and how they are shown."""
 
 import dataclasses
 import functools
@@ -94,7 +94,7 @@ def test_the_worked_example_as_equations():
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_a_step_is_what_the_definition_says(base):
+def test_a_step_equals_the_definition(base):
     generator = np.random.default_rng(base)
     for seed in range(8):
         cell = drawn(seed, base=base, combinations=COMBINATIONS, activations=ACTIVATIONS)
@@ -193,7 +193,7 @@ def test_the_source_is_the_cell(base, tmp_path):
 
 
 def swapped(cell, index):
-    """The cell with the inputs of an inner node exchanged, subtrees and marks with them."""
+    """The cell with the inputs of an inner node swapped, including their subtrees and marks."""
     moved = {}
 
     def renumber(old, new):
@@ -242,14 +242,14 @@ BLIND = RecurrentCell(  # the second leaf is a product with a state of zeros, an
     ("change", "reads_input"),
     [
         ({}, False),
-        ({"memory_node": 0}, False),  # a memory that reads x, and only meets zeros
+        ({"memory_node": 0}, False),  # a memory that reads x, but is only combined with zeros
         ({"memory_node": 0, "injection_node": 1}, False),
         ({"memory_node": 0, "injection_node": 1, "injection": CellNode("add", "tanh")}, True),
         ({"nodes": (BLIND.nodes[0], CellNode("multiply", "sigmoid"), BLIND.nodes[2])}, False),  # the first leaf meets c
         ({"nodes": (BLIND.nodes[0], CellNode("multiply", "sigmoid"), BLIND.nodes[2]), "injection_node": 1}, False),
         ({"nodes": (*BLIND.nodes[:2], CellNode("add", "tanh")), "injection": CellNode("add", "tanh")}, True),
-        ({"nodes": (*BLIND.nodes[:2], CellNode("multiply", "sigmoid"))}, True),  # a half after the first step
-        # The first leaf meets a memory that its product with the second keeps at zero: the state is a half, always.
+        ({"nodes": (*BLIND.nodes[:2], CellNode("multiply", "sigmoid"))}, True),  # 0.5 after the first step
+        # The first leaf meets a memory that its product with the second keeps at zero: the state is always 0.5.
         ({"nodes": (*BLIND.nodes[:2], CellNode("multiply", "sigmoid")), "memory_node": 2}, False),
     ],
 )
@@ -350,13 +350,13 @@ def test_wrong_arguments_are_refused(arguments, message):
         ),
     ],
 )
-def test_a_cell_that_cannot_be_is_refused(changes, message):
+def test_an_impossible_cell_is_refused(changes, message):
     with pytest.raises(ValueError) as caught:
         dataclasses.replace(WORKED, **changes)
     assert str(caught.value) == message
 
 
-def test_leaves_that_do_the_same_stand_side_by_side():
+def test_equal_leaves_are_adjacent():
     alike = [(NASCELL.nodes[leaf].combination, NASCELL.nodes[leaf].activation) for leaf in NASCELL.leaf_order]
     assert len([pair for pair, before in zip(alike, [None, *alike], strict=False) if pair != before]) == len(set(alike))
     assert sorted(NASCELL.leaf_order) == list(range(8))
@@ -377,7 +377,7 @@ def test_the_graph_names_every_node():
 
 
 def simplified(cell):
-    """The same cell without its relus that change nothing."""
+    """The same cell without its redundant relus."""
     activations, injected = cell.without_redundant_relus()
     nodes = [CellNode(node.combination, found) for node, found in zip(cell.nodes, activations, strict=True)]
     injection = CellNode(cell.injection.combination, injected)
@@ -385,7 +385,7 @@ def simplified(cell):
 
 
 def trained_alike(cell, steps=5):
-    """What a cell gives step after step, and the gradients of its weights."""
+    """The outputs of a cell at each step, and the gradients of its weights."""
     generator = np.random.default_rng(3)
     base, units = cell.base, 4
     x = tf.constant(generator.normal(0, 1, (steps, 2, 3)).astype(np.float32))
@@ -431,12 +431,12 @@ def of_two(left, right, root, injection=CellNode("add", "tanh"), memory_node=0, 
         (of_two(RELU, SIGMOID, RELU, SIGMOID), True),
         (of_two(RELU, SIGMOID, CellNode("multiply", "relu"), SIGMOID), True),
         (of_two(RELU, TANH, RELU, SIGMOID), False),  # a tanh may be negative
-        (of_two(RELU, SIGMOID, RELU), False),  # so may what is injected into the first
+        (of_two(RELU, SIGMOID, RELU), False),  # so may the memory that is injected into the first
         (of_two(RELU, SIGMOID, CellNode("max", "relu"), SIGMOID), False),  # a maximum of zeros has gradients
-        (of_two(TANH, SIGMOID, RELU, RELU), True),  # the relu of the injection acts, and then none is left to do
+        (of_two(TANH, SIGMOID, RELU, RELU), True),  # the relu of the injection has an effect, and the next one has none
     ],
 )
-def test_a_relu_of_what_is_never_negative_makes_no_other_cell(cell, same):
+def test_a_relu_of_a_nonnegative_input_makes_no_other_cell(cell, same):
     root = dataclasses.replace(cell.nodes[-1], activation="identity")
     other = RecurrentCell((*cell.nodes[:-1], root), cell.injection, cell.memory_node, cell.injection_node)
     assert (cell.canonical() == other.canonical()) == same
@@ -445,7 +445,7 @@ def test_a_relu_of_what_is_never_negative_makes_no_other_cell(cell, same):
     assert spec_to_json(first[0]) == spec_to_json(cell)
 
 
-def test_a_memory_that_is_never_negative_leaves_the_relu_of_its_injection_idle():
+def test_a_nonnegative_memory_makes_the_relu_of_its_injection_redundant():
     inner = CellNode("multiply", "identity")
     for memory_node, same in ((2, True), (0, False)):  # the sum of what is never negative; of a leaf
         cells = [

@@ -1,4 +1,4 @@
-"""What every spec promises, over all spaces; and what becomes of a user's spec that is not a whole `Spec`."""
+"""The contract of every spec, over all spaces; and how a user's incomplete spec is completed."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ MEMBERS = [
 ]
 IMAGES = {Buildable, Countable, Trainable, HasSource}
 CELLS = {Cell, KerasCell, HasSource}
-CAPABILITIES = {  # of what each space makes, beside those of all
+CAPABILITIES = {  # of each space's specs, beside those of every spec
     ("convnet", None): IMAGES,
     ("recurrent-cell", None): CELLS | {Versioned},
     ("update-rule", None): {BringsOptimizer, HasOptimizerSource, HasSource, Parsable, Versioned},

@@ -1,4 +1,4 @@
-"""Update rules: what they compute, how they are written and read, and which are the same."""
+"""Update rules: what they compute, how they are written and read, and which are equal."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ def drawn(seed):
 
 
 def trajectory(optimizer, steps=100):
-    """A weight's way down a noisy bowl; the gradients depend on the weight, so every step counts."""
+    """A weight's path in a noisy quadratic bowl. The gradients depend on the weight, so every step matters."""
     generator = np.random.default_rng(0)
     weight = keras.Variable(np.array([1.0, -2.0, 0.5], np.float32))
     curvature = np.array([1.0, 0.3, 3.0], np.float32)
@@ -80,7 +80,7 @@ def test_powersign_by_hand():
 
 
 def test_addsign_by_hand():
-    # Signs agree: (1 + 1) * 0.5; they differ: (1 - 1) * g, no step at all.
+    # Signs agree: (1 + 1) * 0.5. Signs differ: (1 - 1) * g, so there is no step.
     assert one_step(str(RULES["addsign"]), [0.5, -0.2]) == pytest.approx([1.0, 0.0], abs=1e-6)
 
 
@@ -155,7 +155,7 @@ EVERYWHERE = UpdateRule(
         Group("r2", "r2", "x", "drop 0.1", "x - y"),
     )
 )
-BESIDE = UpdateRule(  # with groups without a drop, which are read again later, and one that nobody reads
+BESIDE = UpdateRule(  # with groups without a drop that are read again later, and one that is never read
     (
         Group("g", "adam", "x", "exp(x)", "x * y"),
         Group("r0", "v", "x", "drop 0.5", "x + y"),
@@ -199,7 +199,7 @@ def test_a_rule_of_the_first_version_has_one_mask():
     assert rule.with_behaviour({"drop_masks": 2}) is rule
 
 
-def test_a_single_drop_leaves_out_what_it_always_did():
+def test_a_single_drop_keeps_its_mask_of_earlier_versions():
     for text in ("drop(1, 0.3)", "drop(exp(g), 0.5) * sign(m)"):
         rule = UpdateRule.parse(text)
         np.testing.assert_array_equal(of_ones(rule), of_ones(SharedMaskRule(rule.groups)))
@@ -221,12 +221,12 @@ def test_rules_of_one_canonical_form_draw_the_same(one, other):
     np.testing.assert_array_equal(of_ones(one), of_ones(other))
 
 
-def test_drops_that_are_no_longer_the_same_are_not_simplified_away():
+def test_different_drops_are_not_simplified_away():
     forms = [UpdateRule.parse(text).canonical() for text in ("drop(g, 0.5) - drop(g, 0.5)", "g - g", "drop(g, 0.5)")]
     assert forms == ["drop(g, 0.5) - drop(g, 0.5)", "g - g", "drop(g, 0.5)"]
 
 
-def test_every_occurrence_has_a_place():
+def test_every_occurrence_of_a_drop_has_a_position():
     places = [word.place for word in drops_of(with_places(EVERYWHERE.expression()))]
     assert sorted(places) == list(range(29))  # 2 * 8 + 2 * 4 + 2 * 2 + 1
 
@@ -245,7 +245,7 @@ def test_an_optimizer_that_an_earlier_version_saved_shares_its_mask(tmp_path):
         assert (again.layers[0].kernel.numpy() != before).any() == (version == 2)
 
 
-def test_what_is_drawn_depends_on_seed_step_and_stream_alone():
+def test_draws_depend_only_on_seed_step_and_stream():
     one = np.asarray(uniform((50, 40), 3, 7, 1))
     np.testing.assert_array_equal(one, uniform((50, 40), 3, 7, 1))
     for other in (uniform((50, 40), 4, 7, 1), uniform((50, 40), 3, 8, 1), uniform((50, 40), 3, 7, 2)):
@@ -317,12 +317,12 @@ def test_rules_that_do_not_commute_are_two(one, other):
     assert canonical(parse(one)) != canonical(parse(other))
 
 
-def test_keeping_the_left_of_anything_is_the_left():
+def test_keep_x_is_its_left_operand():
     groups = [Group("g", right, "exp(x)", unary, "keep x") for right, unary in (("m", "x"), ("1", "-x"))]
     assert {UpdateRule((group,)).canonical() for group in groups} == {"exp(g)"}
 
 
-def test_a_group_reads_what_an_earlier_one_gave():
+def test_a_group_reads_the_result_of_an_earlier_group():
     first, second = Group("g", "m", "sign(x)", "sign(x)", "x * y"), Group("r0", "g", "exp(x)", "x", "x * y")
     rule = UpdateRule((first, second))
     assert str(rule) == "exp(sign(g) * sign(m)) * g"
@@ -376,7 +376,7 @@ def test_a_decay_needs_to_know_the_steps():
 
 
 def test_an_ordinary_optimizer(tmp_path):
-    """In `compile`, with a schedule, weight decay and clipping; saved and gone on with as if nothing had been."""
+    """In `compile`, with a schedule, weight decay and clipping; saved, loaded and continued without a difference."""
     x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     y = x @ np.array([[1.0], [-2.0], [0.5]], np.float32)
 
@@ -406,7 +406,7 @@ def test_the_size_of_the_space():
         sizes.append(len(decision.options))
         walk.answer((0,))
     assert sizes == [1, 18, 18, 12, 12, 6, 19, 19, 12, 12, 6]
-    assert math.prod(sizes) > 1e10  # as the paper's authors say of theirs
+    assert math.prod(sizes) > 1e10  # as the paper's authors state
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def tiny():
     return layers
 
 
-def test_a_walk_told_step_by_step():
+def test_a_walk_step_by_step():
     walk = Walk(tiny())
     assert walk.decision == Choice("depth", (2, 3))
     walk.answer((0,))
@@ -70,7 +70,7 @@ def test_an_answer_of_the_wrong_length_or_too_late_is_refused():
 
 
 def yielding(*decisions):
-    """A space that takes no notice of the answers. (`yield from` needs a generator here: a tuple takes no answers.)"""
+    """A space that ignores the answers. (`yield from` needs a generator here: a tuple takes no answers.)"""
     for decision in decisions:  # noqa: UP028
         yield decision
 
@@ -94,7 +94,7 @@ def yielding(*decisions):
         ([("a", (1, 2))], "The space yielded ('a', (1, 2)); it may yield only Choice, Integer, Real and Links."),
     ],
 )
-def test_a_space_that_breaks_the_rules_is_told(decisions, message):
+def test_a_space_that_breaks_the_rules_is_refused(decisions, message):
     with pytest.raises(ValueError) as error:
         walk = Walk(yielding(*decisions))
         while walk.decision is not None:

@@ -1,4 +1,4 @@
-"""What the tests of the face share: a user's file, the installed command, and waiting for what it does."""
+"""Shared parts of the tests of `automl/`: a user's file, the installed command, and waits for its effects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from waiting import SECONDS
 from automl.db.records import Child
 from automl.db.store import Store
 
-# A space of 1,024 children and a task that is done at once, unless a folder `hold` lies beside the file.
+# A space of 1,024 children and a task that ends at once, unless a folder `hold` exists beside the file.
 MINE = """
 import os, time
 from pathlib import Path
@@ -97,7 +97,7 @@ class Running:
         return Ran(self.process.returncode, out, err)
 
     def close(self) -> None:
-        """Ends it whatever it does; for the end of a test."""
+        """Ends the command in any state; called at the end of a test."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
@@ -113,7 +113,7 @@ def running(*arguments: str, folder: Path) -> Iterator[Running]:
 
 
 def wait_until(found: Callable[[], Any], what: str, command: Running | None = None, interval: float = 0.01) -> Any:
-    """Looks again and again until `found` returns something true, and returns that."""
+    """Calls `found` until it returns a true value, and returns this value."""
     end = time.monotonic() + SECONDS
     while True:
         value = found()
@@ -126,7 +126,7 @@ def wait_until(found: Callable[[], Any], what: str, command: Running | None = No
 
 
 class Watcher:
-    """Looks at a search from outside, read-only, also before its store is there."""
+    """Reads a search from another process, also before its store exists."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
@@ -167,7 +167,7 @@ class Watcher:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that this one began and that are its own."""
+    """The processes that this process has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -186,12 +186,12 @@ def without_colours(text: str) -> str:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what earlier tests or the user have set for automl."""
-    names = ("AUTOML_", "TF_", "CUDA_", "OMP_", "COLUMNS", "LINES")  # the last two tell the width of some terminal
+    names = ("AUTOML_", "TF_", "CUDA_", "OMP_", "COLUMNS", "LINES")  # the last two are the size of some terminal
     return {name: value for name, value in os.environ.items() if not name.startswith(names)}
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Every file's content, but for what SQLite lays beside a database while anybody looks at it."""
+    """Every file's content, except the files that SQLite makes beside an open database."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".db-shm", ".db-wal")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 

@@ -12,7 +12,7 @@ from automl.search_spaces.walk import possible_answers
 
 
 class Evolution(Controller):
-    """Changes a few answers of one of the best children. It keeps no state: a resume replays what it was told."""
+    """Changes a few answers of one of the best children. It stores no state: a resume replays all batches."""
 
     def __init__(self, space, *, seed, parents=3):
         super().__init__(space, seed=seed)

@@ -1,4 +1,4 @@
-"""What a terminal shows of what was written to it."""
+"""What a terminal shows after some text was written to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PART = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n])")
 
 
 def screen(text: str, width: int, height: int) -> list[str]:
-    """The lines of a terminal of this size, with those that have left it at the top.
+    """The lines of a terminal of this size, including those that have scrolled out at the top.
 
     It knows what rich writes: text, which goes on in the next line where it is too long, new lines, and the sequences
     that move the cursor upwards and erase a line.

@@ -1,4 +1,4 @@
-"""Runs whole searches in one thread, every worker stepped by hand: a test can end everything at any store call."""
+"""Runs whole searches in one thread and steps every worker by hand, so a test can kill a search at any store call."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ NUM_DIGITS = 4
 
 
 class Killed(BaseException):
-    """The process ends here: nothing after it runs, `except Exception` does not see it."""
+    """Simulates the end of the process: `except Exception` does not catch it."""
 
 
 class KillingStore:
-    """A store whose n-th call kills: before it is executed, or after it was, its answer lost."""
+    """A store whose n-th call raises `Killed`: before its execution, or after it, so that its answer is lost."""
 
     def __init__(self, store: Store, kill_at: int | None = None, *, after: bool = False) -> None:
         self._store = store
@@ -63,8 +63,8 @@ class KillingStore:
 
 
 class Tally(Controller):
-    """Learns by counting: every draw depends on every reward told so far, so a reward lost, doubled or told in another
-    order changes all children that follow."""
+    """Learns by counting: every draw depends on all rewards so far and their order, so a reward that is lost, doubled
+    or out of order changes all later children."""
 
     def __init__(self, space: Space, *, seed: int) -> None:
         super().__init__(space, seed=seed)
@@ -133,14 +133,14 @@ def digits_space() -> Any:
 
 
 def worth(spec: list[int], report: Any) -> float:
-    """A number from 0 to 1 that no two specs share."""
+    """A number from 0 to 1, different for every spec."""
     value = sum(digit / 3 ** (index + 1) for index, digit in enumerate(spec))
     report(1, value=value)
     return value
 
 
 class Bench:
-    """Makes searches on copies of one empty store, and runs them with fresh objects each time."""
+    """Makes searches on copies of one empty store, and runs each of them with new objects."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Bench:
         gc.freeze()
 
     def new_store(self, requests: Sequence[tuple[int, ...]] = ()) -> Store:
-        """A store that holds one search, not yet begun, and what people ask of it."""
+        """A store with one search that has not started, and the user's requests for it."""
         self._count += 1
         path = self._folder / f"{self._count}.db"
         shutil.copy(self._template, path)
@@ -196,7 +196,7 @@ class Bench:
         return store
 
     def run(self, store: Any, budget: int | None, stop: Stop | None = None) -> Ending:
-        """One process's life, from taking the lease to releasing it. The coordinator before, if any, is gone."""
+        """The life of one process, from taking the lease to releasing it. An earlier coordinator is dead."""
         lease = store.take_lease("search", Owner.this_process(), gone=lambda owner: True)
         store.set_budget(lease, budget)
         coordinator = self.coordinator(store, lease)

@@ -1,4 +1,4 @@
-"""What the store's tests share: a clock they set, tiny searches, and dumps of whole databases."""
+"""Shared parts of the store's tests: a clock that they set, tiny searches, and dumps of whole databases."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def make_step(number: int, consumed_batch: int | None = None) -> Step:
 
 
 def start(store: Store, children: int = 4, *, name: str = "tiny", budget: int | None = None) -> tuple[Search, Lease]:
-    """A search that runs, with its first step and its first children."""
+    """A running search with its first step and its first children."""
     make_search(store, name, budget=budget)
     lease = store.take_lease(name, HERE)
     proposals = [make_child(number) for number in range(children)]
@@ -97,7 +97,7 @@ def trained(reward: float = 0.5, weights: bytes | None = None) -> Delivery:
 def make_training(
     child_id: int, *, recipe_hash: str = "long", seed: int = 2**62, reward: float = 0.5, finished: float = 0.0
 ) -> Training:
-    """What came of a training; the store puts its own time in place of `finished`."""
+    """The result of a training; the store replaces `finished` by its own time."""
     recipe, metrics = {"epochs": 20}, {"accuracy": reward}
     return Training(child_id, recipe_hash, seed, recipe, reward, metrics, seconds=9.5, finished=finished)
 

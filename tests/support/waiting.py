@@ -1,5 +1,5 @@
-"""How long a test waits for what must come."""
+"""How long a test waits for an expected event."""
 
-# No measure of speed: what is awaited comes within seconds on a free machine and within minutes on one that does six
-# other things. Only a test of something broken waits this long.
+# Not a measure of speed: an expected event comes within seconds on a free machine, and within minutes on a busy one.
+# Only a failing test waits this long.
 SECONDS = 900.0
