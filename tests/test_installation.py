@@ -37,7 +37,7 @@ def fresh_environment(folder: Path) -> Path:
     """A virtual environment with the dependencies of automl, without automl itself; returns its Python."""
     venv.create(folder, with_pip=False, symlinks=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
-    # The packages of this environment by path alone: an editable automl in it is found by a `.pth` file, which Python
+    # Only the packages of this environment, by path: an editable automl in it is found by a `.pth` file, which Python
     # reads in folders of site-packages only.
     here = dict.fromkeys(entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages"))
     (packages / "dependencies.pth").write_text("".join(f"{entry}\n" for entry in here))

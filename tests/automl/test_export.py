@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import OURS, alone
+from command_line import OURS, isolated_python
 
 from automl.child_trainers.data.digits import load_digits_data
 from automl.db import blobs
@@ -76,7 +76,7 @@ def test_a_child_by_number(export, store, folder):
 
 
 def test_keras_and_python_without_our_packages(export, store, folder):
-    """The model, loaded by Keras alone, has the stored accuracy on raw images, and so has the source's model with its
+    """Loaded by Keras only, the model has the stored accuracy on raw images, and so has the source's model with its
     weights."""
     best = best_of(store)
     stored = best.metrics["val_accuracy"]
@@ -113,7 +113,7 @@ built.set_weights(model.get_weights())
 assert np.allclose(built.predict(held["x"], verbose=0), logits, atol=1e-4)
 runpy.run_path("best.py", run_name="__main__")
 """
-    accuracy, params, *summary = alone(code, folder).splitlines()
+    accuracy, params, *summary = isolated_python(code, folder).splitlines()
     assert float(accuracy) == pytest.approx(stored, abs=1e-3)
     assert int(params) == best.params
     assert any("Total params" in line for line in summary)
@@ -154,7 +154,7 @@ def test_every_format_gives_the_same_numbers_under_the_same_names(export, store,
             f"names, results = {call}\n"
             "print(json.dumps([names, [np.asarray(result).tolist() for result in results]]))\n"
         )
-        names, results = json.loads(alone(code, folder / format).splitlines()[-1])
+        names, results = json.loads(isolated_python(code, folder / format).splitlines()[-1])
         assert names == ["logits"]
         found[format] = results
     first = np.array(found["keras"][0])

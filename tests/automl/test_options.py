@@ -174,7 +174,7 @@ def test_a_bad_value_gets_the_same_sentence_at_each_entrance(automl, folder, nam
     assert str(by_argument.value) == by_flag
 
 
-def test_an_unknown_name_is_told_the_nearest_at_each_entrance(automl, folder):
+def test_messages_about_an_unknown_name_list_the_nearest_at_each_entrance(automl, folder):
     (folder / "search.toml").write_text("\nchilds = 3\n")
     by_flag = automl("search", "first", "--childs", "3")
     by_file = automl("search", "first", "--config", "search.toml").error

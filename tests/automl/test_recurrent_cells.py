@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import alone, clean_environment, run_automl
+from command_line import clean_environment, isolated_python, run_automl
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -75,7 +75,7 @@ def test_a_keras_model_and_its_source_without_our_packages(automl, best, cells):
     perplexity = best["metrics"]["val_perplexity"]
     assert f"Exported child {best['number']} of cells to model.keras: validation perplexity {perplexity:.2f}" in ran.out
     assert automl("export", "cells", "--format", "python", "--to", "cell.py").code == 0
-    found = alone(
+    found = isolated_python(
         "import sys\n"
         "sys.path.insert(0, '.')\n"
         "import cell, keras, numpy as np, tensorflow as tf\n"
@@ -109,13 +109,13 @@ def test_a_keras_file_loads_by_the_lines_that_are_printed(automl, cells):
     )
     here = "import sys\nsys.path.insert(0, '')\n"  # as in an ordinary `python`
     names = "print(model.output_names)\n"
-    out = alone(here + "\n".join(lines) + "\n" + names + call.format(run="model"), elsewhere).splitlines()
+    out = isolated_python(here + "\n".join(lines) + "\n" + names + call.format(run="model"), elsewhere).splitlines()
     assert out[-2] == "['logits', 'next_h0', 'next_c0', 'next_h1', 'next_c1']"
     ran = automl("export", "cells", "--format", "savedmodel", "--to", elsewhere / "saved")
     assert ran.code == 0 and not (elsewhere / "saved_cell.py").exists()
     lines = [line.strip() for line in ran.out.splitlines() if line.startswith("    ")]
     named = "print(sorted(model.signatures['serving_default'].structured_outputs), model.vocabulary()[:2].shape)\n"
-    saved = alone("\n".join(lines) + "\n" + named + call.format(run="model.serve"), elsewhere).splitlines()
+    saved = isolated_python("\n".join(lines) + "\n" + named + call.format(run="model.serve"), elsewhere).splitlines()
     assert saved[-2] == "['logits', 'next_c0', 'next_c1', 'next_h0', 'next_h1'] (2,)"
     for one, other in zip(json.loads(out[-1]), json.loads(saved[-1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
@@ -138,7 +138,7 @@ def test_a_model_refuses_the_classes_of_another_cell(automl, best, cells):
     for number in others[:2]:
         flags = ("--child", number, "--to", f"n{number}.keras")
         assert automl("export", "cells", "--format", "keras", *flags).code == 0
-    found = alone(
+    found = isolated_python(
         "import sys\nsys.path.insert(0, '')\n"
         f"import importlib, keras, n{others[0]}_cell as right, n{others[1]}_cell\n"
         f"path = 'n{others[0]}.keras'\n"
@@ -154,7 +154,7 @@ def test_a_model_refuses_the_classes_of_another_cell(automl, best, cells):
 def test_a_saved_model_runs_without_our_packages(automl, best, cells):
     ran = automl("export", "cells", "--format", "savedmodel", "--to", "model")
     assert ran.code == 0, ran.err
-    found = alone(
+    found = isolated_python(
         "import numpy as np, tensorflow as tf\n"
         "loaded = tf.saved_model.load('model')\n"
         "states = [tf.zeros((1, 8))] * 4\n"

@@ -95,7 +95,7 @@ def test_values_of_options(text, value):
     assert options == {"x": value} and type(options["x"]) is type(value)
 
 
-def test_options_by_group_and_the_last_of_one_name_holds():
+def test_options_by_group_where_the_last_of_a_name_wins():
     settings = stored_settings(SearchConfig(set=("space.a=1", "task.b=2", "controller.c=3", "task.b=4")))
     assert [settings[group]["options"] for group in ("space", "task", "controller")] == [{"a": 1}, {"b": 4}, {"c": 3}]
 
@@ -218,8 +218,8 @@ def gpus(monkeypatch):
     visible_gpus.cache_clear()
 
 
-def test_how_children_are_trained_is_settled_when_a_search_begins(gpus):
-    """A search that is resumed on another machine goes on as it began."""
+def test_the_way_of_training_is_decided_when_a_search_begins(gpus):
+    """A search that is resumed on another machine continues as it began."""
     for chosen, fastest in (("0", "bfloat16"), ("-1", default_precision([]))):
         gpus(chosen)
         assert stored_settings(SearchConfig())["compute"] == {"precision": fastest, "xla": False, "devices": 1}

@@ -49,7 +49,7 @@ def test_what_steers_a_terminal_is_shown_as_it_would_be_written(text, capsys):
 
 
 @pytest.mark.parametrize("text", PLAIN)
-def test_plain_text_of_any_script_is_left_alone(text, capsys):
+def test_plain_text_of_any_script_is_unchanged(text, capsys):
     terminal.print(text)
     terminal.print_lines(text)
     assert capsys.readouterr().out == f"{text}\n{text}\n"

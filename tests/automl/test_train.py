@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import OURS, alone, clean_environment, run_automl
+from command_line import OURS, clean_environment, isolated_python, run_automl
 
 from automl.child_trainers.data.digits import load_digits_data
 from automl.child_trainers.images.task import ImageClassification
@@ -173,7 +173,7 @@ print((logits.argmax(1) == held["y"]).mean())
 
 
 @pytest.mark.parametrize("format", ["savedmodel", "tflite"])
-def test_an_exported_model_needs_tensorflow_alone(automl, store, folder, format):
+def test_an_exported_model_needs_only_tensorflow(automl, store, folder, format):
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     _, trainings, _ = stored(store)
@@ -184,7 +184,7 @@ def test_an_exported_model_needs_tensorflow_alone(automl, store, folder, format)
     data = load_digits_data()
     np.savez(elsewhere / "validation.npz", x=data.x_validation, y=data.y_validation)
     store.unlink()
-    assert float(alone(ALONE, elsewhere, format)) == pytest.approx(expected, abs=0.5 / len(data.x_validation))
+    assert float(isolated_python(ALONE, elsewhere, format)) == pytest.approx(expected, abs=0.5 / len(data.x_validation))
 
 
 def test_onnx_without_its_packages(automl, store, folder, monkeypatch):

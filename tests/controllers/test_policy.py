@@ -243,7 +243,7 @@ def test_frequencies_are_the_policy_s_own_probabilities():
     assert abs(count - ones.sum()) < 5 * math.sqrt((ones * (1 - ones)).sum())
 
 
-def test_entropy_is_that_of_the_drawn_children_alone():
+def test_entropy_is_only_that_of_the_drawn_children():
     space = Space(layers)
     heads, variables = tables(space)
     _, walks = drawn(space, heads, variables)

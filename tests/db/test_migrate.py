@@ -70,7 +70,7 @@ def test_migrations_make_what_the_tables_say(store: Store) -> None:
         assert compare_metadata(context, Row.metadata) == []
 
 
-def test_a_store_that_is_up_to_date_is_left_alone(sqlite_path: Path) -> None:
+def test_a_store_that_is_up_to_date_is_unchanged(sqlite_path: Path) -> None:
     before = sqlite_path.read_bytes()
     Store(str(sqlite_path), create=True).close()
     assert sqlite_path.read_bytes() == before

@@ -1175,7 +1175,7 @@ def test_digest_of_a_tiny_search(store: Store) -> None:
     assert store.digest(search.id) == "00a3fd45bb98ae28888a9eaae0435ebdc1484bd92862dce25bd4825bf074c29d"
 
 
-def test_digest_holds_no_times_workers_or_attempts(store: Store, clock: Clock) -> None:
+def test_digest_ignores_times_workers_and_attempts(store: Store, clock: Clock) -> None:
     plain, _ = start(store, name="plain")
     deliver_all(store, plain, [0.5, 0.25])
     rough, _ = start(store, name="rough")

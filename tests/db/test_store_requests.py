@@ -28,7 +28,7 @@ def test_a_running_search_is_asked_to_stop(store: Store, clock: Clock) -> None:
     assert store.request_stop("tiny") == search
     assert store.search("tiny") == dataclasses.replace(search, stop_requested=START + LEASE_SECONDS)
     assert store.progress(search.id) == Progress(trained=0, ready=4, running=0, stop_requested=True)
-    store.renew_lease(lease)  # the coordinator goes on until it has stopped
+    store.renew_lease(lease)  # the coordinator continues until it has stopped
     assert store.progress(search.id).stop_requested
 
 

@@ -10,7 +10,7 @@ from automl.search_spaces.spec import canonical_hash
 
 
 def net_of(inputs, labels=None, pools=None):
-    """A network by inputs; a label stands for a filter height."""
+    """A network by its inputs; a label gives a filter height."""
     labels = labels or [1] * len(inputs)
     pools = pools or [False] * len(inputs)
     return ConvNet(

@@ -204,7 +204,7 @@ def python(code: str, *, folder: Path, arguments: tuple[str, ...] = ()) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def alone(code: str, folder: Path, *arguments: object) -> str:
+def isolated_python(code: str, folder: Path, *arguments: object) -> str:
     """Runs Python code where none of our packages can be imported."""
     hidden = f"import sys\nsys.path = [entry for entry in sys.path if entry != {str(Path(__file__).parents[2])!r}]\n"
     hidden += "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"

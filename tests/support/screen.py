@@ -10,7 +10,7 @@ PART = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n])")
 def screen(text: str, width: int, height: int) -> list[str]:
     """The lines of a terminal of this size, including those that have scrolled out at the top.
 
-    It knows what rich writes: text, which goes on in the next line where it is too long, new lines, and the sequences
+    It understands what rich writes: text, which wraps at the end of a line, new lines, and the sequences
     that move the cursor upwards and erase a line.
     """
     rows = [""]
