@@ -13,7 +13,7 @@ from automl.testing.controllers import ControllerContract, flat
 
 OF_README: dict = {}
 README = (Path(__file__).parents[2] / "README.md").read_text()
-exec(re.search(r"```python\n(# mine\.py\nfrom automl\.controllers.*?)```", README, re.DOTALL)[1], OF_README)
+exec(re.search(r"```python\n(# evolution\.py\nfrom automl\.controllers.*?)```", README, re.DOTALL)[1], OF_README)
 
 
 class TestEvolution(ControllerContract):
