@@ -133,7 +133,7 @@ class Proposer:
         first_draws: dict[int, Proposal] = {}
         attempts = dict.fromkeys(numbers, 0)
         while pending := [number for number in numbers if number not in children and attempts[number] < MAX_ATTEMPTS]:
-            for draw, proposal in self._draw(pending, attempts):
+            for draw, proposal in self._draw(pending, attempts, children.values()):
                 number = draw.number
                 if number in children:
                     continue
@@ -155,12 +155,20 @@ class Proposer:
             self._seen.discard(children.pop(max(children)).canonical_hash)
         return [children[number] for number in numbers if number in children]
 
-    def _draw(self, pending: Sequence[int], attempts: Mapping[int, int]) -> list[tuple[Draw, Proposal]]:
+    def _draw(
+        self, pending: Sequence[int], attempts: Mapping[int, int], accepted: Iterable[NewChild]
+    ) -> list[tuple[Draw, Proposal]]:
         """Makes the next draw of each number.
 
         Once a number is drawn again, its following attempts are drawn too, since eight draws cost hardly more than one.
-        Draws are in order of attempts, so that a later one is used only if the earlier ones are refused.
+        Draws are in order of attempts, so that a later one is used only if the earlier ones are refused. A sequential
+        controller makes one draw at a time; it sees the accepted children of this batch.
         """
+        if self._controller.sequential:
+            in_flight = (*self.pending, *(PendingChild(child.number, child.tokens) for child in accepted))
+            draw = Draw(pending[0], attempts[pending[0]])
+            (proposal,) = self._controller.ask([draw], in_flight)
+            return [(draw, proposal)]
         redraws = any(attempts[number] for number in pending)
         at_once = max(1, DRAWS_AT_ONCE // len(pending)) if redraws else 1
         draws = [

@@ -148,6 +148,8 @@ class Controller(abc.ABC):
 
     # Settings that a resume cannot change, because the stored state depends on them.
     fixed_options: tuple[str, ...] = ()
+    # Whether a draw depends on the children in flight; see `propose`.
+    sequential: bool = False
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
@@ -185,7 +187,11 @@ class Controller(abc.ABC):
 
     @abc.abstractmethod
     def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
-        """Returns one proposal for each of one or more draws. A proposal must not depend on the other draws."""
+        """Returns one proposal for each of one or more draws. A proposal must not depend on the other draws.
+
+        With `sequential`, a proposal may depend on `pending`. The loop then asks for one draw at a time, and `pending`
+        includes the children of the same batch that it has accepted.
+        """
 
     @abc.abstractmethod
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class CheckedController(Controller):
         self._path = path
         self._controller = self._call("its constructor", make)
         self.fixed_options = tuple(self._controller.fixed_options)
+        self.sequential = bool(self._controller.sequential)
 
     def check(self, draws: Sequence[Draw]) -> None:
         """Checks a new controller before a search is stored. Its proposals must not depend on the order of the draws or

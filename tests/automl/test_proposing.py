@@ -6,11 +6,12 @@ import dataclasses
 import itertools
 import math
 import random
+from collections import Counter
 
 import pytest
 
 from automl import proposer as proposing
-from automl.controllers.base import Controller, ControllerState, Cost, Proposal
+from automl.controllers.base import Controller, ControllerState, Cost, Draw, PendingChild, Proposal
 from automl.controllers.keyed import child_seed, stream
 from automl.controllers.random_search import RandomSearch
 from automl.db.records import Origin, Request
@@ -468,3 +469,31 @@ def test_equal_children_written_differently_are_one():
     children = batches(random_proposer(sets), [9])
     assert len(children) == 6
     assert len({child.canonical_hash for child in children}) == 6
+
+
+# Sequential controllers
+
+
+class LeastUsed(RandomSearch):
+    """Proposes, for each digit, the one that the fewest children in flight have; a later attempt the next one."""
+
+    sequential = True
+
+    def propose(self, draws, pending):
+        (draw,) = draws
+        self.shown = [*getattr(self, "shown", []), (draw.number, draw.attempt, [child.number for child in pending])]
+        first = Counter(child.tokens[0] for child in pending)
+        option = sorted(range(3), key=lambda token: (first[token], token))[draw.attempt % 3]
+        return super().propose([Draw(draw.number, draw.attempt, {"digit0": (option,)})], pending)
+
+
+def test_a_sequential_controller_sees_the_accepted_children_of_its_batch():
+    space = Space(digits_space)
+    controller = LeastUsed(space, seed=SEED)
+    proposer = proposer_of(space, controller)
+    proposer.pending = (PendingChild(90, (0, 1, 1)),)
+    children = proposer.propose(range(6), batch=0, policy_step=0)
+    assert [number for number, _, _ in controller.shown] == sorted(number for number, _, _ in controller.shown)
+    assert all(shown == [90, *range(number)] for number, _, shown in controller.shown)
+    drawn = [child.tokens[0] for child in children if child.tries == 0]
+    assert drawn[:2] == [1, 2]  # 0 is in flight
