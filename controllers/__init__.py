@@ -4,12 +4,14 @@ CONTROLLERS = {  # resolved on use, so that listing them imports no TensorFlow
     "reinforce": "automl.controllers.reinforce.controller:Reinforce",
     "ppo": "automl.controllers.ppo:Ppo",
     "random": "automl.controllers.random_search:RandomSearch",
+    "surrogate": "automl.controllers.surrogate:Surrogate",
 }
 
 PRESETS = {  # named settings of each controller; the first is the default
     "reinforce": "automl.controllers.reinforce.presets:PRESETS",
     "ppo": "automl.controllers.reinforce.presets:PPO_PRESETS",
     "random": "automl.controllers.random_search:PRESETS",
+    "surrogate": "automl.controllers.surrogate:PRESETS",
 }
 
 SCALES = {  # for presets that also set the number of batches in flight and their size

@@ -12,6 +12,11 @@ def stream(seed: int, number: int, attempt: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_key("draw", seed, number, attempt)))
 
 
+def pool_stream(seed: int, num_told: int) -> np.random.Generator:
+    """Numbers for the candidates of a controller that was told so many children."""
+    return np.random.Generator(np.random.Philox(key=_key("pool", seed, num_told)))
+
+
 def initial(seed: int, name: str) -> np.random.Generator:
     """A generator for the initial values of a named variable; they do not depend on other variables."""
     return np.random.Generator(np.random.Philox(key=_key("initial", seed, name)))

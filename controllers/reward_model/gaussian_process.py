@@ -1,0 +1,208 @@
+"""A Gaussian process over children whose decisions may depend on each other.
+
+Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", chapters 2 and 5. The kernel is ours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import cholesky, solve_triangular
+
+from automl.controllers.reward_model.features import Features, Matrix
+
+JITTER = 1e-6  # added to the diagonal, so that the Cholesky factor exists
+MAIN, JOINT, COUNTS, COUNT_SCALE, CONSTANT, NOISE = range(6)  # places in `Hyperparameters.amplitudes`
+AMPLITUDE_MEANS = np.log([0.5, 0.4, 0.1, 0.5, 0.1, 0.05])  # of the prior; scores have a variance of about 1
+JOINT_DISTANCE = 2.0  # the prior's total weight of all decisions in the joint kernel
+
+
+class Hyperparameters(NamedTuple):
+    """Natural logarithms of the parts of the kernel
+
+        k(x, y) = a_main sum_d v_d (1 - D_d(x, y))        each decision by itself
+                + a_joint exp(-sum_d w_d D_d(x, y))       all decisions together: interactions
+                + a_counts exp(-g |c(x) - c(y)|^2)        how often each option occurs
+                + a_constant,
+
+    where D_d is the distance of two children in decision d and c are the standardized counts (`Features`). A weight
+    near 0 says that a decision does not matter. Scores are observed with the noise a_noise.
+
+    Attributes:
+        main: float64 (decisions,), log v.
+        joint: float64 (decisions,), log w.
+        amplitudes: float64 (6,): log of a_main, a_joint, a_counts, g, a_constant and a_noise.
+    """
+
+    main: np.ndarray
+    joint: np.ndarray
+    amplitudes: np.ndarray
+
+    @classmethod
+    def prior(cls, num_decisions: int) -> Hyperparameters:
+        size = max(1, num_decisions)
+        return cls(
+            np.full(num_decisions, -np.log(size)),
+            np.full(num_decisions, np.log(JOINT_DISTANCE / size)),
+            AMPLITUDE_MEANS.copy(),
+        )
+
+    def extended(self, num_decisions: int) -> Hyperparameters:
+        """With the prior's weights for decisions that are new."""
+        prior = self.prior(num_decisions)
+        known = len(self.main)
+        return Hyperparameters(
+            np.concatenate([self.main, prior.main[known:]]),
+            np.concatenate([self.joint, prior.joint[known:]]),
+            self.amplitudes,
+        )
+
+
+class Layout(NamedTuple):
+    """What the columns of a matrix mean, and how its counts are standardized."""
+
+    scales: np.ndarray  # float64 (columns,)
+    owners: np.ndarray  # int64 (columns,), the decision of each column
+    num_decisions: int
+    spread: np.ndarray  # float64 (options,), by which counts are divided; infinite where they do not vary
+
+    @classmethod
+    def of(cls, features: Features, matrix: Matrix) -> Layout:
+        """The layout of a matrix, by whose counts all counts are standardized."""
+        spread = np.full(matrix.counts.shape[1], np.inf)
+        if len(matrix.counts):
+            deviations = matrix.counts.std(axis=0)
+            varying = np.flatnonzero(deviations)
+            spread[varying] = deviations[varying] * np.sqrt(len(varying))
+        num_columns = matrix.binary.shape[1]
+        owners = np.asarray(features.owners[:num_columns], np.int64)
+        scales = np.asarray(features.scales[:num_columns], np.float64)
+        return cls(scales, owners, int(owners[-1]) + 1 if num_columns else 0, spread)
+
+
+def stacked(some: Matrix, others: Matrix) -> Matrix:
+    """The rows of both."""
+    return Matrix(*(np.vstack(parts) for parts in zip(some, others, strict=True)))
+
+
+class Terms(NamedTuple):
+    """The three functions of pairs of children that the kernel adds up, float64 (n, m) each."""
+
+    main: np.ndarray
+    joint: np.ndarray
+    counts: np.ndarray
+
+
+def terms(layout: Layout, hyperparameters: Hyperparameters, some: Matrix, others: Matrix) -> Terms:
+    main, joint, amplitudes = map(np.exp, hyperparameters)
+    here, there = some.counts / layout.spread, others.counts / layout.spread
+    return Terms(
+        main.sum() - _distances(layout, main, some.binary, others.binary),
+        np.exp(-_distances(layout, joint, some.binary, others.binary)),
+        np.exp(-amplitudes[COUNT_SCALE] * squared_distances(here, there)),
+    )
+
+
+def kernel(hyperparameters: Hyperparameters, of: Terms) -> np.ndarray:
+    amplitudes = np.exp(hyperparameters.amplitudes)
+    return np.asarray(
+        amplitudes[MAIN] * of.main
+        + amplitudes[JOINT] * of.joint
+        + amplitudes[COUNTS] * of.counts
+        + amplitudes[CONSTANT]
+    )
+
+
+def _distances(layout: Layout, weights: np.ndarray, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """sum_d weight_d D_d of all pairs, with |x - y| = x + y - 2 x y for binary columns."""
+    scales = layout.scales * weights[layout.owners]
+    weighted = some * scales
+    return np.asarray(weighted.sum(axis=1)[:, np.newaxis] + others @ scales - 2.0 * (weighted @ others.T))
+
+
+def squared_distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    squares = (some**2).sum(axis=1)[:, np.newaxis] + (others**2).sum(axis=1) - 2.0 * (some @ others.T)
+    return np.maximum(squares, 0.0)
+
+
+class GaussianProcess:
+    """What children with scores say of others.
+
+    Children in flight are known too, although they have no score yet. Each counts as if it had the score that is
+    predicted for it: the means of others stay, and their variances fall. So a batch does not choose the same child many
+    times (Desautels et al. 2014, "Parallelizing exploration-exploitation tradeoffs in Gaussian process bandit
+    optimization", section 3.3).
+
+    Args:
+        layout: of all matrices.
+        matrix: the children with scores, of which there may be none.
+        scores: float64 (n,), with a mean of about 0 and a variance of about 1.
+        in_flight: children without scores.
+    """
+
+    def __init__(
+        self, layout: Layout, hyperparameters: Hyperparameters, matrix: Matrix, scores: np.ndarray, in_flight: Matrix
+    ) -> None:
+        self.known = stacked(matrix, in_flight)
+        self.noise = float(np.exp(hyperparameters.amplitudes[NOISE])) + JITTER
+        self._layout = layout
+        self._hyperparameters = hyperparameters
+        covariance = self.covariance(self.known, self.known)
+        covariance[np.diag_indices(len(covariance))] += self.noise
+        self.factor = cholesky(covariance, lower=True) if len(covariance) else covariance
+        # The Cholesky factor's inverse times the scores. Those of children in flight are what is predicted, which
+        # makes their part zero.
+        self.solved_scores = np.zeros(len(covariance))
+        count = len(scores)
+        self.solved_scores[:count] = solved(self.factor[:count, :count], scores)
+
+    def predict(self, candidates: Matrix) -> Prediction:
+        return Prediction(self, candidates)
+
+    def covariance(self, some: Matrix, others: Matrix) -> np.ndarray:
+        return kernel(self._hyperparameters, terms(self._layout, self._hyperparameters, some, others))
+
+    @property
+    def prior_variance(self) -> float:
+        """Of any child, before anything is known."""
+        main, _, amplitudes = map(np.exp, self._hyperparameters)
+        total = amplitudes[MAIN] * main.sum() + amplitudes[JOINT] + amplitudes[COUNTS] + amplitudes[CONSTANT]
+        return float(total)
+
+
+class Prediction:
+    """The scores of candidates.
+
+    Attributes:
+        mean: float64 (candidates,), the expected score.
+        variance: float64 (candidates,), that of the function, without noise.
+    """
+
+    def __init__(self, process: GaussianProcess, candidates: Matrix) -> None:
+        self._process = process
+        self._candidates = candidates
+        self._known = process.known
+        self._factor = process.factor
+        self._solved = solved(self._factor, process.covariance(self._known, candidates))  # float64 (known, candidates)
+        self.mean = self._solved.T @ process.solved_scores
+        self.variance = np.maximum(process.prior_variance - (self._solved**2).sum(axis=0), 0.0)
+
+    def observe(self, child: Matrix) -> None:
+        """Takes one more child in flight into account. The means do not change."""
+        process = self._process
+        of_child = solved(self._factor, process.covariance(self._known, child))[:, 0]
+        deviation = np.sqrt(max(0.0, process.prior_variance - float(of_child @ of_child)) + process.noise)
+        row = (process.covariance(child, self._candidates)[0] - of_child @ self._solved) / deviation
+        size = len(of_child)
+        factor = np.zeros((size + 1, size + 1))
+        factor[:size, :size], factor[size, :size], factor[size, size] = self._factor, of_child, deviation
+        self._factor = factor
+        self._known = stacked(self._known, child)
+        self._solved = np.vstack([self._solved, row])
+        self.variance = np.maximum(self.variance - row**2, 0.0)
+
+
+def solved(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The inverse of a lower triangular matrix times a matrix or a vector."""
+    return np.asarray(solve_triangular(factor, right, lower=True)) if len(right) else right

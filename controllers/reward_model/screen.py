@@ -1,0 +1,219 @@
+"""Chooses the most promising candidate by the reward model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+from automl.controllers.base import PendingChild, Result, ResultState
+from automl.controllers.keyed import pool_stream
+from automl.controllers.reward_model.candidates import mutation, uniform_walk
+from automl.controllers.reward_model.features import Features, Matrix, Row
+from automl.controllers.reward_model.fitting import fit
+from automl.controllers.reward_model.gaussian_process import GaussianProcess, Hyperparameters, Layout, Prediction
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk
+
+MAX_KNOWN = 400  # children with rewards that the model uses: its cost grows with their cube
+MAX_IN_FLIGHT = 256  # children in flight that it uses, the latest
+MIN_FITTED = 4  # children from which on hyperparameters are fitted
+REFIT_GROWTH = 1.25  # they are fitted again when there are so many times as many children
+MAX_CHANGES = 3  # tokens that a mutation changes
+
+Tokens = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScreenSettings:
+    """What the user can set.
+
+    Attributes:
+        uniform: candidates that are drawn uniformly.
+        mutations: candidates that are mutations of the best children.
+        parents: how many of the best children are mutated.
+        exploration: the weight of a candidate's standard deviation beside its expected score.
+    """
+
+    uniform: int = 300
+    mutations: int = 300
+    parents: int = 10
+    exploration: float = 1.0
+
+
+class Screen:
+    """Remembers the children that have rewards, and chooses the next one among candidates.
+
+    What it says is a function of these children, in the order in which it received them, and of the children in flight.
+    """
+
+    def __init__(self, space: Space, seed: int, settings: ScreenSettings) -> None:
+        self._space = space
+        self._seed = seed
+        self._settings = settings
+        self._features = Features()
+        for walk in space.survey():
+            self._features.add(walk)
+        self._scored: list[_Scored] = []
+        self._tokens: set[Tokens] = set()
+        self._fit_size = (0, self._features.size)  # the children of the latest fit, and the features that they had
+        self._hyperparameters: Hyperparameters | None = None  # None until they are needed
+        self._process: GaussianProcess | None = None  # with no child in flight; None until it is needed
+
+    @property
+    def num_scored(self) -> int:
+        """How many children have rewards."""
+        return len(self._scored)
+
+    def tell(self, results: Iterable[Result]) -> None:
+        """Adds the children that have rewards."""
+        for result in results:
+            if result.reward is not None:
+                tokens = tuple(result.tokens)
+                walk = self._space.decode(tokens)
+                self._features.add(walk)
+                trained = result.state == ResultState.TRAINED
+                self._scored.append(_Scored(tokens, self._features.row(walk), float(result.reward), trained))
+                self._tokens.add(tokens)
+        # The sizes at which hyperparameters are fitted depend on the children alone, so a replay fits only once.
+        if len(self._scored) >= max(MIN_FITTED, REFIT_GROWTH * self._fit_size[0]):
+            self._fit_size, self._hyperparameters = (len(self._scored), self._features.size), None
+        self._process = None
+
+    def candidates(self, number: int) -> list[Walk]:
+        """Uniform candidates for the child of a number, and mutations of the best children."""
+        settings = self._settings
+        generator = pool_stream(self._seed, len(self._scored))
+        walks = [uniform_walk(self._space, number, generator) for _ in range(settings.uniform)]
+        trained = sorted((child for child in self._scored if child.trained), key=lambda child: -child.reward)
+        parents = [
+            uniform_walk(self._space, number, generator, self._space.decode(child.tokens).answers)
+            for child in trained[: settings.parents]
+        ]
+        for index in range(settings.mutations if parents else 0):
+            changes = 1 + int(generator.integers(MAX_CHANGES))
+            walks.append(mutation(self._space, number, parents[index % len(parents)], changes, generator))
+        return walks
+
+    def score(self, walks: Sequence[Walk]) -> np.ndarray:
+        """float64 (children,): the upper confidence bounds of children's scores while none is in flight."""
+        if self._process is None:
+            self._process = self.process(())
+        return self.upper_bounds(self._process.predict(self.matrix(walks)))
+
+    def upper_bounds(self, prediction: Prediction) -> np.ndarray:
+        """float64 (candidates,): expected scores, plus the weighted standard deviations.
+
+        Source: Srinivas et al. 2010, "Gaussian process optimization in the bandit setting", section 3.
+        """
+        return np.asarray(prediction.mean + self._settings.exploration * np.sqrt(prediction.variance))
+
+    def is_new(self, tokens: Tokens) -> bool:
+        """Whether no child with a reward has these tokens."""
+        return tokens not in self._tokens
+
+    def process(self, in_flight: Sequence[Tokens]) -> GaussianProcess:
+        """The model of the children with rewards and of those in flight."""
+        rewards = np.array([child.reward for child in self._scored])
+        used = _used(rewards)
+        known = self._features.matrix([self._scored[index].row for index in used])
+        layout = Layout.of(self._features, known)
+        waiting = self.matrix([self._space.decode(tokens) for tokens in in_flight[-MAX_IN_FLIGHT:]])
+        hyperparameters = self._fitted().extended(layout.num_decisions)
+        return GaussianProcess(layout, hyperparameters, known, normal_scores(rewards)[used], waiting)
+
+    def matrix(self, walks: Sequence[Walk]) -> Matrix:
+        return self._features.matrix([self._features.row(walk) for walk in walks])
+
+    def _fitted(self) -> Hyperparameters:
+        """The hyperparameters of the latest fit."""
+        if self._hyperparameters is None:
+            count, size = self._fit_size
+            rewards = np.array([child.reward for child in self._scored[:count]])
+            used = _used(rewards)
+            matrix = self._features.matrix([self._scored[index].row for index in used], size)
+            layout = Layout.of(self._features, matrix)
+            if count:
+                self._hyperparameters = fit(layout, matrix, normal_scores(rewards)[used])
+            else:
+                self._hyperparameters = Hyperparameters.prior(layout.num_decisions)
+        return self._hyperparameters
+
+
+class _Scored(NamedTuple):
+    """A child that has a reward."""
+
+    tokens: Tokens
+    row: Row
+    reward: float
+    trained: bool
+
+
+class Pool:
+    """The candidates for the next children, while more and more of them are in flight.
+
+    Args:
+        screen: which may not receive more children as long as the pool is used.
+        walks: the candidates, in any order.
+    """
+
+    def __init__(self, screen: Screen, space: Space, walks: Sequence[Walk]) -> None:
+        unique = {walk.tokens: walk for walk in walks}
+        # If every candidate is trained already, the proposer refuses the choice and takes a neighbour.
+        self._walks = [walk for tokens, walk in unique.items() if screen.is_new(tokens)] or list(walks[:1])
+        self._screen = screen
+        self._space = space
+        self._in_flight: tuple[Tokens, ...] = ()
+        self._prediction: Prediction | None = None
+
+    def choose(self, attempt: int, pending: Sequence[PendingChild]) -> Walk:
+        """The candidate with the highest upper confidence bound that is not in flight; at a later attempt, one further
+        down."""
+        in_flight = tuple(child.tokens for child in pending)
+        bounds = self._screen.upper_bounds(self._predicted(in_flight))
+        waiting = set(in_flight)
+        order = [index for index in np.argsort(-bounds, kind="stable").tolist()]
+        free = [index for index in order if self._walks[index].tokens not in waiting] or order
+        return self._walks[free[attempt % len(free)]]
+
+    def _predicted(self, in_flight: tuple[Tokens, ...]) -> Prediction:
+        known = len(self._in_flight)
+        if self._prediction is None or in_flight[:known] != self._in_flight:
+            self._prediction = self._screen.process(in_flight).predict(self._screen.matrix(self._walks))
+        else:
+            for tokens in in_flight[known:]:
+                self._prediction.observe(self._screen.matrix([self._space.decode(tokens)]))
+        self._in_flight = in_flight
+        return self._prediction
+
+
+def pool_number(space: Space, number: int) -> int:
+    """The number of the child for which the candidates of a child of this number are drawn.
+
+    Without a schedule all children share their candidates, which must not depend on who is drawn first.
+    """
+    return 0 if space.schedule is None else number
+
+
+def normal_scores(rewards: np.ndarray) -> np.ndarray:
+    """The quantiles of the normal distribution at the rewards' ranks; equal rewards have one.
+
+        s_i = Phi^-1((rank_i - 1/2) / n)
+
+    The model then depends neither on the scale of the rewards nor on a few extreme ones.
+    """
+    _, places, counts = np.unique(rewards, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2.0  # of each distinct reward, from 1
+    return np.asarray(ndtri((ranks[places] - 0.5) / max(1, len(rewards))))
+
+
+def _used(rewards: np.ndarray) -> np.ndarray:
+    """The indices of the children that the model uses, ascending: all, or the best half and the latest of the rest."""
+    if len(rewards) <= MAX_KNOWN:
+        return np.arange(len(rewards))
+    best = np.argsort(-rewards, kind="stable")[: MAX_KNOWN // 2]
+    others = np.setdiff1d(np.arange(len(rewards)), best)
+    return np.sort(np.concatenate([best, others[len(best) - MAX_KNOWN :]]))

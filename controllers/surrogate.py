@@ -1,0 +1,56 @@
+"""Search by a reward model alone: the yardstick for policies whose candidates a reward model screens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from automl.controllers.base import Controller, Draw, PendingChild, Proposal, Result
+from automl.controllers.keyed import stream
+from automl.controllers.reward_model.candidates import uniform_walk
+from automl.controllers.reward_model.screen import Pool, Screen, ScreenSettings, pool_number
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk
+
+PRESETS: dict[str, dict[str, Any]] = {"default": {}}
+
+
+class Surrogate(Controller):
+    """Chooses among uniform candidates and mutations of the best children by a Gaussian process: it takes the candidate
+    with the highest upper confidence bound. The first children are drawn uniformly.
+
+    It keeps no state: a resume tells it all children again.
+
+    Args:
+        initial: children that are drawn before the model is used, at the least.
+        settings: of `ScreenSettings`.
+    """
+
+    sequential = True
+
+    def __init__(self, space: Space, *, seed: int, initial: int = 8, **settings: Any) -> None:
+        super().__init__(space, seed=seed)
+        self._initial = initial
+        self._screen = Screen(space, seed, ScreenSettings(**settings))
+        self._pools: dict[int, Pool] = {}  # of the present state
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        return ("initial", *(field.name for field in dataclasses.fields(ScreenSettings)))
+
+    def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
+        return [Proposal(self._drawn(draw, pending).tokens) for draw in draws]
+
+    def learn(self, results: Sequence[Result]) -> dict[str, Any]:
+        self._screen.tell(results)
+        self._pools = {}
+        return {}
+
+    def _drawn(self, draw: Draw, pending: Sequence[PendingChild]) -> Walk:
+        if draw.given or self._screen.num_scored < self._initial:
+            return uniform_walk(self.space, draw.number, stream(self.seed, draw.number, draw.attempt), draw.given)
+        number = pool_number(self.space, draw.number)
+        if number not in self._pools:
+            self._pools[number] = Pool(self._screen, self.space, self._screen.candidates(number))
+        return self._pools[number].choose(draw.attempt, pending)

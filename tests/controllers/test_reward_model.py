@@ -1,0 +1,346 @@
+"""The reward model: distances, the Gaussian process, its hyperparameters, and the choice among candidates."""
+
+import math
+
+import numpy as np
+import pytest
+
+from automl.controllers.base import Draw, PendingChild, Result, ResultState
+from automl.controllers.keyed import stream
+from automl.controllers.reward_model.candidates import mutation, uniform_walk
+from automl.controllers.reward_model.features import MAX_LEVELS, Features
+from automl.controllers.reward_model.fitting import fit, loss
+from automl.controllers.reward_model.gaussian_process import (
+    COUNTS,
+    JITTER,
+    JOINT,
+    MAIN,
+    NOISE,
+    GaussianProcess,
+    Hyperparameters,
+    Layout,
+    kernel,
+    stacked,
+    terms,
+)
+from automl.controllers.reward_model.screen import MAX_KNOWN, Pool, Screen, ScreenSettings, normal_scores
+from automl.controllers.surrogate import Surrogate
+from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.narrowing import Narrowing, parse_rule
+from automl.search_spaces.numeric import Integer, Real
+from automl.search_spaces.space import Space
+
+SEED = 3
+
+
+def mixed():
+    """Conditional decisions, links and numbers."""
+    if (yield Choice("family", ("net", "tree"))) == "net":
+        layers = []
+        for index in range(3):
+            layers.append(((yield Choice(f"op{index}", ("p", "q", "r"))), (yield Links(f"in{index}", index))))
+        return layers
+    return (yield Integer("leaves", 1, 9)), (yield Real("rate", 1e-4, 1e-1, 4, log=True))
+
+
+def flat():
+    digits = []
+    for index in range(4):
+        digits.append((yield Choice(f"digit{index}", (0, 1, 2))))
+    return digits
+
+
+def walks_of(space, count, first=0):
+    return [uniform_walk(space, 0, stream(SEED, first + index, 0)) for index in range(count)]
+
+
+def features_of(walks):
+    features = Features()
+    for walk in walks:
+        features.add(walk)
+    return features, features.matrix([features.row(walk) for walk in walks])
+
+
+def joint_only(num_decisions):
+    """Hyperparameters under which the kernel is exp(-distance), each decision counting 1."""
+    amplitudes = np.full(6, -np.inf)
+    amplitudes[JOINT], amplitudes[NOISE] = 0.0, math.log(0.1)
+    return Hyperparameters(np.full(num_decisions, -np.inf), np.zeros(num_decisions), amplitudes)
+
+
+def distance(space, one, other):
+    """The sum of all decisions' distances."""
+    features, matrix = features_of([space.decode(one), space.decode(other)])
+    layout = Layout.of(features, matrix)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = terms(layout, joint_only(layout.num_decisions), matrix, matrix)
+    return -math.log(found.joint[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ((0, 1, 1, 0, 2, 0, 1), (0, 1, 1, 0, 2, 0, 1), 0),
+        ((0, 1, 1, 0, 2, 0, 1), (0, 2, 1, 0, 2, 0, 1), 1),  # another operation
+        ((0, 1, 1, 0, 2, 0, 1), (0, 1, 1, 1, 2, 1, 1), 2),  # two links
+        ((1, 0, 0), (1, 4, 0), 0.5),  # 1 and 5 of 1 to 9
+        ((1, 0, 0), (1, 0, 2), 2 / 3),  # 1e-4 and 1e-2 of 1e-4 to 1e-1, on a log scale
+        ((1, 0, 0), (1, 8, 3), 2),
+    ],
+)
+def test_the_distance_of_two_children(one, other, expected):
+    assert distance(Space(mixed), one, other) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_decision_that_one_child_lacks_is_a_distance():
+    net, tree = (0, 0, 0, 0, 0, 0, 0), (1, 0, 0)
+    # The family and three operations. Of a number, the lowest one differs from none by the half that says it is there.
+    assert distance(Space(mixed), net, tree) == pytest.approx(1 + 3 * 1 + 2 * 0.5)
+
+
+def test_an_ordered_decision_of_many_options_has_few_columns():
+    def wide():
+        return (yield Integer("units", 1, 900))
+
+    walks = [Space(wide).decode((token,)) for token in (0, 450, 899)]
+    features, matrix = features_of(walks)
+    assert matrix.binary.shape == (3, MAX_LEVELS + 1)
+    layout = Layout.of(features, matrix)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = -np.log(terms(layout, joint_only(1), matrix, matrix).joint)
+    assert found[0] == pytest.approx([0, 0.5, 1], abs=1.5 / MAX_LEVELS)
+
+
+def test_options_are_counted_whatever_decisions_are_called():
+    def named():
+        for index in range(3):
+            yield Choice(f"op{index}", ("p", "q"), kind=f"kind{index}")
+
+    features, matrix = features_of([Space(named).decode((0, 1, 1)), Space(named).decode((0, 0, 0))])
+    assert matrix.counts.tolist() == [[1, 2], [3, 0]]
+    assert features.size == (9, 2)
+
+
+def test_a_row_has_no_columns_of_decisions_that_are_unknown():
+    space = Space(mixed)
+    features, _ = features_of([space.decode((1, 0, 0))])
+    assert len(features.row(space.decode((0, 0, 0, 0, 0, 0, 0))).columns) == 2  # the family alone
+
+
+# The Gaussian process
+
+
+def problem(space=None, count=12, seed=0):
+    walks = walks_of(space or Space(mixed), count)
+    features, matrix = features_of(walks)
+    return features, matrix, np.random.default_rng(seed).normal(size=count)
+
+
+def empty(features):
+    return features.matrix([])
+
+
+def test_a_prediction_by_hand():
+    """Two children at distance 1 with scores 1 and -1: K = [[1.1, 1/e], [1/e, 1.1]]."""
+    space = Space(flat)
+    features, matrix = features_of([space.decode((0, 0, 0, 0)), space.decode((1, 0, 0, 0))])
+    layout = Layout.of(features, matrix)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hyperparameters = joint_only(layout.num_decisions)
+        process = GaussianProcess(layout, hyperparameters, matrix, np.array([1.0, -1.0]), empty(features))
+        prediction = process.predict(matrix)
+    k, noisy = math.exp(-1), 1.1 + JITTER
+    # K^-1 (1, -1) = (1, -1) / (noisy - k)
+    assert prediction.mean == pytest.approx([(1 - k) / (noisy - k), -(1 - k) / (noisy - k)])
+    expected = 1 - (noisy - 2 * k * k + noisy * k * k) / (noisy**2 - k**2)
+    assert prediction.variance == pytest.approx([expected, expected])
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_observing_children_one_by_one_equals_a_process_of_all_of_them(count):
+    features, matrix, scores = problem()
+    layout = Layout.of(features, matrix)
+    hyperparameters = fit(layout, matrix, scores)
+    candidates = features.matrix([features.row(walk) for walk in walks_of(Space(mixed), 20, first=100)])
+    waiting = features.matrix([features.row(walk) for walk in walks_of(Space(mixed), count, first=200)])
+    prediction = GaussianProcess(layout, hyperparameters, matrix, scores, empty(features)).predict(candidates)
+    before = prediction.mean.copy()
+    for index in range(count):
+        prediction.observe(type(waiting)(waiting.binary[index : index + 1], waiting.counts[index : index + 1]))
+    together = GaussianProcess(layout, hyperparameters, matrix, scores, waiting).predict(candidates)
+    # A third way: the predicted scores as if they had been observed.
+    guessed = GaussianProcess(layout, hyperparameters, matrix, scores, empty(features)).predict(waiting).mean
+    believed = GaussianProcess(
+        layout, hyperparameters, stacked(matrix, waiting), np.concatenate([scores, guessed]), empty(features)
+    ).predict(candidates)
+    for other in (together, believed):
+        np.testing.assert_allclose(prediction.mean, other.mean, atol=1e-9)
+        np.testing.assert_allclose(prediction.variance, other.variance, atol=1e-9)
+    np.testing.assert_array_equal(prediction.mean, before)
+
+
+def test_without_children_the_prediction_is_the_prior():
+    features, matrix, _ = problem()
+    none = empty(features)
+    layout = Layout.of(features, none)
+    prior = Hyperparameters.prior(layout.num_decisions)
+    prediction = GaussianProcess(layout, prior, none, np.zeros(0), none).predict(matrix)
+    amplitudes = np.exp(prior.amplitudes)
+    assert not prediction.mean.any()
+    assert prediction.variance == pytest.approx(amplitudes[MAIN] + amplitudes[JOINT] + amplitudes[COUNTS] + 0.1)
+
+
+def test_the_gradient_of_the_loss_is_that_of_finite_differences():
+    features, matrix, scores = problem()
+    layout = Layout.of(features, matrix)
+    vector = np.concatenate(Hyperparameters.prior(layout.num_decisions))
+    vector += np.random.default_rng(1).normal(size=len(vector)) * 0.3
+    _, gradient = loss(layout, matrix, scores, vector)
+    step = 1e-5
+    for index, of_index in enumerate(gradient):
+        change = np.zeros_like(vector)
+        change[index] = step
+        numeric = (
+            loss(layout, matrix, scores, vector + change)[0] - loss(layout, matrix, scores, vector - change)[0]
+        ) / (2 * step)
+        assert of_index == pytest.approx(numeric, abs=1e-6)
+
+
+def test_fitting_finds_the_decision_that_matters():
+    walks = walks_of(Space(flat), 60)
+    features, matrix = features_of(walks)
+    scores = normal_scores(np.array([float(walk.tokens[2] == 1) for walk in walks]))
+    fitted = fit(Layout.of(features, matrix), matrix, scores)
+    others = [0, 1, 3]
+    assert fitted.main[2] > fitted.main[others].max() + 1
+    assert fitted.amplitudes[NOISE] < math.log(0.02)
+
+
+def test_the_kernel_is_positive_semidefinite():
+    features, matrix, _ = problem(count=40)
+    layout = Layout.of(features, matrix)
+    hyperparameters = Hyperparameters.prior(layout.num_decisions)
+    covariance = kernel(hyperparameters, terms(layout, hyperparameters, matrix, matrix))
+    np.testing.assert_allclose(covariance, covariance.T)
+    assert np.linalg.eigvalsh(covariance).min() > -1e-9
+
+
+def test_normal_scores_depend_on_ranks_alone():
+    scores = normal_scores(np.array([5.0, -1e30, 7.0, 5.0]))
+    assert scores[0] == scores[3] and scores[1] == -scores[2]
+    np.testing.assert_allclose(scores, normal_scores(np.array([0.5, 0.0, 1e300, 0.5])))
+    assert scores[1] == pytest.approx(-1.1503, abs=1e-4)  # the 12.5 % quantile
+
+
+# Candidates
+
+
+def test_a_mutation_changes_as_many_tokens_as_asked():
+    space = Space(flat)
+    parent = space.decode((0, 1, 2, 0))
+    for changes in (1, 2, 4):
+        for index in range(20):
+            child = mutation(space, 0, parent, changes, stream(SEED, index, changes))
+            assert sum(a != b for a, b in zip(child.tokens, parent.tokens, strict=True)) == changes
+
+
+def test_mutations_keep_the_narrowing_and_step_to_neighbours():
+    def ranged():
+        return (yield Integer("units", 1, 9)), (yield Choice("op", ("p", "q", "r")))
+
+    space = Space(ranged, Narrowing((parse_rule("op=p,r", fix=False),)))
+    parent = space.walk(0)
+    parent.answer((4,))
+    parent.answer((0,))
+    children = [mutation(space, 0, parent, 1, stream(SEED, index, 0)).tokens for index in range(400)]
+    assert {op for _, op in children} == {0, 2}
+    moved = [units for units, _ in children if units != 4]
+    assert 0.5 < sum(abs(units - 4) == 1 for units in moved) / len(moved) < 0.75  # a half, and two of eight of the rest
+
+
+# The screen
+
+
+def rewarded(space, walks, reward=lambda walk: float(sum(walk.tokens)), first=0):
+    return [Result(first + index, walk.tokens, (), reward(walk)) for index, walk in enumerate(walks)]
+
+
+def test_the_choice_is_a_good_child_that_is_neither_trained_nor_in_flight():
+    space = Space(flat)
+    screen = Screen(space, SEED, ScreenSettings(uniform=100, mutations=100, exploration=0.0))
+    screen.tell(rewarded(space, walks_of(space, 24)))
+    pool = Pool(screen, space, screen.candidates(24))
+    chosen: list[tuple[int, ...]] = []
+    for number in range(4):
+        pending = [PendingChild(24 + index, tokens) for index, tokens in enumerate(chosen)]
+        chosen.append(pool.choose(0, pending).tokens)
+    assert len(set(chosen)) == 4 and all(screen.is_new(tokens) for tokens in chosen)
+    assert min(map(sum, chosen)) >= 6  # of 8 at the most, where the mean is 4
+    second = pool.choose(1, [])
+    assert second.tokens != chosen[0]
+
+
+def test_children_in_flight_make_similar_ones_less_attractive():
+    space = Space(flat)
+    screen = Screen(space, SEED, ScreenSettings(uniform=100, mutations=0, exploration=3.0))
+    screen.tell(rewarded(space, walks_of(space, 6), reward=lambda walk: 0.5))
+    pool = Pool(screen, space, screen.candidates(6))
+    first = pool.choose(0, []).tokens
+    second = pool.choose(0, [PendingChild(6, first)]).tokens
+    assert sum(a != b for a, b in zip(first, second, strict=True)) >= 2
+
+
+def test_what_a_screen_says_does_not_depend_on_when_it_is_asked():
+    """A replay asks for nothing between the batches, and fits hyperparameters once."""
+    space = Space(mixed)
+    results = [rewarded(space, walks_of(space, 5, first=10 * batch), first=5 * batch) for batch in range(6)]
+    asked, replayed = (Screen(space, SEED, ScreenSettings(uniform=30, mutations=30)) for _ in range(2))
+    for batch in results:
+        asked.tell(batch)
+        asked.score(asked.candidates(0))
+        replayed.tell(batch)
+    candidates = asked.candidates(30)
+    assert [walk.tokens for walk in candidates] == [walk.tokens for walk in replayed.candidates(30)]
+    np.testing.assert_array_equal(asked.score(candidates), replayed.score(candidates))
+
+
+def test_failed_children_count_as_bad_and_are_no_parents():
+    space = Space(flat)
+    walks = walks_of(space, 12)
+    results = [
+        Result(index, walk.tokens, (), 9.0, ResultState.FAILED) if index == 0 else Result(index, walk.tokens, (), 0.1)
+        for index, walk in enumerate(walks)
+    ]
+    screen = Screen(space, SEED, ScreenSettings(uniform=0, mutations=50, parents=1))
+    screen.tell([results[0]])
+    assert screen.candidates(1) == []
+    screen.tell([*results[1:], Result(90, (0, 0, 0, 0), (), None, ResultState.LOST)])
+    assert screen.num_scored == 12
+
+
+def test_the_model_uses_a_bounded_number_of_children():
+    space = Space(flat)
+    screen = Screen(space, SEED, ScreenSettings(uniform=10, mutations=10))
+    walks = walks_of(space, MAX_KNOWN + 50)
+    screen.tell(rewarded(space, walks))
+    assert len(screen.process(()).known.binary) == MAX_KNOWN
+
+
+def test_the_surrogate_finds_the_best_of_81_children_quickly():
+    """The reward needs two decisions together, and the rest in a certain order."""
+    space = Space(flat)
+
+    def reward(tokens):
+        return float(3 * (tokens[0] == tokens[1] == 2) + (tokens[2] == 0) + (tokens[3] == 1) - 0.1 * tokens[0])
+
+    controller = Surrogate(space, seed=SEED, initial=4)
+    best = -math.inf
+    for batch in range(7):
+        proposals, pending = [], []
+        for number in range(4 * batch, 4 * batch + 4):
+            (proposal,) = controller.ask([Draw(number)], pending)
+            proposals.append(proposal)
+            pending.append(PendingChild(number, proposal.tokens))
+        controller.tell([Result(4 * batch + i, one.tokens, (), reward(one.tokens)) for i, one in enumerate(proposals)])
+        best = max(best, *(reward(one.tokens) for one in proposals))
+    assert best == pytest.approx(4.8)
