@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from automl.controllers import base
 from automl.controllers.base import Controller, ControllerState, Cost, Result, ResultState
 from automl.db import blobs
-from automl.db.records import Child, Origin, State
+from automl.db.records import Child, Origin, State, Step
 from automl.db.store import Store
 
 STATES = {
@@ -56,9 +56,17 @@ def restore_controller(store: Store, search_id: int, controller: Controller) -> 
     if step.blob is not None and controller.state() is not None:
         controller.restore(unpack_state(step.blob, step.blob_sha256))
         controller.forget({child.number for child in store.children(search_id, states=[State.FAILED])})
-    elif step.consumed_batch is not None:
-        children = (store.children(search_id, batch=batch) for batch in range(step.consumed_batch + 1))
-        controller.replay(results_of(batch, {child.number: child.reward for child in batch}) for batch in children)
+        if controller.remembers:
+            controller.remember(_consumed(store, search_id, step))
+    else:
+        controller.replay(_consumed(store, search_id, step))
+
+
+def _consumed(store: Store, search_id: int, step: Step) -> Iterator[list[Result]]:
+    """The results of all batches that the controller has received, in their order."""
+    for batch in range(0 if step.consumed_batch is None else step.consumed_batch + 1):
+        children = store.children(search_id, batch=batch)
+        yield results_of(children, {child.number: child.reward for child in children})
 
 
 def pack_state(state: ControllerState) -> bytes:

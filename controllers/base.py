@@ -150,6 +150,8 @@ class Controller(abc.ABC):
     fixed_options: tuple[str, ...] = ()
     # Whether a draw depends on the children in flight; see `propose`.
     sequential: bool = False
+    # Whether a resume passes all earlier results to `remember`, after `restore`.
+    remembers: bool = False
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
@@ -204,6 +206,14 @@ class Controller(abc.ABC):
     def restore(self, state: ControllerState) -> None:
         """Restores what `state` returned."""
         raise NotImplementedError(f"{type(self).__name__} has a state but no method restore.")
+
+    def remember(self, batches: Iterable[Sequence[Result]]) -> None:
+        """Receives the results of all batches that `tell` received before the state was made, in their order.
+
+        A resume calls it after `restore`, if `remembers` is set. So a controller that needs the children so far does
+        not keep them in its state, since the store has them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} remembers children but has no method remember.")
 
     def replay(self, batches: Iterable[Sequence[Result]]) -> None:
         """Rebuilds a new controller that stores no state: passes all earlier batches to `tell`, in their order.

@@ -47,6 +47,7 @@ class CheckedController(Controller):
         self._controller = self._call("its constructor", make)
         self.fixed_options = tuple(self._controller.fixed_options)
         self.sequential = bool(self._controller.sequential)
+        self.remembers = bool(self._controller.remembers)
 
     def check(self, draws: Sequence[Draw]) -> None:
         """Checks a new controller before a search is stored. Its proposals must not depend on the order of the draws or
@@ -105,6 +106,9 @@ class CheckedController(Controller):
 
     def restore(self, state: ControllerState) -> None:
         self._call("restore", lambda: self._controller.restore(state))
+
+    def remember(self, batches: Iterable[Sequence[Result]]) -> None:
+        self._call("remember", lambda: self._controller.remember(batches))
 
     def replay(self, batches: Iterable[Sequence[Result]]) -> None:
         self._call("replay", lambda: self._controller.replay(batches))

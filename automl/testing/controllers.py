@@ -201,12 +201,12 @@ class ControllerContract:
         draws = [*DRAWS, RARE_DRAW]
         expected = case.learned.ask(draws)
         try:
-            case.learned.restore(unpacked(case.halfway))
+            case.load(case.learned, case.halfway, 2)
             state = case.learned.state()
             assert state is not None and packed(state) == case.halfway
             assert case.learned.ask(draws) == case.restarted("halfway").ask(draws)
         finally:
-            case.learned.restore(unpacked(kept))
+            case.load(case.learned, kept, 4)
         assert case.learned.ask(draws) == expected
 
     def test_the_probabilities_of_all_children_sum_to_one(self, space_name: str, stage: str) -> None:
@@ -329,16 +329,22 @@ class _Case:
     def restarted(self, stage: str) -> Controller:
         """A new controller as a resume makes it: from the state at this stage, or from the results until then."""
         again = self._make()
+        num_batches = {"fresh": 0, "halfway": 2, "learned": 4}[stage]
         if self.halfway is None:
-            again.replay(self.results[: {"fresh": 0, "halfway": 2, "learned": 4}[stage]])
-            return again
-        if stage == "halfway":
-            again.restore(unpacked(self.halfway))
+            again.replay(self.results[:num_batches])
+        elif stage == "halfway":
+            self.load(again, self.halfway, num_batches)
         else:
             state = self.at(stage).state()
             assert state is not None
-            again.restore(unpacked(packed(state)))
+            self.load(again, packed(state), num_batches)
         return again
+
+    def load(self, controller: Controller, state: bytes, num_batches: int) -> None:
+        """Restores a state that was made after so many batches, as a resume does."""
+        controller.restore(unpacked(state))
+        if controller.remembers:
+            controller.remember(self.results[:num_batches])
 
 
 _cases: dict[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -20,11 +21,12 @@ from automl.controllers.base import (
     ResultState,
 )
 from automl.controllers.reinforce.encoding import Encoded, collate, encode
+from automl.controllers.reinforce.guide import Guide
 from automl.controllers.reinforce.heads import Heads, NewKindError
 from automl.controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
 from automl.controllers.reinforce.policy import TABLES, Weights, initial_arrays
 from automl.controllers.reinforce.presets import Settings
-from automl.controllers.reinforce.sampling import Sampler
+from automl.controllers.reinforce.sampling import Drawn, Sampler
 from automl.controllers.reinforce.update import TrainState, Updater
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.space import Space
@@ -53,10 +55,12 @@ class Reinforce(PolicyController):
         super().__init__(space, seed=seed)
         self.settings = self.settings_kind(**settings)
         self._walks: dict[Key, Walk] = {}
-        self._initial_heads = Heads.of(space.survey())
+        self._initial_heads = Heads.of(space.survey(), by_name=self.settings.heads == "decision")
+        self._guide = Guide(space, seed, self.settings, self) if self.settings.candidates else None
         self._load(INITIAL_STATE, copy.deepcopy(self._initial_heads))
+        self.sequential = self.remembers = self._guide is not None
 
-    fixed_options = ("hidden_units",)
+    fixed_options = ("hidden_units", "heads")
     settings_kind = Settings
 
     @classmethod
@@ -95,6 +99,17 @@ class Reinforce(PolicyController):
         self._encoded: dict[Key, Encoded] = {}  # the elite of the latest update, which the next one may imitate again
 
     def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
+        guide = self._guide
+        if guide is not None and guide.ready:
+            chosen = [draw if draw.given else _given(draw, guide.choose(draw, pending)) for draw in draws]
+            return [proposal for proposal, _ in self._drawn(chosen)]
+        return [proposal for proposal, _ in self._drawn(draws)]
+
+    def sample(self, draws: Sequence[Draw]) -> list[Walk]:
+        """Draws children that belong to no search."""
+        return [walk for _, walk in self._drawn(draws)]
+
+    def _drawn(self, draws: Sequence[Draw]) -> list[Drawn]:
         if self._sampler is None:
             self._sampler = Sampler(self.space, self.seed, self._updater.weights, self._heads)
         try:
@@ -103,15 +118,32 @@ class Reinforce(PolicyController):
             # A copy with larger tables makes this draw. `ask` must not change this controller, and larger padding
             # could change the last bit of the other draws.
             if len(draws) > 1:
-                return [proposal for draw in draws for proposal in self.propose([draw], pending)]
-            return self._larger_copy(error.decisions).propose(draws, pending)
+                return [drawn for draw in draws for drawn in self._drawn([draw])]
+            return self._larger_copy(error.decisions)._drawn(draws)
         for draw, (proposal, walk) in zip(draws, drawn, strict=True):
             self._cache_walk((draw.number, proposal.tokens), walk)
-        return [proposal for proposal, _ in drawn]
+        return drawn
 
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         if not results:
             return {}
+        stats = self._learn(results)
+        if self._guide is not None:
+            self._guide.tell(results)
+            if self._guide.ready and not self._pending.batches:
+                self._guide.teach(results[-1].number)
+        return stats
+
+    def update(self, walks: Sequence[Walk], advantages: Sequence[float], elite: Sequence[Walk]) -> None:
+        """Learns from drawn children with these advantages, and imitates the elite."""
+        keys = [(walk.tokens, walk) for walk in [*walks, *elite]]
+        self._grow([walk for _, walk in keys])
+        self._touched |= self._keys_of(walk for _, walk in keys)
+        children = [encode(walk, self._heads) for _, walk in keys]
+        self._updater(collate(children, self._heads), advantages, len(elite))
+        self._larger_copies, self._sampler = {}, None
+
+    def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
         settings = self.settings
         rewards = [float(result.reward) for result in results if result.reward is not None]
         baseline, self._baseline = moving_baseline(self._baseline, rewards, settings.baseline_decay)
@@ -168,6 +200,8 @@ class Reinforce(PolicyController):
             "slots": self._heads.slots,
             "best": [vars(child) for child in self._elite],
         }
+        if self._guide is not None:
+            values["model_elite"] = self._guide.elite
         if self._pending.batches:
             values["pending"] = {
                 "batches": self._pending.batches,
@@ -182,6 +216,16 @@ class Reinforce(PolicyController):
             heads.widths.setdefault(kind, width)
         heads.slots = state.values["slots"]
         self._load(state, heads)
+        if self._guide is not None:
+            self._guide = Guide(self.space, self.seed, self.settings, self)
+            self._guide.elite = [tuple(tokens) for tokens in state.values.get("model_elite", [])]
+
+    def remember(self, batches: Iterable[Sequence[Result]]) -> None:
+        if self._guide is not None:
+            elite = self._guide.elite
+            for results in batches:
+                self._guide.tell(results)
+            self._guide.elite = elite
 
     def forget(self, numbers: Collection[int]) -> None:
         self._elite = [child for child in self._elite if child.number not in numbers]
@@ -191,11 +235,14 @@ class Reinforce(PolicyController):
         kinds are in `_touched`."""
         new = {key: self._walk(key) for key in keys if key not in self._encoded}
         self._grow(new.values())  # clears `_encoded` if the tables grow
-        self._touched |= {
-            decision.kind for walk in new.values() for decision in walk.decisions if isinstance(decision, Choice)
-        }
+        self._touched |= self._keys_of(new.values())
         encoded = {key: encode(walk, self._heads) for key, walk in new.items()} | self._encoded
         return [encoded.get(key) or encode(self._walk(key), self._heads) for key in keys]
+
+    def _keys_of(self, walks: Iterable[Walk]) -> set[str]:
+        """The heads that these children use."""
+        decisions = itertools.chain.from_iterable(walk.decisions for walk in walks)
+        return {self._heads.key(decision) for decision in decisions if isinstance(decision, Choice)}
 
     def _grow(self, walks: Iterable[Walk]) -> None:
         """Grows the tables to fit these children, keeping all that was learned."""
@@ -271,6 +318,11 @@ class Pending:
 
     batches: int = 0
     children: list[ScoredSample] = dataclasses.field(default_factory=list)
+
+
+def _given(draw: Draw, walk: Walk) -> Draw:
+    """A draw that gives this child."""
+    return Draw(draw.number, draw.attempt, walk.answers)
 
 
 def _copy_into(target: dict[str, np.ndarray], name: str, array: np.ndarray, heads: Heads) -> None:

@@ -17,16 +17,22 @@ class Heads:
     """Rows and sizes of the policy's tables. They grow with new kinds and never shrink.
 
     Attributes:
-        rows: the row of each kind of `Choice`, in order of first appearance.
-        widths: the number of options of each kind.
+        rows: the row of each head, in order of first appearance.
+        widths: the number of options of each head.
         slots: the largest number of anchors (`Links`) of one child.
         longest: the largest number of decisions of one of the walks given to `of`.
+        by_name: whether each `Choice` has a head of its own, by its name; otherwise those of one kind share a head.
     """
 
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     widths: dict[str, int] = dataclasses.field(default_factory=dict)
     slots: int = 0
     longest: int = 1
+    by_name: bool = False
+
+    def key(self, choice: Choice) -> str:
+        """The name of the head that a decision uses."""
+        return choice.name if self.by_name else choice.kind
 
     @property
     def compiled(self) -> bool:
@@ -55,23 +61,25 @@ class Heads:
         for decision in decisions:
             if isinstance(decision, Links):
                 links += 1
-            elif decision.kind not in self.rows:
-                self.rows[decision.kind] = len(self.rows)
-                self.widths[decision.kind] = len(decision.options)
+                continue
+            head = self.key(decision)
+            if head not in self.rows:
+                self.rows[head] = len(self.rows)
+                self.widths[head] = len(decision.options)
                 grown = True
-            elif self.widths[decision.kind] != len(decision.options):
+            elif self.widths[head] != len(decision.options):
                 raise ValueError(
                     f"Choice {decision.name!r} has {len(decision.options)} options, but in another child its kind "
-                    f"{decision.kind!r} has {self.widths[decision.kind]}; choices of one kind have the same number."
+                    f"{decision.kind!r} has {self.widths[head]}; choices of one kind have the same number."
                 )
         if links > self.slots:
             self.slots, grown = links, True
         return grown
 
     @classmethod
-    def of(cls, walks: Iterable[Walk]) -> Heads:
+    def of(cls, walks: Iterable[Walk], *, by_name: bool = False) -> Heads:
         """Heads that fit these walks."""
-        heads = cls()
+        heads = cls(by_name=by_name)
         for walk in walks:
             heads.add(walk.decisions)
             heads.longest = max(heads.longest, len(walk.decisions))
@@ -104,9 +112,10 @@ class Places:
 
     def row(self, choice: Choice) -> int:
         self._decisions.append(choice)
-        if self._heads.widths.get(choice.kind) != len(choice.options):
+        head = self._heads.key(choice)
+        if self._heads.widths.get(head) != len(choice.options):
             raise NewKindError(self._decisions)
-        return self._heads.rows[choice.kind]
+        return self._heads.rows[head]
 
     def slot(self, links: Links) -> tuple[int, list[int]]:
         """The slot that this `Links` fills, and the slots of earlier `Links` of its kind, oldest first."""

@@ -6,6 +6,19 @@ import dataclasses
 import math
 from typing import Any
 
+COUNTS_AND_WEIGHTS = (  # settings that may be 0
+    "entropy",
+    "imitate",
+    "imitation",
+    "candidates",
+    "uniform",
+    "mutations",
+    "parents",
+    "exploration",
+    "model_updates",
+    "model_elite",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -22,6 +35,17 @@ class Settings:
         imitate: number of best children so far that each update imitates; 0 turns imitation off.
         imitation: weight of the mean negative log-probability of the imitated children in the loss.
         accumulate: number of batches whose gradients one update adds up.
+        heads: `kind` (decisions of one kind share an embedding and a softmax) or `decision` (each name has its own).
+        candidates: number of children that the policy draws, and among which a reward model chooses; 0 turns the model
+            off, and with it all that follows.
+        uniform: number of candidates that are drawn uniformly.
+        mutations: number of candidates that are mutations of the best children.
+        parents: number of best children that are mutated.
+        exploration: weight of a candidate's standard deviation beside its expected score.
+        initial: number of children that must have rewards before the model is used.
+        model_updates: number of updates from the model's scores between two batches.
+        model_samples: number of children that the policy draws for such an update.
+        model_elite: number of candidates with the highest scores that such an update imitates.
     """
 
     hidden_units: int = 35
@@ -34,6 +58,16 @@ class Settings:
     imitate: int = 8
     imitation: float = 0.5
     accumulate: int = 1
+    heads: str = "kind"
+    candidates: int = 0
+    uniform: int = 100
+    mutations: int = 200
+    parents: int = 10
+    exploration: float = 1.0
+    initial: int = 8
+    model_updates: int = 4
+    model_samples: int = 24
+    model_elite: int = 8
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -49,13 +83,19 @@ class Settings:
         for name in ("hidden_units", "initial_range", "learning_rate", "rank_window", "accumulate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be above 0 and finite.")
-        for name in ("entropy", "imitate", "imitation"):
+        if self.heads not in ("kind", "decision"):
+            raise ValueError(f"controller.heads is {self.heads!r}; it is 'kind' or 'decision'.")
+        for name in ("initial", "model_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be 1 or more.")
+        for name in COUNTS_AND_WEIGHTS:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be 0 or more and finite.")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "screened": {"heads": "decision", "candidates": 256},
     # Zoph & Le 2017, section 4.1. They do not state the decay of the baseline; 0.95 is the value of NASNet (2018).
     "paper": {
         "learning_rate": 0.0006,

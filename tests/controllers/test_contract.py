@@ -28,9 +28,37 @@ def make(name, space, **arguments):
     return pkgutil.resolve_name(controllers.CONTROLLERS[name])(space, **{"seed": SEED, **arguments})
 
 
+# A small reward model, used from the second batch on
+SCREENED = {
+    "heads": "decision",
+    "candidates": 16,
+    "uniform": 8,
+    "mutations": 8,
+    "initial": 4,
+    "model_updates": 1,
+    "model_samples": 8,
+    "model_elite": 3,
+}
+
+
 class TestReinforce(ControllerContract):
     def make(self, space, *, seed):
         return make("reinforce", space, seed=seed)
+
+
+class TestScreenedReinforce(ControllerContract):
+    def make(self, space, *, seed):
+        return make("reinforce", space, seed=seed, **SCREENED)
+
+
+class TestScreenedPpo(ControllerContract):
+    def make(self, space, *, seed):
+        return make("ppo", space, seed=seed, **SCREENED)
+
+
+class TestSurrogate(ControllerContract):
+    def make(self, space, *, seed):
+        return make("surrogate", space, seed=seed, uniform=20, mutations=20)
 
 
 class TestPpo(ControllerContract):
@@ -44,9 +72,8 @@ class TestRandomSearch(ControllerContract):
 
 
 def test_every_controller_is_tested():
-    made = {
-        type(contract().make(Space(conditional), seed=0)) for contract in (TestReinforce, TestPpo, TestRandomSearch)
-    }
+    contracts = (TestReinforce, TestPpo, TestRandomSearch, TestSurrogate)
+    made = {type(contract().make(Space(conditional), seed=0)) for contract in contracts}
     assert made == {pkgutil.resolve_name(path) for path in controllers.CONTROLLERS.values()}
 
 
