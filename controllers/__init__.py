@@ -3,6 +3,7 @@
 CONTROLLERS = {  # resolved on use, so that listing them imports no TensorFlow
     "reinforce": "automl.controllers.reinforce.controller:Reinforce",
     "ppo": "automl.controllers.ppo:Ppo",
+    "evolution": "automl.controllers.evolution:Evolution",
     "random": "automl.controllers.random_search:RandomSearch",
     "surrogate": "automl.controllers.surrogate:Surrogate",
 }
@@ -10,6 +11,7 @@ CONTROLLERS = {  # resolved on use, so that listing them imports no TensorFlow
 PRESETS = {  # named settings of each controller; the first is the default
     "reinforce": "automl.controllers.reinforce.presets:PRESETS",
     "ppo": "automl.controllers.reinforce.presets:PPO_PRESETS",
+    "evolution": "automl.controllers.evolution:PRESETS",
     "random": "automl.controllers.random_search:PRESETS",
     "surrogate": "automl.controllers.surrogate:PRESETS",
 }

@@ -66,13 +66,18 @@ class TestPpo(ControllerContract):
         return make("ppo", space, seed=seed)
 
 
+class TestEvolution(ControllerContract):
+    def make(self, space, *, seed):
+        return make("evolution", space, seed=seed, population=6, sample=3)  # full after the second step
+
+
 class TestRandomSearch(ControllerContract):
     def make(self, space, *, seed):
         return make("random", space, seed=seed)
 
 
 def test_every_controller_is_tested():
-    contracts = (TestReinforce, TestPpo, TestRandomSearch, TestSurrogate)
+    contracts = (TestReinforce, TestPpo, TestRandomSearch, TestSurrogate, TestEvolution)
     made = {type(contract().make(Space(conditional), seed=0)) for contract in contracts}
     assert made == {pkgutil.resolve_name(path) for path in controllers.CONTROLLERS.values()}
 

@@ -1,0 +1,150 @@
+"""Regularized evolution: a child is a mutation of the best of a few recent children, and the oldest drop out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from automl.controllers.base import Controller, Draw, PendingChild, Proposal, Result, ResultState
+from automl.controllers.keyed import stream
+from automl.controllers.random_search import uniform_answer
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.numeric import Numeric
+from automl.search_spaces.space import Space
+from automl.search_spaces.walk import Walk
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"population": 100, "sample": 25},  # Real et al. 2019, section 3: the best of those that they tried
+}
+
+Answers = Mapping[str, tuple[int, ...]]
+
+
+class Evolution(Controller):
+    """Aging evolution.
+
+    The population is the latest `population` trained children. While it is not full, children are drawn uniformly.
+    After that, `sample` members are drawn with replacement, and the one with the highest reward is the parent. A
+    mutation changes one of its decisions; see `mutated`. Failed children are never parents.
+
+    It keeps no state: a resume replays what it was told.
+
+    Args:
+        population: how many children are candidates for a parent (P).
+        sample: how many of them compete to be one (S).
+
+    Raises:
+        ValueError: an option is no whole number above 0, or `sample` is larger than `population`.
+
+    Source: Real et al. 2019 (arXiv:1802.01548), algorithm 1. There, one child at a time is trained; here several may be
+    in flight, so a draw sees the children that were told before it.
+    """
+
+    def __init__(self, space: Space, *, seed: int, population: int = 20, sample: int = 5) -> None:
+        super().__init__(space, seed=seed)
+        for name, value in (("population", population), ("sample", sample)):
+            if type(value) is not int or value < 1:
+                raise ValueError(f"controller.{name} is {value!r}; it must be a whole number above 0.")
+        if sample > population:
+            raise ValueError(
+                f"controller.sample is {sample} and controller.population is {population}; sample must not be larger."
+            )
+        self._sample = sample
+        self._population: deque[Result] = deque(maxlen=population)
+
+    def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
+        return [Proposal(self._draw(draw).tokens) for draw in draws]
+
+    def learn(self, results: Sequence[Result]) -> dict[str, Any]:
+        self._population += [result for result in results if result.state == ResultState.TRAINED]
+        return {"population": len(self._population)}
+
+    def _draw(self, draw: Draw) -> Walk:
+        uniforms = stream(self.seed, draw.number, draw.attempt)
+        if len(self._population) < (self._population.maxlen or 0):
+            return completed(self.space.walk(draw.number), draw, {}, {}, uniforms)
+        parent = self._tournament(uniforms)
+        return mutated(self.space, draw, parent.tokens, uniforms)
+
+    def _tournament(self, uniforms: np.random.Generator) -> Result:
+        """The best of `sample` members; the first drawn of equal ones."""
+        places = uniforms.integers(len(self._population), size=self._sample).tolist()
+        return max((self._population[place] for place in places), key=_reward)
+
+
+def mutated(space: Space, draw: Draw, parent: Sequence[int], uniforms: np.random.Generator) -> Walk:
+    """A finished walk that differs from the parent in one decision, and in what depends on it.
+
+    The decision is drawn uniformly among those that are neither forced nor given. Of a `Choice` it takes another
+    option, of a `Links` it turns one bit. An ordered choice takes a neighbour in order half of the time. Decisions that
+    the parent does not have, or has with other options, are drawn uniformly.
+
+    Args:
+        parent: its tokens; where narrowing or the schedule no longer admits one of its answers, that one is drawn.
+    """
+    origin = space.decode(list(parent))
+    known = {decision.name: decision for decision in origin.decisions}
+    child = completed(space.walk(draw.number), draw, origin.answers, known, uniforms)
+    free = [decision for decision in child.decisions if draw.answer(decision) is None and _can_change(decision)]
+    if not free:
+        return child
+    decision = free[int(uniforms.integers(len(free)))]
+    answers = {**child.answers, decision.name: _changed(decision, child.answers[decision.name], uniforms)}
+    known = {other.name: other for other in child.decisions}
+    return completed(space.walk(draw.number), draw, answers, known, uniforms)
+
+
+def completed(
+    walk: Walk, draw: Draw, answers: Answers, known: Mapping[str, Decision], uniforms: np.random.Generator
+) -> Walk:
+    """The walk, finished: with given answers first, then these answers where they fit, else uniform ones.
+
+    Args:
+        known: by name, the decisions that `answers` are of. An answer fits only a decision with the same options.
+    """
+    while (decision := walk.decision) is not None:
+        answer = draw.answer(decision)
+        if answer is None and _same(decision, known.get(decision.name)):
+            old = answers[decision.name]
+            answer = old if decision.admits(old) else None
+        walk.answer(uniform_answer(decision, uniforms) if answer is None else answer)
+    return walk
+
+
+def _same(decision: Decision, other: Decision | None) -> bool:
+    """Whether tokens mean the same in both, however these are narrowed."""
+    if isinstance(decision, Choice):
+        return isinstance(other, Choice) and (decision.kind, decision.options) == (other.kind, other.options)
+    return other is not None and not isinstance(other, Choice) and decision.count == other.count
+
+
+def _can_change(decision: Decision) -> bool:
+    return any(token is None for token in decision.forced)
+
+
+def _changed(decision: Decision, old: tuple[int, ...], uniforms: np.random.Generator) -> tuple[int, ...]:
+    """Another answer that the decision admits."""
+    if isinstance(decision, Choice):
+        return (_other_option(decision, old[0], uniforms),)
+    free = [place for place, token in enumerate(decision.forced) if token is None]
+    place = free[int(uniforms.integers(len(free)))]
+    return (*old[:place], 1 - old[place], *old[place + 1 :])
+
+
+def _other_option(decision: Choice, old: int, uniforms: np.random.Generator) -> int:
+    tokens = [token for token in range(len(decision.options)) if decision.allows(token)]
+    others = [token for token in tokens if token != old]
+    if isinstance(decision, Numeric) and uniforms.random() < 0.5:
+        tokens.sort(key=decision.unit_value)
+        place = tokens.index(old)
+        others = tokens[max(0, place - 1) : place] + tokens[place + 1 : place + 2]
+    return others[int(uniforms.integers(len(others)))]
+
+
+def _reward(result: Result) -> float:
+    assert result.reward is not None  # `tell` passes on those with rewards
+    return result.reward
