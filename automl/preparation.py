@@ -27,7 +27,7 @@ from automl.child_trainers.experiment import (
 )
 from automl.child_trainers.task import Requirements
 from automl.child_trainers.user_files import UserFile
-from automl.controllers import CONTROLLERS, PRESETS
+from automl.controllers import CONTROLLERS, NETWORKS, PRESETS
 from automl.controllers.base import Controller, Cost
 from automl.controllers.checked import CheckedController, ControllerError
 from automl.proposer import Limits
@@ -142,7 +142,7 @@ def make_controller(
     file = UserFile.from_json(chosen.get("file"))
     if kind is not None or file is not None:
         return _users_controller(chosen, file.load() if file is not None else kind, file, experiment, seed)
-    if chosen["name"] != "random" and "tensorflow" not in sys.modules:
+    if chosen["name"] in NETWORKS and "tensorflow" not in sys.modules:
         stage(IMPORTING)
     with quiet_native_start():
         presets = pkgutil.resolve_name(PRESETS[chosen["name"]])

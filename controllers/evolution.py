@@ -44,7 +44,7 @@ class Evolution(Controller):
     in flight, so a draw sees the children that were told before it.
     """
 
-    def __init__(self, space: Space, *, seed: int, population: int = 20, sample: int = 5) -> None:
+    def __init__(self, space: Space, *, seed: int, population: int = 20, sample: int = 10) -> None:
         super().__init__(space, seed=seed)
         for name, value in (("population", population), ("sample", sample)):
             if type(value) is not int or value < 1:

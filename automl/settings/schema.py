@@ -117,7 +117,7 @@ class SearchConfig:
 
     controller: str = option(
         "reinforce",
-        "Controller that proposes the children: reinforce, ppo, random, or FILE.py:CLASS.",
+        "Controller that proposes the children: reinforce, ppo, evolution, optuna, random, or FILE.py:CLASS.",
         group=CONTROLLER,
         on_resume=OnResume("FILE.py:CLASS: approve your own controller on this machine."),
     )

@@ -149,7 +149,11 @@ BAD_VALUES = [
     ("precision", "bf16", "There is no precision called 'bf16'; there is bfloat16, float16, float32."),
     ("policy_device", "tpu", "--policy-device is 'tpu'; it must be cpu or gpu."),
     ("space", "convnot", "There is no space called 'convnot'; there is convnet, joint, recurrent-cell, update-rule."),
-    ("controller", "rando", "There is no controller called 'rando'; there is random, reinforce, ppo."),
+    (
+        "controller",
+        "rando",
+        "There is no controller called 'rando'; there is random, reinforce, ppo, optuna, evolution.",
+    ),
     ("fix", ["depth"], "--fix 'depth' is not of the form NAME=VALUE, for example layer*/filter_height=3."),
     ("set", ["space.stride=true"], "There is no space option called 'stride'; there is strides, "),
     ("set", ["taks.epochs=1"], "There is no group of options called 'taks'; there is task, space, controller."),

@@ -71,13 +71,18 @@ class TestEvolution(ControllerContract):
         return make("evolution", space, seed=seed, population=6, sample=3)  # full after the second step
 
 
+class TestOptunaSampler(ControllerContract):
+    def make(self, space, *, seed):
+        return make("optuna", space, seed=seed, n_startup_trials=6)  # the estimator is used after the second step
+
+
 class TestRandomSearch(ControllerContract):
     def make(self, space, *, seed):
         return make("random", space, seed=seed)
 
 
 def test_every_controller_is_tested():
-    contracts = (TestReinforce, TestPpo, TestRandomSearch, TestSurrogate, TestEvolution)
+    contracts = (TestReinforce, TestPpo, TestRandomSearch, TestSurrogate, TestEvolution, TestOptunaSampler)
     made = {type(contract().make(Space(conditional), seed=0)) for contract in contracts}
     assert made == {pkgutil.resolve_name(path) for path in controllers.CONTROLLERS.values()}
 
