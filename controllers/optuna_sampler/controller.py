@@ -87,7 +87,7 @@ class OptunaSampler(Controller):
         self._sequence_seed = _seed(stream(seed, OF_SEQUENCE, 0))
         self._storage = TrialList()
         with quiet():
-            self._notes = self._sampler(stream(seed, OF_SEQUENCE, 1))  # the sampler of `_noted`
+            self._notes = self._sampler(stream(seed, OF_SEQUENCE, 1), 0)  # the sampler of `_noted`
             self._study = optuna.load_study(study_name=NAME, storage=self._storage, sampler=self._notes)
         self._parameters = functools.lru_cache(KEPT)(self._read)  # of children in flight, at every draw
 
@@ -111,7 +111,7 @@ class OptunaSampler(Controller):
                 assert wide.decision is not None
                 answer = draw.answer(decision) or decision.forced
                 if trial is None and None in answer:
-                    trial = self._begin(pending, wide, uniforms)
+                    trial = self._begin(pending, wide, self._sampler(uniforms, draw.attempt))
                 tokens = []
                 for place, parameter in enumerate(parameters_of(wide.decision)):
                     token = answer[place]
@@ -124,11 +124,11 @@ class OptunaSampler(Controller):
                 wide.answer(tuple(tokens))
         return walk
 
-    def _begin(self, pending: Sequence[PendingChild], wide: Walk, uniforms: np.random.Generator) -> Trial:
+    def _begin(self, pending: Sequence[PendingChild], wide: Walk, sampler: Any) -> Trial:
         """The trial of a draw, after those of the children in flight."""
         for child in pending:
             self._add(tuple(child.tokens), None)
-        self._study.sampler = self._sampler(uniforms)
+        self._study.sampler = sampler
         trial = self._study.ask()
         for parameter, token in _answered(wide)[0]:
             self._set(trial.number, parameter, token)
@@ -167,8 +167,11 @@ class OptunaSampler(Controller):
         """A walk under the narrowing alone: it is the same for every child of a search, and the schedule is not."""
         return Walk(self.space.function(), self.space.narrowing)
 
-    def _sampler(self, uniforms: np.random.Generator) -> Any:
-        return make_sampler(self._kind, _seed(uniforms), self._sequence_seed, self._settings)
+    def _sampler(self, uniforms: np.random.Generator, attempt: int) -> Any:
+        seed = _seed(uniforms)
+        # The next point of the sequence was refused; that of another sequence is drawn at random.
+        sequence_seed = self._sequence_seed if attempt == 0 else seed
+        return make_sampler(self._kind, seed, sequence_seed, self._settings)
 
 
 def _seed(uniforms: np.random.Generator) -> int:

@@ -23,28 +23,27 @@ class Parameter:
 
     Attributes:
         name: unique among parameters with another distribution, since Optuna refuses one name with two of them.
-        distribution: of as many values as there are tokens, ascending.
+        distribution: of as many values as there are tokens.
+        values: all that the distribution has, ascending.
         tokens: those of the values, in their order.
         ordered: whether neighbours in `tokens` are neighbours in a range.
     """
 
     name: str
     distribution: BaseDistribution
+    values: tuple[Any, ...]
     tokens: tuple[int, ...]
     ordered: bool
 
     def value(self, token: int) -> Any:
         """The value of a token, as Optuna has it in a trial."""
-        index = self.tokens.index(token)
-        if isinstance(self.distribution, CategoricalDistribution):
-            return index
-        return self.distribution.low + index * (self.distribution.step or 1)
+        return self.values[self.tokens.index(token)]
 
     def token(self, value: Any) -> int:
-        """The token of a value that Optuna suggests."""
-        if isinstance(self.distribution, CategoricalDistribution):
-            return self.tokens[value]
-        return self.tokens[round((value - self.distribution.low) / (self.distribution.step or 1))]
+        """The token of a value that Optuna suggests; a real number is one of them but for rounding."""
+        if isinstance(self.distribution, FloatDistribution):
+            return self.tokens[round((value - self.distribution.low) / self.distribution.step)]
+        return self.tokens[self.values.index(value)]
 
     def nearest(self, token: int, allowed: Sequence[int]) -> int:
         """The allowed token whose place in the order is nearest; the lower one of two."""
@@ -71,33 +70,35 @@ def parameters_of(decision: Decision) -> list[Parameter | None]:
 
 @functools.lru_cache(KEPT)
 def _link(name: str, place: int) -> Parameter:
-    return Parameter(f"{name}/link {place}", CategoricalDistribution((0, 1)), (0, 1), ordered=False)
+    return Parameter(f"{name}/link {place}", CategoricalDistribution((0, 1)), (0, 1), (0, 1), ordered=False)
 
 
 @functools.lru_cache(KEPT)
 def _categories(name: str, tokens: tuple[int, ...]) -> Parameter:
-    return Parameter(f"{name}/{len(tokens)}", CategoricalDistribution(range(len(tokens))), tokens, ordered=False)
+    values = tuple(range(len(tokens)))
+    return Parameter(f"{name}/{len(values)}", CategoricalDistribution(values), values, tokens, ordered=False)
 
 
 @functools.lru_cache(KEPT)
 def _numbers(name: str, tokens: tuple[int, ...], values: tuple[Any, ...], log: bool) -> Parameter:
     distribution = _of_numbers(values, log)
-    return Parameter(f"{name}/{distribution}", distribution, tokens, ordered=True)
+    if distribution is None:
+        # Optuna has no steps on a log scale. The places of numbers are the same to it: equal distances on that scale.
+        values = tuple(range(len(values)))
+        distribution = IntDistribution(0, len(values) - 1)
+    return Parameter(f"{name}/{distribution}", distribution, values, tokens, ordered=True)
 
 
-def _of_numbers(values: Sequence[Any], log: bool) -> BaseDistribution:
-    """The distribution of exactly these ascending numbers, else that of their places.
-
-    Optuna has no steps on a log scale. Places are the same to it there: equal distances on that scale.
-    """
+def _of_numbers(values: Sequence[Any], log: bool) -> BaseDistribution | None:
+    """The distribution of exactly these ascending numbers; None where Optuna has none."""
     exact = [decimal.Decimal(str(value)) for value in values]
     steps = {after - before for before, after in itertools.pairwise(exact)}
-    step = steps.pop()
+    if len(steps) > 1:
+        return None
+    (step,) = steps
     whole = all(isinstance(value, int) for value in values)
-    if not steps and not log:
-        if whole:
-            return IntDistribution(values[0], values[-1], step=int(step))
-        return FloatDistribution(values[0], values[-1], step=float(step))
-    if not steps and whole and step == 1:
-        return IntDistribution(values[0], values[-1], log=True)
-    return IntDistribution(0, len(values) - 1)
+    if log:
+        return IntDistribution(values[0], values[-1], log=True) if whole and step == 1 else None
+    if whole:
+        return IntDistribution(values[0], values[-1], step=int(step))
+    return FloatDistribution(values[0], values[-1], step=float(step))

@@ -40,7 +40,10 @@ def searched(automl, mine, folder):
         (["--task", "digit"], "There is no task called 'digit'; there is digits, ptb, text, pydoc, cifar10, npz."),
         (["--task", "cifar"], "There is no task called 'cifar'; there is cifar10, pydoc, digits, npz, ptb, text."),
         (["--task", "npz"], "The task npz needs a file: write npz:PATH."),
-        (["--controller", "rando"], "There is no controller called 'rando'; there is random, reinforce, ppo, optuna, evolution."),
+        (
+            ["--controller", "rando"],
+            "There is no controller called 'rando'; there is random, reinforce, ppo, optuna, evolution.",
+        ),
         (["--preset", "papr"], "There is no preset called 'papr'; there is paper, small."),
         (["--preset", "smal"], "There is no preset called 'smal'; there is small, paper."),
         (["--task", "cifar10", "--recipe", "quik"], "There is no recipe called 'quik'; there is quick, paper."),
