@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 
@@ -68,16 +69,20 @@ def test_a_resume_in_the_middle_equals_an_uninterrupted_search(automl, kind, rep
 
 
 @pytest.mark.parametrize("kind", ["evolution", "tpe", "bruteforce"])
-def test_narrowing_and_a_child_of_the_user_s(automl, kind):
+def test_narrowing_and_a_child_of_the_user_s(automl, folder, kind):
     only = ("--only", "layer*/units=8..16,28", "--fix", "kind=deep")
     flags = (*OURS, "--controller", *KINDS[kind], *only, "--children")
     assert automl("search", "s", *flags, 4).code == 0
-    asked = automl("propose", "s", '{"kind": "deep", "rate": 0.01, "layers": 3}')
-    assert asked.code != 0  # the spec does not make this child; the search goes on
+    given = {"kind": "deep", "rate": 0.01, "layer1/inputs": [0], "layer2/inputs": []}
+    given |= {f"layer{index}/units": 28 for index in range(3)} | {"layer0/inputs": []}
+    (folder / "mine.json").write_text(json.dumps(given))
+    assert automl("propose", "s", "--spec", "mine.json").code == 0
     assert automl("resume", "s", "--children", 14).code == 0
     for child in children_of("s"):
         assert child.spec["kind"] == "deep"
         assert {units for units, _ in child.spec["layers"]} <= {8, 12, 16, 28}
+    (person,) = [child for child in children_of("s") if child.origin == "person"]
+    assert person.spec == {"kind": "deep", "rate": 0.01, "layers": [[28, []], [28, [0]], [28, []]]}
 
 
 def test_a_small_space_is_exhausted(automl, folder):
@@ -107,8 +112,8 @@ def test_a_small_space_is_exhausted(automl, folder):
         ),
         (
             ("--set", "controller.sampler=qmc"),
-            "The Optuna sampler 'qmc' cannot do conditional decisions, and only some children have 'layer1/inputs'; use "
-            "tpe, random or bruteforce.",
+            "The Optuna sampler 'qmc' cannot do conditional decisions, and only some children have 'layer1/inputs'; "
+            "use tpe, random or bruteforce.",
         ),
         (
             ("--set", "controller.samplr=tpe"),
