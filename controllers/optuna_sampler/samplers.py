@@ -149,8 +149,8 @@ def _check_space(name: str, kind: SamplerKind, space: Space) -> None:
     met = {parameter for child in children for parameter in child}
     shared = {parameter for parameter in met if all(parameter in child for child in children)}
     if kind.samples == "fixed":
-        if some := sorted(met - shared):
-            decision = children[next(i for i, child in enumerate(children) if some[0] in child)][some[0]][0]
+        if met - shared:
+            decision = min(child[one][0] for child in children for one in child if one not in shared)
             raise ValueError(
                 f"The Optuna sampler {name!r} cannot do conditional decisions, and only some children have "
                 f"{decision!r}; {INSTEAD}."
