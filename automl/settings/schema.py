@@ -117,13 +117,13 @@ class SearchConfig:
 
     controller: str = option(
         "reinforce",
-        "Controller that proposes the children: reinforce, ppo, evolution, optuna, random, or FILE.py:CLASS.",
+        "Controller of the search: reinforce, ppo, evolution, optuna, surrogate, random, or FILE.py:CLASS.",
         group=CONTROLLER,
         on_resume=OnResume("FILE.py:CLASS: approve your own controller on this machine."),
     )
     controller_preset: str | None = option(
         None,
-        "Preset of the controller, such as default, paper or paper-cells.",
+        "Preset of the controller, such as default, screened, paper or paper-cells.",
         group=CONTROLLER,
         default_text="the first",
     )

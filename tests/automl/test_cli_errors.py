@@ -42,7 +42,7 @@ def searched(automl, mine, folder):
         (["--task", "npz"], "The task npz needs a file: write npz:PATH."),
         (
             ["--controller", "rando"],
-            "There is no controller called 'rando'; there is random, reinforce, ppo, optuna, evolution.",
+            "There is no controller called 'rando'; there is random, reinforce, surrogate, ppo, optuna, evolution.",
         ),
         (["--preset", "papr"], "There is no preset called 'papr'; there is paper, small."),
         (["--preset", "smal"], "There is no preset called 'smal'; there is small, paper."),

@@ -152,7 +152,7 @@ BAD_VALUES = [
     (
         "controller",
         "rando",
-        "There is no controller called 'rando'; there is random, reinforce, ppo, optuna, evolution.",
+        "There is no controller called 'rando'; there is random, reinforce, surrogate, ppo, optuna, evolution.",
     ),
     ("fix", ["depth"], "--fix 'depth' is not of the form NAME=VALUE, for example layer*/filter_height=3."),
     ("set", ["space.stride=true"], "There is no space option called 'stride'; there is strides, "),

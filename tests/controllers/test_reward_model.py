@@ -271,7 +271,7 @@ def test_the_choice_is_a_good_child_that_is_neither_trained_nor_in_flight():
     screen.tell(rewarded(space, walks_of(space, 24)))
     pool = Pool(screen, space, screen.candidates(24))
     chosen: list[tuple[int, ...]] = []
-    for number in range(4):
+    for _ in range(4):
         pending = [PendingChild(24 + index, tokens) for index, tokens in enumerate(chosen)]
         chosen.append(pool.choose(0, pending).tokens)
     assert len(set(chosen)) == 4 and all(screen.is_new(tokens) for tokens in chosen)
