@@ -22,7 +22,7 @@ from automl.child_trainers.data.summary import DataSummary
 from automl.child_trainers.devices import environment, start_tensorflow
 from automl.child_trainers.images.task import ImageClassification
 from automl.child_trainers.recipes import RATES
-from automl.child_trainers.registry import TASKS, kind_of
+from automl.child_trainers.registry import NETWORK_TASKS, kind_of
 from automl.child_trainers.update_rules.trial import (
     LSTM_NETWORK,
     Trial,
@@ -71,7 +71,7 @@ class Comparison:
 
     def check(self) -> None:
         """Checks the settings and loads the data. Raises ValueError."""
-        validate_choice("task", kind_of(self.task), TASKS)
+        validate_choice("task", kind_of(self.task), NETWORK_TASKS)
         fields = dataclasses.fields(kind_of_task(self.task).recipe_kind)
         for option in self.options:
             if option in UNUSED:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from automl.controllers.base import Controller, Cost, Draw, PendingChild, Proposal
@@ -16,9 +16,9 @@ from automl.search_spaces.decisions import Choice
 from automl.search_spaces.recorded import Catalogue, ChildMismatchError, decode_recorded
 from automl.search_spaces.space import Space
 from automl.search_spaces.spec import canonical_hash, spec_to_json
-from automl.search_spaces.walk import possible_answers
+from automl.search_spaces.walk import Walk, possible_answers
 
-REPEAT = "repeat"  # the reason of a refusal that is not a limit
+REPEAT, INVALID = "repeat", "invalid"  # reasons of a refusal that are not limits
 MAX_ATTEMPTS = 20  # draws for a child
 DRAWS_AT_ONCE = 24  # once a number is drawn again: the prefix cache serves most of them, the rest fill one step
 MOST_NEIGHBOURS = 1_000
@@ -39,15 +39,18 @@ class Limits:
 class Proposer:
     """Fills batches of children.
 
-    A repeated child, or one over a limit, is refused and not stored. It is drawn again under (seed, number, attempt).
-    After 20 attempts the proposer takes a neighbour of the first draw: it changes one unforced decision (one bit of a
-    `Links`) and draws again those that depend on it. The most probable new neighbour is taken. If there is none, two
-    decisions are changed. If that fails, any child left is taken, in a space small enough to enumerate.
+    A child that is repeated, that the task does not admit, or that is over a limit is refused and not stored. It is drawn
+    again under (seed, number, attempt). After 20 attempts the proposer takes a neighbour of the first draw: it changes one
+    unforced decision (one bit of a `Links`) and draws again those that depend on it. The most probable new neighbour is
+    taken. If there is none, two decisions are changed. If that fails, any child left is taken, in a space small enough to
+    enumerate or of those that the task lists.
 
     Args:
         seen: canonical hashes of the children proposed so far; updated with every proposal.
         catalogue: the decisions of these children; updated with every proposal.
         refused: the number of refused draws so far, by reason.
+        admits: whether a spec may be a child of the search's task.
+        listed: returns the children that the task admits, as values by decision; None if it does not list them.
 
     Attributes:
         pending: the children in flight, which the controller receives.
@@ -65,22 +68,27 @@ class Proposer:
         seen: set[str],
         refused: Mapping[str, int],
         catalogue: Catalogue,
+        admits: Callable[[object], bool] = lambda spec: True,
+        listed: Callable[[], Iterable[Mapping[str, Any]] | None] = lambda: None,
     ) -> None:
         self.catalogue = catalogue
         self.pending: Sequence[PendingChild] = ()
         self._space = space
         self._controller = controller
         self._cost = cost
+        self._admits = admits
+        self._listed = listed
         self._limits = limits
         self._seed = seed
         self._seen = seen
         self.refused = Counter(refused)
         self._all: dict[str, tuple[int, ...]] | None = None
         # A policy that has converged draws the same few children again and again, with the same neighbours.
-        self._hash_of = functools.lru_cache(KEPT_CANDIDATES)(
-            lambda tokens: canonical_hash(space.decode(tokens).spec, tokens)
-        )
-        self._cost_of = functools.lru_cache(KEPT_CANDIDATES)(lambda tokens: cost(space.decode(tokens).spec))
+        cached = functools.lru_cache(KEPT_CANDIDATES)
+        spec_of = cached(lambda tokens: space.decode(tokens).spec)
+        self._hash_of = cached(lambda tokens: canonical_hash(spec_of(tokens), tokens))
+        self._cost_of = cached(lambda tokens: cost(spec_of(tokens)))
+        self._admitted = cached(lambda tokens: admits(spec_of(tokens)))
         self._determined = functools.lru_cache(KEPT_CANDIDATES)(functools.partial(_determined, space))
 
     def answer(
@@ -118,7 +126,8 @@ class Proposer:
             return "it is outside what --fix, --only or the schedule leaves"
         reason = self._refusal(tokens)
         if reason is not None:
-            return "the search has it already" if reason == REPEAT else "it is over a limit of the search"
+            told = {REPEAT: "the search has it already", INVALID: "the task of the search does not admit it"}
+            return told.get(reason, "it is over a limit of the search")
         return self._accept(number, proposal, batch, policy_step, Origin.USER, 0)
 
     def propose(
@@ -180,8 +189,11 @@ class Proposer:
         return list(zip(draws, self._controller.ask(draws, self.pending), strict=True))
 
     def _refusal(self, tokens: tuple[int, ...]) -> str | None:
-        """Why this child is refused: it repeats an earlier one, or is over a limit. None if it is accepted."""
-        return REPEAT if self._hash_of(tokens) in self._seen else self._over(self._cost_of(tokens))
+        """Why this child is refused: it repeats an earlier one, the task does not admit it, or it is over a limit. None
+        if it is accepted."""
+        if self._hash_of(tokens) in self._seen:
+            return REPEAT
+        return self._over(self._cost_of(tokens)) if self._admitted(tokens) else INVALID
 
     def _over(self, cost: Cost) -> str | None:
         """The limit that a child of this cost exceeds, or None."""
@@ -262,22 +274,34 @@ class Proposer:
         return self._shuffled(number, changes)
 
     def _left(self, number: int) -> list[dict[str, tuple[int, ...]]]:
-        """The answers of some children that were not proposed yet; none if the space is too large to enumerate."""
+        """The answers of some children that were not proposed yet; none if the space is too large to enumerate and the
+        task does not list its children."""
         if self._all is None or self._space.schedule is not None:
             self._all = self._enumerated(number)
         left = [tokens for child_hash, tokens in self._all.items() if child_hash not in self._seen]
         return [self._space.decode(tokens).answers for tokens in self._shuffled(number, left, most=MOST_COMPARED)]
 
     def _enumerated(self, number: int) -> dict[str, tuple[int, ...]]:
-        """The tokens of every child within the limits, by canonical hash; none if the space is too large."""
+        """The tokens of every child within the limits, by canonical hash; none if the space is too large and the task
+        does not list its children."""
         walks = list(itertools.islice(self._space.enumerate(number), LARGEST_ENUMERATED + 1))
         if len(walks) > LARGEST_ENUMERATED:
-            return {}
+            walks = list(self._listed_walks(number))
         return {
             canonical_hash(walk.spec, walk.tokens): walk.tokens
             for walk in walks
-            if self._over(self._cost(walk.spec)) is None
+            if self._admits(walk.spec) and self._over(self._cost(walk.spec)) is None
         }
+
+    def _listed_walks(self, number: int) -> Iterator[Walk]:
+        """The finished walks of the children that the task lists, as far as the space has them under this number."""
+        for values in self._listed() or ():
+            try:
+                answers = self._space.decode(self._space.encode(values, more=True)).answers
+            except ValueError:  # a space of the user's own may have fewer options than the task, or other decisions
+                continue
+            if (tokens := _determined(self._space, number, tuple(answers.items()))) is not None:
+                yield self._space.decode(tokens)
 
     def _shuffled(self, number: int, items: Sequence[Any], most: int | None = None) -> list[Any]:
         """The items, or `most` of them, in a random order that depends on the number."""

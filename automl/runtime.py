@@ -222,6 +222,8 @@ def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
         seen=store.hashes(search.id),
         refused=search.refused,
         catalogue=catalogue,
+        admits=experiment.task.admits,
+        listed=experiment.task.listed,
     )
 
 

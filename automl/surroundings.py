@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.child_trainers.experiment import SESSION
-from automl.child_trainers.registry import FILE_TASKS, kind_of
+from automl.child_trainers.registry import FILE_TASKS, kind_of, path_of
 from automl.db.store import Store
 
 
@@ -129,7 +129,7 @@ def with_data(settings: Mapping[str, Any], given: str | None, *, flag: str = "--
         return dict(settings)
     task = settings["task"]
     kind = kind_of(task["name"])
-    if kind not in FILE_TASKS:
+    if path_of(task["name"]) is None:
         raise ValueError(f"The task {task['name']} reads no data of yours; drop {flag}.")
     other = next((other for other in FILE_TASKS if given.startswith(f"{other}:") and other != kind), None)
     if other is not None:

@@ -310,6 +310,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {  # by task; the first recipe i
     "ptb": {"quick": QUICK_TEXT | QUICK_PTB, "small": SMALL_LSTM, "paper": PAPER_TEXT},
     "pydoc": {"quick": QUICK_TEXT, "small": SMALL_LSTM},
     "text": {"quick": QUICK_TEXT, "small": SMALL_LSTM},
+    "table": {"default": {}},
+    "synthetic": {"default": {}},
 }
 
 # For update rules. Bello et al. 2017, section 4.1; it does not state the number of training images, so all are used.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
 from automl.child_trainers.recipes import EARLY_STOP, RECIPES, RULE_RECIPES
+from automl.search_spaces import DEFAULT_SPACE
 
-TASKS = {  # resolved on use, so that listing them imports no TensorFlow
+NETWORK_TASKS = {  # resolved on use, so that listing them imports no TensorFlow
     "digits": "automl.child_trainers.images.task:ImageClassification",
     "cifar10": "automl.child_trainers.images.task:ImageClassification",
     "npz": "automl.child_trainers.images.task:ImageClassification",
@@ -17,7 +19,14 @@ TASKS = {  # resolved on use, so that listing them imports no TensorFlow
     "text": "automl.child_trainers.text.task:LanguageModeling",
 }
 
-RULE_TASKS = {  # the tasks of these names for the space of update rules
+SCORING_TASKS = {  # tasks that know the reward of a child and train nothing
+    "table": "automl.child_trainers.tables.task:TableLookup",
+    "synthetic": "automl.child_trainers.landscapes.task:SyntheticLandscape",
+}
+
+TASKS = NETWORK_TASKS | SCORING_TASKS
+
+RULE_TASKS = SCORING_TASKS | {  # the tasks of these names for the space of update rules
     "digits": "automl.child_trainers.update_rules.task:ImageRules",
     "cifar10": "automl.child_trainers.update_rules.task:ImageRules",
     "npz": "automl.child_trainers.update_rules.task:ImageRules",
@@ -26,7 +35,8 @@ RULE_TASKS = {  # the tasks of these names for the space of update rules
     "text": "automl.child_trainers.update_rules.task:TextRules",
 }
 
-FILE_TASKS = ("npz", "text")  # written with the file's path, as in `npz:PATH`
+FILE_TASKS = ("npz", "text", "table")  # written with the file's path, as in `npz:PATH`
+DATA_DIR_TASKS = ("cifar10", "ptb", "table:nas-bench-macro")  # tasks whose data are in --data-dir
 DEFAULT_RECIPE: Mapping[str, dict[str, Any]] = {"default": {}}  # for a task of TASKS without an entry in RECIPES
 
 
@@ -55,15 +65,64 @@ OF_SPACES: dict[str, SpaceTasks] = {
     "convnet": SpaceTasks(),
     "recurrent-cell": SpaceTasks(default="pydoc"),
     "update-rule": SpaceTasks(tasks=RULE_TASKS, recipes=RULE_RECIPES, early_stop={}),  # screening rejects bad rules
+    "table-row": SpaceTasks(default="table"),
+    "landscape": SpaceTasks(default="synthetic"),
     "joint": SpaceTasks(of_preset={"cells": "pydoc"}, presets=dict.fromkeys(("ptb", "pydoc", "text"), "cells")),
 }
 USER_SPACES = SpaceTasks()
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpace:
+    """The space that comes with a task.
+
+    Attributes:
+        space: its name.
+        options: import path of the function that finds the options of the space in the data of the task.
+    """
+
+    space: str
+    options: str
+
+
+TASK_SPACES: Mapping[str, TaskSpace] = {
+    "table": TaskSpace("table-row", "automl.child_trainers.tables.task:table_columns"),
+}
 
 
 def kind_of(name: str) -> str:
     """The task's name without the path of its file."""
     kind, colon, _ = name.partition(":")
     return kind if colon and kind in FILE_TASKS else name
+
+
+def path_of(name: str) -> str | None:
+    """The path of the task's file, as the user wrote it; None for a task without one, or with data in --data-dir."""
+    kind = kind_of(name)
+    return None if kind == name or name in DATA_DIR_TASKS else name.removeprefix(f"{kind}:")
+
+
+def default_space(task: str | None) -> str:
+    """The space of a search of a task, if the user names none."""
+    of_task = TASK_SPACES.get(kind_of(task or ""))
+    return DEFAULT_SPACE if of_task is None else of_task.space
+
+
+def space_options(space: str, task: str, options: Mapping[str, Any], **data: Any) -> dict[str, Any]:
+    """The options of a space that are in the data of the task; empty for other spaces and tasks.
+
+    Args:
+        options: of the task.
+        data: `data_dir` and `goal`, as for the task.
+
+    Raises:
+        ValueError: the data cannot be read.
+    """
+    of_task = TASK_SPACES.get(kind_of(task))
+    if of_task is None or of_task.space != space:
+        return {}
+    found: dict[str, Any] = pkgutil.resolve_name(of_task.options)(task, options, **data)
+    return found
 
 
 def tasks_of(space: str) -> Mapping[str, str]:

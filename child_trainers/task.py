@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -187,6 +187,20 @@ class Task(abc.ABC):
 
     def check(self, spec: object) -> None:  # noqa: B027 - the user's function takes any spec
         """Raises ValueError if this task cannot train specs of this kind. Called once, with a spec of the space."""
+
+    def admits(self, spec: object) -> bool:
+        """Whether a spec may be a child. The loop refuses one that is not admitted before it is trained, and draws
+        again."""
+        return True
+
+    def listed(self) -> Iterable[Mapping[str, Any]] | None:
+        """The children that it admits, as values by the name of the decision; None if it admits all, or does not know
+        them."""
+        return None
+
+    def optimum(self, spec: object) -> float | None:
+        """The highest reward of all children of this kind, without noise; None if it is not known."""
+        return None
 
     def check_goal(self) -> None:  # noqa: B027 - the metrics of a user's function are not known before it runs
         """Raises ValueError if --minimize or --maximize names no metric that this task reports."""

@@ -9,6 +9,8 @@ SPACES = {  # resolved on use, so that listing them imports nothing heavy
     "recurrent-cell": "automl.search_spaces.recurrent_cell.space:recurrent_cell",
     "update-rule": "automl.search_spaces.update_rule.space:update_rule",
     "joint": "automl.search_spaces.joint.space:joint",
+    "table-row": "automl.search_spaces.table_row.space:table_row",
+    "landscape": "automl.search_spaces.landscape.space:landscape",
 }
 
 PRESETS = {  # named keyword arguments of each space; the first is the default
@@ -16,6 +18,8 @@ PRESETS = {  # named keyword arguments of each space; the first is the default
     "recurrent-cell": "automl.search_spaces.recurrent_cell.space:PRESETS",
     "update-rule": "automl.search_spaces.update_rule.space:PRESETS",
     "joint": "automl.search_spaces.joint.space:PRESETS",
+    "table-row": "automl.search_spaces.table_row.space:PRESETS",
+    "landscape": "automl.search_spaces.landscape.space:PRESETS",
 }
 
 SCHEDULES = {  # named schedules of each space: functions from a child's number to forced option values
@@ -23,6 +27,8 @@ SCHEDULES = {  # named schedules of each space: functions from a child's number 
     "recurrent-cell": "automl.search_spaces.recurrent_cell.space:SCHEDULES",
     "update-rule": "automl.search_spaces.update_rule.space:SCHEDULES",
     "joint": "automl.search_spaces.joint.space:SCHEDULES",
+    "table-row": "automl.search_spaces.table_row.space:SCHEDULES",
+    "landscape": "automl.search_spaces.landscape.space:SCHEDULES",
 }
 
 READERS = {  # for each space, a function from the JSON value in the store to the spec
@@ -30,6 +36,8 @@ READERS = {  # for each space, a function from the JSON value in the store to th
     "recurrent-cell": "automl.search_spaces.recurrent_cell.spec:RecurrentCell.from_json",
     "update-rule": "automl.search_spaces.update_rule.spec:UpdateRule.from_json",
     "joint": "automl.search_spaces.joint.spec:from_json",
+    "table-row": "automl.search_spaces.table_row.space:Row.from_json",
+    "landscape": "automl.search_spaces.landscape.space:Point.from_json",
 }
 
 DEFAULT_SPACE = next(iter(SPACES))

@@ -7,12 +7,11 @@ from typing import Any
 
 from automl.child_trainers.experiment import Experiment
 from automl.child_trainers.function_task import FunctionTask
+from automl.child_trainers.registry import DATA_DIR_TASKS
 from automl.child_trainers.task import Task
 from automl.search_spaces.spec import Cell, Trainable
 from automl.settings.schema import SearchConfig
 from automl.surroundings import check_runs_code
-
-DOWNLOADED = ("cifar10", "ptb")  # tasks whose data are in --data-dir
 
 
 def check_config(config: SearchConfig, settings: Mapping[str, Any], experiment: Experiment) -> None:
@@ -67,9 +66,9 @@ def check_epochs_given(task: Task, settings: Mapping[str, Any]) -> None:
 def check_data_dir(given: str | None, settings: Mapping[str, Any]) -> None:
     """Raises ValueError if --data-dir is given for a task that does not use it."""
     task = settings["task"]["name"]
-    if given is not None and task not in DOWNLOADED:
+    if given is not None and task not in DATA_DIR_TASKS:
         raise ValueError(
-            f"--data-dir has no effect on the task {task}; it is the folder of {' or '.join(DOWNLOADED)}. Drop it."
+            f"--data-dir has no effect on the task {task}; it is the folder of {' or '.join(DATA_DIR_TASKS)}. Drop it."
         )
 
 

@@ -34,10 +34,11 @@ class SearchConfig:
             other. The message names the option by its flag.
     """
 
-    space: str = option(
-        DEFAULT_SPACE,
+    space: str | None = option(
+        None,
         f"Space that children are sampled from: {', '.join(SPACES)}, or FILE.py:FUNCTION.",
         group=SPACE,
+        default_text=f"{DEFAULT_SPACE}, or the task's own",
         on_resume=OnResume("FILE.py:FUNCTION: approve your own space on this machine."),
     )
     preset: str | None = option(
@@ -67,11 +68,12 @@ class SearchConfig:
 
     task: str | None = option(
         None,
-        "Task that children are trained on: digits, cifar10, npz:PATH, ptb, pydoc, text:PATH, or FILE.py:FUNCTION.",
+        "Task that children are trained on: digits, cifar10, npz:PATH, ptb, pydoc, text:PATH, or FILE.py:FUNCTION. "
+        "Without training: table:FILE.csv, table:nas-bench-macro, synthetic.",
         group=TASK,
         default_text="the space's own",
         on_resume=OnResume(
-            "FILE.py:FUNCTION: approve your own task on this machine; npz:PATH, text:PATH: same as --data."
+            "FILE.py:FUNCTION: approve your own task on this machine; npz:PATH, text:PATH, table:FILE.csv: same as --data."
         ),
     )
     recipe: str | None = option(
@@ -263,11 +265,18 @@ class SearchConfig:
             options[name].check(value)
 
     @property
+    def chosen_space(self) -> str:
+        """The space asked for, or the one that goes with the task."""
+        from automl.child_trainers.registry import default_space  # not needed for --help
+
+        return self.space if self.space is not None else default_space(self.task)
+
+    @property
     def chosen_task(self) -> str:
         """The given task, or the default task of the space."""
         from automl.child_trainers.registry import default_task  # not needed for --help
 
-        return self.task if self.task is not None else default_task(self.space, self.preset)
+        return self.task if self.task is not None else default_task(self.chosen_space, self.preset)
 
     @property
     def budget(self) -> int | None:

@@ -11,7 +11,17 @@ from typing import Any
 from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.devices import default_precision, visible_gpus
 from automl.child_trainers.experiment import SESSION
-from automl.child_trainers.registry import FILE_TASKS, TASKS, early_stop_of, kind_of, preset_of, recipes_of
+from automl.child_trainers.outcome import Goal
+from automl.child_trainers.registry import (
+    DATA_DIR_TASKS,
+    FILE_TASKS,
+    TASKS,
+    early_stop_of,
+    kind_of,
+    preset_of,
+    recipes_of,
+    space_options,
+)
 from automl.child_trainers.user_files import UserFile, suggested_reference
 from automl.controllers import CONTROLLERS
 from automl.search_spaces import SPACES
@@ -39,23 +49,32 @@ def stored_settings(config: SearchConfig) -> dict[str, Any]:
         ValueError: a name is unknown, or an option has a wrong form. The message lists the known names.
     """
     options = parse_options(config.set)
+    space, task = _name("space", config.chosen_space, SPACES), _task_name(config.chosen_task)
+    goal, data_dir = goal_of(config.minimize, config.maximize), _data_dir(config.data_dir)
+    of_data = space_options(
+        space,
+        task,
+        options["task"],
+        data_dir=None if data_dir is None else Path(data_dir),
+        goal=None if goal is None else Goal(**goal),
+    )
     return {
         "space": {
-            "name": _name("space", config.space, SPACES),
-            "preset": config.preset or preset_of(config.space, config.chosen_task),
-            "options": options["space"],
-            "file": _file(config.space),
+            "name": space,
+            "preset": config.preset or preset_of(space, config.chosen_task),
+            "options": of_data | options["space"],
+            "file": _file(space),
         },
         "narrowing": {"fix": list(config.fix), "only": list(config.only)},
         "schedule": config.schedule,
         "limits": {"params": config.max_params, "flops": config.max_flops},
         "task": {
-            "name": _task_name(config.chosen_task),
+            "name": task,
             "recipe": config.recipe,
             "options": options["task"],
-            "goal": goal_of(config.minimize, config.maximize),
+            "goal": goal,
             "file": _file(config.chosen_task),
-            "data_dir": _data_dir(config.data_dir),
+            "data_dir": data_dir,
         },
         "controller": {
             "name": _name("controller", config.controller, CONTROLLERS),
@@ -126,6 +145,8 @@ def _name(what: str, reference: str, names: Mapping[str, Any]) -> str:
 
 
 def _task_name(reference: str) -> str:
+    if reference in DATA_DIR_TASKS and kind_of(reference) != reference:
+        return reference
     if reference in FILE_TASKS:
         raise ValueError(f"The task {reference} needs a file: write {reference}:PATH.")
     if (kind := kind_of(reference)) != reference:
@@ -135,8 +156,8 @@ def _task_name(reference: str) -> str:
 
 
 def _default_early_stop(config: SearchConfig) -> str:
-    recipe = config.recipe or next(iter(recipes_of(config.space, config.chosen_task)), None)
-    return early_stop_of(config.space, recipe)
+    recipe = config.recipe or next(iter(recipes_of(config.chosen_space, config.chosen_task)), None)
+    return early_stop_of(config.chosen_space, recipe)
 
 
 def _file(reference: str) -> dict[str, str] | None:

@@ -37,8 +37,8 @@ def searched(automl, mine, folder):
     ("flags", "sentence"),
     [
         (["--space", "convnot"], "There is no space called 'convnot'; there is convnet, joint, recurrent-cell..."),
-        (["--task", "digit"], "There is no task called 'digit'; there is digits, ptb, text, pydoc, cifar10, npz."),
-        (["--task", "cifar"], "There is no task called 'cifar'; there is cifar10, pydoc, digits, npz, ptb, text."),
+        (["--task", "digit"], "There is no task called 'digit'; there is digits, ..."),
+        (["--task", "cifar"], "There is no task called 'cifar'; there is cifar10, ..."),
         (["--task", "npz"], "The task npz needs a file: write npz:PATH."),
         (
             ["--controller", "rando"],

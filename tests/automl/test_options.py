@@ -65,7 +65,7 @@ def test_every_option_has_one_sentence_a_group_and_a_default_of_its_type(option)
 
 
 @pytest.mark.parametrize(
-    ("option", "names"), [("space", SPACES), ("task", {*TASKS} - {"npz", "text"}), ("controller", CONTROLLERS)]
+    ("option", "names"), [("space", SPACES), ("task", {*TASKS} - {"npz", "text", "table"}), ("controller", CONTROLLERS)]
 )
 def test_help_names_what_there_is(option, names):
     assert all(re.search(rf"\b{name}\b", OPTIONS[option].help) for name in names)
@@ -148,7 +148,12 @@ BAD_VALUES = [
     ("early_stop", "mean", "There is no pruner called 'mean'; there is median, hyperband, none, asha."),
     ("precision", "bf16", "There is no precision called 'bf16'; there is bfloat16, float16, float32."),
     ("policy_device", "tpu", "--policy-device is 'tpu'; it must be cpu or gpu."),
-    ("space", "convnot", "There is no space called 'convnot'; there is convnet, joint, recurrent-cell, update-rule."),
+    (
+        "space",
+        "convnot",
+        "There is no space called 'convnot'; there is convnet, joint, recurrent-cell, "
+        "table-row, landscape, update-rule.",
+    ),
     (
         "controller",
         "rando",

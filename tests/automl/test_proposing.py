@@ -85,7 +85,7 @@ class Scripted(Controller):
         pass
 
 
-def proposer_of(space, controller, *, seen=None, refused=None, limits=None, cost=None):
+def proposer_of(space, controller, *, seen=None, refused=None, limits=None, cost=None, **of_task):
     return Proposer(
         space,
         controller,
@@ -95,6 +95,7 @@ def proposer_of(space, controller, *, seen=None, refused=None, limits=None, cost
         seen=set() if seen is None else seen,
         refused=refused or {},
         catalogue=Catalogue([]),
+        **of_task,
     )
 
 
@@ -286,6 +287,39 @@ def fill(proposer, requests, numbers, batch=0):
     made = [child for _, _, child in answers if child is not None]
     children = proposer.propose(numbers, batch=batch, policy_step=batch, made=made)
     return {request: answer for request, answer, _ in answers}, children
+
+
+def test_a_child_that_the_task_does_not_admit_is_drawn_again():
+    proposer = random_proposer(admits=lambda spec: sum(spec) % 2 == 0)
+    children = batches(proposer, [8])
+    assert len(children) == 8 and all(sum(child.tokens) % 2 == 0 for child in children)
+    assert proposer.refused["invalid"] > 0
+    assert sum(proposer.refused.values()) == sum(child.tries for child in children)
+
+
+def test_the_space_is_exhausted_when_all_that_the_task_admits_was_proposed():
+    proposer = random_proposer(admits=lambda spec: sum(spec) == 1)
+    assert sorted(tokens_of(batches(proposer, [8]))) == [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
+
+
+def test_the_children_that_a_task_lists_are_found_in_a_large_space():
+    """A million children, of which three are admitted; one of those listed is none of the space."""
+
+    def large():
+        digits = []
+        for index in range(6):
+            digits.append((yield Choice(f"digit{index}", tuple(range(10)))))
+        return digits
+
+    listed = [{f"digit{index}": value for index in range(6)} for value in (7, 8, 9, 10)]
+    proposer = random_proposer(large, admits=lambda spec: len(set(spec)) == 1 and spec[0] > 6, listed=lambda: listed)
+    assert sorted(tokens_of(batches(proposer, [4]))) == [(7,) * 6, (8,) * 6, (9,) * 6]
+
+
+def test_a_request_that_the_task_does_not_admit_is_refused():
+    proposer = random_proposer(admits=lambda spec: sum(spec) == 1)
+    answers, _ = fill(proposer, requests_of((1, 1, 0)), [0])
+    assert answers == {100: "the task of the search does not admit it"}
 
 
 def test_a_request_becomes_the_first_child_of_the_next_batch():

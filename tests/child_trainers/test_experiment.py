@@ -46,13 +46,14 @@ def task(spec, epochs=3):
 
 def test_unknown_names(settings_of):
     assert message(make_space, settings_of(space="convnets")) == (
-        "There is no space called 'convnets'; there is convnet, joint, recurrent-cell, update-rule."
+        "There is no space called 'convnets'; there is convnet, joint, recurrent-cell, landscape, "
+        "table-row, update-rule."
     )
     assert message(make_space, settings_of(space__preset="papers")) == (
         "There is no preset called 'papers'; there is paper, small."
     )
     assert message(make_task, settings_of(task="cifar")) == (
-        "There is no task called 'cifar'; there is cifar10, pydoc, digits, npz, ptb, text."
+        "There is no task called 'cifar'; there is cifar10, pydoc, table, digits, synthetic, npz, ptb, text."
     )
     assert message(make_task, settings_of(task="cifar10", task__recipe="fast")) == (
         "There is no recipe called 'fast'; there is paper, quick."

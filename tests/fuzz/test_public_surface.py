@@ -136,8 +136,20 @@ def test_toml_files(tmp_path: Path, content: bytes) -> None:
         stored_settings(SearchConfig(**SettingsFile.read(path).values))
 
 
-SPACES = ("convnet", "recurrent-cell", "update-rule", "joint")
-OPTION_NAMES = ("epochs", "batch_size", "num_train", "level", "depths", "strides", "base", "groups", "units", "rates")
+SPACES = ("convnet", "recurrent-cell", "update-rule", "joint", "table-row", "landscape")
+OPTION_NAMES = (
+    "epochs",
+    "batch_size",
+    "num_train",
+    "level",
+    "depths",
+    "strides",
+    "base",
+    "groups",
+    "units",
+    "rates",
+    "columns",
+)
 
 
 @given(

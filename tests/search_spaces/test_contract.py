@@ -12,6 +12,7 @@ from automl.testing.spaces import SpaceContract
 MEMBERS = [
     (name, preset) for name in search_spaces.SPACES for preset in pkgutil.resolve_name(search_spaces.PRESETS[name])
 ]
+OF_DATA = {"table-row": {"columns": [["layer0", [0, 1, 2]], ["layer1", [0, 1, 2]], ["act", ["relu", "tanh"]]]}}
 
 
 def test_every_space_has_presets():
@@ -24,7 +25,8 @@ class TestBuiltIn(SpaceContract):
     def member(self, request):
         name, preset = request.param
         # Through JSON, since settings come from a command line and are stored.
-        settings = json.loads(json.dumps(pkgutil.resolve_name(search_spaces.PRESETS[name])[preset]))
+        of_preset = pkgutil.resolve_name(search_spaces.PRESETS[name])[preset]
+        settings = json.loads(json.dumps(of_preset | OF_DATA.get(name, {})))
         self.function = functools.partial(pkgutil.resolve_name(search_spaces.SPACES[name]), **settings)
 
     def make(self):

@@ -37,14 +37,17 @@ MEMBERS = [
 ]
 IMAGES = {Buildable, Countable, Trainable, HasSource}
 CELLS = {Cell, KerasCell, HasSource}
-CAPABILITIES = {  # of each space's specs, beside those of every spec
-    ("convnet", None): IMAGES,
-    ("recurrent-cell", None): CELLS | {Versioned},
-    ("update-rule", None): {BringsOptimizer, HasOptimizerSource, HasSource, Parsable, Versioned},
-    ("joint", None): IMAGES | {BringsOptimizer, Versioned},
-    ("joint", "cells"): CELLS | {BringsOptimizer, Versioned},
+CAPABILITIES = {  # of what each space makes, beside those of all
+    ("convnet", None): IMAGES | {HasGraph},
+    ("recurrent-cell", None): CELLS | {HasGraph, Versioned},
+    ("update-rule", None): {HasGraph, BringsOptimizer, HasOptimizerSource, HasSource, Parsable, Versioned},
+    ("joint", None): IMAGES | {BringsOptimizer, HasGraph, Versioned},
+    ("joint", "cells"): CELLS | {BringsOptimizer, HasGraph, Versioned},
+    ("table-row", None): set(),
+    ("landscape", None): set(),
 }
-OF_ALL = {Encodable, HasGraph}
+OF_DATA = {"table-row": {"columns": [["width", [1, 2]], ["rate", [0.1, 0.5]], ["act", ["relu", "tanh"]]]}}
+OF_ALL = {Encodable}
 
 
 @pytest.fixture(params=MEMBERS, ids="-".join)
@@ -52,7 +55,8 @@ def member(request):
     """The name of a space, a preset and children of it."""
     name, preset = request.param
     function = pkgutil.resolve_name(search_spaces.SPACES[name])
-    space = Space(functools.partial(function, **pkgutil.resolve_name(search_spaces.PRESETS[name])[preset]))
+    of_preset = pkgutil.resolve_name(search_spaces.PRESETS[name])[preset]
+    space = Space(functools.partial(function, **of_preset | OF_DATA.get(name, {})))
     return name, preset, [sample(space, seed).spec for seed in range(10)]
 
 

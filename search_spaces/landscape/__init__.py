@@ -1,0 +1,1 @@
+"""Synthetic landscapes: spaces whose rewards are known functions, to compare controllers on."""

@@ -1,0 +1,1 @@
+"""The rows of a table: one decision for each column of choices."""

@@ -1,0 +1,51 @@
+"""The rows of a table of choices and scores, as a space: one decision for each column of choices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.spec import Json
+from automl.search_spaces.values import Values, values_of
+
+KINDS = ("shared", "separate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row(Values):
+    """A choice of one value for each column of a table; the table may have no such row."""
+
+    @classmethod
+    def from_json(cls, stored: Json) -> Row:
+        return cls(values_of(stored))
+
+
+def table_row(
+    *, columns: Sequence[tuple[str, Sequence[Json]]] = (), kinds: str = "shared"
+) -> Generator[Decision, Any, Row]:
+    """Yields one `Choice` for each column, in the table's order, and returns the `Row`.
+
+    Args:
+        columns: name and values of each column of choices. The task `table:FILE` of a new search gives them, and the
+            search keeps them, so that its children can be read without the table.
+        kinds: `shared`: columns whose names differ only in digits and whose values are equal are decisions of one kind;
+            `separate`: each column is of its own kind.
+
+    Raises:
+        ValueError: at the first step, where there are no columns or an argument is none of the above.
+    """
+    if kinds not in KINDS:
+        raise ValueError(f"space.kinds is {kinds!r}; it is {' or '.join(KINDS)}.")
+    if not columns:
+        raise ValueError("The decisions of this space are the columns of a table; name one with --task table:FILE.csv.")
+    values = {}
+    for name, options in columns:
+        values[name] = yield Choice(name, tuple(options), kind=name if kinds == "separate" else "")
+    return Row(values)
+
+
+PRESETS: dict[str, dict[str, Any]] = {"shared": {"kinds": "shared"}, "separate": {"kinds": "separate"}}
+
+SCHEDULES: Mapping[str, Callable[[int], Mapping[str, Any]]] = {}
