@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from automl.old_names import install_finder
 
 if TYPE_CHECKING:
+    from automl.benching.bench import bench
     from automl.child_trainers.outcome import Outcome
     from automl.child_trainers.task import Task
     from automl.listeners.base import SearchListener
@@ -32,6 +33,7 @@ __all__ = [
     "Result",
     "SearchListener",
     "Task",
+    "bench",
     "open_store",
     "resume",
     "retry",
@@ -47,6 +49,7 @@ _HOMES = {
     "Result": "automl.results",
     "SearchListener": "automl.listeners.base",
     "Task": "automl.child_trainers.task",
+    "bench": "automl.benching.bench",
     "open_store": "automl.paths",
     "resume": "automl.results",
     "retry": "automl.results",

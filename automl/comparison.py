@@ -5,12 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
-import importlib.util
 import json
 import math
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,7 @@ import numpy as np
 
 from automl.child_trainers.built_in import BuiltInTask
 from automl.child_trainers.data.summary import DataSummary
-from automl.child_trainers.devices import environment, start_tensorflow
+from automl.child_trainers.devices import start_tensorflow
 from automl.child_trainers.images.task import ImageClassification
 from automl.child_trainers.recipes import RATES
 from automl.child_trainers.registry import NETWORK_TASKS, kind_of
@@ -34,6 +30,7 @@ from automl.child_trainers.update_rules.trial import (
     run,
 )
 from automl.child_trainers.user_files import UserFile
+from automl.processes import process_pool
 from automl.search_spaces.names import validate_choice
 from automl.wording import counted
 
@@ -202,7 +199,7 @@ def compare(comparison: Comparison, path: Path, *, workers: int, progress: Progr
         ValueError: the file is not one of a comparison.
     """
     results = load(path)
-    with _pool(workers) as pool:
+    with process_pool(workers, start_tensorflow) as pool:
         trials = comparison.sweep()
         _train(pool, trials, results, path, progress)
         best = comparison.best_rates(results)
@@ -238,26 +235,6 @@ def key_of(trial: Trial) -> str:
     return json.dumps({name: value for name, value in fields.items() if name != "data_dir"}, sort_keys=True)
 
 
-def check_plot(path: Path) -> None:
-    """Raises ValueError if no plot can be written to this path."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("A plot needs one more package: pip install 'automl-reinforce[plot]'")
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    known_types = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix.removeprefix(".").lower() not in known_types:
-        raise ValueError(
-            f"--plot {path} is not an image file; use a name that ends in one of {', '.join(known_types)}."
-        )
-    check_folder(path)
-
-
-def check_folder(path: Path) -> None:
-    """Raises ValueError if the folder of a file does not exist."""
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"The folder {path.parent} for {path.name} does not exist; create it first.")
-
-
 def plot(comparison: Comparison, rows: Sequence[Row], path: Path) -> None:
     """Plots the mean curve of every optimizer, with the range of its seeds. Call `check_plot` first."""
     import matplotlib
@@ -288,25 +265,6 @@ def plot(comparison: Comparison, rows: Sequence[Row], path: Path) -> None:
 
 def _mean(values: Sequence[float | None], worst: float) -> float:
     return worst if not values or None in values else float(np.mean([value for value in values if value is not None]))
-
-
-def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    """A pool of processes with one thread each and no GPU."""
-    os.environ.update(environment(threads=1, gpu=None))
-    spawn = multiprocessing.get_context("spawn")
-    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker)
-
-
-def _begin_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    start_tensorflow()
-
-
-def _end_with_parent() -> None:
-    """Ends this process when its parent ends for any reason. Otherwise a pool's process would wait forever."""
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _train(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import time
+from collections.abc import Iterator
 
 from automl.child_trainers.task import Objective
 from automl.child_trainers.workers.pool import Pool, PoolError
@@ -77,6 +80,7 @@ class Coordinator:
         self._floor = floor
         self._population = population
         self._keep_going = keep_going
+        self._seconds = 0.0  # of the controller since the last event of a step
         self._step = store.last_step(search.id)
         self._pending = {child.number: PendingChild(child.number, tuple(child.tokens)) for child in self._unconsumed()}
         self._failures = RepeatedFailures(store, search, first=self._window(), log=log)
@@ -143,6 +147,15 @@ class Coordinator:
                 f"{' and '.join(reported) or 'nothing'}."
             )
 
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Counts the time of a `with` as the controller's."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - began
+
     def _in_populations(self, children: list[NewChild], first: int) -> list[NewChild]:
         """Assigns populations to the children of a batch that begins with number `first`; none for a size of 1."""
         size = self._population
@@ -164,7 +177,8 @@ class Coordinator:
             if not children:
                 break
             rewards = {child.number: self._reward(child, children) for child in children}
-            stats = self._controller.tell(results_of(children, rewards))
+            with self._timed():
+                stats = self._controller.tell(results_of(children, rewards))
             for child in children:
                 del self._pending[child.number]
             proposed |= self._commit(self._step.number, children, rewards, stats)
@@ -192,11 +206,13 @@ class Coordinator:
             for following in range(first, last):
                 numbers = range(following * size, (following + 1) * size)
                 self._proposer.pending = tuple(self._pending.values())
-                of_users = self._proposer.answer(requests, numbers, batch=following, policy_step=number)
+                with self._timed():
+                    of_users = self._proposer.answer(requests, numbers, batch=following, policy_step=number)
                 requests = requests[len(of_users) :]
                 answered |= {request: answer for request, answer, _ in of_users}
                 made = [child for _, _, child in of_users if child is not None]
-                drawn = self._proposer.propose(numbers, batch=following, policy_step=number, made=made)
+                with self._timed():
+                    drawn = self._proposer.propose(numbers, batch=following, policy_step=number, made=made)
                 self._pending |= {child.number: PendingChild(child.number, child.tokens) for child in drawn}
                 proposals += self._in_populations(drawn, numbers.start)
                 if len(drawn) < size:
@@ -219,7 +235,8 @@ class Coordinator:
         self._step = step
         if batch is not None:
             self._child_events.look()  # listeners receive the ends of its children first
-            self._listeners.step_learned(StepLearned(number, batch, rewards, stats))
+            self._listeners.step_learned(StepLearned(number, batch, rewards, stats, self._seconds))
+            self._seconds = 0.0
         for proposed_batch, of_batch in itertools.groupby(proposals, key=lambda child: child.batch):
             self._listeners.batch_proposed(BatchProposed(proposed_batch, tuple(of_batch)))
         return bool(proposals)

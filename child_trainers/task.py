@@ -145,6 +145,7 @@ class Task(abc.ABC):
         brightness: the lowest and the highest value of the images of a user's file, if the images are rescaled by
             them.
         objective: the metric for early stopping, or None if children cannot be stopped early.
+        noiseless: the metric that is the reward without its noise, if the task knows it.
     """
 
     floor: float | None = None
@@ -159,6 +160,7 @@ class Task(abc.ABC):
     requirements: Requirements = Requirements()
     fingerprint: str | None = None
     brightness: Sequence[float] | None = None
+    noiseless: ClassVar[str | None] = None
 
     @abc.abstractmethod
     def evaluate(self, spec: object, *, seed: int, report: Report) -> Outcome:

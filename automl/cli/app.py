@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from automl.cli.flags import Commands, GroupedCommand, flag, with_flags
+from automl.cli.arguments import Data, DataDir, JsonOption, Name, StoreOption, Workdir
+from automl.cli.comparisons import bench, compare_optimizers
+from automl.cli.flags import Commands, GroupedCommand, with_flags
 from automl.cli.terminal import print
 from automl.settings.schema import SearchConfig
 
@@ -29,18 +31,6 @@ app = typer.Typer(
     "children.",
     epilog=f"Every command takes --debug, which shows the traceback of an error. {EXIT_CODES}",
 )
-
-Name = Annotated[str, typer.Argument(help="Name of the search.")]
-StoreOption = Annotated[
-    str | None,
-    typer.Option("--store", help="Database URL or SQLite file.", envvar="AUTOML_STORE", show_default="automl.db"),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-DataDir = Annotated[str | None, flag("data_dir")]
-Data = Annotated[
-    str | None, typer.Option("--data", metavar="PATH", help="New path of the search's npz: or text: data.")
-]
-Workdir = Annotated[str | None, flag("workdir", resume=True)]
 
 
 def _print_version(wanted: bool) -> None:
@@ -241,63 +231,8 @@ def export(
     )
 
 
-@app.command("compare-optimizers")
-def compare_optimizers(
-    optimizers: Annotated[
-        list[str] | None, typer.Argument(help="Update rules by name or as text, and Keras optimizers such as Adam.")
-    ] = None,
-    to: Annotated[
-        Path, typer.Option("--to", help="JSON file of the results. If it exists, the comparison continues.")
-    ] = Path("comparison.json"),
-    search: Annotated[str | None, typer.Option("--from", help="Also compare the best rules of this search.")] = None,
-    best: Annotated[int, typer.Option("--best", min=1, help="Number of rules to take from that search.")] = 3,
-    task: Annotated[str, typer.Option(help="Task: digits, cifar10, npz:PATH, ptb, pydoc, text:PATH.")] = "digits",
-    network: Annotated[
-        str | None,
-        typer.Option(help="Network: small, resnet20, FILE.py:FUNCTION; for text: lstm.", show_default="small, or lstm"),
-    ] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set one constant of the task's recipe: epochs=10.")
-    ] = None,
-    rates: Annotated[
-        str | None, typer.Option(help="Learning rates to try, with commas between them.", show_default="1e-5,…,10")
-    ] = None,
-    sweep_epochs: Annotated[int, typer.Option("--sweep-epochs", help="Epochs of training at each rate.")] = 1,
-    seeds: Annotated[
-        int, typer.Option(help="Number of trainings at the best rate, each from other initial weights.")
-    ] = 3,
-    unseen: Annotated[
-        bool, typer.Option("--unseen", help="Train on the last images; a search trains on the first ones.")
-    ] = False,
-    workers: Annotated[int | None, typer.Option(help="Number of processes.", show_default="one per core")] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Plot of the curves to write: FILE.svg, FILE.png.")
-    ] = None,
-    json: JsonOption = False,
-    data_dir: DataDir = None,
-    store: StoreOption = None,
-) -> None:
-    """Compare update rules and Keras optimizers. A sweep finds the best learning rate of each."""
-    from automl.cli.compare import compare_optimizers as compare
-
-    compare(
-        optimizers or [],
-        store,
-        search=search,
-        best=best,
-        task=task,
-        network=network,
-        options=set or [],
-        rates=rates,
-        sweep_epochs=sweep_epochs,
-        seeds=seeds,
-        unseen=unseen,
-        workers=workers,
-        data_dir=data_dir,
-        to=to,
-        picture=plot,
-        as_json=json,
-    )
+app.command("compare-optimizers")(compare_optimizers)
+app.command(cls=GroupedCommand)(bench)
 
 
 @app.command()

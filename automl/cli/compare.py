@@ -19,7 +19,8 @@ from automl.cli.data import report_data
 from automl.cli.streams import ignore_closed_output
 from automl.cli.tables import print_table
 from automl.cli.terminal import print, print_json
-from automl.comparison import Comparison, Row, check_folder, check_plot, compare, load, plot
+from automl.comparison import Comparison, Row, compare, load, plot
+from automl.pictures import check_folder, check_plot
 from automl.settings.parsing import task_options
 from automl.settings.schema import MOST_PROCESSES
 from automl.wording import counted, format_number

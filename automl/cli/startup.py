@@ -10,7 +10,7 @@ import termios
 from types import FrameType
 from typing import Any
 
-STARTING = ("search", "resume", "train", "compare-optimizers")  # commands that start something
+STARTING = ("search", "resume", "train", "compare-optimizers", "bench")  # commands that start something
 
 _terminal = 2  # a copy of standard error; descriptor 2 itself is redirected while TensorFlow is imported
 _attributes: list[Any] | None = None  # settings of the terminal before a view changes them

@@ -68,12 +68,14 @@ class StepLearned:
     Attributes:
         rewards: the reward that it received for each child, by the child's number; None for a lost child.
         stats: the controller's statistics of the step.
+        seconds: that the controller took since the last such event: for this step, and for the proposals before it.
     """
 
     step: int
     batch: int
     rewards: Mapping[int, float | None]
     stats: Mapping[str, Any]
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,12 @@ WHOLE, COUNT = 2**63 - 1, 2**31 - 1  # limits of database columns
 MOST_PROCESSES = 1024  # more than any machine has cores
 DEFAULT_CHILDREN = 100
 LAST_RUN = "as in the last run"
+# Options of a search that all competitors of a bench share. The bench gives the others, such as controller and seed.
+BENCH_OPTIONS = (
+    *("space", "preset", "fix", "only", "schedule", "max_params", "max_flops"),
+    *("task", "recipe", "minimize", "maximize", "early_stop", "precision", "xla", "data_dir"),
+    *("batch_size", "replicas", "keep_going"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,11 @@ class SearchConfig:
         on_resume=OnResume("FILE.py:FUNCTION: approve your own space on this machine."),
     )
     preset: str | None = option(
-        None, "Preset of the space, such as small, paper or extended.", group=SPACE, default_text="the first"
+        None,
+        "Preset of the space, such as small, paper or extended; of tables: shared, separate; of landscapes: links, "
+        "conditional, forty, noisy, numbers.",
+        group=SPACE,
+        default_text="the first",
     )
     fix: tuple[str, ...] = option(
         (),

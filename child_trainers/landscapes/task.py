@@ -40,7 +40,7 @@ class SyntheticLandscape(Task):
     """
 
     recipe_kind = LandscapeRecipe
-    metric = "value"
+    metric = noiseless = "value"
     reward_words = "the value of the landscape"
     ignores_compute = "a synthetic landscape, which trains nothing"
     fixed_options = ("instance", "noise")

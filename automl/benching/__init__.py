@@ -1,0 +1,1 @@
+"""Compares controllers at equal budgets over many seeds; open `bench.py` first."""

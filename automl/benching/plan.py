@@ -1,0 +1,233 @@
+"""What a bench compares: competitors, the settings that they share, and budgets."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from automl import __version__
+from automl.child_trainers.experiment import make_experiment
+from automl.child_trainers.user_files import UserFile
+from automl.preparation import make_controller
+from automl.search_spaces.names import validate_choice
+from automl.settings.parsing import parse_value
+from automl.settings.schema import BENCH_OPTIONS, MOST_PROCESSES, SearchConfig
+from automl.settings.stored import stored_settings
+
+PLACES = ("data_dir",)  # of these options, which may change when a bench goes on
+MOST_SEEDS = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Competitor:
+    """One of the controllers that are compared.
+
+    Attributes:
+        label: its name in the bench.
+        controller: a name, or `FILE.py:CLASS`.
+        preset: of the controller; None is the default.
+        options: of the controller, as `NAME=VALUE`.
+    """
+
+    label: str
+    controller: str
+    preset: str | None = None
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Competitor:
+        """Reads `NAME`, `NAME:PRESET` or `FILE.py:CLASS`, each also as `LABEL=…`. Raises ValueError."""
+        label, equals, rest = text.partition("=")
+        chosen = (rest if equals else text).strip()
+        if not chosen or (equals and not label.strip()):
+            raise ValueError(f"--controllers has {text!r}; write NAME, NAME:PRESET or LABEL=NAME, with commas between.")
+        name, colon, preset = (chosen, "", "") if UserFile.is_reference(chosen) else chosen.partition(":")
+        return cls(label.strip() if equals else chosen, name, preset or None if colon else None)
+
+    def search_name(self, seed: int) -> str:
+        """The name of its search of a seed in the store."""
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", self.label).strip("-")[:40] or "controller"
+        return f"{plain}-{hashlib.sha256(self.label.encode()).hexdigest()[:6]}-{seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"controller": self.controller, "preset": self.preset, "options": list(self.options)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a bench does.
+
+    Attributes:
+        competitors: with labels that differ.
+        shared: the options of a search that all have, those of `BENCH_OPTIONS` and `set` of the space and the task.
+        budgets: numbers of trained children, ascending.
+        seeds: the number of seeds, which are 0, 1, 2, …
+    """
+
+    competitors: tuple[Competitor, ...]
+    shared: Mapping[str, Any]
+    budgets: tuple[int, ...]
+    seeds: int
+
+    @classmethod
+    def make(
+        cls,
+        controllers: str | Sequence[str],
+        *,
+        budgets: str | Sequence[int],
+        seeds: int,
+        set: Sequence[str] = (),
+        **shared: Any,
+    ) -> Plan:
+        """Reads and checks the plan, except for what only making a search's parts can find.
+
+        Args:
+            controllers: those that are compared, see `Competitor.parse`; a text has commas between them.
+            set: `space.NAME=VALUE` and `task.NAME=VALUE` for all, `LABEL.NAME=VALUE` for one competitor.
+
+        Raises:
+            ValueError: something is unknown or has a bad value.
+        """
+        texts = controllers.split(",") if isinstance(controllers, str) else list(controllers)
+        competitors = [Competitor.parse(text.strip()) for text in texts]
+        labels = [one.label for one in competitors]
+        if twice := next((label for label in labels if labels.count(label) > 1), None):
+            raise ValueError(f"--controllers names {twice!r} twice; give one another label, as in other={twice}.")
+        for option in shared:
+            validate_choice("option of a bench", option, BENCH_OPTIONS)
+        common, of_label = _divided(set, labels)
+        return cls(
+            tuple(dataclasses.replace(one, options=tuple(of_label[one.label])) for one in competitors),
+            {name: value for name, value in SearchConfig.read(shared).items() if value is not None}
+            | ({"set": tuple(common)} if common else {}),
+            _budgets(budgets),
+            _whole("--seeds", seeds, MOST_SEEDS),
+        )
+
+    @property
+    def children(self) -> int:
+        """The largest budget."""
+        return self.budgets[-1]
+
+    def options_of(self, competitor: Competitor) -> dict[str, Any]:
+        """The options of a competitor's search, without its seed and its budget."""
+        options = tuple(f"controller.{option}" for option in competitor.options)
+        return {
+            **self.shared,
+            "set": (*self.shared.get("set", ()), *options),
+            "controller": competitor.controller,
+            "controller_preset": competitor.preset,
+            "workers": 0,
+            "keep": 0,
+        }
+
+    def config_of(self, competitor: Competitor, seed: int = 0) -> SearchConfig:
+        return SearchConfig(**self.options_of(competitor), seed=seed, children=self.children)
+
+    def check(self) -> Subject:
+        """Makes the parts of every competitor's search, which finds what is wrong before the first one starts.
+
+        Raises:
+            ValueError: a part is unknown or has a bad value, or the data cannot be read.
+        """
+        subject = None
+        for competitor in self.competitors:
+            settings = stored_settings(self.config_of(competitor))
+            experiment = make_experiment(settings)
+            make_controller(settings, experiment, 0)
+            if subject is None:
+                task, spec = experiment.task, experiment.space.survey()[0].spec
+                task.check(spec)
+                task.check_goal()
+                task.prepare()
+                space = settings["space"]
+                preset = f" ({space['preset']})" if space["preset"] else ""
+                subject = Subject(
+                    f"{space['name']}{preset}",
+                    settings["task"]["name"],
+                    task.optimum(spec),
+                    task.noiseless,
+                    task.fingerprint,
+                )
+        assert subject is not None
+        return subject
+
+    def identity(self, subject: Subject) -> dict[str, Any]:
+        """What must not change when a bench goes on, as JSON: the shared options, the texts of the user's files, the
+        data, and the version of automl, since defaults may differ."""
+        shared = {name: value for name, value in self.shared.items() if name not in PLACES}
+        options = {name: _identity(value) for name, value in sorted(shared.items())}
+        return options | {"data": subject.fingerprint, "version": __version__}
+
+    def identity_of(self, competitor: Competitor) -> dict[str, Any]:
+        return competitor.to_json() | {"controller": _identity(competitor.controller)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What the competitors search.
+
+    Attributes:
+        space, task: names, for the user.
+        optimum: the highest reward without noise, None where it is not known.
+        noiseless: the metric that is the reward without noise, if there is one.
+        fingerprint: of the data, if the task's name does not identify them.
+    """
+
+    space: str
+    task: str
+    optimum: float | None
+    noiseless: str | None
+    fingerprint: str | None
+
+
+def check_jobs(jobs: int) -> int:
+    return _whole("--jobs", jobs, MOST_PROCESSES)
+
+
+def _divided(texts: Sequence[str], labels: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The options of the space and the task, and those of each competitor."""
+    common: list[str] = []
+    of_label: dict[str, list[str]] = {label: [] for label in labels}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        label, dot, option = key.strip().rpartition(".")
+        if not equals or not dot or not option:
+            raise ValueError(
+                f"--set {text!r} is not of the form GROUP.NAME=VALUE, for example {labels[0]}.entropy=0.1."
+            )
+        if validate_choice("group of options", label, ["space", "task", *labels]) in ("space", "task"):
+            common.append(text)
+            continue
+        parse_value(value.strip())
+        of_label[label].append(f"{option}={value.strip()}")
+    return common, of_label
+
+
+def _budgets(given: str | Sequence[int]) -> tuple[int, ...]:
+    parts: Sequence[Any] = given.split(",") if isinstance(given, str) else list(given)
+    try:
+        numbers = sorted({int(part) for part in parts})
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise ValueError(f"--budgets is {given!r}; write numbers of children with commas between them: 25,50,100.")
+    return tuple(numbers)
+
+
+def _whole(flag: str, value: Any, most: int) -> int:
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"{flag} is {value!r}; it must be a whole number from 1 to {most}.")
+    return value
+
+
+def _identity(value: Any) -> Any:
+    """A user's file by its content, so that a changed file is another setting; anything else as JSON."""
+    if isinstance(value, str) and UserFile.is_reference(value):
+        file = UserFile.read(value)
+        return f"{Path(file.path).name}:{file.attribute} (sha256 {file.sha256[:12]})"
+    return list(value) if isinstance(value, tuple) else value
