@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
 
 from automl.child_trainers.task import Objective
 from automl.child_trainers.workers.pool import Pool, PoolError
@@ -80,7 +78,6 @@ class Coordinator:
         self._floor = floor
         self._population = population
         self._keep_going = keep_going
-        self._seconds = 0.0  # of the controller since the last event of a step
         self._step = store.last_step(search.id)
         self._pending = {child.number: PendingChild(child.number, tuple(child.tokens)) for child in self._unconsumed()}
         self._failures = RepeatedFailures(store, search, first=self._window(), log=log)
@@ -147,15 +144,6 @@ class Coordinator:
                 f"{' and '.join(reported) or 'nothing'}."
             )
 
-    @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Counts the time of a `with` as the controller's."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds += time.perf_counter() - began
-
     def _in_populations(self, children: list[NewChild], first: int) -> list[NewChild]:
         """Assigns populations to the children of a batch that begins with number `first`; none for a size of 1."""
         size = self._population
@@ -177,11 +165,12 @@ class Coordinator:
             if not children:
                 break
             rewards = {child.number: self._reward(child, children) for child in children}
-            with self._timed():
-                stats = self._controller.tell(results_of(children, rewards))
+            began = time.perf_counter()
+            stats = self._controller.tell(results_of(children, rewards))
+            seconds = time.perf_counter() - began
             for child in children:
                 del self._pending[child.number]
-            proposed |= self._commit(self._step.number, children, rewards, stats)
+            proposed |= self._commit(self._step.number, children, rewards, stats, seconds)
         return proposed
 
     def _commit(
@@ -190,10 +179,14 @@ class Coordinator:
         children: list[Child],
         rewards: dict[int, float | None],
         stats: dict[str, object],
+        seconds: float = 0.0,
     ) -> bool:
         """Writes the controller's state and the proposals drawn under it. Returns whether there are proposals.
 
         The first step proposes all K batches.
+
+        Args:
+            seconds: that the controller took to learn from the batch.
         """
         number = 0 if batch is None else batch + 1
         first = 0 if batch is None else batch + self._search.replicas
@@ -201,18 +194,19 @@ class Coordinator:
         size = self._search.batch_size
         proposals = []
         answered: dict[int, int | str] = {}
+        took: dict[int, float] = {}
         if self._step is None or self._step.stats["proposed"]:
             requests = self._store.requests(self._search.id)
             for following in range(first, last):
                 numbers = range(following * size, (following + 1) * size)
                 self._proposer.pending = tuple(self._pending.values())
-                with self._timed():
-                    of_users = self._proposer.answer(requests, numbers, batch=following, policy_step=number)
+                began = time.perf_counter()
+                of_users = self._proposer.answer(requests, numbers, batch=following, policy_step=number)
                 requests = requests[len(of_users) :]
                 answered |= {request: answer for request, answer, _ in of_users}
                 made = [child for _, _, child in of_users if child is not None]
-                with self._timed():
-                    drawn = self._proposer.propose(numbers, batch=following, policy_step=number, made=made)
+                drawn = self._proposer.propose(numbers, batch=following, policy_step=number, made=made)
+                took[following] = time.perf_counter() - began
                 self._pending |= {child.number: PendingChild(child.number, child.tokens) for child in drawn}
                 proposals += self._in_populations(drawn, numbers.start)
                 if len(drawn) < size:
@@ -235,10 +229,9 @@ class Coordinator:
         self._step = step
         if batch is not None:
             self._child_events.look()  # listeners receive the ends of its children first
-            self._listeners.step_learned(StepLearned(number, batch, rewards, stats, self._seconds))
-            self._seconds = 0.0
+            self._listeners.step_learned(StepLearned(number, batch, rewards, stats, seconds))
         for proposed_batch, of_batch in itertools.groupby(proposals, key=lambda child: child.batch):
-            self._listeners.batch_proposed(BatchProposed(proposed_batch, tuple(of_batch)))
+            self._listeners.batch_proposed(BatchProposed(proposed_batch, tuple(of_batch), took[proposed_batch]))
         return bool(proposals)
 
     def _unconsumed(self) -> list[Child]:

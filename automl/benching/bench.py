@@ -78,8 +78,8 @@ def bench(
         budgets: numbers of trained children after which searches are compared.
         seeds: the number of seeds, which are 0, 1, 2, …
         to: JSON file with all that was found. None keeps nothing.
-        jobs: searches at a time, each in a process of its own; 1 is in this process, None is one per core. A script that
-            asks for more than one calls this under `if __name__ == "__main__":`, as Python's `multiprocessing` needs.
+        jobs: searches at a time, each in a process of its own; 1 is in this process, None is one per core. A script
+            that asks for more than one calls this under `if __name__ == "__main__":`, as `multiprocessing` needs.
         set: `space.NAME=VALUE`, `task.NAME=VALUE`, or `LABEL.NAME=VALUE` for an option of one controller.
         progress: called after each search.
         shared: options of the searches, `BENCH_OPTIONS`, for example `space` and `task`.
@@ -124,6 +124,8 @@ def _run(
         )
         for one, seed in missing
     }
+    if path is not None:
+        _save(path, plan, subject, found, None)  # the store's searches have these settings from now on
     saved = time.monotonic()
     try:
         for job, result in _results(list(jobs_of), min(jobs, len(missing))):
@@ -137,6 +139,8 @@ def _run(
     finally:
         if path is not None:
             _save(path, plan, subject, found, None)
+            if not _store_path(path).exists():  # no search has begun, so other settings may follow
+                path.unlink()
     return found
 
 
@@ -164,15 +168,26 @@ def _is_whole(found: Found | None, children: int) -> bool:
 def _store(path: Path | None) -> Iterator[str]:
     """The address of the store of the searches: beside the file, or one that is thrown away."""
     if path is not None:
-        yield str(path.absolute().with_name(f"{path.name}.db"))
+        yield str(_store_path(path))
         return
     with tempfile.TemporaryDirectory() as folder:
         yield str(Path(folder) / "bench.db")
 
 
+def _store_path(path: Path) -> Path:
+    return path.absolute().with_name(f"{path.name}.db")
+
+
 def _kept(plan: Plan, subject: Subject, path: Path | None) -> Searches:
     """What earlier calls found. Raises ValueError where the file is of a bench with other settings."""
-    if path is None or not path.exists():
+    if path is None:
+        return {}
+    if not path.exists():
+        if (store := _store_path(path)).exists():
+            raise ValueError(
+                f"{store} has the searches of a bench whose file {path} is gone; delete it, or name another file with "
+                "--to."
+            )
         return {}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))

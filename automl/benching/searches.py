@@ -10,7 +10,7 @@ from typing import Any
 
 from automl.db.records import State
 from automl.db.store import Store
-from automl.listeners.base import SearchListener, StepLearned
+from automl.listeners.base import BatchProposed, SearchListener, StepLearned
 from automl.paths import open_store
 from automl.results import resume, search
 
@@ -64,6 +64,9 @@ class ControllerTime(SearchListener):
     def __init__(self) -> None:
         self.seconds = 0.0
 
+    def batch_proposed(self, event: BatchProposed) -> None:
+        self.seconds += event.seconds
+
     def step_learned(self, event: StepLearned) -> None:
         self.seconds += event.seconds
 
@@ -75,7 +78,7 @@ def run_job(job: Job) -> Found:
         RuntimeError: it ended before it had trained its children.
     """
     clock, began = ControllerTime(), time.perf_counter()
-    with contextlib.closing(Store(job.store, create=True, upgrade=True)) as store:
+    with contextlib.closing(Store(job.store, create=True, deferred=True)) as store:
         started = store.has_search(job.name)
         before = store.search(job.name).num_trained if started else 0
     if started:

@@ -50,7 +50,8 @@ def compare_controllers(
 
 def _print(result: BenchResult) -> None:
     best = "" if result.subject.optimum is None else f", optimum {format_number(result.subject.optimum)}"
-    print(f"{result.title}{best}; mean of {counted(result.plan.seeds, 'seed')} and its 95 % confidence interval")
+    print(f"{result.title}{best}")
+    print(f"Mean of {counted(result.plan.seeds, 'seed')}, with its 95 % confidence interval")
     if result.subject.optimum is None:
         cells = [[str(row.budget), row.competitor, *_cells(row.best)] for row in result.rows]
         print_table(["children", "controller", "best reward", "95 %"], cells)

@@ -25,10 +25,15 @@ class SearchStarted:
 
 @dataclasses.dataclass(frozen=True)
 class BatchProposed:
-    """The children of a batch are in the store, ready for workers. In an exhausted space, a batch may be smaller."""
+    """The children of a batch are in the store, ready for workers. In an exhausted space, a batch may be smaller.
+
+    Attributes:
+        seconds: that it took to draw them, refused draws included.
+    """
 
     batch: int
     children: tuple[NewChild, ...]
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +73,7 @@ class StepLearned:
     Attributes:
         rewards: the reward that it received for each child, by the child's number; None for a lost child.
         stats: the controller's statistics of the step.
-        seconds: that the controller took since the last such event: for this step, and for the proposals before it.
+        seconds: that the controller took to learn.
     """
 
     step: int

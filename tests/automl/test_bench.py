@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from command_line import running, wait_until
+from command_line import children_of, lives, running, wait_until
 
 import automl as package
 from automl.benching.plan import Competitor, Plan
@@ -87,7 +87,10 @@ def test_a_bench_is_a_table_a_file_and_a_picture(automl, folder):
     ran = automl(*NOISY, "--controllers", "random,again=random", *ONE_JOB, "--plot", "b.svg")
     assert ran.code == 0, ran.error
     assert max(map(len, ran.out.splitlines())) <= 80
-    assert "landscape (noisy) on synthetic, optimum 4.8503; mean of 2 seeds and its 95 % confidence interval" in ran.out
+    assert (
+        "landscape (noisy) on synthetic, optimum 4.8503\nMean of 2 seeds, with its 95 % confidence interval\n"
+        in ran.out
+    )
     assert "<svg" in (folder / "b.svg").read_text()
     stored = json.loads((folder / "b.json").read_text())
     assert [row["budget"] for row in stored["rows"]] == [4, 4, 9, 9]
@@ -182,7 +185,14 @@ def test_what_is_wrong_is_found_before_anything_is_searched(automl, folder, flag
     pytest.importorskip("matplotlib")
     ran = automl(*NOISY, "--controllers", "random", *ONE_JOB, *flags)
     assert ran.code == 1 and sentence in ran.error
-    assert not list(folder.glob("*.db"))
+    assert not list(folder.glob("b.json*"))
+
+
+def test_a_store_without_its_file_is_not_taken_for_a_new_bench(automl, folder):
+    assert automl(*NOISY, "--controllers", "random", *ONE_JOB).code == 0
+    (folder / "b.json").unlink()
+    ran = automl(*NOISY, "--controllers", "random", *ONE_JOB, "--set", "task.instance=1")
+    assert "b.json.db has the searches of a bench whose file b.json is gone; delete it" in ran.error
 
 
 def test_a_file_that_is_no_bench(automl, folder):
@@ -236,17 +246,24 @@ def slow(spec):
         "random",
     )
     budget = ("--seeds", "2", "--budgets", "12", "--jobs", "2")
-    process = running(*command, *budget, "--to", "b.json")
-    wait_until(
-        lambda: (folder / "b.json.db").exists() and automl("list", "--store", "b.json.db").out.count("random") == 2
-    )
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with running(*command, *budget, "--to", "b.json", folder=folder) as process:
+        wait_until(lambda: trained(automl, folder) >= 3, "some children", process)
+        begun = children_of(process.process.pid)
+        os.kill(process.process.pid, signal.SIGKILL)
+        wait_until(lambda: not any(lives(pid) for pid in begun), "the end of its processes")
+    assert trained(automl, folder) < 24
     ran = automl(*command, *budget, "--to", "b.json")
     assert ran.code == 0, ran.error
     assert automl(*command, *budget, "--to", "whole.json").code == 0
     one, other = (json.loads((folder / name).read_text())["searches"]["random"] for name in ("b.json", "whole.json"))
     assert [one[seed]["rewards"] for seed in "01"] == [other[seed]["rewards"] for seed in "01"]
+
+
+def trained(automl, folder):
+    if not (folder / "b.json.db").exists():
+        return 0
+    ran = automl("list", "--store", "b.json.db", "--json")
+    return sum(one["num_trained"] for one in ran.json) if ran.code == 0 else 0
 
 
 def test_a_search_that_fails_ends_the_bench_with_its_cause(automl, folder):
