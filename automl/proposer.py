@@ -39,11 +39,11 @@ class Limits:
 class Proposer:
     """Fills batches of children.
 
-    A child that is repeated, that the task does not admit, or that is over a limit is refused and not stored. It is drawn
-    again under (seed, number, attempt). After 20 attempts the proposer takes a neighbour of the first draw: it changes one
-    unforced decision (one bit of a `Links`) and draws again those that depend on it. The most probable new neighbour is
-    taken. If there is none, two decisions are changed. If that fails, any child left is taken, in a space small enough to
-    enumerate or of those that the task lists.
+    A child that is repeated, that the task does not admit, or that is over a limit is refused and not stored. It is
+    drawn again under (seed, number, attempt). After 20 attempts the proposer takes a neighbour of the first draw: it
+    changes one unforced decision (one bit of a `Links`) and draws again those that depend on it. The most probable new
+    neighbour is taken. If there is none, two decisions are changed. If that fails, any child left is taken, in a space
+    small enough to enumerate or of those that the task lists.
 
     Args:
         seen: canonical hashes of the children proposed so far; updated with every proposal.

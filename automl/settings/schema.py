@@ -83,7 +83,7 @@ class SearchConfig:
         group=TASK,
         default_text="the space's own",
         on_resume=OnResume(
-            "FILE.py:FUNCTION: approve your own task on this machine; npz:PATH, text:PATH, table:FILE.csv: same as --data."
+            "FILE.py:FUNCTION: approve your own task on this machine; npz:PATH, text:PATH, table:FILE.csv: as --data."
         ),
     )
     recipe: str | None = option(
