@@ -177,8 +177,8 @@ def test_another_table_is_refused(automl, folder):
         (("--set", "rando.x=0"), "There is no group of options called 'rando'; there is random, "),
         (("--set", "random.x=0"), "There is no controller option called 'x'"),
         (("--to", "none/b.json"), "The folder none for b.json does not exist"),
-        (("--plot", "b.txt"), "is no kind of picture"),
-        (("--early-stop", "median"), "report no epochs"),
+        (("--plot", "b.txt"), "is not an image file"),
+        (("--early-stop", "median"), "report no metrics per epoch"),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_is_searched(automl, folder, flags, sentence):
