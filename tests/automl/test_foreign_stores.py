@@ -248,7 +248,7 @@ def test_no_signal_goes_to_a_process_that_a_store_names(automl, searched):
 def test_a_suggested_command_can_be_typed_whatever_the_name(automl, searched, folder, name):
     change(searched, "UPDATE searches SET name = ?, state = 'paused'", values=(name,))
     (line,) = [line for line in automl("doctor").out.splitlines() if "search " in line and name in line]
-    command = re.search(r"automl resume (.*) goes on", line)[1]
+    command = re.search(r"automl resume (.*) continues it", line)[1]
     assert shlex.split(command) == [name]
     with contextlib.closing(Store(str(searched), readonly=True)) as store:
         assert shlex.split(resume_command(store, name))[:3] == ["automl", "resume", name]

@@ -63,7 +63,7 @@ def test_exports_and_the_dataframe(mine, folder):
     assert path == path.relative_to(".") and json.loads(path.read_text())["number"] == result.best.child.number
     one = result.export("json", folder / "one.json", child=0)
     assert json.loads(one.read_text())["number"] == 0
-    with pytest.raises(ValueError, match="there already"):
+    with pytest.raises(ValueError, match="already exists"):
         result.best.export("json", "best.json")
     result.best.export("json", "best.json", force=True)
     frame = result.dataframe()

@@ -8,7 +8,7 @@ import pytest
 
 import automl as api
 from automl.child_trainers.registry import TASKS
-from automl.exporters import EXPORTERS, Exporter, Written
+from automl.exporters import EXPORTERS, Exporter, ExportResult
 from automl.search_spaces import PRESETS, READERS, SPACES
 
 # Keras 3 saves variables through np.array of an object whose __array__ takes no `copy`; nothing of ours can change it.
@@ -239,7 +239,7 @@ def test_a_task_class_in_python(folder, monkeypatch):
 def test_an_export_format_with_its_line_in_the_table(automl, distance, folder, monkeypatch):
     def write(wanted, path):
         path.write_text(f"child {wanted.child.number}")
-        return Written("the number of the child")
+        return ExportResult("the number of the child")
 
     monkeypatch.setitem(EXPORTERS, "number", Exporter(write, ".txt"))
     assert automl("search", "far", *distance, "--task", "distance.py:Distance", "--fix", "x=3").code == 0

@@ -156,7 +156,7 @@ def test_what_a_person_s_own_file_does_not_take(settings_of, mine):
 def test_an_own_space_with_a_parameter_that_nobody_gives(settings_of, mine):
     path = mine("def space(trial):\n    yield Choice('a', (1, trial))\n")
     assert message(make_space, settings_of(space=f"{path}:space")) == (
-        f"The space {path}:space asks for 'trial'; give it a default, or a value with --set space.trial=VALUE."
+        f"The space {path}:space requires 'trial'; give it a default, or a value with --set space.trial=VALUE."
     )
     assert make_space(settings_of(space=f"{path}:space", space__options={"trial": 2})).walk(0).decision == Choice(
         "a", (1, 2)
