@@ -84,9 +84,9 @@ def test_a_table_with_a_space_of_one_s_own(automl, table, folder):
         (("--space", "convnet"), "this space makes ConvNet; drop --space to use the table's own"),
         (("--set", "space.kinds=all"), "space.kinds is 'all'; it is shared or separate."),
         (("--set", "task.metric=a"), "There is no task option called 'metric'; there is metrics."),
-        (("--early-stop", "median"), "report no epochs that --early-stop median could go by"),
+        (("--early-stop", "median"), "report no metrics per epoch, which --early-stop median needs"),
         (("--precision", "bfloat16"), "--precision has no effect on a table, from which rewards are looked up"),
-        (("--data-dir", "."), "it names the folder of cifar10 or ptb or table:nas-bench-macro"),
+        (("--data-dir", "."), "it is the folder of cifar10 or ptb or table:nas-bench-macro"),
         (("--max-params", "5"), "--max-params and --max-flops need a space"),
     ],
 )
