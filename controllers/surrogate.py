@@ -9,7 +9,7 @@ from typing import Any
 from automl.controllers.base import Controller, Draw, PendingChild, Proposal, Result
 from automl.controllers.keyed import stream
 from automl.controllers.reward_model.candidates import uniform_walk
-from automl.controllers.reward_model.screen import Pool, Screen, ScreenSettings, pool_number
+from automl.controllers.reward_model.screen import Pool, Screen, ScreenSettings, check_count, pool_number
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
 
@@ -25,6 +25,9 @@ class Surrogate(Controller):
     Args:
         initial: children that are drawn before the model is used, at the least.
         settings: of `ScreenSettings`.
+
+    Raises:
+        ValueError: a setting has a wrong type or value.
     """
 
     sequential = True
@@ -32,7 +35,10 @@ class Surrogate(Controller):
     def __init__(self, space: Space, *, seed: int, initial: int = 8, **settings: Any) -> None:
         super().__init__(space, seed=seed)
         self._initial = initial
-        self._screen = Screen(space, seed, ScreenSettings(**settings))
+        screened = ScreenSettings(**settings)
+        check_count("initial", initial, least=1)
+        check_count("uniform", screened.uniform, least=1)
+        self._screen = Screen(space, seed, screened)
         self._pools: dict[int, Pool] = {}  # of the present state
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -42,6 +43,19 @@ class ScreenSettings:
     mutations: int = 300
     parents: int = 10
     exploration: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("uniform", "mutations", "parents"):
+            check_count(name, getattr(self, name), least=0)
+        value = self.exploration
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"controller.exploration is {value!r}; it must be a number, 0 or more.")
+
+
+def check_count(name: str, value: object, *, least: int) -> None:
+    """Raises ValueError if an option of a controller is not a whole number, or below `least`."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"controller.{name} is {value!r}; it must be a whole number, {least} or more.")
 
 
 class Screen:

@@ -344,3 +344,21 @@ def test_the_surrogate_finds_the_best_of_81_children_quickly():
         controller.tell([Result(4 * batch + i, one.tokens, (), reward(one.tokens)) for i, one in enumerate(proposals)])
         best = max(best, *(reward(one.tokens) for one in proposals))
     assert best == pytest.approx(4.8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("initial", 0, "controller.initial is 0; it must be a whole number, 1 or more."),
+        ("uniform", 0, "controller.uniform is 0; it must be a whole number, 1 or more."),
+        ("uniform", "abc", "controller.uniform is 'abc'; it must be a whole number, 0 or more."),
+        ("mutations", -1, "controller.mutations is -1; it must be a whole number, 0 or more."),
+        ("parents", True, "controller.parents is True; it must be a whole number, 0 or more."),
+        ("exploration", -0.5, "controller.exploration is -0.5; it must be a number, 0 or more."),
+        ("exploration", math.inf, "controller.exploration is inf; it must be a number, 0 or more."),
+    ],
+)
+def test_a_bad_setting_of_the_surrogate_gets_one_sentence(name, value, sentence):
+    with pytest.raises(ValueError) as caught:
+        Surrogate(Space(flat), seed=SEED, **{name: value})
+    assert str(caught.value) == sentence
