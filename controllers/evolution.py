@@ -11,8 +11,8 @@ import numpy as np
 from automl.controllers.base import Controller, Draw, PendingChild, Proposal, Result, ResultState
 from automl.controllers.keyed import stream
 from automl.controllers.random_search import uniform_answer
+from automl.controllers.variation import Answers, flipped, other_option, uniform_walk
 from automl.search_spaces.decisions import Choice, Decision
-from automl.search_spaces.numeric import Numeric
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
 
@@ -20,8 +20,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {"population": 100, "sample": 25},  # Real et al. 2019, section 3: the best of those that they tried
 }
-
-Answers = Mapping[str, tuple[int, ...]]
 
 
 class Evolution(Controller):
@@ -66,7 +64,7 @@ class Evolution(Controller):
     def _draw(self, draw: Draw) -> Walk:
         uniforms = stream(self.seed, draw.number, draw.attempt)
         if len(self._population) < (self._population.maxlen or 0):
-            return completed(self.space.walk(draw.number), draw, {}, {}, uniforms)
+            return uniform_walk(self.space, draw.number, uniforms, draw.given)
         parent = self._tournament(uniforms)
         return mutated(self.space, draw, parent.tokens, uniforms)
 
@@ -129,20 +127,9 @@ def _can_change(decision: Decision) -> bool:
 def _changed(decision: Decision, old: tuple[int, ...], uniforms: np.random.Generator) -> tuple[int, ...]:
     """Another answer that the decision admits."""
     if isinstance(decision, Choice):
-        return (_other_option(decision, old[0], uniforms),)
+        return (other_option(decision, old[0], uniforms),)
     free = [place for place, token in enumerate(decision.forced) if token is None]
-    place = free[int(uniforms.integers(len(free)))]
-    return (*old[:place], 1 - old[place], *old[place + 1 :])
-
-
-def _other_option(decision: Choice, old: int, uniforms: np.random.Generator) -> int:
-    tokens = [token for token in range(len(decision.options)) if decision.allows(token)]
-    others = [token for token in tokens if token != old]
-    if isinstance(decision, Numeric) and uniforms.random() < 0.5:
-        tokens.sort(key=decision.unit_value)
-        place = tokens.index(old)
-        others = tokens[max(0, place - 1) : place] + tokens[place + 1 : place + 2]
-    return others[int(uniforms.integers(len(others)))]
+    return flipped(old, free[int(uniforms.integers(len(free)))])
 
 
 def _reward(result: Result) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 
 from automl.controllers.base import Controller, Draw, PendingChild, Proposal, Result
 from automl.controllers.keyed import stream
-from automl.controllers.reward_model.candidates import uniform_walk
-from automl.controllers.reward_model.screen import Pool, Screen, ScreenSettings, check_count, pool_number
+from automl.controllers.reward_model.screen import Screen, ScreenSettings, check_count
+from automl.controllers.variation import uniform_walk
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
 
@@ -39,7 +39,6 @@ class Surrogate(Controller):
         check_count("initial", initial, least=1)
         check_count("uniform", screened.uniform, least=1)
         self._screen = Screen(space, seed, screened)
-        self._pools: dict[int, Pool] = {}  # of the present state
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
@@ -50,13 +49,9 @@ class Surrogate(Controller):
 
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         self._screen.tell(results)
-        self._pools = {}
         return {}
 
     def _drawn(self, draw: Draw, pending: Sequence[PendingChild]) -> Walk:
         if draw.given or self._screen.num_scored < self._initial:
             return uniform_walk(self.space, draw.number, stream(self.seed, draw.number, draw.attempt), draw.given)
-        number = pool_number(self.space, draw.number)
-        if number not in self._pools:
-            self._pools[number] = Pool(self._screen, self.space, self._screen.candidates(number))
-        return self._pools[number].choose(draw.attempt, pending)
+        return self._screen.choose(draw, pending)

@@ -136,10 +136,10 @@ class Reinforce(PolicyController):
 
     def update(self, walks: Sequence[Walk], advantages: Sequence[float], elite: Sequence[Walk]) -> None:
         """Learns from drawn children with these advantages, and imitates the elite."""
-        keys = [(walk.tokens, walk) for walk in [*walks, *elite]]
-        self._grow([walk for _, walk in keys])
-        self._touched |= self._keys_of(walk for _, walk in keys)
-        children = [encode(walk, self._heads) for _, walk in keys]
+        together = [*walks, *elite]
+        self._grow(together)
+        self._touched |= self._keys_of(together)
+        children = [encode(walk, self._heads) for walk in together]
         self._updater(collate(children, self._heads), advantages, len(elite))
         self._larger_copies, self._sampler = {}, None
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from automl.controllers.base import Draw, PendingChild, Result
 from automl.controllers.reinforce.losses import rank_advantages
 from automl.controllers.reinforce.presets import Settings
-from automl.controllers.reward_model.screen import Pool, Screen, ScreenSettings, pool_number
+from automl.controllers.reward_model.screen import Screen, ScreenSettings
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
 
@@ -43,7 +43,6 @@ class Guide:
         self._policy = policy
         screened = ScreenSettings(settings.uniform, settings.mutations, settings.parents, settings.exploration)
         self._screen = Screen(space, seed, screened)
-        self._pools: dict[int, Pool] = {}  # of the present state
         self.elite: list[tuple[int, ...]] = []  # tokens of the candidates with the highest scores at the latest updates
 
     @property
@@ -53,17 +52,15 @@ class Guide:
 
     def tell(self, results: Iterable[Result]) -> None:
         self._screen.tell(results)
-        self._pools, self.elite = {}, []
+        self.elite = []
 
     def choose(self, draw: Draw, pending: Sequence[PendingChild]) -> Walk:
         """The most promising candidate for this draw."""
-        number = pool_number(self._space, draw.number)
-        if number not in self._pools:
-            sampled = self._sample(number, self._settings.candidates, part=0)
-            elite = [self._space.decode(tokens) for tokens in self.elite]
-            walks = [*sampled, *elite, *self._screen.candidates(number)]
-            self._pools[number] = Pool(self._screen, self._space, walks)
-        return self._pools[number].choose(draw.attempt, pending)
+        return self._screen.choose(draw, pending, self._policy_candidates)
+
+    def _policy_candidates(self, number: int) -> list[Walk]:
+        elite = [self._space.decode(tokens) for tokens in self.elite]
+        return [*self._sample(number, self._settings.candidates, part=0), *elite]
 
     def teach(self, number: int) -> None:
         """Trains the policy on the model's scores.

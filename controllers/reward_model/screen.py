@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
 
-from automl.controllers.base import PendingChild, Result, ResultState
+from automl.controllers.base import Draw, PendingChild, Result, ResultState
 from automl.controllers.keyed import pool_stream
-from automl.controllers.reward_model.candidates import mutation, uniform_walk
+from automl.controllers.reward_model.candidates import mutation
 from automl.controllers.reward_model.features import Features, Matrix, Row
 from automl.controllers.reward_model.fitting import fit
 from automl.controllers.reward_model.gaussian_process import GaussianProcess, Hyperparameters, Layout, Prediction
+from automl.controllers.variation import uniform_walk
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
 
@@ -75,7 +76,10 @@ class Screen:
         self._tokens: set[Tokens] = set()
         self._fit_size = (0, self._features.size)  # the children of the latest fit, and the features that they had
         self._hyperparameters: Hyperparameters | None = None  # None until they are needed
-        self._process: GaussianProcess | None = None  # with no child in flight; None until it is needed
+        # Of the present children, made when they are needed; by number of a child, where a schedule distinguishes them
+        self._process: GaussianProcess | None = None  # with no child in flight
+        self._candidates: dict[int, list[Walk]] = {}
+        self._pools: dict[int, Pool] = {}
 
     @property
     def num_scored(self) -> int:
@@ -95,10 +99,36 @@ class Screen:
         # The sizes at which hyperparameters are fitted depend on the children alone, so a replay fits only once.
         if len(self._scored) >= max(MIN_FITTED, REFIT_GROWTH * self._fit_size[0]):
             self._fit_size, self._hyperparameters = (len(self._scored), self._features.size), None
-        self._process = None
+        self._process, self._candidates, self._pools = None, {}, {}
+
+    def choose(
+        self,
+        draw: Draw,
+        pending: Sequence[PendingChild],
+        extend: Callable[[int], Sequence[Walk]] = lambda number: (),
+    ) -> Walk:
+        """The most promising candidate for a draw.
+
+        Args:
+            extend: makes more candidates for the child of a number. It is called once for the present children.
+        """
+        number = self._pool_number(draw.number)
+        if number not in self._pools:
+            self._pools[number] = Pool(self, self._space, [*extend(number), *self.candidates(number)])
+        return self._pools[number].choose(draw.attempt, pending)
 
     def candidates(self, number: int) -> list[Walk]:
         """Uniform candidates for the child of a number, and mutations of the best children."""
+        number = self._pool_number(number)
+        if number not in self._candidates:
+            self._candidates[number] = self._new_candidates(number)
+        return self._candidates[number]
+
+    def _pool_number(self, number: int) -> int:
+        """Without a schedule all children share their candidates, which must not depend on who is drawn first."""
+        return 0 if self._space.schedule is None else number
+
+    def _new_candidates(self, number: int) -> list[Walk]:
         settings = self._settings
         generator = pool_stream(self._seed, len(self._scored))
         walks = [uniform_walk(self._space, number, generator) for _ in range(settings.uniform)]
@@ -131,13 +161,11 @@ class Screen:
 
     def process(self, in_flight: Sequence[Tokens]) -> GaussianProcess:
         """The model of the children with rewards and of those in flight."""
-        rewards = np.array([child.reward for child in self._scored])
-        used = _used(rewards)
-        known = self._features.matrix([self._scored[index].row for index in used])
+        known, scores = self._known(len(self._scored), self._features.size)
         layout = Layout.of(self._features, known)
         waiting = self.matrix([self._space.decode(tokens) for tokens in in_flight[-MAX_IN_FLIGHT:]])
         hyperparameters = self._fitted().extended(layout.num_decisions)
-        return GaussianProcess(layout, hyperparameters, known, normal_scores(rewards)[used], waiting)
+        return GaussianProcess(layout, hyperparameters, known, scores, waiting)
 
     def matrix(self, walks: Sequence[Walk]) -> Matrix:
         return self._features.matrix([self._features.row(walk) for walk in walks])
@@ -146,15 +174,19 @@ class Screen:
         """The hyperparameters of the latest fit."""
         if self._hyperparameters is None:
             count, size = self._fit_size
-            rewards = np.array([child.reward for child in self._scored[:count]])
-            used = _used(rewards)
-            matrix = self._features.matrix([self._scored[index].row for index in used], size)
+            matrix, scores = self._known(count, size)
             layout = Layout.of(self._features, matrix)
             if count:
-                self._hyperparameters = fit(layout, matrix, normal_scores(rewards)[used])
+                self._hyperparameters = fit(layout, matrix, scores)
             else:
                 self._hyperparameters = Hyperparameters.prior(layout.num_decisions)
         return self._hyperparameters
+
+    def _known(self, count: int, size: tuple[int, int]) -> tuple[Matrix, np.ndarray]:
+        """Those of the first children that the model uses, in columns of this size, and their scores."""
+        rewards = np.array([child.reward for child in self._scored[:count]])
+        used = _used(rewards)
+        return self._features.matrix([self._scored[index].row for index in used], size), normal_scores(rewards)[used]
 
 
 class _Scored(NamedTuple):
@@ -189,7 +221,7 @@ class Pool:
         in_flight = tuple(child.tokens for child in pending)
         bounds = self._screen.upper_bounds(self._predicted(in_flight))
         waiting = set(in_flight)
-        order = [index for index in np.argsort(-bounds, kind="stable").tolist()]
+        order = np.argsort(-bounds, kind="stable").tolist()
         free = [index for index in order if self._walks[index].tokens not in waiting] or order
         return self._walks[free[attempt % len(free)]]
 
@@ -202,14 +234,6 @@ class Pool:
                 self._prediction.observe(self._screen.matrix([self._space.decode(tokens)]))
         self._in_flight = in_flight
         return self._prediction
-
-
-def pool_number(space: Space, number: int) -> int:
-    """The number of the child for which the candidates of a child of this number are drawn.
-
-    Without a schedule all children share their candidates, which must not depend on who is drawn first.
-    """
-    return 0 if space.schedule is None else number
 
 
 def normal_scores(rewards: np.ndarray) -> np.ndarray:

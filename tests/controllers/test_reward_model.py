@@ -7,7 +7,7 @@ import pytest
 
 from automl.controllers.base import Draw, PendingChild, Result, ResultState
 from automl.controllers.keyed import stream
-from automl.controllers.reward_model.candidates import mutation, uniform_walk
+from automl.controllers.reward_model.candidates import mutation
 from automl.controllers.reward_model.features import MAX_LEVELS, Features
 from automl.controllers.reward_model.fitting import fit, loss
 from automl.controllers.reward_model.gaussian_process import (
@@ -25,6 +25,7 @@ from automl.controllers.reward_model.gaussian_process import (
 )
 from automl.controllers.reward_model.screen import MAX_KNOWN, Pool, Screen, ScreenSettings, normal_scores
 from automl.controllers.surrogate import Surrogate
+from automl.controllers.variation import uniform_walk
 from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.numeric import Integer, Real
