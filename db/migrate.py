@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import Engine, text
@@ -13,6 +15,7 @@ from automl.db.records import StoreError
 from automl.db.schema import APPLICATION_ID, REVISION
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PAUSE_SECONDS = 0.02  # between two attempts to switch a new file to WAL mode
 
 
 def create_or_upgrade(engine: Engine) -> None:
@@ -33,7 +36,7 @@ def create_or_upgrade(engine: Engine) -> None:
     if revision == REVISION:
         return
     if path is not None and revision is None:
-        _create_file(path)
+        create_file(path)
     from alembic import command
     from alembic.config import Config
 
@@ -52,14 +55,38 @@ def create_or_upgrade(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
-def _create_file(path: Path) -> None:
-    """Makes an empty file in WAL mode, with our application id. Neither can be set inside a transaction."""
+def create_file(path: Path, *, pause: Callable[[float], object] = time.sleep) -> None:
+    """Makes an empty file in WAL mode, with our application id. Neither can be set inside a transaction.
+
+    The switch to WAL mode turns a read lock into an exclusive one. SQLite does not wait for that: it fails at once if
+    another process that creates the same store holds a lock. So this function waits and tries again.
+
+    Args:
+        pause: waits for a number of seconds.
+
+    Raises:
+        StoreError: the file cannot be created, or was locked for `BUSY_SECONDS`.
+    """
+    waited = 0.0
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+            while not _switch_to_wal(connection, last=waited >= BUSY_SECONDS):
+                pause(PAUSE_SECONDS)
+                waited += PAUSE_SECONDS
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     except sqlite3.OperationalError as error:
         raise StoreError(f"The store {path} cannot be created: {error}.") from error
+
+
+def _switch_to_wal(connection: sqlite3.Connection, *, last: bool) -> bool:
+    """Whether the file is in WAL mode now. Raises OperationalError, on the last attempt also for a locked file."""
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte: extended codes add to it
+            raise
+        return False
+    return True
 
 
 def _back_up(path: Path, revision: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,8 +15,11 @@ import pytest
 from store_helpers import HERE, claim, make_child, make_search, make_step, start, trained
 from waiting import SECONDS
 
+from automl.db import migrate
+from automl.db.engine import BUSY_SECONDS
 from automl.db.owner import Owner
-from automl.db.records import Delivery, Fault, LeaseHeldError, NameTakenError, SearchState
+from automl.db.records import Delivery, Fault, LeaseHeldError, NameTakenError, SearchState, StoreError
+from automl.db.schema import APPLICATION_ID
 from automl.db.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -141,16 +145,47 @@ store.close()
 def test_processes_that_create_one_store_all_succeed(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     address = str(tmp_path / "new.db") if kind == "sqlite" else request.getfixturevalue("new_database")("race")
     command = [sys.executable, "-W", "error", "-c", CREATE, address]
-    processes = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("g")
-        process.stdin.flush()
-    for process in processes:
-        output, errors = process.communicate(timeout=SECONDS)
-        assert (process.returncode, output, errors) == (0, "0\n", "")
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("g")
+            process.stdin.flush()
+        results = [(*process.communicate(timeout=SECONDS), process.returncode) for process in processes]
+    assert results == [("0\n", "", 0)] * 3
+
+
+def test_a_new_file_that_another_process_locks_is_waited_for(tmp_path: Path) -> None:
+    """SQLite's own timeout does not hold for the switch to WAL mode."""
+    path = tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                other.execute("ROLLBACK")
+
+        migrate.create_file(path, pause=pause)
+    assert len(pauses) == 3
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+
+
+def test_a_new_file_that_stays_locked_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    pauses: list[float] = []
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match=r"new\.db cannot be created: database is locked\.$"):
+            migrate.create_file(path, pause=pauses.append)
+    assert sum(pauses) == pytest.approx(BUSY_SECONDS, abs=migrate.PAUSE_SECONDS)
