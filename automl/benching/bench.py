@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
-import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automl.benching.plan import Competitor, Plan, Subject, check_jobs
+from automl.benching.file import BenchFile
+from automl.benching.plan import TOP, Competitor, Plan, Subject, check_jobs
 from automl.benching.searches import Found, Job, run_job
-from automl.benching.summary import Cost, Row, costs_of, rows_of, to_json
+from automl.benching.summary import Cost, Lead, Row, costs_of, leads_of, rows_of, to_json
 from automl.pictures import check_folder
 from automl.processes import process_pool
 from automl.wording import counted
 
-FORMAT = 1
 SAVE_EVERY = 2.0  # seconds between two writes of the file
 Progress = Callable[
     [Competitor, int, Found, int, int], None
@@ -35,6 +32,7 @@ class BenchResult:
         subject: what was searched.
         searches: by competitor, what was found for seed 0, 1, 2, …
         rows: one for each budget and competitor.
+        leads: of the first competitor over each other one, by seed.
         costs: one for each competitor.
     """
 
@@ -42,11 +40,20 @@ class BenchResult:
     subject: Subject
     searches: Mapping[str, Sequence[Found]]
     rows: Sequence[Row]
+    leads: Sequence[Lead]
     costs: Sequence[Cost]
 
     @property
     def title(self) -> str:
         return f"{self.subject.space} on {self.subject.task}"
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows, leads and costs as JSON values."""
+        return {
+            "rows": [to_json(row) for row in self.rows],
+            "leads": [to_json(lead) for lead in self.leads],
+            "costs": [to_json(cost) for cost in self.costs],
+        }
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws mean curves with bands to a file. Raises ValueError where it cannot."""
@@ -62,6 +69,7 @@ def bench(
     controllers: str | Sequence[str],
     budgets: str | Sequence[int] = (25, 50, 100, 200),
     seeds: int = 20,
+    top: str | Sequence[int] = TOP,
     to: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     set: Sequence[str] = (),
@@ -77,6 +85,7 @@ def bench(
         controllers: `NAME`, `NAME:PRESET` or `FILE.py:CLASS`, each also as `LABEL=…`; a text has commas between them.
         budgets: numbers of trained children after which searches are compared.
         seeds: the number of seeds, which are 0, 1, 2, …
+        top: numbers of best rewards whose mean is reported.
         to: JSON file with all that was found. None keeps nothing.
         jobs: searches at a time, each in a process of its own; 1 is in this process, None is one per core. A script
             that asks for more than one calls this under `if __name__ == "__main__":`, as `multiprocessing` needs.
@@ -88,35 +97,31 @@ def bench(
         ValueError: an option is unknown or has a bad value, or the file is of a bench with other settings.
         RuntimeError: a search ended before it had trained its children.
     """
-    plan = Plan.make(controllers, budgets=budgets, seeds=seeds, set=set, **shared)
+    plan = Plan.make(controllers, budgets=budgets, seeds=seeds, top=top, set=set, **shared)
     count = check_jobs(len(os.sched_getaffinity(0)) if jobs is None else jobs)
     path = None if to is None else Path(to)
     if path is not None:
         check_folder(path)
     subject = plan.check()
-    kept = _kept(plan, subject, path)
-    with _store(path) as store:
-        found = _run(plan, subject, kept, store, count, path, progress)
-    searches = {one.label: [found[one.label][seed] for seed in range(plan.seeds)] for one in plan.competitors}
-    rows, costs = rows_of(searches, plan.budgets, subject.optimum), costs_of(searches)
-    result = BenchResult(plan, subject, searches, rows, costs)
-    if path is not None:
-        _save(path, plan, subject, found, result)
+    file = BenchFile(path, plan, subject)
+    with file.store() as store:
+        _run(plan, subject, file, store, count, progress)
+    searches = {one.label: [file.searches[one.label][seed] for seed in range(plan.seeds)] for one in plan.competitors}
+    rows = rows_of(searches, plan.budgets, subject.optimum, plan.top)
+    leads = leads_of(searches, plan.budgets, subject.optimum, plan.top)
+    result = BenchResult(plan, subject, searches, rows, leads, costs_of(searches))
+    file.save({"subject": dataclasses.asdict(subject), **result.tables()})
     return result
 
 
-Searches = dict[str, dict[int, Found]]  # by label and seed
-
-
-def _run(
-    plan: Plan, subject: Subject, kept: Searches, store: str, jobs: int, path: Path | None, progress: Progress
-) -> Searches:
-    found: Searches = {one.label: dict(kept.get(one.label, {})) for one in plan.competitors} | kept
+def _run(plan: Plan, subject: Subject, file: BenchFile, store: str, jobs: int, progress: Progress) -> None:
+    """Runs the searches that the file lacks, and adds their results to it."""
     wanted = [(one, seed) for seed in range(plan.seeds) for one in plan.competitors]
-    missing = [(one, seed) for one, seed in wanted if not _is_whole(found[one.label].get(seed), plan.children)]
-    done = len(wanted) - len(missing)
+    missing = [(one, seed) for one, seed in wanted if not _is_whole(file.searches[one.label].get(seed), plan.children)]
     if not missing:
-        return found
+        return
+    file.check_code()
+    done = len(wanted) - len(missing)
     jobs_of = {
         Job(one.search_name(seed), store, plan.options_of(one) | {"seed": seed}, plan.children, subject.noiseless): (
             one,
@@ -124,24 +129,20 @@ def _run(
         )
         for one, seed in missing
     }
-    if path is not None:
-        _save(path, plan, subject, found, None)  # the store's searches have these settings from now on
+    file.save()  # from now on the store has searches with these settings
     saved = time.monotonic()
     try:
         for job, result in _results(list(jobs_of), min(jobs, len(missing))):
             one, seed = jobs_of[job]
-            found[one.label][seed] = result
+            file.searches[one.label][seed] = result
             done += 1
-            if path is not None and time.monotonic() > saved + SAVE_EVERY:
-                _save(path, plan, subject, found, None)
+            if time.monotonic() > saved + SAVE_EVERY:
+                file.save()
                 saved = time.monotonic()
             progress(one, seed, result, done, len(wanted))
     finally:
-        if path is not None:
-            _save(path, plan, subject, found, None)
-            if not _store_path(path).exists():  # no search has begun, so other settings may follow
-                path.unlink()
-    return found
+        file.save()
+        file.drop_if_unused()
 
 
 def _results(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, Found]]:
@@ -162,86 +163,6 @@ def _results(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, Found]]:
 
 def _is_whole(found: Found | None, children: int) -> bool:
     return found is not None and (len(found.rewards) >= children or found.exhausted)
-
-
-@contextlib.contextmanager
-def _store(path: Path | None) -> Iterator[str]:
-    """The address of the store of the searches: beside the file, or one that is thrown away."""
-    if path is not None:
-        yield str(_store_path(path))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield str(Path(folder) / "bench.db")
-
-
-def _store_path(path: Path) -> Path:
-    return path.absolute().with_name(f"{path.name}.db")
-
-
-def _kept(plan: Plan, subject: Subject, path: Path | None) -> Searches:
-    """What earlier calls found. Raises ValueError where the file is of a bench with other settings."""
-    if path is None:
-        return {}
-    if not path.exists():
-        if (store := _store_path(path)).exists():
-            raise ValueError(
-                f"{store} has the searches of a bench whose file {path} is gone; delete it, or name another file with "
-                "--to."
-            )
-        return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["format"] != FORMAT:
-            raise ValueError
-        settings, competitors = dict(stored["settings"]), dict(stored["controllers"])
-        searches = {
-            label: {int(seed): Found(**found) for seed, found in of_label.items()}
-            for label, of_label in stored["searches"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is no bench of this version of automl; name another file with --to.") from None
-    _check_same(path, "the searches", settings, plan.identity(subject))
-    for one in plan.competitors:
-        if one.label in competitors:
-            _check_same(path, one.label, competitors[one.label], plan.identity_of(one))
-    return searches
-
-
-def _check_same(path: Path, what: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = next((name for name in [*was, *now] if was.get(name) != now.get(name)), None)
-    if changed is not None:
-        raise ValueError(
-            f"{path} is a bench with other settings of {what}: {changed} was {was.get(changed)!r} and is "
-            f"{now.get(changed)!r}; put it back, or name another file with --to."
-        )
-
-
-def _save(path: Path, plan: Plan, subject: Subject, found: Searches, result: BenchResult | None) -> None:
-    written: dict[str, Any] = {
-        "format": FORMAT,
-        "settings": plan.identity(subject),
-        "controllers": _controllers(path, plan),
-        "searches": {
-            label: {str(seed): one.to_json() for seed, one in sorted(of_label.items())}
-            for label, of_label in found.items()
-            if of_label
-        },
-    }
-    if result is not None:
-        written |= {
-            "subject": dataclasses.asdict(result.subject),
-            "rows": [to_json(row) for row in result.rows],
-            "costs": [to_json(cost) for cost in result.costs],
-        }
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(written) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _controllers(path: Path, plan: Plan) -> dict[str, Any]:
-    """The settings of the competitors by label, those of earlier calls too."""
-    earlier = json.loads(path.read_text(encoding="utf-8"))["controllers"] if path.exists() else {}
-    return earlier | {one.label: plan.identity_of(one) for one in plan.competitors}
 
 
 def line_of(competitor: Competitor, seed: int, found: Found) -> str:

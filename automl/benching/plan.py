@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automl import __version__
 from automl.child_trainers.experiment import make_experiment
 from automl.child_trainers.user_files import UserFile
 from automl.preparation import make_controller
@@ -20,6 +19,7 @@ from automl.settings.stored import stored_settings
 
 PLACES = ("data_dir",)  # of these options, which may change when a bench goes on
 MOST_SEEDS = 100_000
+TOP = (1, 5, 15)  # numbers of best rewards whose mean is reported by default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +66,14 @@ class Plan:
         shared: the options of a search that all have, those of `BENCH_OPTIONS` and `set` of the space and the task.
         budgets: numbers of trained children, ascending.
         seeds: the number of seeds, which are 0, 1, 2, …
+        top: numbers of best rewards whose mean is reported, ascending.
     """
 
     competitors: tuple[Competitor, ...]
     shared: Mapping[str, Any]
     budgets: tuple[int, ...]
     seeds: int
+    top: tuple[int, ...]
 
     @classmethod
     def make(
@@ -80,6 +82,7 @@ class Plan:
         *,
         budgets: str | Sequence[int],
         seeds: int,
+        top: str | Sequence[int] = TOP,
         set: Sequence[str] = (),
         **shared: Any,
     ) -> Plan:
@@ -104,8 +107,9 @@ class Plan:
             tuple(dataclasses.replace(one, options=tuple(of_label[one.label])) for one in competitors),
             {name: value for name, value in SearchConfig.read(shared).items() if value is not None}
             | ({"set": tuple(common)} if common else {}),
-            _budgets(budgets),
+            _counts("--budgets", budgets, "25,50,100"),
             _whole("--seeds", seeds, MOST_SEEDS),
+            _counts("--top", top, "1,5,15"),
         )
 
     @property
@@ -157,11 +161,11 @@ class Plan:
         return subject
 
     def identity(self, subject: Subject) -> dict[str, Any]:
-        """What must not change when a bench goes on, as JSON: the shared options, the texts of the user's files, the
-        data, and the version of automl, since defaults may differ."""
+        """What must not change when a bench continues, as JSON: the shared options, the texts of the user's files, and
+        the data."""
         shared = {name: value for name, value in self.shared.items() if name not in PLACES}
         options = {name: _identity(value) for name, value in sorted(shared.items())}
-        return options | {"data": subject.fingerprint, "version": __version__}
+        return options | {"data": subject.fingerprint}
 
     def identity_of(self, competitor: Competitor) -> dict[str, Any]:
         return competitor.to_json() | {"controller": _identity(competitor.controller)}
@@ -208,14 +212,14 @@ def _divided(texts: Sequence[str], labels: Sequence[str]) -> tuple[list[str], di
     return common, of_label
 
 
-def _budgets(given: str | Sequence[int]) -> tuple[int, ...]:
-    parts: Sequence[Any] = given.split(",") if isinstance(given, str) else list(given)
+def _counts(flag: str, given: str | Sequence[int], example: str) -> tuple[int, ...]:
+    """Numbers of children, each once, ascending."""
     try:
-        numbers = sorted({int(part) for part in parts})
+        numbers = sorted({int(part) for part in (given.split(",") if isinstance(given, str) else given)})
     except (TypeError, ValueError):
         numbers = []
     if not numbers or numbers[0] < 1:
-        raise ValueError(f"--budgets is {given!r}; write numbers of children with commas between them: 25,50,100.")
+        raise ValueError(f"{flag} is {given!r}; write numbers of children with commas between them: {example}.")
     return tuple(numbers)
 
 

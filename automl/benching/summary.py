@@ -1,16 +1,21 @@
-"""What a bench says of its searches: means over seeds, with confidence intervals."""
+"""The report of a bench: means over seeds and paired differences by seed, each with a confidence interval."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from automl.benching.searches import Found
 
 LEVEL, RESAMPLES = 0.95, 10_000
+FEW = 20  # seeds; with fewer, an interval is Student's
 AT_OPTIMUM = 1e-9  # regret below which a search has found the optimum
 
 
@@ -31,6 +36,7 @@ class Row:
         budget: the number of trained children.
         seeds: the number of searches.
         best: the best reward so far.
+        top: by k, the mean of the best k rewards so far; None where a search has fewer than k children.
         regret: the optimum minus the value of the best child, without noise; None where the optimum is not known.
         optimal: the share of searches whose best child is an optimum.
     """
@@ -39,8 +45,29 @@ class Row:
     budget: int
     seeds: int
     best: Mean
+    top: Mapping[int, Mean | None]
     regret: Mean | None
     optimal: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Lead:
+    """How much better the first competitor is than another one at a budget, compared seed by seed.
+
+    Attributes:
+        measure: `regret`, or `top K` for the mean of the best K rewards.
+        lead: the mean of the paired differences; positive where the first competitor is better.
+        ahead, behind: the number of seeds with which the first competitor is better, and worse.
+    """
+
+    competitor: str
+    over: str
+    budget: int
+    measure: str
+    seeds: int
+    lead: Mean
+    ahead: int
+    behind: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,37 +98,93 @@ def incumbent_values(found: Found, length: int) -> np.ndarray:
     return _padded(values[incumbents], length)
 
 
-def mean_of(values: Sequence[float] | np.ndarray) -> Mean:
-    """The mean, and a percentile bootstrap of it with a fixed seed.
+def top_mean(found: Found, budget: int, k: int) -> float | None:
+    """The mean of the best k rewards of the first `budget` children; None where there are fewer than k."""
+    rewards = np.sort(np.array(found.rewards[:budget]))
+    return float(rewards[-k:].mean()) if len(rewards) >= k else None
 
-    Source: Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
+
+def mean_of(values: Sequence[float] | np.ndarray) -> Mean:
+    """The mean and its interval: with fewer than `FEW` values Student's, else a percentile bootstrap with a fixed seed.
+
+    A bootstrap mean never leaves the range of the values, so with two values its interval would cover the true mean
+    only half of the time, and with three 75 %. Student's interval assumes normal values and is exact for them.
+
+    Source: Efron & Tibshirani 1993, "An introduction to the bootstrap", chapters 12 and 13.
     """
     array = np.asarray(values, float)
-    if len(array) < 2:
-        return Mean(float(array.mean()), None, None)
-    picked = np.random.default_rng(0).integers(len(array), size=(RESAMPLES, len(array)))
+    count, mean = len(array), float(np.mean(values))
+    if count < 2:
+        return Mean(mean, None, None)
+    if count < FEW:
+        half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * float(array.std(ddof=1)) / math.sqrt(count)
+        return Mean(mean, mean - half, mean + half)
+    picked = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
     low, high = np.quantile(array[picked].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Mean(float(array.mean()), float(low), float(high))
+    return Mean(mean, float(low), float(high))
 
 
-def rows_of(searches: Mapping[str, Sequence[Found]], budgets: Sequence[int], optimum: float | None) -> list[Row]:
+def rows_of(
+    searches: Mapping[str, Sequence[Found]], budgets: Sequence[int], optimum: float | None, top: Sequence[int] = ()
+) -> list[Row]:
     """One row for each budget and competitor, in this order; of a budget the competitor with the best mean first.
 
     Args:
-        searches: by competitor, what was found for each seed; each at least one.
+        searches: by competitor, the search of each seed; at least one.
+        top: the numbers k of best rewards whose mean a row has.
     """
     rows = []
     for budget in budgets:
         of_budget = []
         for competitor, found in searches.items():
             best = mean_of([best_curve(one, budget)[-1] for one in found])
+            means = {k: _mean_if_all([top_mean(one, budget, k) for one in found]) for k in top}
             regret = optimal = None
             if optimum is not None:
-                regrets = optimum - np.array([incumbent_values(one, budget)[-1] for one in found])
+                regrets = np.array([_regret(one, budget, optimum) for one in found])
                 regret, optimal = mean_of(regrets), float((regrets < AT_OPTIMUM).mean())
-            of_budget.append(Row(competitor, budget, len(found), best, regret, optimal))
+            of_budget.append(Row(competitor, budget, len(found), best, means, regret, optimal))
         rows += sorted(of_budget, key=lambda row: -row.best.mean if row.regret is None else row.regret.mean)
     return rows
+
+
+def leads_of(
+    searches: Mapping[str, Sequence[Found]], budgets: Sequence[int], optimum: float | None, top: Sequence[int]
+) -> list[Lead]:
+    """The leads of the first competitor, by budget, other competitor and measure.
+
+    Args:
+        searches: as for `rows_of`; the searches at one place of two competitors have the same seed.
+        optimum: None leaves out the leads in regret.
+        top: the numbers k of best rewards that are compared. One that is above the number of children of a search is
+            left out.
+    """
+    first, *others = searches
+    measures: dict[str, Callable[[Found, int], float | None]] = {}
+    if optimum is not None:
+        measures["regret"] = lambda found, budget: -_regret(found, budget, optimum)
+    for k in top:
+        measures[f"top {k}"] = functools.partial(top_mean, k=k)
+    leads = []
+    for budget, other, (measure, value_of) in itertools.product(budgets, others, measures.items()):
+        pairs = [
+            (value_of(one, budget), value_of(two, budget))
+            for one, two in zip(searches[first], searches[other], strict=True)
+        ]
+        differences = np.array([one - two for one, two in pairs if one is not None and two is not None])
+        if len(differences) == len(pairs):
+            ahead, behind = int((differences > 0).sum()), int((differences < 0).sum())
+            leads.append(Lead(first, other, budget, measure, len(pairs), mean_of(differences), ahead, behind))
+    return leads
+
+
+def _regret(found: Found, budget: int, optimum: float) -> float:
+    return float(optimum - incumbent_values(found, budget)[-1])
+
+
+def _mean_if_all(values: Sequence[float | None]) -> Mean | None:
+    known = [value for value in values if value is not None]
+    return mean_of(known) if len(known) == len(values) else None
 
 
 def costs_of(searches: Mapping[str, Sequence[Found]]) -> list[Cost]:
@@ -115,7 +198,7 @@ def costs_of(searches: Mapping[str, Sequence[Found]]) -> list[Cost]:
     return costs
 
 
-def to_json(row: Row | Cost) -> dict[str, Any]:
+def to_json(row: Row | Lead | Cost) -> dict[str, Any]:
     return dataclasses.asdict(row)
 
 

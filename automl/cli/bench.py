@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from automl.benching.bench import BenchResult, bench, line_of
-from automl.benching.plan import Competitor
+from automl.benching.plan import TOP, Competitor
 from automl.benching.searches import Found
-from automl.benching.summary import Mean, to_json
+from automl.benching.summary import FEW, Mean
 from automl.cli import startup
 from automl.cli.streams import ignore_closed_output
 from automl.cli.tables import print_table
@@ -22,6 +23,7 @@ def compare_controllers(
     controllers: str,
     seeds: int,
     budgets: str,
+    top: str | None,
     jobs: int | None,
     to: Path | None,
     picture: Path | None,
@@ -39,34 +41,42 @@ def compare_controllers(
             print(f"{done}/{count} {line_of(competitor, seed, found)}", flush=True)
 
     startup.finish()
-    result = bench(controllers=controllers, budgets=budgets, seeds=seeds, to=to, jobs=jobs, progress=progress, **shared)
+    result = bench(
+        controllers=controllers,
+        budgets=budgets,
+        seeds=seeds,
+        top=TOP if top is None else top,
+        to=to,
+        jobs=jobs,
+        progress=progress,
+        **shared,
+    )
     if picture is not None:
         result.plot(picture)
     if as_json:
-        print_json({"rows": [to_json(row) for row in result.rows], "costs": [to_json(cost) for cost in result.costs]})
+        print_json(result.tables())
         return
-    _print(result)
+    # Where rewards are noisy and the optimum is known, regret says more than the best rewards.
+    _print(result, result.plan.top if top is not None or result.subject.optimum is None else ())
 
 
-def _print(result: BenchResult) -> None:
+def _print(result: BenchResult, top: Sequence[int]) -> None:
     best = "" if result.subject.optimum is None else f", optimum {format_number(result.subject.optimum)}"
     print(f"{result.title}{best}")
-    print(f"Mean of {counted(result.plan.seeds, 'seed')}, with its 95 % confidence interval")
-    if result.subject.optimum is None:
-        cells = [[str(row.budget), row.competitor, *_cells(row.best)] for row in result.rows]
-        print_table(["children", "controller", "best reward", "95 %"], cells)
-    else:
+    method = "Student's t" if result.plan.seeds < FEW else "bootstrap"
+    interval = f", with its 95 % confidence interval ({method})" if result.plan.seeds > 1 else ""
+    print(f"Mean of {counted(result.plan.seeds, 'seed')}{interval}")
+    print_table(*_rows(result, top), drop=("optimal", "best"))
+    measures = {"regret", *(f"top {k}" for k in top)}
+    if leads := [lead for lead in result.leads if lead.measure in measures]:
+        print()
+        print(f"Lead of {leads[0].competitor} with the same seed; below 0 where it is worse")
         cells = [
-            [
-                str(row.budget),
-                row.competitor,
-                format_number(row.best.mean),
-                *_cells(row.regret or row.best),
-                f"{row.optimal or 0.0:.0%}",
-            ]
-            for row in result.rows
+            [str(lead.budget), lead.over, lead.measure, *_cells(lead.lead), str(lead.ahead), str(lead.behind)]
+            for lead in leads
         ]
-        print_table(["children", "controller", "best", "regret", "95 %", "optimal"], cells, drop=("best", "optimal"))
+        headings = ["children", "over", "measure", "lead", "95 %", "ahead", "behind"]
+        print_table(headings, cells, drop=("behind", "ahead"))
     print()
     costs = [
         [
@@ -77,6 +87,23 @@ def _print(result: BenchResult) -> None:
         for cost in result.costs
     ]
     print_table(["controller", "its ms per child", "children per second"], costs)
+
+
+def _rows(result: BenchResult, top: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+    """The headings and the cells of the table of means. The best reward is the column of top 1."""
+    more = [k for k in top if k > 1]
+    known = result.subject.optimum is not None
+    headings = ["children", "controller", *(["best", "regret", "95 %", "optimal"] if known else ["best", "95 %"])]
+    cells = []
+    for row in result.rows:
+        if row.regret is not None:
+            means = [format_number(row.best.mean), *_cells(row.regret), f"{row.optimal or 0.0:.0%}"]
+        else:
+            means = _cells(row.best)
+        tops = [row.top[k] for k in more]
+        of_top = ["-" if mean is None else format_number(mean.mean) for mean in tops]
+        cells.append([str(row.budget), row.competitor, *means, *of_top])
+    return [*headings, *(f"top {k}" for k in more)], cells
 
 
 def _cells(mean: Mean) -> list[str]:

@@ -78,6 +78,9 @@ def bench(
     ],
     seeds: Annotated[int, typer.Option(help="Searches of each competitor.")] = 20,
     budgets: Annotated[str, typer.Option(help="Numbers of trained children to compare at.")] = "25,50,100,200",
+    top: Annotated[
+        str | None, typer.Option(help="Report the means of this many best rewards.", show_default="1,5,15")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Searches at a time.", show_default="one per core")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="JSON file of the results; an existing one goes on.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Picture of the curves: FILE.svg, FILE.png.")] = None,
@@ -95,6 +98,7 @@ def bench(
         controllers=controllers,
         seeds=seeds,
         budgets=budgets,
+        top=top,
         jobs=jobs,
         to=to,
         picture=plot,

@@ -88,8 +88,8 @@ def test_a_bench_is_a_table_a_file_and_a_picture(automl, folder):
     assert ran.code == 0, ran.error
     assert max(map(len, ran.out.splitlines())) <= 80
     assert (
-        "landscape (noisy) on synthetic, optimum 4.8503\nMean of 2 seeds, with its 95 % confidence interval\n"
-        in ran.out
+        "landscape (noisy) on synthetic, optimum 4.8503\n"
+        "Mean of 2 seeds, with its 95 % confidence interval (Student's t)\n" in ran.out
     )
     assert "<svg" in (folder / "b.svg").read_text()
     stored = json.loads((folder / "b.json").read_text())
