@@ -200,8 +200,13 @@ class Task(abc.ABC):
         them."""
         return None
 
-    def optimum(self, spec: object) -> float | None:
-        """The highest reward of all children of this kind, without noise; None if it is not known."""
+    def optimum(self, spec: object, admits: Callable[[Mapping[str, Any]], bool] | None = None) -> float | None:
+        """The highest reward of all children of this kind, without noise; None if it is not known.
+
+        Args:
+            admits: whether the search's narrowing leaves the child with these values, by the name of the decision; None
+                if nothing is narrowed.
+        """
         return None
 
     def check_goal(self) -> None:  # noqa: B027 - the metrics of a user's function are not known before it runs

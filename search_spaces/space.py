@@ -65,6 +65,20 @@ class Space:
             raise ValueError(f"This child has no decision {unknown[0]!r}.")
         return walk.tokens
 
+    def admits(self, values: Mapping[str, Any]) -> bool:
+        """Whether the space has the child whose decisions have these values, and the narrowing leaves it. Values that
+        belong to no decision are ignored."""
+        try:
+            answers = self.decode(self.encode(values, more=True)).answers
+        except ValueError:
+            return False
+        walk = Walk(self.function(), self.narrowing)
+        while (decision := walk.decision) is not None:
+            if not decision.admits(answers[decision.name]):
+                return False
+            walk.answer(answers[decision.name])
+        return True
+
     def check(self) -> None:
         """Checks the space before a search is created.
 

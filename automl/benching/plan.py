@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automl.child_trainers.experiment import make_experiment
+from automl.child_trainers.experiment import Experiment, make_experiment
 from automl.child_trainers.user_files import UserFile
 from automl.preparation import make_controller
 from automl.search_spaces.names import validate_choice
@@ -143,20 +143,7 @@ class Plan:
             settings = stored_settings(self.config_of(competitor))
             experiment = make_experiment(settings)
             make_controller(settings, experiment, 0)
-            if subject is None:
-                task, spec = experiment.task, experiment.space.survey()[0].spec
-                task.check(spec)
-                task.check_goal()
-                task.prepare()
-                space = settings["space"]
-                preset = f" ({space['preset']})" if space["preset"] else ""
-                subject = Subject(
-                    f"{space['name']}{preset}",
-                    settings["task"]["name"],
-                    task.optimum(spec),
-                    task.noiseless,
-                    task.fingerprint,
-                )
+            subject = subject or Subject.of(settings, experiment)
         assert subject is not None
         return subject
 
@@ -177,7 +164,7 @@ class Subject:
 
     Attributes:
         space, task: names, for the user.
-        optimum: the highest reward without noise, None where it is not known.
+        optimum: the highest reward without noise of the children that the narrowing leaves; None if it is not known.
         noiseless: the metric that is the reward without noise, if there is one.
         fingerprint: of the data, if the task's name does not identify them.
     """
@@ -187,6 +174,21 @@ class Subject:
     optimum: float | None
     noiseless: str | None
     fingerprint: str | None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], experiment: Experiment) -> Subject:
+        """Reads and checks the data. Raises ValueError."""
+        task, space = experiment.task, experiment.space
+        spec = space.survey()[0].spec
+        task.check(spec)
+        task.check_goal()
+        task.prepare()
+        optimum = None
+        if space.schedule is None:  # with one, other children are possible at each number
+            optimum = task.optimum(spec, space.admits if space.narrowing.rules else None)
+        name, preset = settings["space"]["name"], settings["space"]["preset"]
+        title = f"{name} ({preset})" if preset else name
+        return cls(title, settings["task"]["name"], optimum, task.noiseless, task.fingerprint)
 
 
 def check_jobs(jobs: int) -> int:

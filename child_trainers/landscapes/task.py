@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from automl.child_trainers.landscapes.functions import Landscape, make_landscape
@@ -72,8 +73,9 @@ class SyntheticLandscape(Task):
         drawn = float(Stream(self.recipe.instance, seed).normal(1)[0])
         return Outcome(value + noise * drawn, {"value": value})
 
-    def optimum(self, spec: object) -> float | None:
-        if not isinstance(spec, Point):
+    def optimum(self, spec: object, admits: Callable[[Mapping[str, Any]], bool] | None = None) -> float | None:
+        """Of the whole landscape; the optimum of a part of it is not known."""
+        if not isinstance(spec, Point) or admits is not None:
             return None
         value, _ = self._landscape(spec).optimum
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -138,10 +138,15 @@ class TableLookup(Task):
             raise InvalidResultError(f"{self.name} has no row for this child.")
         return read_outcome(dict(results), self._goal)
 
-    def optimum(self, spec: object) -> float:
+    def optimum(self, spec: object, admits: Callable[[Mapping[str, Any]], bool] | None = None) -> float | None:
+        """The best score of the rows that the narrowing leaves; None if it leaves none, or if the names of a user's
+        decisions are not those of the columns."""
+        rows = zip(self.listed(), self.table.rows.values(), strict=True)
         goal = self._goal
         assert goal is not None  # the table has been read
-        scores = [results[goal.metric] for results in self.table.rows.values()]
+        scores = [results[goal.metric] for values, results in rows if admits is None or admits(values)]
+        if not scores:
+            return None
         return -min(scores) if goal.minimize else max(scores)
 
     def data_summary(self) -> DataSummary:

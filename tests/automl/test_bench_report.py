@@ -134,3 +134,24 @@ def test_the_file_is_read_once(automl, folder, monkeypatch):
     assert len(reads) == 1
     assert json.loads((folder / "b.json").read_text())["controllers"].keys() == {"random", "evolution"}
     assert not result.leads and result.rows[0].top[1] is not None
+
+
+def test_the_optimum_is_of_what_the_narrowing_leaves(automl, folder):
+    (folder / "t.csv").write_text("op,width,acc\na,8,1\na,16,2\nb,8,7\nb,16,3\nc,8,5\n")
+    table = ("--task", "table:t.csv", "--maximize", "acc", "--controllers", "random", "--seeds", "1", "--jobs", "1")
+    for rules, optimum in (((), 7.0), (("--only", "op=a,c"), 5.0), (("--fix", "op=b", "--fix", "width=16"), 3.0)):
+        ran = automl("bench", *table, "--budgets", "5", *rules)
+        assert ran.code == 0, ran.error
+        assert f"t.csv, optimum {optimum:.4f}\n" in ran.out and " 0.0000  -     100%" in ran.out
+    (folder / "own.py").write_text(
+        "from automl import Choice\n\ndef own():\n    op = yield Choice('kind', ('a', 'c'))\n"
+        "    return {'op': op, 'width': 8}\n"
+    )
+    # A user's decision that is no column: the rows that the rule leaves are not known.
+    own = automl("bench", *table, "--space", "own.py:own", "--budgets", "1", "--only", "kind=a")
+    assert own.code == 0 and "t.csv\nMean of 1 seed\n" in own.out and "regret" not in own.out
+
+
+def test_a_part_of_a_landscape_has_no_known_optimum(automl):
+    ran = automl(*BENCH, "--controllers", "random", "--seeds", "1", "--budgets", "3", "--fix", "choice0=a")
+    assert ran.code == 0 and "landscape (noisy) on synthetic\n" in ran.out and "regret" not in ran.out
