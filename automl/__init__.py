@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from automl.paths import open_store
     from automl.results import Result, resume, retry, search
     from automl.search_spaces.decisions import Choice, Links
-    from automl.search_spaces.numeric import Integer, Real
+    from automl.search_spaces.numeric import Integer, Ordinal, Real
 
 __version__ = "0.2.0.dev0"
 __all__ = [
     "Choice",
     "Integer",
     "Links",
+    "Ordinal",
     "Outcome",
     "Real",
     "Result",
@@ -44,6 +45,7 @@ _HOMES = {
     "Choice": "automl.search_spaces.decisions",
     "Integer": "automl.search_spaces.numeric",
     "Links": "automl.search_spaces.decisions",
+    "Ordinal": "automl.search_spaces.numeric",
     "Outcome": "automl.child_trainers.outcome",
     "Real": "automl.search_spaces.numeric",
     "Result": "automl.results",

@@ -1,4 +1,4 @@
-"""Decisions on a number in a range: choices of quantized numbers, whose order a controller may use."""
+"""Decisions on a number: choices of numbers in a range, or of given numbers, whose order a controller may use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import operator
 from numbers import Integral
 from numbers import Real as RealNumber
 from typing import Any, ClassVar
@@ -20,10 +21,10 @@ DIGITS = 12  # significant digits of a real option: rounding makes it the same o
 
 @dataclasses.dataclass(frozen=True)
 class Numeric(Choice):
-    """The base of `Integer` and `Real`: a choice among numbers, by default in ascending order.
+    """The base of `Integer`, `Real` and `Ordinal`: a choice among numbers.
 
-    The bounds determine the options. If `options` are given, they must be the same numbers, in any order; tokens are
-    indices into them.
+    The bounds of an `Integer` or a `Real` determine the options. If `options` are given, they must be the same numbers,
+    in any order; tokens are indices into them.
     """
 
     options: tuple[Any, ...] = dataclasses.field(default=(), kw_only=True)
@@ -50,9 +51,10 @@ class Numeric(Choice):
 
     def token_of(self, value: float) -> int:
         """The token of a number. Raises ValueError, which names the nearest options, if it is not an option."""
-        for token, option in enumerate(self.options):
-            if _is_close(value, option):
-                return token
+        for is_same in (operator.eq, _is_close):
+            for token, option in enumerate(self.options):
+                if is_same(value, option):
+                    return token
         below = [option for option in self.options if option < value]
         above = [option for option in self.options if option > value]
         nearest = [*([max(below)] if below else []), *([min(above)] if above else [])]
@@ -172,6 +174,40 @@ class Real(Numeric):
                 "different numbers."
             )
         self._set_options(values, f"{self.low}..{self.high}, {self.num_bins} bins")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ordinal(Numeric):
+    """One of several given numbers, whose order is known and whose distances are not: neighbours are equally far apart.
+
+    Args:
+        options: 2 or more different numbers. Tokens are indices into them.
+    """
+
+    options: tuple[Any, ...]
+    log: bool = dataclasses.field(default=False, init=False)
+
+    type_name: ClassVar[str] = "ordinal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option in self.options:
+            if type(option) not in (int, float) or not math.isfinite(option):
+                raise ValueError(f"{self._title}: the option {option!r} is not a finite number.")
+        if not 2 <= len(set(self.options)) == len(self.options) <= MAX_OPTIONS:
+            raise ValueError(
+                f"{self._title} has {len(self.options)} options, {len(set(self.options))} of them different; give 2 to "
+                f"{MAX_OPTIONS} numbers, each of them once."
+            )
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """The type alone, since the options are stored anyway."""
+        return {"type": self.type_name}
+
+    def unit_value(self, token: int) -> float:
+        """The place of an option among the ascending ones: 0 for the lowest, 1 for the highest."""
+        return sum(option < self.options[token] for option in self.options) / (len(self.options) - 1)
 
 
 def _is_close(one: float, other: float) -> bool:

@@ -229,7 +229,9 @@ def _stored(decision: Choice, option: Any) -> Any:
 def _type_text(decision: Record) -> str:
     if "options" not in decision:
         return "a set of links"
-    return {"integer": "an integer", "real": "a real number"}.get(decision.get("type", ""), "a choice")
+    return {"integer": "an integer", "real": "a real number", "ordinal": "an ordinal"}.get(
+        decision.get("type", ""), "a choice"
+    )
 
 
 def _listed(decision: Record) -> str:

@@ -65,7 +65,9 @@ class Walk:
             self.decision, self.spec = None, stop.value
             return
         if not isinstance(decision, (Choice, Links)):
-            raise ValueError(f"The space yielded {decision!r}; it may yield only Choice, Integer, Real and Links.")
+            raise ValueError(
+                f"The space yielded {decision!r}; it may yield only Choice, Integer, Real, Ordinal and Links."
+            )
         if decision.name in self.answers:
             raise ValueError(f"The space yielded the name {decision.name!r} twice; names are unique within a child.")
         if isinstance(decision, Links):

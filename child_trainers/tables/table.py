@@ -29,11 +29,13 @@ class Table:
         name: of the table in messages.
         columns: by name, the values of each column of choices, ascending.
         rows: by the values of these columns, in their order: the results by name.
+        ordered: the columns whose values are numbers with an order.
     """
 
     name: str
     columns: Mapping[str, tuple[Value, ...]]
     rows: Mapping[Key, Mapping[str, float]]
+    ordered: tuple[str, ...] = ()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -76,7 +78,8 @@ def load_csv(path: Path, goal: Goal | None, metrics: Sequence[str] = ()) -> Tabl
             raise DataError(f"Lines {at[key]} and {line} of {path} are the same choice; keep one row for each choice.")
         at[key] = line
         rows[key] = {name: _number(path, line, name, cells[name]) for name in results}
-    return Table(path.name, {name: _options(path, name, values[name]) for name in chosen}, rows)
+    columns = {name: _options(path, name, values[name]) for name in chosen}
+    return Table(path.name, columns, rows, tuple(name for name, options in columns.items() if _is_ordered(options)))
 
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -114,9 +117,10 @@ def _values(path: Path, name: str, texts: Sequence[str]) -> list[Value]:
     for kind in (int, float):
         try:
             numbers = {text: kind(text) for text in distinct}
-        except ValueError:
+            finite = all(map(math.isfinite, numbers.values()))
+        except (ValueError, OverflowError):
             continue
-        if all(map(math.isfinite, numbers.values())) and len(set(numbers.values())) == len(distinct):
+        if finite and len(set(numbers.values())) == len(distinct):
             return [numbers[text] for text in texts]
     return list(texts)
 
@@ -129,6 +133,10 @@ def _options(path: Path, name: str, values: Sequence[Value]) -> tuple[Value, ...
             f"{MOST_VALUES:,}; if it is a result and no choice, name it with --set 'task.metrics=[\"{name}\"]'."
         )
     return options
+
+
+def _is_ordered(options: Sequence[Value]) -> bool:
+    return len(options) > 1 and not any(isinstance(option, str) for option in options)
 
 
 def _number(path: Path, line: int, name: str, text: str) -> float:

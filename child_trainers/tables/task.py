@@ -171,7 +171,8 @@ class TableLookup(Task):
 
 
 def table_columns(name: str, options: Mapping[str, Any], *, data_dir: Path | None, goal: Goal | None) -> dict[str, Any]:
-    """The options of the space `table-row` for a table: its columns of choices with their values, as JSON.
+    """The options of the space `table-row` for a table: its columns of choices with their values, and the
+    columns whose values have an order, as JSON.
 
     Args:
         name: of the task, `table:PATH`.
@@ -183,7 +184,8 @@ def table_columns(name: str, options: Mapping[str, Any], *, data_dir: Path | Non
     known = [field.name for field in dataclasses.fields(TableRecipe)]
     given = {option: value for option, value in options.items() if option in known}
     table = TableLookup(name, TableRecipe(**given), data_dir=data_dir, goal=goal).table
-    return {"columns": [[column, list(values)] for column, values in table.columns.items()]}
+    columns = [[column, list(values)] for column, values in table.columns.items()]
+    return {"columns": columns} | ({"ordered": list(table.ordered)} if table.ordered else {})
 
 
 def _values(spec: object) -> Mapping[str, Json] | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from automl.search_spaces.decisions import Choice, Decision
+from automl.search_spaces.names import validate_choice
+from automl.search_spaces.numeric import Ordinal
 from automl.search_spaces.spec import Json
 from automl.search_spaces.values import Values, values_of
 
@@ -23,13 +25,14 @@ class Row(Values):
 
 
 def table_row(
-    *, columns: Sequence[tuple[str, Sequence[Json]]] = (), kinds: str = "shared"
+    *, columns: Sequence[tuple[str, Sequence[Json]]] = (), ordered: Sequence[str] = (), kinds: str = "shared"
 ) -> Generator[Decision, Any, Row]:
-    """Yields one `Choice` for each column, in the table's order, and returns the `Row`.
+    """Yields one `Choice` or `Ordinal` for each column, in the table's order, and returns the `Row`.
 
     Args:
         columns: name and values of each column of choices. The task `table:FILE` of a new search gives them, and the
             search keeps them, so that its children can be read without the table.
+        ordered: the columns whose values are numbers with an order; each is an `Ordinal`.
         kinds: `shared`: columns whose names differ only in digits and whose values are equal are decisions of one kind;
             `separate`: each column is of its own kind.
 
@@ -40,9 +43,14 @@ def table_row(
         raise ValueError(f"space.kinds is {kinds!r}; it is {' or '.join(KINDS)}.")
     if not columns:
         raise ValueError("The decisions of this space are the columns of a table; name one with --task table:FILE.csv.")
+    if isinstance(ordered, str) or not all(isinstance(name, str) for name in ordered):
+        raise ValueError(f'space.ordered is {ordered!r}; it must be a list of columns, for example ["width"].')
+    for name in ordered:
+        validate_choice("column of the table", name, [column for column, _ in columns])
     values = {}
     for name, options in columns:
-        values[name] = yield Choice(name, tuple(options), kind=name if kinds == "separate" else "")
+        decision = Ordinal if name in ordered else Choice
+        values[name] = yield decision(name, tuple(options), kind=name if kinds == "separate" else "")
     return Row(values)
 
 

@@ -1,5 +1,6 @@
 """Tables of choices and scores: how they are read, what is refused, and the task that looks scores up."""
 
+import functools
 import json
 import math
 
@@ -11,8 +12,11 @@ from automl.child_trainers.tables.nasbench_macro import load_nasbench_macro
 from automl.child_trainers.tables.table import load_csv
 from automl.child_trainers.tables.task import TableLookup, TableRecipe, table_columns
 from automl.child_trainers.task import Record
+from automl.search_spaces.decisions import Choice
 from automl.search_spaces.names import UnknownNameError
-from automl.search_spaces.table_row.space import Row
+from automl.search_spaces.numeric import Ordinal
+from automl.search_spaces.space import Space
+from automl.search_spaces.table_row.space import Row, table_row
 
 ACC = Goal("acc", minimize=False)
 ACC_OF_MACRO = Goal("mean_acc", minimize=False)
@@ -83,6 +87,31 @@ def test_an_unknown_column_is_answered_with_the_known_ones(csv):
         load_csv(path, Goal("ac", minimize=False))
     with pytest.raises(UnknownNameError, match=r"There is no column of t.csv called 'flops'"):
         load_csv(path, ACC, ("flops",))
+
+
+def test_columns_of_numbers_are_ordered(csv):
+    path = csv("op,width,rate,one,acc\na,16,0.5,3,1\nb,8,0.1,3,2\nb,64,0.2,3,2\n")
+    options = table_columns(f"table:{path}", {}, data_dir=None, goal=ACC)
+    assert options["ordered"] == ["width", "rate"]
+    decisions = Space(functools.partial(table_row, **options)).walk(0)
+    kinds = []
+    while decisions.decision is not None:
+        kinds.append(type(decisions.decision))
+        decisions.answer((0,))
+    assert kinds == [Choice, Ordinal, Ordinal, Choice]
+    assert load_csv(csv(f"width,acc\n1,1\n1{'0' * 400},2\n"), ACC).ordered == ()  # no number of a computer
+
+
+@pytest.mark.parametrize(
+    ("ordered", "sentence"),
+    [
+        ("width", r"space.ordered is 'width'; it must be a list of columns, for example \[\"width\"\]"),
+        (["w"], "There is no column of the table called 'w'; there is width"),
+    ],
+)
+def test_ordered_names_columns(ordered, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        next(table_row(columns=[["width", [1, 2]]], ordered=ordered))
 
 
 def test_a_column_with_too_many_values_is_taken_for_a_result(csv):
@@ -165,8 +194,8 @@ def test_nas_bench_macro_is_read_from_the_data_folder(tmp_path):
     best = Row({f"layer{index}": 2 for index in range(8)})
     assert math.isclose(task.evaluate(best, seed=0, report=Record()).reward, 90 + (3**8 - 1) / 3**8)
     assert task.optimum(best) == task.evaluate(best, seed=0, report=Record()).reward
-    columns = table_columns("table:nas-bench-macro", {}, data_dir=folder, goal=None)["columns"]
-    assert columns == [[f"layer{index}", [0, 1, 2]] for index in range(8)]
+    options = table_columns("table:nas-bench-macro", {}, data_dir=folder, goal=None)
+    assert options == {"columns": [[f"layer{index}", [0, 1, 2]] for index in range(8)]}  # blocks have no order
     smallest = TableLookup("table:nas-bench-macro", TableRecipe(), data_dir=folder, goal=Goal("params", minimize=True))
     assert smallest.evaluate(best, seed=0, report=Record()).reward == -5.0
 

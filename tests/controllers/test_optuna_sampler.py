@@ -17,7 +17,7 @@ from automl.controllers.optuna_sampler.parameters import parameters_of
 from automl.controllers.optuna_sampler.storage import STUDY, TrialList
 from automl.search_spaces.decisions import Choice, Links
 from automl.search_spaces.narrowing import Narrowing, parse_rule
-from automl.search_spaces.numeric import Integer, Real
+from automl.search_spaces.numeric import Integer, Ordinal, Real
 from automl.search_spaces.space import Space
 from automl.testing.controllers import SPACES, ControllerContract, conditional, flat
 
@@ -95,6 +95,7 @@ def trials_of(controller):
         ),
         (Choice("a", (1, 2, 3), allowed=(True, False, True)), "CategoricalDistribution(choices=(0, 1))"),
         (Real("a", -0.3, 0.3, 7), "FloatDistribution(high=0.3, log=False, low=-0.3, step=0.1)"),
+        (Ordinal("a", (8, 16, 64)), "IntDistribution(high=2, log=False, low=0, step=1)"),
         (Integer("a", 1, 4, options=(3, 1, 4, 2)), "IntDistribution(high=4, log=False, low=1, step=1)"),
     ],
 )

@@ -12,7 +12,12 @@ from automl.testing.spaces import SpaceContract
 MEMBERS = [
     (name, preset) for name in search_spaces.SPACES for preset in pkgutil.resolve_name(search_spaces.PRESETS[name])
 ]
-OF_DATA = {"table-row": {"columns": [["layer0", [0, 1, 2]], ["layer1", [0, 1, 2]], ["act", ["relu", "tanh"]]]}}
+OF_DATA = {
+    "table-row": {
+        "columns": [["layer0", [0, 1, 2]], ["layer1", [0, 1, 2]], ["act", ["relu", "tanh"]]],
+        "ordered": ["layer1"],
+    }
+}
 
 
 def test_every_space_has_presets():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from automl import Choice, Integer, Links, Real
+from automl import Choice, Integer, Links, Ordinal, Real
 from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.ordering import ChangedError, Ordering, ordered
 from automl.search_spaces.recorded import (
@@ -325,3 +325,29 @@ def test_the_tokens_of_a_range_that_has_grown_are_unchanged(was, now, options):
 def test_a_range_that_lost_a_number_is_not_accepted():
     with pytest.raises(ChangedError, match=r"^the decision 'n' no longer has the option 4$"):
         Ordering().match(decision_to_json(Integer("n", 1, 4)), Integer("n", 1, 3))
+
+
+def test_an_ordinal_knows_the_order_of_its_numbers_and_not_their_distances():
+    widths = Ordinal("width1", (8, 64, 16))
+    assert [widths.unit_value(token) for token in range(3)] == [0, 1, 0.5]
+    assert (widths.ordered, widths.kind, widths.bounds) == (True, "width[8, 64, 16]", {"type": "ordinal"})
+    assert widths.token_of(16.0) == 2 and widths.tokens_between(9, 64) == [1, 2]
+    assert dataclasses.replace(widths, allowed=(True, False, True)).forced == (None,)
+    close = Ordinal("x", (1.0, 1.0 + 1e-12))  # nearer to each other than numbers that are typed
+    assert [close.token_of(option) for option in close.options] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((1, "2"), "Ordinal 'n': the option '2' is not a finite number"),
+        ((1, True), "Ordinal 'n': the option True is not a finite number"),
+        ((1, math.inf), "Ordinal 'n': the option inf is not a finite number"),
+        ((1,), "Ordinal 'n' has 1 options, 1 of them different; give 2 to 1000 numbers"),
+        ((1, 2, 1.0), "Ordinal 'n' has 3 options, 2 of them different"),
+        (5, "The options of 'n' are 5; give them as a tuple"),
+    ],
+)
+def test_an_ordinal_takes_different_numbers(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Ordinal("n", options)

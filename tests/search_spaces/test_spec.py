@@ -46,7 +46,9 @@ CAPABILITIES = {  # of what each space makes, beside those of all
     ("table-row", None): set(),
     ("landscape", None): set(),
 }
-OF_DATA = {"table-row": {"columns": [["width", [1, 2]], ["rate", [0.1, 0.5]], ["act", ["relu", "tanh"]]]}}
+OF_DATA = {
+    "table-row": {"columns": [["width", [1, 2]], ["rate", [0.1, 0.5]], ["act", ["relu", "tanh"]]], "ordered": ["rate"]}
+}
 OF_ALL = {Encodable}
 
 

@@ -91,7 +91,10 @@ def yielding(*decisions):
             [Links("a", 0, kind="k"), Links("b", 0, kind="k")],
             "Links 'b' has count 0, but 1 Links of kind 'k' came before it; the count must equal their number.",
         ),
-        ([("a", (1, 2))], "The space yielded ('a', (1, 2)); it may yield only Choice, Integer, Real and Links."),
+        (
+            [("a", (1, 2))],
+            "The space yielded ('a', (1, 2)); it may yield only Choice, Integer, Real, Ordinal and Links.",
+        ),
     ],
 )
 def test_a_space_that_breaks_the_rules_is_refused(decisions, message):
