@@ -15,6 +15,7 @@ from automl.controllers.variation import Answers, flipped, other_option, uniform
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
+from automl.search_spaces.whole_numbers import check_whole_number
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -36,7 +37,7 @@ class Evolution(Controller):
         sample: how many of them compete to be one (S).
 
     Raises:
-        ValueError: an option is no whole number above 0, or `sample` is larger than `population`.
+        ValueError: an option is not a whole number of 1 or more, or `sample` is larger than `population`.
 
     Source: Real et al. 2019 (arXiv:1802.01548), algorithm 1. There, one child at a time is trained; here several may be
     in flight, so a draw sees the children that were told before it.
@@ -45,8 +46,7 @@ class Evolution(Controller):
     def __init__(self, space: Space, *, seed: int, population: int = 20, sample: int = 10) -> None:
         super().__init__(space, seed=seed)
         for name, value in (("population", population), ("sample", sample)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"controller.{name} is {value!r}; it must be a whole number above 0.")
+            check_whole_number(f"controller.{name}", value, least=1)
         if sample > population:
             raise ValueError(
                 f"controller.sample is {sample} and controller.population is {population}; sample must not be larger."

@@ -8,10 +8,11 @@ from typing import Any
 
 from automl.controllers.base import Controller, Draw, PendingChild, Proposal, Result
 from automl.controllers.keyed import stream
-from automl.controllers.reward_model.screen import Screen, ScreenSettings, check_count
+from automl.controllers.reward_model.screen import Screen, ScreenSettings
 from automl.controllers.variation import uniform_walk
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
+from automl.search_spaces.whole_numbers import check_whole_number
 
 PRESETS: dict[str, dict[str, Any]] = {"default": {}}
 
@@ -36,8 +37,8 @@ class Surrogate(Controller):
         super().__init__(space, seed=seed)
         self._initial = initial
         screened = ScreenSettings(**settings)
-        check_count("initial", initial, least=1)
-        check_count("uniform", screened.uniform, least=1)
+        check_whole_number("controller.initial", initial, least=1)
+        check_whole_number("controller.uniform", screened.uniform, least=1)
         self._screen = Screen(space, seed, screened)
 
     @classmethod

@@ -13,6 +13,7 @@ from automl.child_trainers.experiment import Experiment, make_experiment
 from automl.child_trainers.user_files import UserFile
 from automl.preparation import make_controller
 from automl.search_spaces.names import validate_choice
+from automl.search_spaces.whole_numbers import check_whole_number
 from automl.settings.parsing import parse_value
 from automl.settings.schema import BENCH_OPTIONS, MOST_PROCESSES, SearchConfig
 from automl.settings.stored import stored_settings
@@ -108,7 +109,7 @@ class Plan:
             {name: value for name, value in SearchConfig.read(shared).items() if value is not None}
             | ({"set": tuple(common)} if common else {}),
             _counts("--budgets", budgets, "25,50,100"),
-            _whole("--seeds", seeds, MOST_SEEDS),
+            check_whole_number("--seeds", seeds, least=1, most=MOST_SEEDS),
             _counts("--top", top, "1,5,15"),
         )
 
@@ -192,7 +193,7 @@ class Subject:
 
 
 def check_jobs(jobs: int) -> int:
-    return _whole("--jobs", jobs, MOST_PROCESSES)
+    return check_whole_number("--jobs", jobs, least=1, most=MOST_PROCESSES)
 
 
 def _divided(texts: Sequence[str], labels: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -223,12 +224,6 @@ def _counts(flag: str, given: str | Sequence[int], example: str) -> tuple[int, .
     if not numbers or numbers[0] < 1:
         raise ValueError(f"{flag} is {given!r}; write numbers of children with commas between them: {example}.")
     return tuple(numbers)
-
-
-def _whole(flag: str, value: Any, most: int) -> int:
-    if type(value) is not int or not 1 <= value <= most:
-        raise ValueError(f"{flag} is {value!r}; it must be a whole number from 1 to {most}.")
-    return value
 
 
 def _identity(value: Any) -> Any:

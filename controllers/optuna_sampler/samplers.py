@@ -16,10 +16,10 @@ from optuna.distributions import CategoricalDistribution
 
 from automl.controllers.keyed import stream
 from automl.controllers.optuna_sampler.parameters import Parameter, parameters_of
-from automl.controllers.random_search import uniform_answer
+from automl.controllers.variation import uniform_walk
 from automl.search_spaces.names import validate_choice
 from automl.search_spaces.space import Space
-from automl.search_spaces.walk import Walk
+from automl.search_spaces.whole_numbers import check_whole_number
 
 NUM_WALKS = 64  # that are looked at to learn which decisions every child has
 FLAGS = ("multivariate", "group", "constant_liar")
@@ -118,9 +118,8 @@ def checked_settings(name: str, kind: SamplerKind, options: Mapping[str, Any]) -
         validate_choice(f"option of the Optuna sampler {name!r}", option, [one for one in options if one in known])
         if option in FLAGS and type(value) is not bool:
             raise ValueError(f"controller.{option} is {value!r}; it must be true or false.")
-        least = LEAST.get(option, 0)
-        if option not in FLAGS and (type(value) is not int or value < least):
-            raise ValueError(f"controller.{option} is {value!r}; it must be a whole number, {least} or more.")
+        if option not in FLAGS:
+            check_whole_number(f"controller.{option}", value, least=LEAST.get(option, 0))
     if kind.class_name == "TPESampler":
         multivariate = chosen.setdefault("multivariate", True)
         if chosen.setdefault("group", multivariate) and not multivariate:
@@ -169,10 +168,10 @@ def _check_space(name: str, kind: SamplerKind, space: Space) -> None:
 
 def _parameters(space: Space, number: int) -> dict[str, tuple[str, Parameter]]:
     """By name, the parameters of a random child, each with the name of its decision."""
-    uniforms = stream(0, number, 0)
-    walk = Walk(space.function(), space.narrowing)
-    found: dict[str, tuple[str, Parameter]] = {}
-    while (decision := walk.decision) is not None:
-        found |= {one.name: (decision.name, one) for one in parameters_of(decision) if one is not None}
-        walk.answer(uniform_answer(decision, uniforms))
-    return found
+    walk = uniform_walk(dataclasses.replace(space, schedule=None), number, stream(0, number, 0))
+    return {
+        one.name: (decision.name, one)
+        for decision in walk.decisions
+        for one in parameters_of(decision)
+        if one is not None
+    }

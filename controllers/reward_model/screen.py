@@ -19,6 +19,7 @@ from automl.controllers.reward_model.gaussian_process import GaussianProcess, Hy
 from automl.controllers.variation import uniform_walk
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
+from automl.search_spaces.whole_numbers import check_whole_number
 
 MAX_KNOWN = 400  # children with rewards that the model uses: its cost grows with their cube
 MAX_IN_FLIGHT = 256  # children in flight that it uses, the latest
@@ -47,16 +48,10 @@ class ScreenSettings:
 
     def __post_init__(self) -> None:
         for name in ("uniform", "mutations", "parents"):
-            check_count(name, getattr(self, name), least=0)
+            check_whole_number(f"controller.{name}", getattr(self, name), least=0)
         value = self.exploration
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"controller.exploration is {value!r}; it must be a number, 0 or more.")
-
-
-def check_count(name: str, value: object, *, least: int) -> None:
-    """Raises ValueError if an option of a controller is not a whole number, or below `least`."""
-    if type(value) is not int or value < least:
-        raise ValueError(f"controller.{name} is {value!r}; it must be a whole number, {least} or more.")
 
 
 class Screen:

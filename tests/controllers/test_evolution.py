@@ -200,9 +200,9 @@ def test_it_finds_the_best_child_sooner_than_random_search():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"population": 0}, "controller.population is 0; it must be a whole number above 0."),
-        ({"sample": 2.5}, "controller.sample is 2.5; it must be a whole number above 0."),
-        ({"sample": True}, "controller.sample is True; it must be a whole number above 0."),
+        ({"population": 0}, "controller.population is 0; it must be a whole number, 1 or more."),
+        ({"sample": 2.5}, "controller.sample is 2.5; it must be a whole number, 1 or more."),
+        ({"sample": True}, "controller.sample is True; it must be a whole number, 1 or more."),
         (
             {"population": 5, "sample": 9},
             "controller.sample is 9 and controller.population is 5; sample must not be larger.",
