@@ -12,17 +12,38 @@ that all searches train the same number of epochs.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nasbench_macro import table
 from paired import interval
 from searching import trained_children
 
+from automl import Choice
+from automl.child_trainers.tables.nasbench_macro import BLOCKS, GOAL, LAYERS, load_nasbench_macro
+
 EPOCHS = 9
 PRUNERS = ("none", "median", "hyperband", "asha")
+NAMES = ("identity", "kernel 3, expansion 3", "kernel 5, expansion 6")  # of the blocks
+
+
+def space() -> Generator[Choice, Any, dict[str, list[int]]]:
+    """One of three blocks for each of eight layers."""
+    blocks = []
+    for index in range(LAYERS):
+        block = yield Choice(f"layer{index}", NAMES, kind=f"block{index}")
+        blocks.append(BLOCKS[NAMES.index(block)])
+    return {"blocks": blocks}
+
+
+@functools.cache
+def table() -> dict[str, float]:
+    """Mean accuracy by the digits of the blocks."""
+    rows = load_nasbench_macro(Path(os.environ["AUTOML_DATA"]), GOAL).rows
+    return {"".join(map(str, key)): results[GOAL.metric] for key, results in rows.items()}
 
 
 def evaluate(spec: dict[str, list[int]], epochs: int, report: Any) -> float:
@@ -41,7 +62,7 @@ def run(pruner: str, seed: int, children: int) -> tuple[float, float, float]:
     here = Path(__file__).resolve()
     trained = trained_children(
         children,
-        space=f"{here.with_name('nasbench_macro.py')}:space",
+        space=f"{here}:space",
         task=f"{here}:evaluate",
         set=[f"task.epochs={EPOCHS}"],
         early_stop=pruner,

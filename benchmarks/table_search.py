@@ -4,13 +4,12 @@ AUTOML_DATA=… python benchmarks/table_search.py [--children 2000]
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-HERE = Path(__file__).parent
 
 
 def main() -> None:
@@ -19,7 +18,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = [str(Path(sys.executable).with_name("automl")), "search", "table", "--workers", "0"]
-        command += ["--space", f"{HERE}/nasbench_macro.py:space", "--task", f"{HERE}/nasbench_macro.py:evaluate"]
+        command += ["--task", "table:nas-bench-macro", "--data-dir", os.environ["AUTOML_DATA"]]
         command += ["--children", str(arguments.children), "--store", f"{folder}/table.db"]
         began = time.perf_counter()
         subprocess.run(command, check=True)

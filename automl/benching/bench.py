@@ -1,4 +1,4 @@
-"""Compares controllers: runs their searches in parallel over seeds, keeps what they found in a file, and goes on."""
+"""Compares controllers: runs their searches in parallel over seeds, and keeps the results in a file."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from typing import Any
 
 from automl.benching.file import BenchFile
 from automl.benching.plan import TOP, Competitor, Plan, Subject, check_jobs
-from automl.benching.searches import Found, Job, run_job
+from automl.benching.searches import History, Job, run_job
 from automl.benching.summary import Cost, Lead, Row, costs_of, leads_of, rows_of, to_json
 from automl.pictures import check_folder
 from automl.processes import process_pool
 from automl.wording import counted
 
 SAVE_EVERY = 2.0  # seconds between two writes of the file
-Progress = Callable[
-    [Competitor, int, Found, int, int], None
-]  # a search's competitor and seed; how many are done, of all
+# Receives the competitor, the seed and the history of a search, the number of complete searches, and that of all.
+Progress = Callable[[Competitor, int, History, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchResult:
-    """What a bench found.
+    """The results of a bench.
 
     Attributes:
-        subject: what was searched.
-        searches: by competitor, what was found for seed 0, 1, 2, …
-        rows: one for each budget and competitor.
-        leads: of the first competitor over each other one, by seed.
-        costs: one for each competitor.
+        subject: the space and the task.
+        searches: by competitor, the histories of the searches with seeds 0, 1, 2, …
+        rows: the means of each competitor at each budget.
+        leads: the first competitor compared with each other one, seed by seed.
+        costs: the time that each competitor takes.
     """
 
     plan: Plan
     subject: Subject
-    searches: Mapping[str, Sequence[Found]]
+    searches: Mapping[str, Sequence[History]]
     rows: Sequence[Row]
     leads: Sequence[Lead]
     costs: Sequence[Cost]
@@ -56,7 +55,7 @@ class BenchResult:
         }
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws mean curves with bands to a file. Raises ValueError where it cannot."""
+        """Draws mean curves with the bands of their intervals. Raises ValueError if `path` cannot be such a file."""
         from automl.benching.plot import plot
         from automl.pictures import check_plot
 
@@ -73,28 +72,30 @@ def bench(
     to: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     set: Sequence[str] = (),
-    progress: Progress = lambda competitor, seed, found, done, count: None,
+    progress: Progress = lambda competitor, seed, history, done, count: None,
     **shared: Any,
 ) -> BenchResult:
     """Compares controllers at equal budgets over many seeds.
 
-    Each competitor and seed is a search of its own in a store beside `to`, with `workers=0`. Called again with the same
-    `to`, it runs only what is missing: more seeds, larger budgets and other controllers may be asked for.
+    Each competitor and seed is a separate search with `workers=0`, in a store beside `to`. A later call with the same
+    `to` runs only the searches that are missing, for example of more seeds, larger budgets or other controllers.
 
     Args:
-        controllers: `NAME`, `NAME:PRESET` or `FILE.py:CLASS`, each also as `LABEL=…`; a text has commas between them.
+        controllers: `NAME`, `NAME:PRESET` or `FILE.py:CLASS`, each also as `LABEL=…`; in a text, with commas between
+            them.
         budgets: numbers of trained children after which searches are compared.
         seeds: the number of seeds, which are 0, 1, 2, …
         top: numbers of best rewards whose mean is reported.
-        to: JSON file with all that was found. None keeps nothing.
-        jobs: searches at a time, each in a process of its own; 1 is in this process, None is one per core. A script
-            that asks for more than one calls this under `if __name__ == "__main__":`, as `multiprocessing` needs.
+        to: JSON file that keeps all results. None keeps nothing.
+        jobs: the number of searches that run at a time, each in its own process; 1 runs them in this process, None runs
+            one per core. For more than one, a script calls this under `if __name__ == "__main__":`, because
+            `multiprocessing` imports the script again.
         set: `space.NAME=VALUE`, `task.NAME=VALUE`, or `LABEL.NAME=VALUE` for an option of one controller.
         progress: called after each search.
         shared: options of the searches, `BENCH_OPTIONS`, for example `space` and `task`.
 
     Raises:
-        ValueError: an option is unknown or has a bad value, or the file is of a bench with other settings.
+        ValueError: an option is unknown or has a bad value, or the file belongs to a bench with other settings or code.
         RuntimeError: a search ended before it had trained its children.
     """
     plan = Plan.make(controllers, budgets=budgets, seeds=seeds, top=top, set=set, **shared)
@@ -117,7 +118,9 @@ def bench(
 def _run(plan: Plan, subject: Subject, file: BenchFile, store: str, jobs: int, progress: Progress) -> None:
     """Runs the searches that the file lacks, and adds their results to it."""
     wanted = [(one, seed) for seed in range(plan.seeds) for one in plan.competitors]
-    missing = [(one, seed) for one, seed in wanted if not _is_whole(file.searches[one.label].get(seed), plan.children)]
+    missing = [
+        (one, seed) for one, seed in wanted if not _is_complete(file.searches[one.label].get(seed), plan.children)
+    ]
     if not missing:
         return
     file.check_code()
@@ -145,8 +148,9 @@ def _run(plan: Plan, subject: Subject, file: BenchFile, store: str, jobs: int, p
         file.drop_if_unused()
 
 
-def _results(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, Found]]:
-    """What the jobs found, as they end: in so many processes, or in this one."""
+def _results(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, History]]:
+    """Each job with its history, in the order in which they end. `count` is the number of processes; 1 runs all jobs in
+    this one."""
     if count == 1:
         for job in jobs:
             yield job, run_job(job)
@@ -161,11 +165,11 @@ def _results(jobs: Sequence[Job], count: int) -> Iterator[tuple[Job, Found]]:
             raise
 
 
-def _is_whole(found: Found | None, children: int) -> bool:
-    return found is not None and (len(found.rewards) >= children or found.exhausted)
+def _is_complete(history: History | None, children: int) -> bool:
+    return history is not None and (len(history.rewards) >= children or history.exhausted)
 
 
-def line_of(competitor: Competitor, seed: int, found: Found) -> str:
-    """What a search found, in one line."""
-    children = counted(len(found.rewards), "child", "children")
-    return f"{competitor.label}, seed {seed}: {max(found.rewards):.4f} after {children} ({found.seconds:.0f} s)"
+def line_of(competitor: Competitor, seed: int, history: History) -> str:
+    """The best reward and the size of a search, in one line."""
+    children = counted(len(history.rewards), "child", "children")
+    return f"{competitor.label}, seed {seed}: {max(history.rewards):.4f} after {children} ({history.seconds:.0f} s)"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import automl
 
-# What decides which children a search proposes and which rewards they have.
+# The sources that determine the children that a search proposes, and their rewards.
 PARTS = (
     "controllers",
     "search_spaces",

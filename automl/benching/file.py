@@ -11,17 +11,17 @@ from typing import Any
 
 from automl.benching.code import code_identity
 from automl.benching.plan import Plan, Subject
-from automl.benching.searches import Found
+from automl.benching.searches import History
 
 FORMAT = 1
-Searches = dict[str, dict[int, Found]]  # by label and seed
+Searches = dict[str, dict[int, History]]  # by label and seed
 
 
 class BenchFile:
     """The JSON file of a bench. Its searches are in a store beside it.
 
     Args:
-        path: None keeps nothing.
+        path: where the file is; None keeps no results.
 
     Attributes:
         searches: the results of this call and of earlier ones.
@@ -55,7 +55,7 @@ class BenchFile:
         if any(now.get(name) != value for name, value in self._code.items()):
             raise ValueError(
                 f"The searches of {self._path} were run by {_automl(self._code)}, and this is {_automl(now)}; their "
-                "results would not compare, so name another file with --to, or drop what is new to see the results."
+                "results would not compare, so name another file with --to, or ask only for the searches that it has."
             )
 
     def save(self, results: Mapping[str, Any] | None = None) -> None:
@@ -71,7 +71,7 @@ class BenchFile:
             "settings": {**self._settings, **self._code},
             "controllers": self._competitors,
             "searches": {
-                label: {str(seed): found.to_json() for seed, found in sorted(of_label.items())}
+                label: {str(seed): history.to_json() for seed, history in sorted(of_label.items())}
                 for label, of_label in self.searches.items()
                 if of_label
             },
@@ -103,11 +103,13 @@ class BenchFile:
             settings, competitors = dict(stored["settings"]), dict(stored["controllers"])
             self._code = {name: settings.pop(name) for name in ("version", "code") if name in settings}
             self.searches = {
-                label: {int(seed): Found(**found) for seed, found in of_label.items()}
+                label: {int(seed): History(**history) for seed, history in of_label.items()}
                 for label, of_label in stored["searches"].items()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{path} is no bench of this version of automl; name another file with --to.") from None
+            raise ValueError(
+                f"{path} is not the file of a bench of this version of automl; name another file with --to."
+            ) from None
         _check_same(path, "the searches", settings, self._settings)
         for label, competitor in self._competitors.items():
             if label in competitors:

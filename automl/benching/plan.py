@@ -1,4 +1,4 @@
-"""What a bench compares: competitors, the settings that they share, and budgets."""
+"""The plan of a bench: competitors, the settings that they share, seeds and budgets."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from automl.settings.parsing import parse_value
 from automl.settings.schema import BENCH_OPTIONS, MOST_PROCESSES, SearchConfig
 from automl.settings.stored import stored_settings
 
-PLACES = ("data_dir",)  # of these options, which may change when a bench goes on
+PLACES = ("data_dir",)  # options that name places, which may change when a bench continues
 MOST_SEEDS = 100_000
 TOP = (1, 5, 15)  # numbers of best rewards whose mean is reported by default
 
 
 @dataclasses.dataclass(frozen=True)
 class Competitor:
-    """One of the controllers that are compared.
+    """A controller of the bench, with its preset and options.
 
     Attributes:
         label: its name in the bench.
         controller: a name, or `FILE.py:CLASS`.
-        preset: of the controller; None is the default.
-        options: of the controller, as `NAME=VALUE`.
+        preset: the controller's preset; None for the default.
+        options: the controller's options, as `NAME=VALUE`.
     """
 
     label: str
@@ -50,7 +50,7 @@ class Competitor:
         return cls(label.strip() if equals else chosen, name, preset or None if colon else None)
 
     def search_name(self, seed: int) -> str:
-        """The name of its search of a seed in the store."""
+        """The name in the store of the competitor's search with this seed."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", self.label).strip("-")[:40] or "controller"
         return f"{plain}-{hashlib.sha256(self.label.encode()).hexdigest()[:6]}-{seed}"
 
@@ -60,11 +60,11 @@ class Competitor:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a bench does.
+    """The searches of a bench.
 
     Attributes:
-        competitors: with labels that differ.
-        shared: the options of a search that all have, those of `BENCH_OPTIONS` and `set` of the space and the task.
+        competitors: the controllers, each with another label.
+        shared: the options that all searches have: those of `BENCH_OPTIONS`, and `set` for the space and the task.
         budgets: numbers of trained children, ascending.
         seeds: the number of seeds, which are 0, 1, 2, …
         top: numbers of best rewards whose mean is reported, ascending.
@@ -87,14 +87,14 @@ class Plan:
         set: Sequence[str] = (),
         **shared: Any,
     ) -> Plan:
-        """Reads and checks the plan, except for what only making a search's parts can find.
+        """Reads the plan and checks it as far as is possible without the parts of a search; `check` makes these.
 
         Args:
-            controllers: those that are compared, see `Competitor.parse`; a text has commas between them.
+            controllers: the competitors, in the form of `Competitor.parse`; in a text, with commas between them.
             set: `space.NAME=VALUE` and `task.NAME=VALUE` for all, `LABEL.NAME=VALUE` for one competitor.
 
         Raises:
-            ValueError: something is unknown or has a bad value.
+            ValueError: an option or a name is unknown, or has a bad value.
         """
         texts = controllers.split(",") if isinstance(controllers, str) else list(controllers)
         competitors = [Competitor.parse(text.strip()) for text in texts]
@@ -134,7 +134,7 @@ class Plan:
         return SearchConfig(**self.options_of(competitor), seed=seed, children=self.children)
 
     def check(self) -> Subject:
-        """Makes the parts of every competitor's search, which finds what is wrong before the first one starts.
+        """Makes the parts of every competitor's search, so that a wrong option is found before the first search starts.
 
         Raises:
             ValueError: a part is unknown or has a bad value, or the data cannot be read.
@@ -149,8 +149,8 @@ class Plan:
         return subject
 
     def identity(self, subject: Subject) -> dict[str, Any]:
-        """What must not change when a bench continues, as JSON: the shared options, the texts of the user's files, and
-        the data."""
+        """The settings that must not change when a bench continues, as JSON: the shared options, the texts of the
+        user's files, and the data."""
         shared = {name: value for name, value in self.shared.items() if name not in PLACES}
         options = {name: _identity(value) for name, value in sorted(shared.items())}
         return options | {"data": subject.fingerprint}
@@ -161,13 +161,13 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What the competitors search.
+    """The space and the task that the competitors search.
 
     Attributes:
-        space, task: names, for the user.
+        space, task: their names, for the user.
         optimum: the highest reward without noise of the children that the narrowing leaves; None if it is not known.
-        noiseless: the metric that is the reward without noise, if there is one.
-        fingerprint: of the data, if the task's name does not identify them.
+        noiseless: the metric that is the reward without noise, or None.
+        fingerprint: the fingerprint of the data; None if the task's name identifies them.
     """
 
     space: str
@@ -227,7 +227,7 @@ def _counts(flag: str, given: str | Sequence[int], example: str) -> tuple[int, .
 
 
 def _identity(value: Any) -> Any:
-    """A user's file by its content, so that a changed file is another setting; anything else as JSON."""
+    """The value as JSON. A user's file is identified by its content, so a changed file is another setting."""
     if isinstance(value, str) and UserFile.is_reference(value):
         file = UserFile.read(value)
         return f"{Path(file.path).name}:{file.attribute} (sha256 {file.sha256[:12]})"

@@ -1,4 +1,4 @@
-"""Runs one search of a bench in a process of its own, and says what it found."""
+"""Runs one search of a bench and returns its history."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from automl.results import resume, search
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """A search of one competitor and seed.
+    """The search of one competitor and seed.
 
     Attributes:
-        name: of the search in the store.
-        store: address of the store.
-        options: as `automl.search` takes them.
-        children: to be trained in all.
+        name: the search's name in the store.
+        store: the address of the store.
+        options: the keyword arguments of `automl.search`.
+        children: the number of children to train.
         noiseless: the metric that is the reward without noise, or None.
     """
 
@@ -35,16 +35,16 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What a search found.
+class History:
+    """The rewards of a search, and the times of the run that ended it.
 
     Attributes:
-        rewards: of the trained children, in number order.
-        values: their rewards without noise, where the task knows them.
-        exhausted: whether the space had no more children.
-        seconds: the run took.
-        controller_seconds: of them the controller, to learn and to propose.
-        timed: the children that were trained in these seconds.
+        rewards: the rewards of the trained children, in the order of their numbers.
+        values: the rewards without noise, or None if the task does not know them.
+        exhausted: whether all children of the space are trained.
+        seconds: the duration of the run.
+        controller_seconds: the part of it that the controller took to learn and to propose.
+        timed: the number of children that the run trained.
     """
 
     rewards: list[float]
@@ -59,7 +59,7 @@ class Found:
 
 
 class ControllerTime(SearchListener):
-    """Adds up what the controller takes."""
+    """Adds up the seconds that the controller takes."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -71,11 +71,11 @@ class ControllerTime(SearchListener):
         self.seconds += event.seconds
 
 
-def run_job(job: Job) -> Found:
-    """Starts the search, or goes on with it where an earlier bench was stopped.
+def run_job(job: Job) -> History:
+    """Starts the search, or resumes it if an earlier bench was stopped.
 
     Raises:
-        RuntimeError: it ended before it had trained its children.
+        RuntimeError: the search ended before it had trained its children.
     """
     clock, began = ControllerTime(), time.perf_counter()
     with contextlib.closing(Store(job.store, create=True, deferred=True)) as store:
@@ -88,18 +88,18 @@ def run_job(job: Job) -> Found:
         result = search(job.name, store=job.store, listeners=[clock], **options)
     seconds = time.perf_counter() - began
     with contextlib.closing(open_store(job.store)) as store:
-        found = store.search(job.name)
-        children = store.children(found.id, states=[State.TRAINED])
-    exhausted = found.state == "exhausted"
+        record = store.search(job.name)
+        children = store.children(record.id, states=[State.TRAINED])
+    exhausted = record.state == "exhausted"
     if len(children) < job.children and not exhausted:
-        cause = result.ending.cause if result.ending is not None else found.cause
+        cause = result.ending.cause if result.ending is not None else record.cause
         raise RuntimeError(
             f"The search {job.name} in {job.store} ended after {len(children)} of {job.children} children: {cause}."
         )
     values = None
     if job.noiseless is not None:
         values = [float((child.metrics or {})[job.noiseless]) for child in children]
-    return Found(
+    return History(
         [float(child.reward or 0.0) for child in children],
         values,
         exhausted,

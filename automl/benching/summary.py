@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from automl.benching.searches import Found
+from automl.benching.searches import History
 
 LEVEL, RESAMPLES = 0.95, 10_000
 FEW = 20  # seeds; with fewer, an interval is Student's
@@ -21,7 +21,7 @@ AT_OPTIMUM = 1e-9  # regret below which a search has found the optimum
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """A mean over seeds; `low` and `high` bound its 95 % confidence interval, None for one seed."""
+    """A mean over seeds. `low` and `high` bound its 95 % confidence interval; they are None with one seed."""
 
     mean: float
     low: float | None
@@ -37,7 +37,8 @@ class Row:
         seeds: the number of searches.
         best: the best reward so far.
         top: by k, the mean of the best k rewards so far; None where a search has fewer than k children.
-        regret: the optimum minus the value of the best child, without noise; None where the optimum is not known.
+        regret: the optimum minus the value without noise of the child with the best reward; None if the optimum is not
+            known.
         optimal: the share of searches whose best child is an optimum.
     """
 
@@ -72,11 +73,11 @@ class Lead:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a competitor takes.
+    """The time that a competitor takes.
 
     Attributes:
-        milliseconds: of the controller for one child; None where nothing was timed.
-        children_per_second: of one search; None likewise.
+        milliseconds: the controller's own time for one child; None if no child was timed.
+        children_per_second: the children that one search trains in a second; None if no child was timed.
     """
 
     competitor: str
@@ -84,23 +85,23 @@ class Cost:
     children_per_second: float | None
 
 
-def best_curve(found: Found, length: int) -> np.ndarray:
-    """The best reward after 1, 2, … children, float64 (length,). A search that exhausted its space keeps its best."""
-    return _padded(np.maximum.accumulate(np.array(found.rewards[:length])), length)
+def best_curve(history: History, length: int) -> np.ndarray:
+    """The best reward after 1, 2, … children, float64 (length,). An exhausted search keeps its best."""
+    return _padded(np.maximum.accumulate(np.array(history.rewards[:length])), length)
 
 
-def incumbent_values(found: Found, length: int) -> np.ndarray:
+def incumbent_values(history: History, length: int) -> np.ndarray:
     """The value without noise of the child that has the best reward after 1, 2, … children, float64 (length,)."""
-    rewards = np.array(found.rewards[:length])
-    values = rewards if found.values is None else np.array(found.values[:length])
+    rewards = np.array(history.rewards[:length])
+    values = rewards if history.values is None else np.array(history.values[:length])
     is_best = np.concatenate([[True], rewards[1:] > np.maximum.accumulate(rewards)[:-1]])
     incumbents = np.maximum.accumulate(np.where(is_best, np.arange(len(rewards)), 0))
     return _padded(values[incumbents], length)
 
 
-def top_mean(found: Found, budget: int, k: int) -> float | None:
+def top_mean(history: History, budget: int, k: int) -> float | None:
     """The mean of the best k rewards of the first `budget` children; None where there are fewer than k."""
-    rewards = np.sort(np.array(found.rewards[:budget]))
+    rewards = np.sort(np.array(history.rewards[:budget]))
     return float(rewards[-k:].mean()) if len(rewards) >= k else None
 
 
@@ -125,31 +126,31 @@ def mean_of(values: Sequence[float] | np.ndarray) -> Mean:
 
 
 def rows_of(
-    searches: Mapping[str, Sequence[Found]], budgets: Sequence[int], optimum: float | None, top: Sequence[int] = ()
+    searches: Mapping[str, Sequence[History]], budgets: Sequence[int], optimum: float | None, top: Sequence[int] = ()
 ) -> list[Row]:
-    """One row for each budget and competitor, in this order; of a budget the competitor with the best mean first.
+    """One row for each budget and competitor, by budget. Within a budget, the competitor with the best mean is first.
 
     Args:
-        searches: by competitor, the search of each seed; at least one.
+        searches: by competitor, the history of each seed; at least one.
         top: the numbers k of best rewards whose mean a row has.
     """
     rows = []
     for budget in budgets:
         of_budget = []
-        for competitor, found in searches.items():
-            best = mean_of([best_curve(one, budget)[-1] for one in found])
-            means = {k: _mean_if_all([top_mean(one, budget, k) for one in found]) for k in top}
+        for competitor, histories in searches.items():
+            best = mean_of([best_curve(one, budget)[-1] for one in histories])
+            means = {k: _mean_if_all([top_mean(one, budget, k) for one in histories]) for k in top}
             regret = optimal = None
             if optimum is not None:
-                regrets = np.array([_regret(one, budget, optimum) for one in found])
+                regrets = np.array([_regret(one, budget, optimum) for one in histories])
                 regret, optimal = mean_of(regrets), float((regrets < AT_OPTIMUM).mean())
-            of_budget.append(Row(competitor, budget, len(found), best, means, regret, optimal))
+            of_budget.append(Row(competitor, budget, len(histories), best, means, regret, optimal))
         rows += sorted(of_budget, key=lambda row: -row.best.mean if row.regret is None else row.regret.mean)
     return rows
 
 
 def leads_of(
-    searches: Mapping[str, Sequence[Found]], budgets: Sequence[int], optimum: float | None, top: Sequence[int]
+    searches: Mapping[str, Sequence[History]], budgets: Sequence[int], optimum: float | None, top: Sequence[int]
 ) -> list[Lead]:
     """The leads of the first competitor, by budget, other competitor and measure.
 
@@ -160,9 +161,9 @@ def leads_of(
             left out.
     """
     first, *others = searches
-    measures: dict[str, Callable[[Found, int], float | None]] = {}
+    measures: dict[str, Callable[[History, int], float | None]] = {}
     if optimum is not None:
-        measures["regret"] = lambda found, budget: -_regret(found, budget, optimum)
+        measures["regret"] = lambda history, budget: -_regret(history, budget, optimum)
     for k in top:
         measures[f"top {k}"] = functools.partial(top_mean, k=k)
     leads = []
@@ -178,8 +179,8 @@ def leads_of(
     return leads
 
 
-def _regret(found: Found, budget: int, optimum: float) -> float:
-    return float(optimum - incumbent_values(found, budget)[-1])
+def _regret(history: History, budget: int, optimum: float) -> float:
+    return float(optimum - incumbent_values(history, budget)[-1])
 
 
 def _mean_if_all(values: Sequence[float | None]) -> Mean | None:
@@ -187,11 +188,11 @@ def _mean_if_all(values: Sequence[float | None]) -> Mean | None:
     return mean_of(known) if len(known) == len(values) else None
 
 
-def costs_of(searches: Mapping[str, Sequence[Found]]) -> list[Cost]:
+def costs_of(searches: Mapping[str, Sequence[History]]) -> list[Cost]:
     costs = []
-    for competitor, found in searches.items():
-        timed = sum(one.timed for one in found)
-        taken, controlling = sum(one.seconds for one in found), sum(one.controller_seconds for one in found)
+    for competitor, histories in searches.items():
+        timed = sum(one.timed for one in histories)
+        taken, controlling = sum(one.seconds for one in histories), sum(one.controller_seconds for one in histories)
         costs.append(
             Cost(competitor, 1000 * controlling / timed, timed / taken) if timed else Cost(competitor, None, None)
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from automl.benching.bench import BenchResult, bench, line_of
 from automl.benching.plan import TOP, Competitor
-from automl.benching.searches import Found
+from automl.benching.searches import History
 from automl.benching.summary import FEW, Mean
 from automl.cli import startup
 from automl.cli.streams import ignore_closed_output
@@ -36,9 +36,9 @@ def compare_controllers(
     if picture is not None:
         check_plot(picture)
 
-    def progress(competitor: Competitor, seed: int, found: Found, done: int, count: int) -> None:
+    def progress(competitor: Competitor, seed: int, history: History, done: int, count: int) -> None:
         if not as_json:
-            print(f"{done}/{count} {line_of(competitor, seed, found)}", flush=True)
+            print(f"{done}/{count} {line_of(competitor, seed, history)}", flush=True)
 
     startup.finish()
     result = bench(
@@ -68,6 +68,8 @@ def _print(result: BenchResult, top: Sequence[int]) -> None:
     print(f"Mean of {counted(result.plan.seeds, 'seed')}{interval}")
     print_table(*_rows(result, top), drop=("optimal", "best"))
     measures = {"regret", *(f"top {k}" for k in top)}
+    if result.subject.optimum is not None and result.subject.noiseless is None:
+        measures.discard("top 1")  # the lead in regret is the same
     if leads := [lead for lead in result.leads if lead.measure in measures]:
         print()
         print(f"Lead of {leads[0].competitor} with the same seed; below 0 where it is worse")

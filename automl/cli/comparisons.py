@@ -1,4 +1,4 @@
-"""The commands that compare: optimizers, and controllers. What they need is imported when they run."""
+"""The commands that compare optimizers and controllers. They import their modules when they run."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def bench(
         str | None, typer.Option(help="Report the means of this many best rewards.", show_default="1,5,15")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Searches at a time.", show_default="one per core")] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="JSON file of the results; an existing one goes on.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="JSON file of the results. If it exists, the bench continues.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Picture of the curves: FILE.svg, FILE.png.")] = None,
     set: Annotated[
         list[str] | None,

@@ -1,1 +1,1 @@
-"""The rewards of synthetic landscapes: functions in `functions.py`, and the task in `task.py`."""
+"""The rewards of synthetic landscapes: the functions, and the task that evaluates them."""

@@ -1,7 +1,7 @@
-"""The functions of synthetic landscapes: what a child is worth, and the highest worth of any child.
+"""The functions of synthetic landscapes: the value of a child, and the highest value of all children.
 
-Each instance has random effects of its own. Values have no unit; over random children their standard deviation is about
-0.1 for `numbers` and between 0.7 and 2 for the others.
+Each instance has other random effects. Values have no unit; over random children their standard deviation is about 0.1
+for `numbers` and between 0.7 and 2 for the others.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ class Landscape(abc.ABC):
 
     @abc.abstractmethod
     def value(self, child: Child) -> float:
-        """What a child is worth, without noise."""
+        """The value of a child, without noise."""
 
     @functools.cached_property
     @abc.abstractmethod
     def optimum(self) -> tuple[float, bool]:
-        """The highest value of any child, and whether it is exact; else it is the best of a local search."""
+        """The highest value of all children, and True; or the best value of a local search, and False."""
 
 
 class LinksLandscape(Landscape):
-    """Effects of operations, of links, and of a link together with the operations at its ends. More than two links of
-    one layer cost the square of their excess; a layer after the first without links costs 1."""
+    """Effects of operations, of links, and of a link together with the operations at its ends. A layer with more than
+    two links costs the square of their excess, times `CROWDED`. A layer without links costs `UNLINKED`, except the
+    first. The total is multiplied by `SCALE`."""
 
     STRENGTH, CROWDED, UNLINKED, SCALE = 0.6, 0.25, 1.0, 0.25
 
@@ -66,7 +67,7 @@ class LinksLandscape(Landscape):
 
     @functools.cached_property
     def optimum(self) -> tuple[float, bool]:
-        """Exact: given all operations, each layer takes its best links, as many as pay."""
+        """Exact, by enumeration of all operations: given these, the links of each layer can be chosen separately."""
         best = -np.inf
         for operations in itertools.product(range(len(OPERATIONS)), repeat=LAYERS):
             total = 0.0
@@ -74,7 +75,7 @@ class LinksLandscape(Landscape):
                 gains = sorted((self._gain(layer, earlier, operations) for earlier in range(layer)), reverse=True)
                 sums = itertools.accumulate(gains, initial=0.0)
                 total += self._main[layer, operation] + max(
-                    found + self._cost(layer, count) for count, found in enumerate(sums)
+                    gain + self._cost(layer, count) for count, gain in enumerate(sums)
                 )
             best = max(best, total)
         return float(best * self.SCALE), True
@@ -87,8 +88,8 @@ class LinksLandscape(Landscape):
 
 
 class ConditionalLandscape(Landscape):
-    """Each family is better or worse by itself, its own decisions act alone and in pairs of neighbours on a ring, and
-    the shared decisions act differently in each family."""
+    """Each family has an offset. Its own decisions have main effects, and effects of pairs of neighbours on a ring. The
+    effects of the shared decisions differ from family to family."""
 
     OFFSETS: ClassVar[Mapping[str, float]] = {"a": 0.6, "b": 0.2, "c": 0.0, "d": -0.2}
     STRENGTH, SHARE = 0.7, 0.5
@@ -115,7 +116,8 @@ class ConditionalLandscape(Landscape):
     def optimum(self) -> tuple[float, bool]:
         best = {family: self._own[family].maximum() for family in FAMILIES}
         value = max(
-            self.OFFSETS[family] + found + self._shared[family].max(axis=1).sum() for family, (found, _) in best.items()
+            self.OFFSETS[family] + highest + self._shared[family].max(axis=1).sum()
+            for family, (highest, _) in best.items()
         )
         return float(value), all(exact for _, exact in best.values())
 
@@ -150,7 +152,7 @@ class NoisyLandscape(ChoicesLandscape):
 
 
 class NumbersLandscape(Landscape):
-    """A mixture of four Gaussians over the unit cube of the decisions, on their own scales."""
+    """A mixture of four Gaussians over the unit cube: each decision is scaled to [0, 1] by its `unit_value`."""
 
     HEIGHTS = (1.0, 0.8, 0.7, 0.6)
 
@@ -166,7 +168,7 @@ class NumbersLandscape(Landscape):
 
     @functools.cached_property
     def optimum(self) -> tuple[float, bool]:
-        """Exact: all children are evaluated; each Gaussian is a product over the decisions."""
+        """Exact, by evaluation of all children: each Gaussian is an outer product over the decisions."""
         total: np.ndarray | float = 0.0
         for height, centre, sharpness in zip(self.HEIGHTS, self._centres, self._sharpness, strict=True):
             product = np.array(height)
@@ -188,6 +190,6 @@ LANDSCAPES: Mapping[str, type[Landscape]] = {
 
 @functools.cache
 def make_landscape(kind: str, instance: int) -> Landscape:
-    """The landscape of a kind of `search_spaces.landscape.space.KINDS`."""
+    """The landscape of a kind, one of `search_spaces.landscape.space.KINDS`, and an instance."""
     made: Landscape = LANDSCAPES[kind](instance)  # type: ignore[call-arg]
     return made

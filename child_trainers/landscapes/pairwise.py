@@ -1,4 +1,4 @@
-"""Sums of effects of single choices and of pairs of choices, and where they are highest."""
+"""Sums of effects of single choices and of pairs of choices, and their maximum."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class PairwiseSum:
     pairs: dict[tuple[int, int], np.ndarray]
 
     def value(self, x: list[int]) -> float:
-        """Its value at these options, one for each choice."""
+        """f at these options, one for each choice."""
         return float(
             sum(self.main[d, option] for d, option in enumerate(x))
             + sum(table[x[d], x[e]] for (d, e), table in self.pairs.items())
         )
 
     def maximum(self) -> tuple[float, bool]:
-        """The highest value, and whether it is exact; else it is the best of a local search."""
+        """The highest value, and True; or the best value of a local search, and False."""
         exact = self._eliminated()
         return (self._climbed(), False) if exact is None else (exact, True)
 
     def _eliminated(self) -> float | None:
-        """The maximum by eliminating one choice after the other, the one with fewest neighbours first; None where a
-        factor would be too large.
+        """The maximum, by eliminating the choices one after the other, at each step the one with the fewest neighbours.
+        None if a factor would be too large.
 
         Source: max-sum variable elimination, Koller & Friedman 2009, section 13.2.
         """
@@ -74,8 +74,8 @@ class PairwiseSum:
         return constant
 
     def _climbed(self) -> float:
-        """The best of an iterated local search: coordinate ascent from random starts, each of which is perturbed and
-        climbs again, and keeps what is better."""
+        """The best value of an iterated local search. Coordinate ascent begins at random starts. In each round it
+        begins again at a perturbed copy of the best point of each start, and keeps the better of both."""
         num_choices, num_options = self.main.shape
         table = np.zeros((num_choices, num_options, num_choices, num_options))
         for (d, e), pair in self.pairs.items():
@@ -111,8 +111,11 @@ class PairwiseSum:
 def random_pairwise(
     stream: Stream, num_choices: int, num_options: int, *, per_choice: int, strength: float
 ) -> PairwiseSum:
-    """A sum with standard normal main effects, and `per_choice` random partners of each choice, whose effects are
-    `strength` times standard normal. It is divided so that the variance over random children is about 1."""
+    """A sum with random effects, scaled so that its variance over random children is about 1.
+
+    Main effects are standard normal. Each choice draws `per_choice` random partners; the effects of such a pair are
+    `strength` times standard normal.
+    """
     scale = 1.0 / np.sqrt(num_choices * (1.0 + per_choice * strength**2))
     main = stream.normal(num_choices, num_options) * scale
     pairs: dict[tuple[int, int], np.ndarray] = {}

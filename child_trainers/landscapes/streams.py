@@ -1,6 +1,6 @@
 """Random numbers that are the same under every version of NumPy.
 
-NumPy guarantees the raw stream of a bit generator, but not what `Generator` makes of it.
+NumPy guarantees the raw stream of a bit generator, but not the numbers that `Generator` makes from it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _inverse_normal = statistics.NormalDist().inv_cdf
 
 
 class Stream:
-    """Random numbers of a key, one or more whole numbers, 0 or more."""
+    """The random numbers of a key: one or more whole numbers of 0 or more."""
 
     def __init__(self, *key: int) -> None:
         self._bits = np.random.PCG64(list(key))

@@ -16,7 +16,7 @@ from automl.search_spaces.landscape.space import Point
 
 @dataclasses.dataclass(frozen=True)
 class LandscapeRecipe:
-    """What is evaluated.
+    """The instance of a landscape, and its noise.
 
     Attributes:
         instance: chooses the random effects of the landscape, 0 or more.
@@ -36,8 +36,8 @@ class LandscapeRecipe:
 class SyntheticLandscape(Task):
     """Evaluates children of the space `landscape`; nothing is trained.
 
-    The reward is the value of a child, plus noise. The noise of a child is a function of its seed, so a search repeats.
-    The metric `value` has no noise.
+    The reward is the value of a child, plus noise. The noise is a function of the child's seed, so a repeated search
+    has the same rewards. The metric `value` has no noise.
     """
 
     recipe_kind = LandscapeRecipe

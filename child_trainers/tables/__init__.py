@@ -1,1 +1,1 @@
-"""Tables of choices and scores: how they are read, and the task that looks scores up."""
+"""Tables of measured children: their readers, and the task that looks rewards up."""

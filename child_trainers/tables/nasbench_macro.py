@@ -1,4 +1,4 @@
-"""NAS-Bench-Macro: 3^8 networks, all trained on CIFAR-10."""
+"""Reads NAS-Bench-Macro: 3^8 networks, all trained on CIFAR-10."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load_nasbench_macro(data_dir: Path | None, goal: Goal) -> Table:
 
     Raises:
         DataError: there is no such file, or it is damaged.
-        UnknownNameError: the goal is none of the results.
+        UnknownNameError: the goal names none of the results.
 
     Source: Su et al. 2021 (arXiv:2103.11922), section 3.
     """

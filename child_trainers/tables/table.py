@@ -1,4 +1,4 @@
-"""A table of choices and scores in memory, and how it is read from a CSV file."""
+"""A table of measured children in memory, and its reader for CSV files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MOST_VALUES = 1000  # of a column; a softmax of the policy has one output for ea
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """A table of choices and their measured results.
+    """Children and their measured results.
 
     Attributes:
-        name: of the table in messages.
-        columns: by name, the values of each column of choices, ascending.
-        rows: by the values of these columns, in their order: the results by name.
+        name: the name of the table in messages.
+        columns: the columns that are decisions, by name: their values, ascending.
+        rows: the results of each child by name. A key has one value for each of `columns`, in their order.
         ordered: the columns whose values are numbers with an order.
     """
 
@@ -39,23 +39,23 @@ class Table:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 in hex over columns and rows. It does not depend on the name or on the order of the rows."""
+        """A sha256 over columns and rows, in hex. It depends neither on the name nor on the order of the rows."""
         rows = sorted(canonical_json([list(key), dict(results)]) for key, results in self.rows.items())
         return hashlib.sha256("\n".join([canonical_json(list(self.columns.items())), *rows]).encode()).hexdigest()
 
 
 def load_csv(path: Path, goal: Goal | None, metrics: Sequence[str] = ()) -> Table:
-    """Reads a CSV file with a header. Every column is a choice, except the score and the metrics.
+    """Reads a CSV file with a header. Every column is a decision, except the score and the metrics.
 
     The values of a column are numbers if all of them are, else texts.
 
     Args:
         goal: names the column of the score.
-        metrics: further columns with numbers that are results of a row and not choices.
+        metrics: further columns of numbers that are results of a row and no decisions.
 
     Raises:
-        DataError: the file cannot be read or is not such a table, or no column of the score is named.
-        UnknownNameError: a named column is not in the file.
+        DataError: the file cannot be read or is not such a table, or `goal` is None.
+        UnknownNameError: the file does not have the column of the score or of a metric.
     """
     header, lines = _read(path)
     if goal is None:
@@ -83,7 +83,7 @@ def load_csv(path: Path, goal: Goal | None, metrics: Sequence[str] = ()) -> Tabl
 
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The header, and the cells of each row by column with the row's line in the file."""
+    """The header; and for each row, its line in the file and its cells by column."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -112,7 +112,8 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 
 def _values(path: Path, name: str, texts: Sequence[str]) -> list[Value]:
-    """The values of a column: whole numbers or numbers if all are and no two texts are the same number, else texts."""
+    """The values of a column: whole numbers, or else finite numbers, if all different texts are different numbers; else
+    the texts."""
     distinct = set(texts)
     for kind in (int, float):
         try:

@@ -1,4 +1,4 @@
-"""The task whose rewards are looked up in a table."""
+"""The task that looks rewards up in a table."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MOST_NAMED = 6  # columns listed in one sentence
 
 @dataclasses.dataclass(frozen=True)
 class TableRecipe:
-    """How a table is read.
+    """The constants of reading a table.
 
     Attributes:
-        metrics: columns that are results of a row, beside the score: they are stored with a child, and are no choices.
+        metrics: columns, beside the score, that are results of a row and no decisions. They are stored with a child.
     """
 
     metrics: tuple[str, ...] = ()
@@ -42,16 +42,17 @@ class TableRecipe:
 class TableLookup(Task):
     """Looks the reward of a child up in a table; nothing is trained.
 
-    A child is found by the values of the table's columns of choices: those of a spec of the space `table-row`, or of a
-    JSON object of the user's own space. A choice that is not in the table is not admitted as a child.
+    The values of a child's decisions identify its row. The child is a spec of the space `table-row`, or a JSON object
+    of the user's own space. A child that is not in the table is not admitted.
 
     Args:
         name: `table:PATH` for a CSV file, or `table:nas-bench-macro`.
-        recipe: how the table is read.
+        recipe: the constants of reading the table.
         data_dir: the folder with data sets, for a table with a name.
-        goal: names the column of the score; None only for a table that has a score of its own.
-        fingerprint: of the table with which the search began; another one is refused.
-        others: what only tasks that train use.
+        goal: names the column of the score; None for the default score of a table with a name.
+        fingerprint: the fingerprint of the table with which the search began; another table is refused. None accepts
+            every table.
+        others: arguments that only tasks with training use.
     """
 
     recipe_kind = TableRecipe
@@ -91,7 +92,7 @@ class TableLookup(Task):
             if self._expected is not None and not os.path.isfile(path):
                 raise DataError(f"{path} is not there any more; say where this table is now with --data table:PATH.")
             table = load_csv(path, self._goal, self.recipe.metrics)
-            way_out = "put it back, say where it lies with --data table:PATH"
+            way_out = "put it back, name its new place with --data table:PATH"
         if self._expected is not None and self._expected != table.fingerprint:
             raise DataError(
                 f"{self._place} is not the table that the search began with; {way_out}, or start a new search with "
@@ -110,14 +111,14 @@ class TableLookup(Task):
         _ = self.table  # reading it checks the columns
 
     def check(self, spec: object) -> None:
-        columns, found = list(self.table.columns), _values(spec)
-        if found is None:
+        columns, values = list(self.table.columns), _values(spec)
+        if values is None:
             raise ValueError(
                 f"A table is looked up by its columns ({_listed(columns)}), and this space makes "
                 f"{type(spec).__name__}; drop --space to use the table's own."
             )
-        missing = next((name for name in columns if name not in found), None)
-        strange = next((name for name in found if name not in self.table.columns), None)
+        missing = next((name for name in columns if name not in values), None)
+        strange = next((name for name in values if name not in self.table.columns), None)
         if missing is not None:
             raise ValueError(f"The children of this space have no value for the column {missing!r} of {self.name}.")
         if strange is not None and isinstance(spec, Values):
@@ -165,9 +166,9 @@ class TableLookup(Task):
 
     def _key(self, spec: object) -> Key:
         values = _values(spec) or {}
-        found = (values.get(name) for name in self.table.columns)
-        # A list or an object, which no table has, could not be looked up.
-        return tuple(value if isinstance(value, int | float | str) else "" for value in found)
+        key = (values.get(name) for name in self.table.columns)
+        # No table has lists or objects, and they cannot be keys of a dict.
+        return tuple(value if isinstance(value, int | float | str) else "" for value in key)
 
 
 def table_columns(name: str, options: Mapping[str, Any], *, data_dir: Path | None, goal: Goal | None) -> dict[str, Any]:
@@ -175,8 +176,8 @@ def table_columns(name: str, options: Mapping[str, Any], *, data_dir: Path | Non
     columns whose values have an order, as JSON.
 
     Args:
-        name: of the task, `table:PATH`.
-        options: of the task.
+        name: the task's name, `table:PATH`.
+        options: the task's options.
 
     Raises:
         ValueError: the table cannot be read.

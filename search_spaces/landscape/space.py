@@ -1,4 +1,4 @@
-"""The spaces of synthetic landscapes, one for each difficulty of real ones. `child_trainers/landscapes` has their
+"""The spaces of synthetic landscapes. Each has one difficulty of real spaces; `child_trainers/landscapes` has the
 rewards."""
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from automl.search_spaces.values import Values, values_of
 LAYERS = 7
 OPERATIONS = ("a", "b", "c")
 LETTERS = ("a", "b", "c", "d")
-FAMILIES: Mapping[str, int] = {"a": 4, "b": 6, "c": 8, "d": 10}  # decisions of each, which only its children have
+FAMILIES: Mapping[str, int] = {
+    "a": 4,
+    "b": 6,
+    "c": 8,
+    "d": 10,
+}  # the number of decisions that only the children of a family have
 SHARED = 3
 MANY, FEW = 40, 12
 NUMBERS: tuple[Real | Integer, ...] = (
@@ -34,7 +39,7 @@ class Point(Values):
     """A child of a synthetic landscape.
 
     Attributes:
-        landscape: its kind, one of `KINDS`.
+        landscape: the kind of its landscape, one of `KINDS`.
     """
 
     landscape: str
@@ -49,9 +54,9 @@ def landscape(*, kind: str = "links") -> Generator[Decision, Any, Point]:
     """Yields the decisions of a landscape and returns the `Point`.
 
     Args:
-        kind: `links`: 7 layers with one of 3 operations and `Links` each; `conditional`: a family of four, each with
-            decisions of its own (4, 6, 8 or 10), and 3 decisions of all; `forty`: 40 decisions of 4 options; `noisy`:
-            12 decisions of 4; `numbers`: `Real` and `Integer`, linear and on a log scale.
+        kind: `links`: 7 layers with one of 3 operations and `Links` each; `conditional`: a family of four, each with 4,
+            6, 8 or 10 decisions that only its children have, and 3 shared decisions; `forty`: 40 decisions of 4
+            options; `noisy`: 12 decisions of 4; `numbers`: `Real` and `Integer`, linear and on a log scale.
 
     Raises:
         UnknownNameError: at the first step, for another kind.

@@ -1,1 +1,1 @@
-"""The rows of a table: one decision for each column of choices."""
+"""The rows of a table: one decision for each column."""

@@ -1,4 +1,4 @@
-"""The rows of a table of choices and scores, as a space: one decision for each column of choices."""
+"""The rows of a table of measured children as a space: one decision for each column."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = ("shared", "separate")
 
 @dataclasses.dataclass(frozen=True)
 class Row(Values):
-    """A choice of one value for each column of a table; the table may have no such row."""
+    """A child of one value for each column. The table may lack this row."""
 
     @classmethod
     def from_json(cls, stored: Json) -> Row:
@@ -30,14 +30,14 @@ def table_row(
     """Yields one `Choice` or `Ordinal` for each column, in the table's order, and returns the `Row`.
 
     Args:
-        columns: name and values of each column of choices. The task `table:FILE` of a new search gives them, and the
-            search keeps them, so that its children can be read without the table.
+        columns: the name and the values of each column. A new search gets them from its task `table:FILE` and keeps
+            them, so that its children can be read without the table.
         ordered: the columns whose values are numbers with an order; each is an `Ordinal`.
         kinds: `shared`: columns whose names differ only in digits and whose values are equal are decisions of one kind;
             `separate`: each column is of its own kind.
 
     Raises:
-        ValueError: at the first step, where there are no columns or an argument is none of the above.
+        ValueError: at the first step, if there are no columns, or if an argument has a wrong value.
     """
     if kinds not in KINDS:
         raise ValueError(f"space.kinds is {kinds!r}; it is {' or '.join(KINDS)}.")

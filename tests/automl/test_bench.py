@@ -10,7 +10,7 @@ from command_line import children_of, lives, running, wait_until
 
 import automl as package
 from automl.benching.plan import Competitor, Plan
-from automl.benching.searches import Found
+from automl.benching.searches import History
 from automl.benching.summary import best_curve, costs_of, incumbent_values, mean_of, rows_of
 
 NOISY = ("bench", "--space", "landscape", "--preset", "noisy")
@@ -29,7 +29,7 @@ class First(RandomSearch):
 
 
 def found_of(rewards, values=None, **fields):
-    return Found(
+    return History(
         rewards, values, **{"exhausted": False, "seconds": 2.0, "controller_seconds": 0.5, "timed": 4} | fields
     )
 
@@ -101,7 +101,7 @@ def test_a_bench_is_a_table_a_file_and_a_picture(automl, folder):
     assert len(one["rewards"]) == len(one["values"]) == 9 and one["rewards"] != one["values"]
     listed = automl("list", "--store", "b.json.db", "--json").json
     assert len(listed) == 4
-    regret = np.mean([4.850259970 - incumbent_values(Found(**searches["random"][s]), 9)[-1] for s in "01"])
+    regret = np.mean([4.850259970 - incumbent_values(History(**searches["random"][s]), 9)[-1] for s in "01"])
     assert stored["rows"][2]["regret"]["mean"] == pytest.approx(regret)
 
 
@@ -198,7 +198,7 @@ def test_a_store_without_its_file_is_not_taken_for_a_new_bench(automl, folder):
 def test_a_file_that_is_no_bench(automl, folder):
     (folder / "b.json").write_text('{"trials": {}}')
     ran = automl(*NOISY, "--controllers", "random", *ONE_JOB)
-    assert "b.json is no bench of this version of automl; name another file with --to." in ran.error
+    assert "b.json is not the file of a bench of this version of automl; name another file with --to." in ran.error
 
 
 def test_a_bench_from_python_with_processes_and_a_controller_of_one_s_own(folder):

@@ -7,14 +7,14 @@ import pytest
 
 import automl as package
 from automl.benching import code, file
-from automl.benching.searches import Found
+from automl.benching.searches import History
 from automl.benching.summary import Mean, leads_of, mean_of, rows_of, top_mean
 
 BENCH = ("bench", "--space", "landscape", "--preset", "noisy", "--jobs", "1", "--to", "b.json")
 
 
 def found_of(rewards, exhausted=False):
-    return Found(list(rewards), None, exhausted, 2.0, 0.5, 4)
+    return History(list(rewards), None, exhausted, 2.0, 0.5, 4)
 
 
 def test_the_mean_of_the_best_rewards():

@@ -163,7 +163,7 @@ def test_another_table_than_the_search_began_with_is_refused(csv):
     fingerprint = lookup(path).fingerprint
     lookup(path, fingerprint=fingerprint).prepare()
     path.write_text("op,acc\na,1\nb,3\n")
-    with pytest.raises(DataError, match="is not the table that the search began with; put it back, say where"):
+    with pytest.raises(DataError, match="is not the table that the search began with; put it back, name its new"):
         lookup(path, fingerprint=fingerprint).prepare()
     path.unlink()
     with pytest.raises(DataError, match="is not there any more; say where this table is now with --data table:PATH"):
