@@ -1,4 +1,4 @@
-"""Regularized evolution: a child is a mutation of the best of a few recent children, and the oldest drop out."""
+"""Regularized evolution: a child is a mutation of the best of a few recent children, and the oldest child leaves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from automl.search_spaces.whole_numbers import check_whole_number
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"population": 100, "sample": 25},  # Real et al. 2019, section 3: the best of those that they tried
+    "paper": {"population": 100, "sample": 25},  # Real et al. 2019, section 3: the best pair of their comparison
 }
 
 
@@ -30,17 +30,17 @@ class Evolution(Controller):
     After that, `sample` members are drawn with replacement, and the one with the highest reward is the parent. A
     mutation changes one of its decisions; see `mutated`. Failed children are never parents.
 
-    It keeps no state: a resume replays what it was told.
+    It keeps no state: a resume replays the results.
 
     Args:
-        population: how many children are candidates for a parent (P).
-        sample: how many of them compete to be one (S).
+        population: the number of children in the population (P).
+        sample: the number of members that are drawn, of which the best becomes the parent (S).
 
     Raises:
         ValueError: an option is not a whole number of 1 or more, or `sample` is larger than `population`.
 
-    Source: Real et al. 2019 (arXiv:1802.01548), algorithm 1. There, one child at a time is trained; here several may be
-    in flight, so a draw sees the children that were told before it.
+    Source: Real et al. 2019 (arXiv:1802.01548), algorithm 1. There, one child is trained at a time. Here several may
+    be in flight; a draw sees the children whose results were learned before it.
     """
 
     def __init__(self, space: Space, *, seed: int, population: int = 20, sample: int = 10) -> None:
@@ -69,20 +69,20 @@ class Evolution(Controller):
         return mutated(self.space, draw, parent.tokens, uniforms)
 
     def _tournament(self, uniforms: np.random.Generator) -> Result:
-        """The best of `sample` members; the first drawn of equal ones."""
+        """The best of `sample` random members; of equal ones, the one that was drawn first."""
         places = uniforms.integers(len(self._population), size=self._sample).tolist()
         return max((self._population[place] for place in places), key=_reward)
 
 
 def mutated(space: Space, draw: Draw, parent: Sequence[int], uniforms: np.random.Generator) -> Walk:
-    """A finished walk that differs from the parent in one decision, and in what depends on it.
+    """A finished walk that differs from the parent in one decision, and in the decisions that depend on it.
 
-    The decision is drawn uniformly among those that are neither forced nor given. Of a `Choice` it takes another
-    option, of a `Links` it turns one bit. An ordered choice takes a neighbour in order half of the time. Decisions that
-    the parent does not have, or has with other options, are drawn uniformly.
+    The decision is drawn uniformly among those that are neither forced nor given. A `Choice` takes another option; an
+    ordered choice takes the next lower or higher one half of the time. A `Links` flips one bit. Decisions that the
+    parent lacks, or has with other options, are drawn uniformly.
 
     Args:
-        parent: its tokens; where narrowing or the schedule no longer admits one of its answers, that one is drawn.
+        parent: the parent's tokens. An answer that the narrowing or the schedule no longer admits is drawn uniformly.
     """
     origin = space.decode(list(parent))
     known = {decision.name: decision for decision in origin.decisions}
@@ -99,10 +99,10 @@ def mutated(space: Space, draw: Draw, parent: Sequence[int], uniforms: np.random
 def completed(
     walk: Walk, draw: Draw, answers: Answers, known: Mapping[str, Decision], uniforms: np.random.Generator
 ) -> Walk:
-    """The walk, finished: with given answers first, then these answers where they fit, else uniform ones.
+    """Finishes a walk. A decision takes the draw's given answer, else one of `answers` if it fits, else a uniform one.
 
     Args:
-        known: by name, the decisions that `answers` are of. An answer fits only a decision with the same options.
+        known: the decisions that `answers` answer, by name. An answer fits only a decision with the same options.
     """
     while (decision := walk.decision) is not None:
         answer = draw.answer(decision)
@@ -114,7 +114,7 @@ def completed(
 
 
 def _same(decision: Decision, other: Decision | None) -> bool:
-    """Whether tokens mean the same in both, however these are narrowed."""
+    """Whether tokens have the same meaning in both. Narrowing does not change it."""
     if isinstance(decision, Choice):
         return isinstance(other, Choice) and (decision.kind, decision.options) == (other.kind, other.options)
     return other is not None and not isinstance(other, Choice) and decision.count == other.count
@@ -133,5 +133,5 @@ def _changed(decision: Decision, old: tuple[int, ...], uniforms: np.random.Gener
 
 
 def _reward(result: Result) -> float:
-    assert result.reward is not None  # `tell` passes on those with rewards
+    assert result.reward is not None  # a trained child has a reward
     return result.reward

@@ -1,2 +1,2 @@
-"""The controller that asks a sampler of Optuna: `controller` draws and learns, `samplers` knows Optuna's samplers,
+"""The controller that uses a sampler of Optuna: `controller` draws and learns, `samplers` lists Optuna's samplers,
 `parameters` turns decisions into Optuna's parameters, and `storage` keeps the trials."""

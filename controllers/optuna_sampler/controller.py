@@ -1,4 +1,4 @@
-"""A controller that asks a sampler of Optuna, by define-by-run over a walk."""
+"""A controller that uses a sampler of Optuna: each decision of a walk becomes parameters of a trial (define-by-run)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from automl.search_spaces.walk import Walk, replay
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # Bergstra et al. 2011: every parameter has densities of its own, and children in flight are ignored. Their 24
-    # candidates are Optuna's default too. The rest of the estimator is Optuna's.
+    # Bergstra et al. 2011: each parameter has separate densities, and children in flight are ignored. The paper's 24
+    # candidates are also Optuna's default. The rest of the estimator is Optuna's.
     "paper": {"sampler": "tpe", "multivariate": False, "group": False, "constant_liar": False, "n_ei_candidates": 24},
 }
 
 MOST_SEED = 2**31
-OF_SEQUENCE = -1  # the number of no child, for the seed that all draws of one sequence share
-KEPT = 4_096  # children whose parameters are remembered
+OF_SEQUENCE = -1  # in place of a child number, for the seed that all draws of one sequence share
+KEPT = 4_096  # children whose parameters are cached
 
 
 class OptunaSampler(Controller):
@@ -39,19 +39,19 @@ class OptunaSampler(Controller):
     narrowing forces are no parameters. A decision that the schedule forces, or that is given, is a parameter with a
     fixed value, so that a sampler sees the same parameters at every child number.
 
-    Told children are finished trials with their rewards, failed ones with the floor. Children in flight are running
-    trials. Each draw makes a sampler with a seed of (seed, number, attempt), so the same draw gives the same tokens.
-    The controller keeps no state: a resume replays what it was told.
+    Children with results are finished trials with their rewards; the reward of a failed child is the task's floor.
+    Children in flight are running trials. Each draw makes a sampler with a seed of (seed, number, attempt), so the same
+    draw gives the same tokens. The controller keeps no state: a resume replays the results.
 
     Args:
         sampler: a name in `samplers.KINDS`, or the name of Optuna's class.
         n_startup_trials, n_ei_candidates, multivariate, group, constant_liar, population_size: options of that sampler;
-            None leaves its default. `group` of TPE is on by default with `multivariate`: without it, decisions that
-            only some children have would be sampled independently.
+            None leaves Optuna's default. `group` of TPE is on by default with `multivariate`: without it, TPE would
+            sample decisions that only some children have independently.
 
     Raises:
-        ValueError: the sampler or an option is unknown or wrong, a package is missing, or the sampler cannot do the
-            space.
+        ValueError: the sampler or an option is unknown or wrong, a package is missing, or the sampler cannot sample
+            the space.
 
     Source: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization; Akiba et al. 2019 (arXiv:1907.10902).
     """
@@ -102,7 +102,7 @@ class OptunaSampler(Controller):
         return {"trials": self._storage.num_trials}
 
     def _draw(self, draw: Draw, pending: Sequence[PendingChild]) -> Walk:
-        """The finished walk of one child. A trial begins where the first token is free."""
+        """The finished walk of one child. The trial begins at the first decision with a free token."""
         uniforms = stream(self.seed, draw.number, draw.attempt)
         trial: Trial | None = None
         walk, wide = self.space.walk(draw.number), self._narrowed()
@@ -125,7 +125,7 @@ class OptunaSampler(Controller):
         return walk
 
     def _begin(self, pending: Sequence[PendingChild], wide: Walk, sampler: Any) -> Trial:
-        """The trial of a draw, after those of the children in flight."""
+        """Adds the trials of the children in flight, and then that of the draw, which it returns."""
         for child in pending:
             self._add(tuple(child.tokens), None)
         self._study.sampler = sampler
@@ -135,7 +135,7 @@ class OptunaSampler(Controller):
         return trial
 
     def _add(self, tokens: tuple[int, ...], reward: float | None) -> None:
-        """The trial of a child that was told, or that is in flight: without a reward."""
+        """Adds the trial of a child with a result, or of a child in flight, whose reward is None."""
         parameters, whole = self._parameters(tokens)
         if not whole and not self._kind.does_parts:
             return
@@ -149,7 +149,7 @@ class OptunaSampler(Controller):
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [reward])
 
     def _noted(self) -> int:
-        """A new trial with the notes that the sampler takes when it samples one; what it samples is not used."""
+        """A new trial with the notes that the sampler takes when it samples. The sample itself is not used."""
         self._study.sampler = self._notes
         trial = self._storage.get_trial(self._study.ask().number)
         sampled = self._notes.infer_relative_search_space(self._study, trial)
@@ -164,7 +164,7 @@ class OptunaSampler(Controller):
         return _answered(replay(self._narrowed(), tokens))
 
     def _narrowed(self) -> Walk:
-        """A walk under the narrowing alone: it is the same for every child of a search, and the schedule is not."""
+        """A walk with the narrowing and without the schedule, which differs from child to child."""
         return Walk(self.space.function(), self.space.narrowing)
 
     def _sampler(self, uniforms: np.random.Generator, attempt: int) -> Any:
@@ -183,20 +183,20 @@ def _answered(walk: Walk) -> tuple[list[tuple[Parameter, int]], bool]:
 
     An answer that it does not admit has no parameter.
     """
-    found = []
+    parameters = []
     whole = True
     for decision in walk.decisions:
         tokens = walk.answers[decision.name]
         whole = whole and decision.admits(tokens)
         for parameter, token in zip(parameters_of(decision), tokens, strict=True):
             if parameter is not None and token in parameter.tokens:
-                found.append((parameter, token))
-    return found, whole
+                parameters.append((parameter, token))
+    return parameters, whole
 
 
 def _suggested(trial: Trial, parameter: Parameter, decision: Decision, uniforms: np.random.Generator) -> int:
-    """The token that the sampler suggests. Where the schedule does not allow it: of an ordered choice the nearest
-    allowed one, else any allowed one."""
+    """The token that the sampler suggests. If the schedule does not allow it: the nearest allowed token of an ordered
+    choice, else a random allowed one."""
     token = parameter.token(_value(trial, parameter.name, parameter.distribution))
     if not isinstance(decision, Choice) or decision.allows(token):
         return token

@@ -14,18 +14,19 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.numeric import Numeric
 
-KEPT = 4_096  # parameters that are remembered
+KEPT = 4_096  # parameters that are cached
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """What Optuna samples in place of one token.
+    """The parameter that Optuna samples in place of one token.
 
     Attributes:
-        name: unique among parameters with another distribution, since Optuna refuses one name with two of them.
-        distribution: of as many values as there are tokens.
-        values: all that the distribution has, ascending.
-        tokens: those of the values, in their order.
+        name: differs from the names of parameters with other distributions, because Optuna refuses two distributions
+            under one name.
+        distribution: has one value for each token.
+        values: all values of the distribution, ascending.
+        tokens: the tokens of the values, in their order.
         ordered: whether neighbours in `tokens` are neighbours in a range.
     """
 
@@ -36,11 +37,11 @@ class Parameter:
     ordered: bool
 
     def value(self, token: int) -> Any:
-        """The value of a token, as Optuna has it in a trial."""
+        """The value that stands for a token in a trial."""
         return self.values[self.tokens.index(token)]
 
     def token(self, value: Any) -> int:
-        """The token of a value that Optuna suggests; a real number is one of them but for rounding."""
+        """The token of a value that Optuna suggests. A real number may differ from its value by rounding."""
         if isinstance(self.distribution, FloatDistribution):
             return self.tokens[round((value - self.distribution.low) / self.distribution.step)]
         return self.tokens[self.values.index(value)]
@@ -52,7 +53,7 @@ class Parameter:
 
 
 def parameters_of(decision: Decision) -> list[Parameter | None]:
-    """The parameter of each token; None where the decision's narrowing leaves one value."""
+    """The parameter of each token; None if the narrowing leaves the token one value."""
     if not isinstance(decision, Choice):
         return [_link(decision.name, place) if forced is None else None for place, forced in enumerate(decision.forced)]
     if decision.forced != (None,):
@@ -64,8 +65,8 @@ def parameters_of(decision: Decision) -> list[Parameter | None]:
     return [_numbers(decision.name, tuple(tokens), tuple(decision.options[token] for token in tokens), decision.log)]
 
 
-# Remembered, because Optuna compares the distributions of all trials at every draw, and equal objects are quick to
-# compare where they are one object.
+# Cached, because Optuna compares the distributions of all trials at every draw, and an object is compared with itself
+# quickly.
 
 
 @functools.lru_cache(KEPT)
@@ -83,14 +84,15 @@ def _categories(name: str, tokens: tuple[int, ...]) -> Parameter:
 def _numbers(name: str, tokens: tuple[int, ...], values: tuple[Any, ...], log: bool) -> Parameter:
     distribution = _of_numbers(values, log)
     if distribution is None:
-        # Optuna has no steps on a log scale. The places of numbers are the same to it: equal distances on that scale.
+        # Optuna has no distribution with steps on a log scale, and none of arbitrary numbers. The places of the numbers
+        # have the same order, and equal distances.
         values = tuple(range(len(values)))
         distribution = IntDistribution(0, len(values) - 1)
     return Parameter(f"{name}/{distribution}", distribution, values, tokens, ordered=True)
 
 
 def _of_numbers(values: Sequence[Any], log: bool) -> BaseDistribution | None:
-    """The distribution of exactly these ascending numbers; None where Optuna has none."""
+    """Optuna's distribution of exactly these ascending numbers; None if it has none."""
     exact = [decimal.Decimal(str(value)) for value in values]
     steps = {after - before for before, after in itertools.pairwise(exact)}
     if len(steps) > 1:

@@ -1,4 +1,4 @@
-"""Optuna's samplers by name: which there are, what each needs, and which cannot sample a space of ours."""
+"""Optuna's samplers by name, with their requirements and the checks that a sampler suits a space."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from automl.search_spaces.names import validate_choice
 from automl.search_spaces.space import Space
 from automl.search_spaces.whole_numbers import check_whole_number
 
-NUM_WALKS = 64  # that are looked at to learn which decisions every child has
+NUM_WALKS = 64  # random children that show which decisions every child has
 FLAGS = ("multivariate", "group", "constant_liar")
-LEAST = {"n_ei_candidates": 1, "population_size": 3}  # of the other options 0; NSGA-II crosses two of three parents
+# The lowest values of options; that of the others is 0. NSGA-II crosses two of three parents.
+LEAST = {"n_ei_candidates": 1, "population_size": 3}
 INSTEAD = "use tpe, random or bruteforce"
 
 
@@ -32,16 +33,15 @@ class SamplerKind:
     """One of Optuna's samplers.
 
     Attributes:
-        class_name: in `optuna.samplers`.
-        packages: that it needs beside Optuna.
-        takes_notes: of which trials it writes down, in them or in the study, what it needs at later ones (the
-            generation of a genetic algorithm, the state of CMA-ES, the place in a sequence): `none`, `finished` or
-            `all`.
-        samples: the parameters that it samples by its algorithm, while it draws others at random: `all`; `shared`,
-            those that every child has; `numbers`, those of them that are numbers; or `fixed`, where every child must
-            have the same.
-        least: of these parameters; with fewer it would draw everything at random.
-        does_parts: whether it can use a trial that lacks parameters which others have at the same place.
+        class_name: the name of its class in `optuna.samplers`.
+        packages: the packages that it needs beside Optuna.
+        takes_notes: the trials at which it notes, in the trial or in the study, what it needs later (the generation of
+            a genetic algorithm, the state of CMA-ES, the place in a sequence): `none`, `finished` or `all`.
+        samples: the parameters that its algorithm samples; it draws the others at random. `all`; `shared`, those that
+            every child has; `numbers`, those of `shared` that are numbers; or `fixed`, if all children must have the
+            same parameters.
+        least: the number of these parameters below which it would draw everything at random.
+        does_parts: whether it can use a trial without some of the parameters that other trials have.
     """
 
     class_name: str
@@ -56,7 +56,7 @@ KINDS: Mapping[str, SamplerKind] = {
     "tpe": SamplerKind("TPESampler", does_parts=True),
     "random": SamplerKind("RandomSampler"),
     "bruteforce": SamplerKind("BruteForceSampler"),
-    # They mutate one parameter of a child on average, so with one parameter they always draw it at random.
+    # These mutate one parameter of a child on average, so a single parameter is always drawn at random.
     "nsgaii": SamplerKind("NSGAIISampler", takes_notes="finished", samples="shared", least=2),
     "nsgaiii": SamplerKind("NSGAIIISampler", takes_notes="finished", samples="shared", least=2),
     "gp": SamplerKind("GPSampler", ("torch", "scipy"), samples="shared"),
@@ -74,7 +74,7 @@ def kind_of(name: str, space: Space) -> SamplerKind:
     """The sampler of a name such as `tpe` or `TPESampler`.
 
     Raises:
-        ValueError: there is none of this name, it needs a package that is not installed, or it cannot sample the space.
+        ValueError: the name is unknown, it needs a package that is not installed, or it cannot sample the space.
     """
     short = re.sub(r"[-_\s]", "", name).casefold().removesuffix("sampler")
     if short in REFUSED:
@@ -93,11 +93,11 @@ def kind_of(name: str, space: Space) -> SamplerKind:
 
 
 def make_sampler(kind: SamplerKind, seed: int, sequence_seed: int, settings: Mapping[str, Any]) -> Any:
-    """A fresh sampler.
+    """A new sampler.
 
     Args:
-        seed: of this draw.
-        sequence_seed: the same for all draws that take numbers from one sequence.
+        seed: the seed of this draw.
+        sequence_seed: the seed that all draws of one sequence share.
     """
     made = getattr(optuna.samplers, kind.class_name)
     if kind.samples == "fixed":
@@ -107,10 +107,10 @@ def make_sampler(kind: SamplerKind, seed: int, sequence_seed: int, settings: Map
 
 
 def checked_settings(name: str, kind: SamplerKind, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a sampler that are not None, with our defaults.
+    """The options of a sampler that are not None, and our defaults.
 
     Raises:
-        ValueError: the sampler does not have one of them, or a value is wrong.
+        ValueError: the sampler lacks one of these options, or a value is wrong.
     """
     chosen = {option: value for option, value in options.items() if value is not None}
     known = inspect.signature(getattr(optuna.samplers, kind.class_name)).parameters
@@ -129,7 +129,7 @@ def checked_settings(name: str, kind: SamplerKind, options: Mapping[str, Any]) -
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hides what Optuna logs, and that it calls some of what we use experimental."""
+    """Hides Optuna's log and its warnings that a feature is experimental."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:
@@ -141,7 +141,7 @@ def quiet() -> Iterator[None]:
 
 
 def _check_space(name: str, kind: SamplerKind, space: Space) -> None:
-    """Raises ValueError where the sampler would do nothing but draw at random, or could not go on."""
+    """Raises ValueError if the sampler would draw everything at random, or would fail at a later child."""
     if kind.samples == "all":
         return
     children = [_parameters(space, number) for number in range(NUM_WALKS)]
@@ -159,7 +159,7 @@ def _check_space(name: str, kind: SamplerKind, space: Space) -> None:
     numbers = {one for one in shared if not isinstance(first[one][1].distribution, CategoricalDistribution)}
     sampled = numbers if kind.samples == "numbers" else shared
     if len(sampled) < kind.least and met:
-        what = "Integer and Real decisions" if kind.samples == "numbers" else "decisions"
+        what = "Integer, Real and Ordinal decisions" if kind.samples == "numbers" else "decisions"
         raise ValueError(
             f"The Optuna sampler {name!r} samples only the {what} that every child has, at least {kind.least}, and "
             f"draws the others at random; this space has {len(sampled) or 'none'} of them; {INSTEAD}."

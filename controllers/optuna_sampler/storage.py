@@ -1,4 +1,4 @@
-"""Optuna's trials in memory, the newest of which can be taken back."""
+"""A storage of Optuna's trials in memory that can remove the newest trials."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NAME = "search"
 class TrialList(BaseStorage):
     """One study that maximizes.
 
-    Optuna's own storages never remove a trial. A draw needs trials for itself and for the children in flight, which
-    must leave nothing behind: it makes them within `scratch`. A trial's id is its number.
+    Optuna's own storages never remove a trial. The trials that a draw needs for itself and for the children in flight
+    must not stay, so it makes them within `scratch`. The id of a trial is its number.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class TrialList(BaseStorage):
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[None]:
-        """Takes back all trials that are made within, and all notes on the study."""
+        """Removes, at its end, all trials and study attributes that were added within."""
         num_trials, attrs = len(self._trials), (dict(self._user_attrs), dict(self._system_attrs))
         try:
             yield
@@ -44,7 +44,7 @@ class TrialList(BaseStorage):
             self._user_attrs, self._system_attrs = attrs
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        raise NotImplementedError("A TrialList has one study from the beginning.")
+        raise NotImplementedError("A TrialList has one study, which always exists.")
 
     def delete_study(self, study_id: int) -> None:
         raise NotImplementedError("The study of a TrialList cannot be deleted.")
@@ -99,7 +99,7 @@ class TrialList(BaseStorage):
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
         trial = self._trials[trial_id]
-        # In place: the `Trial` that a sampler is shown has the same dicts.
+        # In place, because the `Trial` that a sampler receives shares these dicts.
         trial.params[param_name] = distribution.to_external_repr(param_value_internal)
         trial.distributions[param_name] = distribution
 

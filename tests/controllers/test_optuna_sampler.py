@@ -422,7 +422,9 @@ def test_a_sampler_without_its_package_is_refused(monkeypatch, sampler, missing,
 
 def test_cma_es_needs_numbers(monkeypatch):
     monkeypatch.setattr(samplers.importlib.util, "find_spec", lambda name: types.SimpleNamespace())
-    with pytest.raises(ValueError, match="samples only the Integer and Real decisions that every child has, at least"):
+    with pytest.raises(
+        ValueError, match="samples only the Integer, Real and Ordinal decisions that every child has, at least"
+    ):
         OptunaSampler(Space(flat), seed=0, sampler="cmaes")
     assert samplers.kind_of("cmaes", SPACES["ranges"]).class_name == "CmaEsSampler"
     assert samplers.kind_of("cmaes", Space(mixed)).class_name == "CmaEsSampler"
