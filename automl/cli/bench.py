@@ -66,7 +66,9 @@ def _print(result: BenchResult, top: Sequence[int]) -> None:
     method = "Student's t" if result.plan.seeds < FEW else "bootstrap"
     interval = f", with its 95 % confidence interval ({method})" if result.plan.seeds > 1 else ""
     print(f"Mean of {counted(result.plan.seeds, 'seed')}{interval}")
-    print_table(*_rows(result, top), drop=("optimal", "best"))
+    headings, cells = _rows(result, top)
+    tops = [heading for heading in reversed(headings) if heading.startswith("top ")]
+    print_table(headings, cells, drop=(*([] if result.subject.optimum is None else ["optimal", "best"]), *tops))
     measures = {"regret", *(f"top {k}" for k in top)}
     if result.subject.optimum is not None and result.subject.noiseless is None:
         measures.discard("top 1")  # the lead in regret is the same

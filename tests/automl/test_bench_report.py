@@ -50,7 +50,8 @@ def test_the_interval_of_a_few_seeds_covers_the_mean_as_often_as_it_says():
     assert mean_of([3.0]) == Mean(3.0, None, None)
 
 
-def test_the_best_rewards_and_leads_are_in_the_table_the_json_and_python(automl, folder):
+def test_the_best_rewards_and_leads_are_in_the_table_and_the_json(automl, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     (folder / "own.py").write_text("def own(spec):\n    return float(sum(map(ord, ''.join(spec.values.values()))))\n")
     own = (*BENCH, "--task", "own.py:own", "--controllers", "random,evolution", "--budgets", "3,16")
     ran = automl(*own, "--seeds", "2")
@@ -79,12 +80,29 @@ def test_the_best_rewards_and_leads_are_in_the_table_the_json_and_python(automl,
     )
 
 
-def test_a_landscape_shows_the_best_rewards_when_asked(automl):
+def test_a_landscape_shows_the_best_rewards_when_asked(automl, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     command = (*BENCH, "--controllers", "random,other=random", "--budgets", "6", "--seeds", "2")
     without = automl(*command).out
     assert "top 5" not in without and "6         other  regret   0.0000  0 to 0  0      0" in without
     ran = automl(*command, "--top", "5")
     assert "top 5" in ran.out and max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_columns_that_do_not_fit_are_left_out_and_no_mean_before_its_interval(automl, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    (folder / "own.py").write_text("def own(spec):\n    return 1.5\n")
+    label = "l" * 40
+    own = (*BENCH, "--task", "own.py:own", "--controllers", f"{label}=random", "--budgets", "15", "--seeds", "2")
+    lines = automl(*own).out.splitlines()
+    assert ["children", "controller", "best", "95", "%", "top", "5"] in [line.split() for line in lines]
+    known = automl(
+        *BENCH[:-1], "k.json", "--controllers", f"{label}=random", "--budgets", "15", "--seeds", "2", "--top", "5"
+    )
+    headings = next(line for line in known.out.splitlines() if line.startswith("children")).split()
+    assert headings[:4] == ["children", "controller", "regret", "95"]
+    tables = [line for line in [*lines, *known.out.splitlines()] if not line.startswith(("1/2", "2/2"))]
+    assert max(map(len, tables)) <= 80
 
 
 def test_a_bench_of_other_code_is_shown_and_not_mixed(automl, folder):
