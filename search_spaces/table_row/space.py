@@ -34,7 +34,7 @@ def table_row(
             them, so that its children can be read without the table.
         ordered: the columns whose values are numbers with an order; each is an `Ordinal`.
         kinds: `shared`: columns whose names differ only in digits and whose values are equal are decisions of one kind;
-            `separate`: each column is of its own kind.
+            `separate`: each column is a separate kind.
 
     Raises:
         ValueError: at the first step, if there are no columns, or if an argument has a wrong value.
