@@ -75,7 +75,6 @@ class Origin(enum.StrEnum):
 
     DRAWN = "drawn"  # by this controller, or a neighbour of what it drew
     USER = "user"
-    SEARCH = "search"  # another search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +120,35 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
+class DonorChild:
+    """A trained child of an earlier search.
+
+    Attributes:
+        tokens: its answers to the decisions of the present space.
+        reward: in the earlier search. Another task may have rewards of another scale.
+        rank: the share of that search's trained children with a lower reward, counting itself and equal ones half:
+            above 0 and below 1.
+    """
+
+    tokens: tuple[int, ...]
+    reward: float
+    rank: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Donor:
+    """An earlier search, of this or another task, whose children a controller may learn from.
+
+    Attributes:
+        name: of the search.
+        children: one or more of its children that the present space has, the best first.
+    """
+
+    name: str
+    children: tuple[DonorChild, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class ControllerState:
     """Everything a controller needs to resume: arrays by name, and JSON values by name."""
 
@@ -152,6 +180,8 @@ class Controller(abc.ABC):
     sequential: bool = False
     # Whether a resume passes all earlier results to `remember`, after `restore`.
     remembers: bool = False
+    # Whether it learns from earlier searches; see `warm_start`.
+    accepts_donors: bool = False
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
@@ -198,6 +228,14 @@ class Controller(abc.ABC):
     @abc.abstractmethod
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         """Learns from the results that have a reward, possibly none, and returns the statistics that `tell` returns."""
+
+    def warm_start(self, donors: Sequence[Donor]) -> None:
+        """Receives the children of earlier searches, if the user names some and `accepts_donors` is set.
+
+        It is called once, before the first `ask`; at a resume with the same donors, before `restore` and `replay`. They
+        are no part of the state.
+        """
+        raise NotImplementedError(f"{type(self).__name__} accepts donors but has no method warm_start.")
 
     def state(self) -> ControllerState | None:
         """Everything it needs to resume; None for a controller that `replay` rebuilds."""

@@ -12,6 +12,7 @@ import numpy as np
 from automl.controllers.base import (
     Controller,
     ControllerState,
+    Donor,
     Draw,
     PendingChild,
     PolicyController,
@@ -48,6 +49,7 @@ class CheckedController(Controller):
         self.fixed_options = tuple(self._controller.fixed_options)
         self.sequential = bool(self._controller.sequential)
         self.remembers = bool(self._controller.remembers)
+        self.accepts_donors = bool(self._controller.accepts_donors)
 
     def check(self, draws: Sequence[Draw]) -> None:
         """Checks a new controller before a search is stored. Its proposals must not depend on the order of the draws or
@@ -86,6 +88,9 @@ class CheckedController(Controller):
 
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         return self.tell(results)
+
+    def warm_start(self, donors: Sequence[Donor]) -> None:
+        self._call("warm_start", lambda: self._controller.warm_start(donors))
 
     def state(self) -> ControllerState | None:
         state = self._call("state", self._controller.state)

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from automl.controllers.base import Controller, Draw, PendingChild, Proposal, Result
+from automl.controllers.base import Controller, Donor, Draw, PendingChild, Proposal, Result
 from automl.controllers.keyed import stream
+from automl.controllers.reward_model.donors import Donors
 from automl.controllers.reward_model.screen import Screen, ScreenSettings
 from automl.controllers.variation import uniform_walk
 from automl.search_spaces.space import Space
@@ -32,18 +33,22 @@ class Surrogate(Controller):
     """
 
     sequential = True
+    accepts_donors = True
 
     def __init__(self, space: Space, *, seed: int, initial: int = 8, **settings: Any) -> None:
         super().__init__(space, seed=seed)
         self._initial = initial
-        screened = ScreenSettings(**settings)
+        self._settings = ScreenSettings(**settings)
         check_whole_number("controller.initial", initial, least=1)
-        check_whole_number("controller.uniform", screened.uniform, least=1)
-        self._screen = Screen(space, seed, screened)
+        check_whole_number("controller.uniform", self._settings.uniform, least=1)
+        self._screen = Screen(space, seed, self._settings)
 
     @classmethod
     def options(cls) -> tuple[str, ...]:
         return ("initial", *(field.name for field in dataclasses.fields(ScreenSettings)))
+
+    def warm_start(self, donors: Sequence[Donor]) -> None:
+        self._screen = Screen(self.space, self.seed, self._settings, Donors(self.space, donors))
 
     def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
         return [Proposal(self._drawn(draw, pending).tokens) for draw in draws]
@@ -53,6 +58,6 @@ class Surrogate(Controller):
         return {}
 
     def _drawn(self, draw: Draw, pending: Sequence[PendingChild]) -> Walk:
-        if draw.given or self._screen.num_scored < self._initial:
+        if draw.given or not self._screen.decides(draw.number, self._initial):
             return uniform_walk(self.space, draw.number, stream(self.seed, draw.number, draw.attempt), draw.given)
         return self._screen.choose(draw, pending)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from automl.controllers.base import (
     ControllerState,
+    Donor,
     Draw,
     PendingChild,
     PolicyController,
@@ -28,6 +29,7 @@ from automl.controllers.reinforce.policy import TABLES, Weights, initial_arrays
 from automl.controllers.reinforce.presets import Settings
 from automl.controllers.reinforce.sampling import Drawn, Sampler
 from automl.controllers.reinforce.update import TrainState, Updater
+from automl.controllers.reward_model.donors import Donors
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk, replay
@@ -56,9 +58,10 @@ class Reinforce(PolicyController):
         self.settings = self.settings_kind(**settings)
         self._walks: dict[Key, Walk] = {}
         self._initial_heads = Heads.of(space.survey(), by_name=self.settings.heads == "decision")
-        self._guide = Guide(space, seed, self.settings, self) if self.settings.candidates else None
+        self._donors = Donors(space)
+        self._guide = self._new_guide()
         self._load(INITIAL_STATE, copy.deepcopy(self._initial_heads))
-        self.sequential = self.remembers = self._guide is not None
+        self.sequential = self.remembers = self.accepts_donors = self._guide is not None
 
     fixed_options = ("hidden_units", "heads")
     settings_kind = Settings
@@ -98,12 +101,23 @@ class Reinforce(PolicyController):
         self._sampler: Sampler | None = None  # valid until the next update
         self._encoded: dict[Key, Encoded] = {}  # the elite of the latest update, which the next one may imitate again
 
+    def _new_guide(self) -> Guide | None:
+        settings = self.settings
+        return Guide(self.space, self.seed, settings, self, self._donors) if settings.candidates else None
+
+    def warm_start(self, donors: Sequence[Donor]) -> None:
+        self._donors = Donors(self.space, donors)
+        self._guide = self._new_guide()
+
     def propose(self, draws: Sequence[Draw], pending: Sequence[PendingChild]) -> list[Proposal]:
-        guide = self._guide
-        if guide is not None and guide.ready:
-            chosen = [draw if draw.given else _given(draw, guide.choose(draw, pending)) for draw in draws]
-            return [proposal for proposal, _ in self._drawn(chosen)]
-        return [proposal for proposal, _ in self._drawn(draws)]
+        chosen = [self._chosen(draw, pending) for draw in draws]
+        return [proposal for proposal, _ in self._drawn(chosen)]
+
+    def _chosen(self, draw: Draw, pending: Sequence[PendingChild]) -> Draw:
+        """The draw, with the child that the model chooses for it, if it does."""
+        if self._guide is None or draw.given or not self._guide.decides(draw.number):
+            return draw
+        return _given(draw, self._guide.choose(draw, pending))
 
     def sample(self, draws: Sequence[Draw]) -> list[Walk]:
         """Draws children that belong to no search."""
@@ -216,9 +230,9 @@ class Reinforce(PolicyController):
             heads.widths.setdefault(kind, width)
         heads.slots = state.values["slots"]
         self._load(state, heads)
-        if self._guide is not None:
-            self._guide = Guide(self.space, self.seed, self.settings, self)
-            self._guide.elite = [tuple(tokens) for tokens in state.values.get("model_elite", [])]
+        self._guide = guide = self._new_guide()
+        if guide is not None:
+            guide.elite = [tuple(tokens) for tokens in state.values.get("model_elite", [])]
 
     def remember(self, batches: Iterable[Sequence[Result]]) -> None:
         if self._guide is not None:

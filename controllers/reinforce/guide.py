@@ -8,6 +8,7 @@ from typing import Protocol
 from automl.controllers.base import Draw, PendingChild, Result
 from automl.controllers.reinforce.losses import rank_advantages
 from automl.controllers.reinforce.presets import Settings
+from automl.controllers.reward_model.donors import Donors
 from automl.controllers.reward_model.screen import Screen, ScreenSettings
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
@@ -37,18 +38,24 @@ class Guide:
     batch.
     """
 
-    def __init__(self, space: Space, seed: int, settings: Settings, policy: Policy) -> None:
+    def __init__(
+        self, space: Space, seed: int, settings: Settings, policy: Policy, donors: Donors | None = None
+    ) -> None:
         self._space = space
         self._settings = settings
         self._policy = policy
         screened = ScreenSettings(settings.uniform, settings.mutations, settings.parents, settings.exploration)
-        self._screen = Screen(space, seed, screened)
+        self._screen = Screen(space, seed, screened, donors)
         self.elite: list[tuple[int, ...]] = []  # tokens of the candidates with the highest scores at the latest updates
 
     @property
     def ready(self) -> bool:
-        """Whether enough children have rewards."""
+        """Whether enough children have rewards to learn from the model."""
         return self._screen.num_scored >= self._settings.initial
+
+    def decides(self, number: int) -> bool:
+        """Whether the model chooses the child of this number."""
+        return self._screen.decides(number, self._settings.initial)
 
     def tell(self, results: Iterable[Result]) -> None:
         self._screen.tell(results)

@@ -33,10 +33,13 @@ class Matrix(NamedTuple):
     Attributes:
         binary: float64 (children, columns), 0 or 1.
         counts: float64 (children, options of all groups).
+        basis: float64 (children, functions), the values of the explicit basis functions (`donors`), without donors
+            none.
     """
 
     binary: np.ndarray
     counts: np.ndarray
+    basis: np.ndarray
 
 
 class Features:
@@ -114,7 +117,7 @@ class Features:
             binary[index, list(row.columns)] = 1.0
             for place, count in row.counts.items():
                 counts[index, place] = count
-        return Matrix(binary, counts)
+        return Matrix(binary, counts, np.zeros((len(rows), 0)))
 
     def _new_choice(self, choice: Choice) -> _Columns:
         """Columns for a decision, of which the first says that a child has it."""

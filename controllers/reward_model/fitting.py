@@ -65,10 +65,11 @@ def loss(layout: Layout, matrix: Matrix, scores: np.ndarray, vector: np.ndarray)
     except LinAlgError:
         return IMPOSSIBLE, np.zeros_like(vector)
     inverse = cho_solve((factor, True), np.eye(len(scores)))
-    solved = inverse @ scores
-    value = 0.5 * float(scores @ solved) + float(np.log(np.diag(factor)).sum())
+    residuals = scores - matrix.basis @ layout.basis.means
+    solved = inverse @ residuals
+    value = 0.5 * float(residuals @ solved) + float(np.log(np.diag(factor)).sum())
 
-    # d value / d h = 1/2 tr((K^-1 - a a^T) dK/dh), with a = K^-1 scores
+    # d value / d h = 1/2 tr((K^-1 - a a^T) dK/dh), with a = K^-1 (scores - their prior means)
     outer = inverse - np.outer(solved, solved)
     with_joint = outer * found.joint
     with_counts = outer * found.counts

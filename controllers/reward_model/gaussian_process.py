@@ -59,6 +59,23 @@ class Hyperparameters(NamedTuple):
         )
 
 
+class Basis(NamedTuple):
+    """Explicit basis functions h of children, whose weights are normal and independent: score(x) = f(x) + h(x)^T beta.
+
+    Attributes:
+        means: float64 (functions,), of the weights' prior.
+        deviations: float64 (functions,), the standard deviations of this prior.
+
+    Source: Rasmussen & Williams 2006, section 2.7.
+    """
+
+    means: np.ndarray
+    deviations: np.ndarray
+
+
+NO_BASIS = Basis(np.zeros(0), np.zeros(0))
+
+
 class Layout(NamedTuple):
     """What the columns of a matrix mean, and how its counts are standardized."""
 
@@ -66,9 +83,10 @@ class Layout(NamedTuple):
     owners: np.ndarray  # int64 (columns,), the decision of each column
     num_decisions: int
     spread: np.ndarray  # float64 (options,), by which counts are divided; infinite where they do not vary
+    basis: Basis
 
     @classmethod
-    def of(cls, features: Features, matrix: Matrix) -> Layout:
+    def of(cls, features: Features, matrix: Matrix, basis: Basis = NO_BASIS) -> Layout:
         """The layout of a matrix, by whose counts all counts are standardized."""
         spread = np.full(matrix.counts.shape[1], np.inf)
         if len(matrix.counts):
@@ -78,7 +96,7 @@ class Layout(NamedTuple):
         num_columns = matrix.binary.shape[1]
         owners = np.asarray(features.owners[:num_columns], np.int64)
         scales = np.asarray(features.scales[:num_columns], np.float64)
-        return cls(scales, owners, int(owners[-1]) + 1 if num_columns else 0, spread)
+        return cls(scales, owners, int(owners[-1]) + 1 if num_columns else 0, spread, basis)
 
 
 def stacked(some: Matrix, others: Matrix) -> Matrix:
@@ -87,11 +105,12 @@ def stacked(some: Matrix, others: Matrix) -> Matrix:
 
 
 class Terms(NamedTuple):
-    """The three functions of pairs of children that the kernel adds up, float64 (n, m) each."""
+    """The functions of pairs of children that the kernel adds up, float64 (n, m) each."""
 
     main: np.ndarray
     joint: np.ndarray
     counts: np.ndarray
+    basis: np.ndarray  # has no amplitude: it is the covariance of h(x)^T beta and h(y)^T beta
 
 
 def terms(layout: Layout, hyperparameters: Hyperparameters, some: Matrix, others: Matrix) -> Terms:
@@ -101,6 +120,7 @@ def terms(layout: Layout, hyperparameters: Hyperparameters, some: Matrix, others
         main.sum() - _distances(layout, main, some.binary, others.binary),
         np.exp(-_distances(layout, joint, some.binary, others.binary)),
         np.exp(-amplitudes[COUNT_SCALE] * squared_distances(here, there)),
+        (some.basis * layout.basis.deviations**2) @ others.basis.T,
     )
 
 
@@ -111,6 +131,7 @@ def kernel(hyperparameters: Hyperparameters, of: Terms) -> np.ndarray:
         + amplitudes[JOINT] * of.joint
         + amplitudes[COUNTS] * of.counts
         + amplitudes[CONSTANT]
+        + of.basis
     )
 
 
@@ -155,7 +176,7 @@ class GaussianProcess:
         # makes their part zero.
         self.solved_scores = np.zeros(len(covariance))
         count = len(scores)
-        self.solved_scores[:count] = solved(self.factor[:count, :count], scores)
+        self.solved_scores[:count] = solved(self.factor[:count, :count], scores - matrix.basis @ layout.basis.means)
 
     def predict(self, candidates: Matrix) -> Prediction:
         return Prediction(self, candidates)
@@ -163,12 +184,21 @@ class GaussianProcess:
     def covariance(self, some: Matrix, others: Matrix) -> np.ndarray:
         return kernel(self._hyperparameters, terms(self._layout, self._hyperparameters, some, others))
 
-    @property
-    def prior_variance(self) -> float:
-        """Of any child, before anything is known."""
+    def prior_mean(self, candidates: Matrix) -> np.ndarray:
+        """float64 (candidates,): the expected scores before anything is known."""
+        return np.asarray(candidates.basis @ self._layout.basis.means)
+
+    def prior_variance(self, candidates: Matrix) -> np.ndarray:
+        """float64 (candidates,): that of the function before anything is known."""
         main, _, amplitudes = map(np.exp, self._hyperparameters)
         total = amplitudes[MAIN] * main.sum() + amplitudes[JOINT] + amplitudes[COUNTS] + amplitudes[CONSTANT]
-        return float(total)
+        return np.asarray(total + candidates.basis**2 @ self._layout.basis.deviations**2)
+
+    @property
+    def basis_weights(self) -> np.ndarray:
+        """float64 (functions,): the expected weights of the basis functions, given the scores."""
+        means, deviations = self._layout.basis
+        return np.asarray(means + deviations**2 * (solved(self.factor, self.known.basis).T @ self.solved_scores))
 
 
 class Prediction:
@@ -185,14 +215,15 @@ class Prediction:
         self._known = process.known
         self._factor = process.factor
         self._solved = solved(self._factor, process.covariance(self._known, candidates))  # float64 (known, candidates)
-        self.mean = self._solved.T @ process.solved_scores
-        self.variance = np.maximum(process.prior_variance - (self._solved**2).sum(axis=0), 0.0)
+        self.mean = self._solved.T @ process.solved_scores + process.prior_mean(candidates)
+        self.variance = np.maximum(process.prior_variance(candidates) - (self._solved**2).sum(axis=0), 0.0)
 
     def observe(self, child: Matrix) -> None:
         """Takes one more child in flight into account. The means do not change."""
         process = self._process
         of_child = solved(self._factor, process.covariance(self._known, child))[:, 0]
-        deviation = np.sqrt(max(0.0, process.prior_variance - float(of_child @ of_child)) + process.noise)
+        left = float(process.prior_variance(child)[0]) - float(of_child @ of_child)
+        deviation = np.sqrt(max(0.0, left) + process.noise)
         row = (process.covariance(child, self._candidates)[0] - of_child @ self._solved) / deviation
         size = len(of_child)
         factor = np.zeros((size + 1, size + 1))

@@ -13,7 +13,8 @@ from scipy.special import ndtri
 from automl.controllers.base import Draw, PendingChild, Result, ResultState
 from automl.controllers.keyed import pool_stream
 from automl.controllers.reward_model.candidates import mutation
-from automl.controllers.reward_model.features import Features, Matrix, Row
+from automl.controllers.reward_model.donors import Donors
+from automl.controllers.reward_model.features import Matrix, Row
 from automl.controllers.reward_model.fitting import fit
 from automl.controllers.reward_model.gaussian_process import GaussianProcess, Hyperparameters, Layout, Prediction
 from automl.controllers.variation import uniform_walk
@@ -57,16 +58,19 @@ class ScreenSettings:
 class Screen:
     """Remembers the children that have rewards, and chooses the next one among candidates.
 
-    What it says is a function of these children, in the order in which it received them, and of the children in flight.
+    What it says is a function of these children, in the order in which it received them, of the children in flight, and
+    of the donors.
+
+    Args:
+        donors: earlier searches; None for none.
     """
 
-    def __init__(self, space: Space, seed: int, settings: ScreenSettings) -> None:
+    def __init__(self, space: Space, seed: int, settings: ScreenSettings, donors: Donors | None = None) -> None:
         self._space = space
         self._seed = seed
         self._settings = settings
-        self._features = Features()
-        for walk in space.survey():
-            self._features.add(walk)
+        self._donors = donors or Donors(space)
+        self._features = self._donors.new_features()
         self._scored: list[_Scored] = []
         self._tokens: set[Tokens] = set()
         self._fit_size = (0, self._features.size)  # the children of the latest fit, and the features that they had
@@ -80,6 +84,11 @@ class Screen:
     def num_scored(self) -> int:
         """How many children have rewards."""
         return len(self._scored)
+
+    def decides(self, number: int, initial: int) -> bool:
+        """Whether the model chooses the child of this number. With donors it chooses every second child before
+        `initial` children have rewards; the others show without prejudice what the donors are worth."""
+        return self.num_scored >= initial or (len(self._donors) > 0 and number % 2 == 0)
 
     def tell(self, results: Iterable[Result]) -> None:
         """Adds the children that have rewards."""
@@ -132,6 +141,11 @@ class Screen:
             uniform_walk(self._space, number, generator, self._space.decode(child.tokens).answers)
             for child in trained[: settings.parents]
         ]
+        inherited = [
+            uniform_walk(self._space, number, generator, walk.answers) for walk in self._donors.best(settings.parents)
+        ]
+        walks += inherited
+        parents += inherited[: settings.parents - len(parents)]
         for index in range(settings.mutations if parents else 0):
             changes = 1 + int(generator.integers(MAX_CHANGES))
             walks.append(mutation(self._space, number, parents[index % len(parents)], changes, generator))
@@ -157,20 +171,20 @@ class Screen:
     def process(self, in_flight: Sequence[Tokens]) -> GaussianProcess:
         """The model of the children with rewards and of those in flight."""
         known, scores = self._known(len(self._scored), self._features.size)
-        layout = Layout.of(self._features, known)
+        layout = Layout.of(self._features, known, self._donors.basis)
         waiting = self.matrix([self._space.decode(tokens) for tokens in in_flight[-MAX_IN_FLIGHT:]])
         hyperparameters = self._fitted().extended(layout.num_decisions)
         return GaussianProcess(layout, hyperparameters, known, scores, waiting)
 
     def matrix(self, walks: Sequence[Walk]) -> Matrix:
-        return self._features.matrix([self._features.row(walk) for walk in walks])
+        return self._donors.with_functions(self._features.matrix([self._features.row(walk) for walk in walks]))
 
     def _fitted(self) -> Hyperparameters:
         """The hyperparameters of the latest fit."""
         if self._hyperparameters is None:
             count, size = self._fit_size
             matrix, scores = self._known(count, size)
-            layout = Layout.of(self._features, matrix)
+            layout = Layout.of(self._features, matrix, self._donors.basis)
             if count:
                 self._hyperparameters = fit(layout, matrix, scores)
             else:
@@ -181,7 +195,8 @@ class Screen:
         """Those of the first children that the model uses, in columns of this size, and their scores."""
         rewards = np.array([child.reward for child in self._scored[:count]])
         used = _used(rewards)
-        return self._features.matrix([self._scored[index].row for index in used], size), normal_scores(rewards)[used]
+        matrix = self._features.matrix([self._scored[index].row for index in used], size)
+        return self._donors.with_functions(matrix), normal_scores(rewards)[used]
 
 
 class _Scored(NamedTuple):

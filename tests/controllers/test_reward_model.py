@@ -167,7 +167,7 @@ def test_observing_children_one_by_one_equals_a_process_of_all_of_them(count):
     prediction = GaussianProcess(layout, hyperparameters, matrix, scores, empty(features)).predict(candidates)
     before = prediction.mean.copy()
     for index in range(count):
-        prediction.observe(type(waiting)(waiting.binary[index : index + 1], waiting.counts[index : index + 1]))
+        prediction.observe(type(waiting)(*(part[index : index + 1] for part in waiting)))
     together = GaussianProcess(layout, hyperparameters, matrix, scores, waiting).predict(candidates)
     # A third way: the predicted scores as if they had been observed.
     guessed = GaussianProcess(layout, hyperparameters, matrix, scores, empty(features)).predict(waiting).mean
