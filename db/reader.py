@@ -22,6 +22,7 @@ from automl.db.records import (
     Child,
     Claim,
     Curve,
+    Donor,
     EndedAttempt,
     EndingCount,
     FailureCount,
@@ -42,6 +43,7 @@ from automl.db.schema import (
     AttemptRow,
     ChildRow,
     DecisionRow,
+    DonorRow,
     MeasurementRow,
     RequestRow,
     SearchRow,
@@ -196,6 +198,12 @@ class Reader(Database):
         query = select(DecisionRow.decision).where(DecisionRow.search_id == search_id).order_by(DecisionRow.number)
         with self._read() as connection:
             return list(connection.scalars(query))
+
+    def donors(self, search_id: int) -> list[Donor]:
+        """What the search received from earlier ones."""
+        query = select(DonorRow).where(DonorRow.search_id == search_id).order_by(DonorRow.number)
+        with self._read() as connection:
+            return [record(Donor, row) for row in connection.execute(query)]
 
     def progress(self, search_id: int) -> Progress:
         """Counts for every turn of the loop, from indices: as fast after a million children as after ten."""

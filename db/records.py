@@ -168,6 +168,38 @@ class Child:
 
 
 @dataclasses.dataclass(frozen=True)
+class Donor:
+    """What a search received from an earlier one when it was created.
+
+    Attributes:
+        name, store: of the earlier search, for the user. They are not read again: that store may be gone.
+        space, task: of the earlier search.
+        trained: how many trained children it had.
+        tried: how many of them were compared with the space of this search.
+        fitting: how many of these the space has.
+        decisions: those of this search that the received children answer, each once.
+        answered: the numbers of the decisions that each child answers. The children are in order of their rewards, the
+            best first.
+        tokens: their answers.
+        rewards: theirs, in the earlier search.
+        ranks: theirs among all trained children of the earlier search, above 0 and below 1; the best has the highest.
+    """
+
+    name: str
+    store: str
+    space: str
+    task: str
+    trained: int
+    tried: int
+    fitting: int
+    decisions: list[dict[str, Any]]
+    answered: list[list[int]]
+    tokens: list[list[int]]
+    rewards: list[float]
+    ranks: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
 class EndingCount:
     """The number of trained children with the same ending, and their best reward."""
 

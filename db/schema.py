@@ -158,6 +158,27 @@ class DecisionRow(Row):
     decision: Mapped[dict[str, Any]]
 
 
+class DonorRow(Row):
+    """What a search received from an earlier one when it was created."""
+
+    __tablename__ = "donors"
+
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    store: Mapped[str]
+    space: Mapped[str]
+    task: Mapped[str]
+    trained: Mapped[int]
+    tried: Mapped[int]
+    fitting: Mapped[int]
+    decisions: Mapped[list[Any]]
+    answered: Mapped[list[Any]]
+    tokens: Mapped[list[Any]]
+    rewards: Mapped[list[Any]]
+    ranks: Mapped[list[Any]]
+
+
 class AttemptRow(Row):
     __tablename__ = "attempts"
 

@@ -20,6 +20,7 @@ from automl.db.records import (
     MACHINE_FAULTS,
     Claim,
     Delivery,
+    Donor,
     Fault,
     Json,
     Lease,
@@ -40,6 +41,7 @@ from automl.db.schema import (
     AttemptRow,
     ChildRow,
     DecisionRow,
+    DonorRow,
     RequestRow,
     SearchRow,
     SegmentRow,
@@ -82,8 +84,9 @@ class Store(Reader):
         threads: int,
         settings: Mapping[str, Any],
         budget: int | None,
+        donors: Sequence[Donor] = (),
     ) -> Search:
-        """Writes a new search. Raises NameTakenError."""
+        """Writes a new search, with what it receives from earlier ones. Raises NameTakenError."""
         values = {
             "name": name,
             "state": SearchState.PAUSED,
@@ -105,7 +108,11 @@ class Store(Reader):
                 connection.execute(insert(SearchRow).values(created=self._now(connection), **values))
             except exc.IntegrityError:  # on PostgreSQL another process may create it between the check and the insert
                 raise self.name_taken(name) from None
-            return self._search(connection, name)
+            search = self._search(connection, name)
+            rows = [{"search_id": search.id, "number": number} | _values(donor) for number, donor in enumerate(donors)]
+            if rows:
+                connection.execute(insert(DonorRow), rows)
+            return search
 
     def name_taken(self, name: str) -> NameTakenError:
         return NameTakenError(

@@ -20,6 +20,7 @@ from store_helpers import (
     claim,
     dump,
     make_child,
+    make_donor,
     make_search,
     make_step,
     make_training,
@@ -1133,12 +1134,21 @@ def test_weights_that_cannot_be_written_deliver_nothing(
     assert store.deliver(claimed, trained(0.5, weights=packed(0.5)), keep=1)
 
 
+# What a search received from earlier ones
+
+
+def test_donors_are_kept_with_their_search(store: Store) -> None:
+    donors = [make_donor("one"), make_donor("two")]
+    assert store.donors(make_search(store, donors=donors).id) == donors
+    assert store.donors(make_search(store, "without").id) == []
+
+
 # Deleting
 
 
 def test_delete_takes_all_that_belongs_to_the_search(store: Store) -> None:
     empty = dump(store)
-    search, lease = start(store)
+    search, lease = start(store, donors=[make_donor()])
     store.begin_segment(lease, segment())
     store.change_settings(lease, {"rate": 0.5}, decisions={0: {"name": "depth", "options": [1, 2]}})
     claimed = claim(store, search)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from sqlalchemy import select
 from automl.db import blobs
 from automl.db.digest import state_hash
 from automl.db.owner import Owner
-from automl.db.records import Child, Claim, Delivery, Lease, NewChild, Search, Step, Training
+from automl.db.records import Child, Claim, Delivery, Donor, Lease, NewChild, Search, Step, Training
 from automl.db.schema import Row
 from automl.db.store import Store
 
@@ -32,7 +33,9 @@ class Clock:
         self.now += seconds
 
 
-def make_search(store: Store, name: str = "tiny", *, budget: int | None = None, seed: int = 7) -> Search:
+def make_search(
+    store: Store, name: str = "tiny", *, budget: int | None = None, seed: int = 7, donors: Sequence[Donor] = ()
+) -> Search:
     return store.create_search(
         name,
         space="space",
@@ -44,6 +47,14 @@ def make_search(store: Store, name: str = "tiny", *, budget: int | None = None, 
         threads=1,
         settings={"rate": 0.5},
         budget=budget,
+        donors=donors,
+    )
+
+
+def make_donor(name: str = "earlier") -> Donor:
+    decisions = [{"name": "depth", "kind": "depth", "options": [1, 2]}, {"name": "in", "kind": "in", "count": 0}]
+    return Donor(
+        name, "sqlite:///old.db", "space", "task", 9, 9, 2, decisions, [[0, 1]] * 2, [[1], [0]], [5, 2.5], [0.75, 0.25]
     )
 
 
@@ -70,9 +81,11 @@ def make_step(number: int, consumed_batch: int | None = None) -> Step:
     return Step(number, consumed_batch, {"loss": 0.25}, state_hash(arrays, {"n": number}), blob, blobs.sha256(blob))
 
 
-def start(store: Store, children: int = 4, *, name: str = "tiny", budget: int | None = None) -> tuple[Search, Lease]:
+def start(
+    store: Store, children: int = 4, *, name: str = "tiny", budget: int | None = None, donors: Sequence[Donor] = ()
+) -> tuple[Search, Lease]:
     """A running search with its first step and its first children."""
-    make_search(store, name, budget=budget)
+    make_search(store, name, budget=budget, donors=donors)
     lease = store.take_lease(name, HERE)
     proposals = [make_child(number) for number in range(children)]
     store.commit_step(lease, make_step(0), {}, proposals, {"repeat": 1})

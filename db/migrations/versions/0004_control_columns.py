@@ -1,5 +1,6 @@
 """Adds how a child's training ended, apart from the task's metrics; the decisions that a child's tokens answer; the
-slot of an attempt's worker; and an index of children by the time of their end. Stores no paths of weights any more."""
+slot of an attempt's worker; the children of earlier searches that a search received; and an index of children by the
+time of their end. Stores no paths of weights any more."""
 
 from __future__ import annotations
 
@@ -41,6 +42,7 @@ TRAININGS = sa.table(
     sa.column("metrics", JSON),
     sa.column("ending", sa.Text),
 )
+LISTS = ("decisions", "answered", "tokens", "rewards", "ranks")  # of a donor
 FLAGS = ("stopped", "ended", "screened")  # among the metrics of 0.1.0
 
 
@@ -61,6 +63,16 @@ def upgrade() -> None:
             ["search_id"], ["searches.id"], name=op.f("fk_decisions_search_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("search_id", "number", name=op.f("pk_decisions")),
+    )
+    op.create_table(
+        "donors",
+        sa.Column("search_id", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        *(sa.Column(name, sa.Text(), nullable=False) for name in ("name", "store", "space", "task")),
+        *(sa.Column(name, sa.Integer(), nullable=False) for name in ("trained", "tried", "fitting")),
+        *(sa.Column(name, JSON, nullable=False) for name in LISTS),
+        sa.ForeignKeyConstraint(["search_id"], ["searches.id"], name=op.f("fk_donors_search_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("search_id", "number", name=op.f("pk_donors")),
     )
     op.add_column("children", sa.Column("decisions", JSON, nullable=True))
     op.add_column("requests", sa.Column("spec", JSON, nullable=True))
