@@ -26,6 +26,7 @@ from automl.db.records import (
     State,
 )
 from automl.db.store import Store
+from automl.donors import warm_start
 from automl.endings import Ending, Stop, StopNow
 from automl.listeners.base import SearchStarted, SegmentEnded
 from automl.listeners.dispatch import Listeners
@@ -211,6 +212,7 @@ def _make_proposer(store: Store, resume: Resume, parts: _Parts) -> Proposer:
             changed="space.file" in resume.changes,
         )
     )
+    warm_start(controller, settings["controller"]["name"], store.donors(search.id), experiment.space)
     restore_controller(store, search.id, controller)
     limits = Limits(**settings["limits"])
     return Proposer(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pkgutil
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from automl.approval import approve
 from automl.child_trainers.devices import (
@@ -19,11 +19,13 @@ from automl.controllers.base import Draw
 from automl.controllers.checked import CheckedController
 from automl.db.records import (
     ATTEMPTS,
+    Donor,
     Fault,
     State,
     StoreError,
 )
 from automl.db.store import Store
+from automl.donors import Offer, read_offers, received, warm_start
 from automl.machine import prepare_process
 from automl.paths import check_name, delete_files
 from automl.preparation import (
@@ -53,6 +55,7 @@ from automl.surroundings import (
 )
 
 FIRST_DRAWS = 8  # children that are drawn once before a search is written
+READING_DONORS = "Reading the earlier searches"
 BATCH_SIZE = 8  # children that a controller step proposes, by default
 
 
@@ -79,8 +82,11 @@ def create(
     check_name(name)
     refuse_taken(store, name)
     settings = stored_settings(config)
+    if config.warm_start:
+        stage(READING_DONORS)
+    offers = read_offers(config.warm_start, store.address)
     with working_in(workdir_of(settings)):
-        run, replicas, batch_size = _checked(config, settings, user_callables, progress, stage)
+        plan = _checked(config, settings, offers, user_callables, progress, stage)
     store.make()
     store.create_search(
         name,
@@ -88,27 +94,35 @@ def create(
         task=settings["task"]["name"],
         controller=settings["controller"]["name"],
         seed=config.seed,
-        replicas=replicas,
-        batch_size=batch_size,
+        replicas=plan.replicas,
+        batch_size=plan.batch_size,
         threads=config.threads,
         settings=settings,
-        budget=run.children,
+        budget=plan.run.children,
+        donors=plan.donors,
     )
-    return run
+    return plan.run
+
+
+class _Plan(NamedTuple):
+    """What a checked configuration comes to: the first run, the number of batches in flight and their size, and what
+    the search receives from earlier ones."""
+
+    run: Run
+    replicas: int
+    batch_size: int
+    donors: list[Donor]
 
 
 def _checked(
     config: SearchConfig,
     settings: dict[str, Any],
+    offers: Sequence[Offer],
     user_callables: UserCallables,
     progress: Progress | None,
     stage: Stage,
-) -> tuple[Run, int, int]:
-    """Checks the configuration and completes the settings.
-
-    Returns:
-        The first run, the number of batches in flight, and their size.
-    """
+) -> _Plan:
+    """Checks the configuration and completes the settings."""
     check_gpus(config.gpus_per_child)
     workers = config.workers
     if workers is None:
@@ -128,16 +142,16 @@ def _checked(
     settings["run"] = dataclasses.asdict(run)
     check_config(config, settings, experiment)
     with checking_space(settings, experiment.space):
-        _check_task(settings, experiment, config.seed, stage, user_callables)
+        _check_task(settings, experiment, stage)
+        donors = [received(offer, experiment.space) for offer in offers]
+        _check_controller(settings, experiment, config.seed, donors, stage, user_callables)
     for file in user_files_of(settings).values():
         approve(file)  # the user has just named it
-    return run, replicas, batch_size
+    return _Plan(run, replicas, batch_size, donors)
 
 
-def _check_task(
-    settings: dict[str, Any], experiment: Experiment, seed: int, stage: Stage, user_callables: UserCallables
-) -> None:
-    """Checks the task, the data and the first proposals of a new search, and completes its settings.
+def _check_task(settings: dict[str, Any], experiment: Experiment, stage: Stage) -> None:
+    """Checks the task and the data of a new search, and completes its settings.
 
     Raises:
         ValueError: one of them is not valid.
@@ -157,8 +171,24 @@ def _check_task(
     settings["task"]["brightness"] = task.brightness
     settings["task"]["reading"] = task.reading()
     settings["task"]["constants"] = task.constants()  # a later version may change a recipe
+
+
+def _check_controller(
+    settings: Mapping[str, Any],
+    experiment: Experiment,
+    seed: int,
+    donors: Sequence[Donor],
+    stage: Stage,
+    user_callables: UserCallables,
+) -> None:
+    """Checks the controller and the first proposals of a new search.
+
+    Raises:
+        ValueError: one of them is not valid.
+    """
     cost = cost_function(experiment, Limits(**settings["limits"]))
     controller = make_controller(settings, experiment, seed, stage, user_callables=user_callables)
+    warm_start(controller, settings["controller"]["name"], donors, experiment.space)
     # The first proposals are made now, so that their errors occur before anything is written.
     draws = [Draw(number) for number in range(FIRST_DRAWS)]
     if isinstance(controller, CheckedController):

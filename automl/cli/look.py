@@ -95,6 +95,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     # These modules import NumPy. `list` and `top` are faster without it.
     from automl.child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
     from automl.child_trainers.experiment import reward_definition
+    from automl.donors import donor_json, donor_line
     from automl.settings.stored import completed
 
     with open_for_reading(store_option) as store:
@@ -107,6 +108,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         endings = store.endings(search.id)
         failures = store.failures(search.id)
         again = store.trained_again(search.id)
+        donors = store.donors(search.id)
     reward: str | None = None
     try:
         settings = completed(search.settings)
@@ -133,6 +135,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
                 "failures": [_fields(count) for count in failures],
                 "keeps": keeps,
                 "reward": reward,
+                "donors": [donor_json(donor) for donor in donors],
                 "trained_again": [
                     {"number": number, **training_json(training)} for number in again for training in again[number]
                 ],
@@ -160,6 +163,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     print_paragraph(f"  space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     if reward is not None:
         print_paragraph(f"  reward: {reward}")
+    for donor in donors:
+        print_paragraph(f"  learns from {donor_line(donor)}")
     print_paragraph(
         f"  {counted(search.replicas, 'batch', 'batches')} of {search.batch_size} in flight, "
         f"{counted(search.threads, 'thread')} a worker"

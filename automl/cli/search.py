@@ -19,6 +19,7 @@ from automl.cli.time_check import TimeCheck
 from automl.cli.views import View, make_view
 from automl.db.records import SearchState, State
 from automl.db.store import Store
+from automl.donors import donor_line
 from automl.endings import Ending, Stop, StopNow
 from automl.listeners.dispatch import Listeners
 from automl.machine import other_surroundings
@@ -131,6 +132,8 @@ def _describe(store: Store, name: str, view: View) -> None:
     view.note(f"Reward: {reward_definition(settings)}")
     if used:
         view.note(f"Each child: {used}")
+    for donor in store.donors(search.id):
+        view.note(f"Learns from {donor_line(donor)}")
 
 
 def _run(

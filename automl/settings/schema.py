@@ -139,6 +139,12 @@ class SearchConfig:
         group=CONTROLLER,
         default_text="the first",
     )
+    warm_start: tuple[str, ...] = option(
+        (),
+        "Learn from the children of an earlier search, of this or another task; STORE is its file or database URL.",
+        group=CONTROLLER,
+        metavar="SEARCH[@STORE]",
+    )
     seed: int = option(0, "Random seed of the search.", group=CONTROLLER, least=0, most=WHOLE)
     batch_size: int | None = option(
         None,
