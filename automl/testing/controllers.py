@@ -13,6 +13,8 @@ from automl.controller_records import pack_state, unpack_state
 from automl.controllers.base import (
     Controller,
     ControllerState,
+    Donor,
+    DonorChild,
     Draw,
     PendingChild,
     PolicyController,
@@ -280,6 +282,35 @@ class ControllerContract:
             else:
                 raise AssertionError(f"tell must refuse the reward {reward}")
             assert bits(controller) == before
+
+    def test_the_same_donors_give_the_same_search(self, space_name: str) -> None:
+        space = self.spaces[space_name]
+        if not self.make(space, seed=SEED).accepts_donors:
+            return
+        walks = [walk for walk in space.survey() if walk.tokens][:12]
+        ranks = [1 - (place + 0.5) / len(walks) for place in range(len(walks))]
+        children = [DonorChild(walk.tokens, 10 * rank, rank) for walk, rank in zip(walks, ranks, strict=True)]
+        donors = [Donor("earlier", tuple(children)), Donor("one child", (DonorChild(walks[-1].tokens, 0.0, 0.5),))]
+
+        def make() -> Controller:
+            controller = self.make(space, seed=SEED)
+            controller.warm_start(donors)
+            return controller
+
+        controller, again = make(), make()
+        if controller.state() is not None:  # donors are no part of the state
+            assert bits(controller) == bits(self.make(space, seed=SEED))
+        for draw, proposal in zip(DRAWS, controller.ask(DRAWS), strict=True):
+            _check_log_probs(controller, proposal, _forced(space, draw.number, proposal))
+        results = learn(controller, (0, 1))[1]
+        state = controller.state()
+        if state is None:
+            again.replay(results)
+        else:
+            again.restore(unpacked(packed(state)))
+            if again.remembers:
+                again.remember(results)
+        assert again.ask(DRAWS[::-1])[::-1] == controller.ask(DRAWS)
 
     def test_no_reward_makes_anything_infinite(self) -> None:
         check_rewards(self.make(Space(conditional), seed=SEED))
