@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from automl.controllers import base
-from automl.controllers.base import Controller, DonorChild
-from automl.db.records import Child, Donor, State, StoreError, is_search_name
+from automl.controllers.base import DONOR_WEIGHTS, Controller, DonorChild
+from automl.db.records import Child, Donor, State, Step, StoreError, is_search_name
 from automl.paths import open_store, store_address
 from automl.search_spaces.recorded import Catalogue, Record
 from automl.search_spaces.space import Space
@@ -168,21 +168,34 @@ def warm_start(controller: Controller, name: str, donors: Sequence[Donor], space
     controller.warm_start([donor for donor in told if donor.children])
 
 
-def donor_line(donor: Donor) -> str:
-    """What a search received, for the user."""
+def weights_of(step: Step | None, donors: Sequence[Donor]) -> list[float | None]:
+    """How far a controller trusted each donor after a step, None where it does not say so."""
+    found = None if step is None else step.stats.get(DONOR_WEIGHTS)
+    if not (isinstance(found, list) and len(found) == len(donors) and all(type(one) in (int, float) for one in found)):
+        return [None] * len(donors)
+    return found
+
+
+def donor_line(donor: Donor, weight: float | None = None) -> str:
+    """What a search received, for the user.
+
+    Args:
+        weight: how far the donor is trusted at present, if that is known.
+    """
     tried = f"all {donor.tried}" if donor.fitting == donor.tried else f"{donor.fitting} of {donor.tried}"
     of = "" if donor.tried == donor.trained else f" (of {donor.trained})"
+    trust = "" if weight is None else f", weight {weight:.2f}"
     verb = "fits" if donor.fitting == 1 else "fit"
     return (
         f"{donor.name} in {donor.store} ({donor.space}, {donor.task}): {tried} trained "
-        f"{'child' if donor.tried == 1 else 'children'}{of} {verb} this space, {len(donor.tokens)} received"
+        f"{'child' if donor.tried == 1 else 'children'}{of} {verb} this space, {len(donor.tokens)} received{trust}"
     )
 
 
-def donor_json(donor: Donor) -> dict[str, Any]:
+def donor_json(donor: Donor, weight: float | None) -> dict[str, Any]:
     """What a search received, for scripts, without the children."""
     named = ("name", "store", "space", "task", "trained", "tried", "fitting")
-    return {key: getattr(donor, key) for key in named} | {"received": len(donor.tokens)}
+    return {key: getattr(donor, key) for key in named} | {"received": len(donor.tokens), "weight": weight}
 
 
 def _told(donor: Donor, space: Space) -> Iterator[DonorChild]:

@@ -14,6 +14,9 @@ import numpy as np
 from automl.search_spaces.decisions import Decision
 from automl.search_spaces.space import Space
 
+# A statistic that `tell` may return: how far each donor is trusted, a list of numbers. `show` prints it.
+DONOR_WEIGHTS = "donor_weights"
+
 
 @dataclasses.dataclass(frozen=True)
 class Draw:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from automl.controllers.base import Controller, Donor, Draw, PendingChild, Proposal, Result
 from automl.controllers.keyed import stream
-from automl.controllers.reward_model.donors import Donors
+from automl.controllers.reward_model.donors import Donors, donor_stats
 from automl.controllers.reward_model.screen import Screen, ScreenSettings
 from automl.controllers.variation import uniform_walk
 from automl.search_spaces.space import Space
@@ -55,7 +55,11 @@ class Surrogate(Controller):
 
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         self._screen.tell(results)
-        return {}
+        return donor_stats(self._screen.donor_weights())
+
+    def replay(self, batches: Iterable[Sequence[Result]]) -> None:
+        for results in batches:  # without statistics, for which the model would be fitted again and again
+            self._screen.tell(results)
 
     def _drawn(self, draw: Draw, pending: Sequence[PendingChild]) -> Walk:
         if draw.given or not self._screen.decides(draw.number, self._initial):

@@ -95,7 +95,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     # These modules import NumPy. `list` and `top` are faster without it.
     from automl.child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
     from automl.child_trainers.experiment import reward_definition
-    from automl.donors import donor_json, donor_line
+    from automl.donors import donor_json, donor_line, weights_of
     from automl.settings.stored import completed
 
     with open_for_reading(store_option) as store:
@@ -109,6 +109,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         failures = store.failures(search.id)
         again = store.trained_again(search.id)
         donors = store.donors(search.id)
+        weights = weights_of(steps[-1] if steps else None, donors)
     reward: str | None = None
     try:
         settings = completed(search.settings)
@@ -135,7 +136,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
                 "failures": [_fields(count) for count in failures],
                 "keeps": keeps,
                 "reward": reward,
-                "donors": [donor_json(donor) for donor in donors],
+                "donors": [donor_json(*pair) for pair in zip(donors, weights, strict=True)],
                 "trained_again": [
                     {"number": number, **training_json(training)} for number in again for training in again[number]
                 ],
@@ -163,8 +164,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     print_paragraph(f"  space {search.space}, task {search.task}, controller {search.controller}, seed {search.seed}")
     if reward is not None:
         print_paragraph(f"  reward: {reward}")
-    for donor in donors:
-        print_paragraph(f"  learns from {donor_line(donor)}")
+    for donor, weight in zip(donors, weights, strict=True):
+        print_paragraph(f"  learns from {donor_line(donor, weight)}")
     print_paragraph(
         f"  {counted(search.replicas, 'batch', 'batches')} of {search.batch_size} in flight, "
         f"{counted(search.threads, 'thread')} a worker"

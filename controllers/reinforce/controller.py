@@ -146,6 +146,7 @@ class Reinforce(PolicyController):
             self._guide.tell(results)
             if self._guide.ready and not self._pending.batches:
                 self._guide.teach(results[-1].number)
+            stats |= self._guide.stats()
         return stats
 
     def update(self, walks: Sequence[Walk], advantages: Sequence[float], elite: Sequence[Walk]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from automl.controllers.base import Draw, PendingChild, Result
 from automl.controllers.reinforce.losses import rank_advantages
 from automl.controllers.reinforce.presets import Settings
-from automl.controllers.reward_model.donors import Donors
+from automl.controllers.reward_model.donors import Donors, donor_stats
 from automl.controllers.reward_model.screen import Screen, ScreenSettings
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
@@ -60,6 +60,10 @@ class Guide:
     def tell(self, results: Iterable[Result]) -> None:
         self._screen.tell(results)
         self.elite = []
+
+    def stats(self) -> dict[str, Any]:
+        """Statistics of the model."""
+        return donor_stats(self._screen.donor_weights())
 
     def choose(self, draw: Draw, pending: Sequence[PendingChild]) -> Walk:
         """The most promising candidate for this draw."""

@@ -18,11 +18,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
-from automl.controllers.base import Donor
+from automl.controllers.base import DONOR_WEIGHTS, Donor
 from automl.controllers.reward_model.features import Features, Matrix
 from automl.controllers.reward_model.fitting import fit
 from automl.controllers.reward_model.gaussian_process import NO_BASIS, Basis, GaussianProcess, Layout
@@ -85,6 +86,11 @@ class Donors:
             _Process(self.new_features(), walks, scores)
             for walks, scores in zip(self._walks, self._scores, strict=True)
         ]
+
+
+def donor_stats(weights: Sequence[float]) -> dict[str, Any]:
+    """The statistics of a controller's step about its donors; empty if it has none."""
+    return {DONOR_WEIGHTS: [round(weight, 4) for weight in weights]} if weights else {}
 
 
 class _Process:

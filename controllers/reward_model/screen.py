@@ -153,9 +153,17 @@ class Screen:
 
     def score(self, walks: Sequence[Walk]) -> np.ndarray:
         """float64 (children,): the upper confidence bounds of children's scores while none is in flight."""
+        return self.upper_bounds(self._at_rest().predict(self.matrix(walks)))
+
+    def donor_weights(self) -> list[float]:
+        """How far each donor is trusted."""
+        return self._at_rest().basis_weights[: len(self._donors)].tolist() if len(self._donors) else []
+
+    def _at_rest(self) -> GaussianProcess:
+        """The model while no child is in flight."""
         if self._process is None:
             self._process = self.process(())
-        return self.upper_bounds(self._process.predict(self.matrix(walks)))
+        return self._process
 
     def upper_bounds(self, prediction: Prediction) -> np.ndarray:
         """float64 (candidates,): expected scores, plus the weighted standard deviations.

@@ -42,7 +42,9 @@ def test_the_command_line_says_what_was_received(automl):
     line = "first in sqlite:///old.db (landscape, synthetic): all 24 trained children fit this space, 24 received"
     assert f"Learns from {line}" in " ".join(ran.out.split())
     assert f"learns from {line}" in " ".join(automl("show", "second").out.split())
-    shown = json.loads(automl("show", "second", "--json").out)
+    assert "24 received, weight " in " ".join(automl("show", "second").out.split())
+    shown = automl("show", "second", "--json").json
+    assert isinstance(shown["donors"][0].pop("weight"), float)
     assert shown["donors"] == [
         {
             "name": "first",

@@ -131,6 +131,20 @@ def test_the_weight_of_a_donor_follows_its_worth():
     assert screen([donor()]).process(()).basis_weights.tolist() == [TRUST, 0.0]
 
 
+@pytest.mark.parametrize("kind", [Surrogate, Reinforce])
+def test_a_step_says_how_far_each_donor_is_trusted(kind):
+    settings = {} if kind is Surrogate else {"candidates": 8, "uniform": 8, "mutations": 8, "model_samples": 4}
+    results = [
+        Result(index, walk.tokens, (-1.0,) * 8, value(walk.tokens))
+        for index, walk in enumerate(uniform_walk(SPACE, 0, stream(SEED, number, 4)) for number in range(30))
+    ]
+    controller = kind(SPACE, seed=SEED, **settings)
+    controller.warm_start([donor(), donor(lambda tokens: -value(tokens), seed=12)])
+    good, opposite = controller.tell(results)["donor_weights"]
+    assert good > opposite
+    assert "donor_weights" not in kind(SPACE, seed=SEED, **settings).tell(results)
+
+
 def test_two_donors_share_the_trust():
     means, deviations = Donors(SPACE, [donor(), donor(seed=12)]).basis
     assert means.tolist() == [TRUST / 2, TRUST / 2, 0.0] and deviations.tolist() == [DOUBT, DOUBT, OFFSET]
