@@ -62,7 +62,7 @@ def read_offers(references: Sequence[str], own_store: str) -> list[Offer]:
         name, at, address = reference.partition("@")
         if not is_search_name(name) or (at and not address.strip()):
             raise ValueError(
-                f"--warm-start {reference!r} is not of the form SEARCH or SEARCH@STORE, where STORE is a file or a "
+                f"--warm-start {name + at!r} is not of the form SEARCH or SEARCH@STORE, where STORE is a file or a "
                 "database URL, for example first@old.db."
             )
         offers.append(_read_offer(name, store_address(address) if at else own_store))

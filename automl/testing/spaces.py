@@ -9,9 +9,10 @@ from typing import Any
 
 from automl.search_spaces.decisions import Choice, Decision
 from automl.search_spaces.narrowing import Narrowing, Rule
-from automl.search_spaces.recorded import check_options, check_same_survey, surveyed
+from automl.search_spaces.recorded import check_options, check_same_survey, decision_to_json, surveyed
 from automl.search_spaces.space import Space
 from automl.search_spaces.spec import canonical_hash, canonical_json, spec_to_json
+from automl.search_spaces.transfer import recorded_answers, transferred
 from automl.search_spaces.walk import Walk, possible_answers
 
 CHILDREN = range(20)
@@ -57,6 +58,13 @@ class SpaceContract:
             assert again.spec == walk.spec
             assert again.decisions == walk.decisions
             assert canonical_hash(again.spec, again.tokens) == canonical_hash(walk.spec, walk.tokens)
+
+    def test_a_recorded_child_is_found_by_its_answers(self) -> None:
+        space = Space(self.make())
+        for seed in CHILDREN:
+            walk = sample(space, seed)
+            recorded = json.loads(json.dumps([decision_to_json(decision) for decision in walk.decisions]))
+            assert transferred(space, recorded_answers(recorded, walk.tokens)).tokens == walk.tokens
 
     def test_a_spec_is_plain_data_that_its_hash_does_not_change(self) -> None:
         for seed in CHILDREN:

@@ -33,6 +33,7 @@ task = "cifar10"
 recipe = "quick"
 controller = "random"
 controller-preset = "default"
+warm-start = ["first@old.db"]
 fix = ["depth=6"]
 only = ["layer*/filter_height=3,5"]
 schedule = "depth"

@@ -151,7 +151,7 @@ NOT_OF_THE_FORM = (
             "file of its store.",
         ),
         (("--warm-start", "first@"), f"--warm-start 'first@' {NOT_OF_THE_FORM}"),
-        (("--warm-start", "@old.db"), f"--warm-start '@old.db' {NOT_OF_THE_FORM}"),
+        (("--warm-start", "@old.db"), f"--warm-start '@' {NOT_OF_THE_FORM}"),
         (("--warm-start", "../first"), f"--warm-start '../first' {NOT_OF_THE_FORM}"),
         (
             ("--warm-start", "first@old.db", "--warm-start", "first@sqlite:///old.db"),

@@ -1,15 +1,19 @@
 """The child of one space that answers its decisions as a recorded child of another did."""
 
+import functools
 import json
 
 import pytest
 
+from automl.search_spaces.convnet.space import convnet
 from automl.search_spaces.decisions import Choice, Links
+from automl.search_spaces.joint.space import joint
 from automl.search_spaces.narrowing import Narrowing, parse_rule
 from automl.search_spaces.numeric import Integer, Real
 from automl.search_spaces.recorded import decision_to_json
 from automl.search_spaces.space import Space
 from automl.search_spaces.transfer import RecordedError, UnfitError, recorded_answers, transferred
+from automl.testing.spaces import sample
 
 
 def layers(options, extra=()):
@@ -71,6 +75,13 @@ def test_numbers_are_compared_as_numbers():
 def test_decisions_that_only_the_other_space_has_are_ignored():
     answers = answers_of(layers(("p", "q"), [Choice("rate", (1, 2))]), (*CHILD, 1))
     assert transferred(layers(("p", "q")), answers).tokens == CHILD
+
+
+def test_a_network_with_its_own_update_rule_is_one_without():
+    whole, part = (Space(functools.partial(function, depths=(2, 3))) for function in (joint, convnet))
+    for seed in range(5):
+        child = sample(whole, seed)
+        assert transferred(part, answers_of(whole, child.tokens)).spec == child.spec.net
 
 
 def test_a_decision_that_only_this_space_has_must_have_one_possible_answer():
