@@ -82,6 +82,7 @@ def _read_offer(name: str, address: str) -> Offer:
             search = store.search(name)
             children = store.children(search.id, states=[State.TRAINED])
             decisions = store.decisions(search.id)
+            option = store.option
             of_store, place = str(store), str(store if store.file is None else store.file.resolve())
     except StoreError as error:
         raise StoreError(f"--warm-start cannot read the search {name!r}: {error}") from error
@@ -94,7 +95,7 @@ def _read_offer(name: str, address: str) -> Offer:
     if not recorded:
         raise ValueError(
             f"The search {name!r} in {of_store} is of automl 0.1.0, which did not record the decisions of its "
-            f"children; automl resume {name} records them."
+            f"children; automl resume {name} {option} records them."
         )
     ranked = sorted(recorded, key=lambda child: (-(child.reward or 0.0), child.number))
     return Offer(name, of_store, search.space, search.task, decisions, ranked, place)

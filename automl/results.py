@@ -23,6 +23,7 @@ from automl.child_views import child_columns
 from automl.db import own_files
 from automl.db.records import Child, Search, State, StoreError, is_search_name
 from automl.db.store import Store
+from automl.donors import donor_line
 from automl.endings import GIVEN_TIME_OVER, Ending, Stop
 from automl.export import export_child
 from automl.listeners.base import SearchListener
@@ -101,6 +102,8 @@ def search(
             if given:
                 _drop_arrays(opened, name)
             raise
+        for donor in opened.donors(opened.search(name).id):
+            logger.info("Learns from %s", donor_line(donor))
         try:
             with _time_limit(run.time) as stop, deleting_unless_started(opened, name):
                 ending = run_search(

@@ -82,7 +82,8 @@ def test_a_resume_needs_no_donor_and_goes_on_in_the_same_way(automl, folder):
 
 
 @pytest.mark.usefixtures("first")
-def test_a_policy_learns_from_donors_too():
+def test_a_policy_learns_from_donors_too(caplog):
+    caplog.set_level("INFO", "automl")
     options = {"space": "landscape", "preset": "noisy", "task": "synthetic", "workers": 0, "batch_size": 4}
     options["set"] = [f"controller.{one}" for one in ("candidates=16", "uniform=16", "mutations=16", "model_samples=8")]
     for store, warm in (("whole.db", ["first@old.db"]), ("part.db", ["first@old.db"]), ("alone.db", [])):
@@ -91,6 +92,7 @@ def test_a_policy_learns_from_donors_too():
     api.resume("second", children=12, store="part.db")
     digests = {store: children_of("second", f"{store}.db")[0] for store in ("whole", "part", "alone")}
     assert digests["part"] == digests["whole"] != digests["alone"]
+    assert len([record for record in caplog.records if record.getMessage().startswith("Learns from first in")]) == 2
 
 
 @pytest.mark.usefixtures("first")
@@ -191,6 +193,34 @@ def test_a_search_without_a_trained_child_is_refused(automl, folder):
         "The search 'first' in sqlite:///automl.db has no trained child to learn from; drop --warm-start first, "
         "or train some first."
     )
+
+
+@pytest.mark.usefixtures("first")
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            "UPDATE children SET decisions = NULL",
+            "The search 'first' in sqlite:///old.db is of automl 0.1.0, which did not record the decisions of its "
+            "children; automl resume first --store old.db records them.",
+        ),
+        (
+            "DELETE FROM decisions WHERE number = 11",
+            "--warm-start: child 3 of 'first' in sqlite:///old.db is not as automl writes it: a child answers a "
+            "decision that is not recorded; restore that store from a backup, or drop it.",
+        ),
+        (
+            "UPDATE alembic_version SET version_num = '0003'",
+            "--warm-start cannot read the search 'first': sqlite:///old.db has schema 0003 and this program needs "
+            "0004; any `automl search` or `automl resume` upgrades it (a backup is made first).",
+        ),
+    ],
+)
+def test_a_store_of_which_nothing_can_be_received(automl, change, sentence):
+    with contextlib.closing(sqlite3.connect("old.db")) as connection, connection:
+        connection.execute("UPDATE children SET reward = 99.0 WHERE number = 3")
+        connection.execute(change)
+    assert automl("search", "second", *WARM, "--warm-start", "first@old.db").error == sentence
 
 
 SPACE = """
