@@ -69,7 +69,7 @@ class Screen:
         self._space = space
         self._seed = seed
         self._settings = settings
-        self._donors = donors or Donors(space)
+        self._donors = Donors(space) if donors is None else donors
         self._features = self._donors.new_features()
         self._scored: list[_Scored] = []
         self._tokens: set[Tokens] = set()
