@@ -26,6 +26,7 @@ MAX_KNOWN = 400  # children with rewards that the model uses: its cost grows wit
 MAX_IN_FLIGHT = 256  # children in flight that it uses, the latest
 MIN_FITTED = 4  # children from which on hyperparameters are fitted
 REFIT_GROWTH = 1.25  # they are fitted again when there are so many times as many children
+DONOR_TURNS = 4  # of so many first children, one is chosen by what the donors say
 MAX_CHANGES = 3  # tokens that a mutation changes
 
 Tokens = tuple[int, ...]
@@ -86,9 +87,9 @@ class Screen:
         return len(self._scored)
 
     def decides(self, number: int, initial: int) -> bool:
-        """Whether the model chooses the child of this number. With donors it chooses every second child before
-        `initial` children have rewards; the others show without prejudice what the donors are worth."""
-        return self.num_scored >= initial or (len(self._donors) > 0 and number % 2 == 0)
+        """Whether the model chooses the child of this number. With donors it chooses one of `DONOR_TURNS` children
+        before `initial` children have rewards; the others show without prejudice what the donors are worth."""
+        return self.num_scored >= initial or (len(self._donors) > 0 and number % DONOR_TURNS == 0)
 
     def tell(self, results: Iterable[Result]) -> None:
         """Adds the children that have rewards."""
