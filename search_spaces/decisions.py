@@ -4,11 +4,12 @@ numbers in a range."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from numbers import Integral
 from typing import Any, ClassVar
 
-from automl.search_spaces.plain import plain
+from automl.search_spaces.plain import is_plain, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,14 @@ class Choice:
         given = tuple(options)
         if not given:
             raise ValueError(f"Choice {self.name!r} has no options; give it at least one.")
-        object.__setattr__(self, "options", plain(given))
+        try:
+            converted, kind = _scalars_and_kind(self.name, *given)
+        except TypeError:  # an option is no scalar
+            converted, kind = plain(given), _default_kind(self.name, given)
+        object.__setattr__(self, "options", converted)
         self._check_mask()
         if not self.kind:
-            object.__setattr__(self, "kind", f"{without_digits(self.name)}{list(given)!r}")
+            object.__setattr__(self, "kind", kind)
 
     def _check_mask(self) -> None:
         if self.allowed is not None and (len(self.allowed) != len(self.options) or not any(self.allowed)):
@@ -149,5 +154,22 @@ def check_names(what: str, name: Any, kind: Any) -> None:
         raise ValueError(f"{what} {name!r} has the kind {kind!r}; a decision's kind is a text.")
 
 
+@functools.lru_cache(4096)  # spaces make the same decisions for every child
 def without_digits(name: str) -> str:
     return re.sub(r"\d+", "", name)
+
+
+def _default_kind(name: str, options: tuple[Any, ...]) -> str:
+    return f"{without_digits(name)}{list(options)!r}"
+
+
+@functools.lru_cache(4096, typed=True)  # typed, because True, 1 and 1.0 are equal
+def _scalars_and_kind(name: str, *options: Any) -> tuple[tuple[Any, ...], str]:
+    """Options that are Python scalars, and the default kind of such a choice.
+
+    Raises:
+        TypeError: an option is something else, or a zero: 0.0 equals -0.0, and the cache would confuse them.
+    """
+    if not all(is_plain(option) and not (type(option) is float and option == 0.0) for option in options):
+        raise TypeError
+    return options, _default_kind(name, options)

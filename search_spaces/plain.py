@@ -8,6 +8,11 @@ from typing import Any
 _PLAIN = (bool, int, float, str, type(None))
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is a Python scalar."""
+    return type(value) in _PLAIN
+
+
 def plain(value: Any) -> Any:
     """The value with all scalars of NumPy, TensorFlow, PyTorch or JAX (also zero-dimensional arrays) converted to
     Python scalars, also within lists, tuples and dicts. Other values are unchanged."""

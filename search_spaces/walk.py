@@ -36,11 +36,14 @@ class Walk:
         self.decisions: list[Decision] = []
         self.answers: dict[str, tuple[int, ...]] = {}
         self.spec: object = None
+        self._tokens: tuple[int, ...] | None = None  # of the answers so far; None until they are needed
         self._advance(None)
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        return tuple(itertools.chain.from_iterable(self.answers.values()))
+        if self._tokens is None:
+            self._tokens = tuple(itertools.chain.from_iterable(self.answers.values()))
+        return self._tokens
 
     @property
     def forced(self) -> tuple[int | None, ...]:
@@ -56,6 +59,7 @@ class Walk:
         decision.check(tokens)
         self.decisions.append(decision)
         self.answers[decision.name] = tokens
+        self._tokens = None
         self._advance(decision.value(tokens))
 
     def _advance(self, value: Any) -> None:
