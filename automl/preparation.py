@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.determinism import checking_determinism
 from automl.child_trainers.devices import (
     quiet_native_start,
@@ -27,7 +28,7 @@ from automl.child_trainers.experiment import (
 )
 from automl.child_trainers.task import Requirements
 from automl.child_trainers.user_files import UserFile
-from automl.controllers import CONTROLLERS, NETWORKS, PRESETS
+from automl.controllers import CONTROLLERS, EARLIER_DEFAULTS, NETWORKS, PRESETS
 from automl.controllers.base import Controller, Cost
 from automl.controllers.checked import CheckedController, ControllerError
 from automl.proposer import Limits
@@ -146,12 +147,21 @@ def make_controller(
         stage(IMPORTING)
     with quiet_native_start():
         presets = pkgutil.resolve_name(PRESETS[chosen["name"]])
-        preset = presets[validate_choice("controller preset", chosen["preset"] or next(iter(presets)), presets)]
+        preset = presets[_preset_name(settings, presets)]
         kind = pkgutil.resolve_name(CONTROLLERS[chosen["name"]])
         for option in chosen["options"]:
             validate_choice("controller option", option, list(kind.options()))
         controller: Controller = kind(experiment.space, seed=seed, **(preset | chosen["options"]))
     return controller
+
+
+def _preset_name(settings: Mapping[str, Any], presets: Mapping[str, Any]) -> str:
+    """The preset of a search's controller. Raises UnknownNameError."""
+    chosen = settings["controller"]
+    default = next(iter(presets))
+    name = validate_choice("controller preset", chosen["preset"] or default, presets)
+    earlier = name == default and Behaviour.of_settings(settings).controller_default == 1
+    return EARLIER_DEFAULTS.get(chosen["name"], default) if earlier else name
 
 
 def _users_controller(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from paired import interval
-from searching import trained_children
+from searching import policy_alone, trained_children
 
 from automl import Choice
 from automl.child_trainers.tables.nasbench_macro import BLOCKS, GOAL, LAYERS, load_nasbench_macro
@@ -68,6 +68,7 @@ def run(pruner: str, seed: int, children: int) -> tuple[float, float, float]:
         early_stop=pruner,
         seed=seed,
         workers=0,
+        **policy_alone("reinforce"),
     )
     truth = [table()["".join(map(str, child.spec["blocks"]))] for child in trained]
     stopped = [child.stopped_at for child in trained]

@@ -10,7 +10,7 @@ searches train the same number of cells. The measure is validation perplexity. S
 import argparse
 
 import numpy as np
-from searching import searched_children
+from searching import policy_alone, searched_children
 
 CONTROLLERS = ("reinforce", "ppo", "random")
 OPTIONS = ("task.num_train=20000", "task.vocabulary_size=1000", "task.num_validation=5000", "task.parameters=150000")
@@ -35,9 +35,9 @@ def main() -> None:
                 task="pydoc",
                 set=OPTIONS,
                 early_stop="none",
-                controller=controller,
                 seed=seed,
                 workers=arguments.workers,
+                **policy_alone(controller),
             )
             trained = [child for child in children if child.state == "trained"][: arguments.children]
             in_order = [(child.metrics or {})["val_perplexity"] for child in trained]

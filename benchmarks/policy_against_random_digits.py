@@ -1,4 +1,4 @@
-"""The policy against random search on the digits: mean reward of the last 30 of 150 children, seeds 0, 1, …
+"""The policy alone against random search on the digits: mean reward of the last 30 of 150 children, seeds 0, 1, …
 
 python benchmarks/policy_against_random_digits.py [--seeds 2] [--children 150] [--workers 2]
 """
@@ -6,7 +6,7 @@ python benchmarks/policy_against_random_digits.py [--seeds 2] [--children 150] [
 import argparse
 
 import numpy as np
-from searching import trained_children
+from searching import policy_alone, trained_children
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for controller, of_controller in means.items():
             children = trained_children(
-                arguments.children, task="digits", controller=controller, seed=seed, workers=arguments.workers
+                arguments.children, task="digits", seed=seed, workers=arguments.workers, **policy_alone(controller)
             )
             rewards = [child.reward or 0.0 for child in children]
             seconds = [child.seconds or 0.0 for child in children]

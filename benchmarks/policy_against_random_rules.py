@@ -11,7 +11,7 @@ For CIFAR-10 with the recipe `quick`, add `--task cifar10` and set AUTOML_DATA.
 import argparse
 
 import numpy as np
-from searching import trained_children
+from searching import policy_alone, trained_children
 
 OPTIONS = {"digits": ("task.num_train=512", "task.epochs=1"), "cifar10": ()}
 CONTROLLERS = ("ppo", "reinforce", "random")
@@ -35,9 +35,9 @@ def main() -> None:
                 space="update-rule",
                 task=arguments.task,
                 set=OPTIONS[arguments.task],
-                controller=controller,
                 seed=seed,
                 workers=arguments.workers,
+                **policy_alone(controller),
             )
             in_order = np.array([child.reward or 0.0 for child in trained])
             best = np.sort(in_order)[::-1]

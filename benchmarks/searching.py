@@ -6,7 +6,13 @@ import tempfile
 from typing import Any
 
 import automl
+from automl.controllers import NETWORKS
 from automl.db.records import Child
+
+
+def policy_alone(controller: str) -> dict[str, Any]:
+    """Options of `automl.search` for a controller, of `reinforce` and `ppo` without the reward model."""
+    return {"controller": controller, "controller_preset": "plain" if controller in NETWORKS else None}
 
 
 def searched_children(children: int, **options: Any) -> list[Child]:

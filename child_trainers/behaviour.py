@@ -17,12 +17,14 @@ class Behaviour:
 
     Attributes:
         cell_identity: which recurrent cells count as the same child.
+        controller_default: whether the default preset of `reinforce` and `ppo` has a reward model.
         data_split: how a file of arrays is split into training and validation images.
         drop_masks: whether the `drop`s of an update rule share a mask.
         standardization: how images of a file are rescaled before they are standardized.
     """
 
     cell_identity: int = 2
+    controller_default: int = 2
     data_split: int = 2
     drop_masks: int = 2
     standardization: int = 2
@@ -55,12 +57,14 @@ class EarlierVersion(NamedTuple):
 
     Attributes:
         text: what the earlier version does, a phrase.
-        spaces, tasks: names of the spaces and tasks that it affects; None for all. The user's own have the name `own`.
+        spaces, tasks, controllers: names of the spaces, tasks and controllers that it affects; None for all. The user's
+            own have the name `own`.
     """
 
     text: str
     spaces: frozenset[str] | None = None
     tasks: frozenset[str] | None = None
+    controllers: frozenset[str] | None = None
 
 
 EARLIER_VERSIONS: dict[str, tuple[EarlierVersion, ...]] = {  # by behaviour: all versions except the newest
@@ -68,6 +72,9 @@ EARLIER_VERSIONS: dict[str, tuple[EarlierVersion, ...]] = {  # by behaviour: all
         EarlierVersion(
             "cells that differ in a relu without effect count as two", spaces=frozenset(("recurrent-cell", "joint"))
         ),
+    ),
+    "controller_default": (
+        EarlierVersion("a policy without a reward model by default", controllers=frozenset(("reinforce", "ppo"))),
     ),
     "data_split": (EarlierVersion("images of a file taken without regard to classes", tasks=frozenset(("npz",))),),
     "drop_masks": (EarlierVersion("one mask for all drops of a rule", spaces=frozenset(("update-rule", "joint"))),),
@@ -84,7 +91,7 @@ def earlier_behaviours(settings: Mapping[str, Any]) -> list[str]:
         ValueError: see `Behaviour.of_settings`.
     """
     versions = dataclasses.asdict(Behaviour.of_settings(settings))
-    space, task = _kind(settings["space"]), _kind(settings["task"])
+    space, task, controller = (_kind(settings[part]) for part in ("space", "task", "controller"))
     kept = [
         EARLIER_VERSIONS[name][version - 1]
         for name, version in versions.items()
@@ -93,10 +100,12 @@ def earlier_behaviours(settings: Mapping[str, Any]) -> list[str]:
     return [
         earlier.text
         for earlier in kept
-        if (earlier.spaces is None or space in earlier.spaces) and (earlier.tasks is None or task in earlier.tasks)
+        if (earlier.spaces is None or space in earlier.spaces)
+        and (earlier.tasks is None or task in earlier.tasks)
+        and (earlier.controllers is None or controller in earlier.controllers)
     ]
 
 
 def _kind(chosen: Mapping[str, Any]) -> str:
     name = str(chosen["name"]).partition(":")[0]  # of `npz:PATH`
-    return "own" if chosen["file"] or name == "session" else name
+    return "own" if chosen.get("file") or name == "session" else name

@@ -18,6 +18,8 @@ PRESETS = {  # named settings of each controller; the first is the default
     "surrogate": "automl.controllers.surrogate:PRESETS",
 }
 
+EARLIER_DEFAULTS = {"reinforce": "plain", "ppo": "plain"}  # the presets that were the default in automl 0.1.0
+
 NETWORKS = ("reinforce", "ppo")  # those with a network, which import TensorFlow
 
 SCALES = {  # for presets that also set the number of batches in flight and their size

@@ -12,9 +12,13 @@ def stream(seed: int, number: int, attempt: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_key("draw", seed, number, attempt)))
 
 
-def pool_stream(seed: int, num_told: int) -> np.random.Generator:
-    """Numbers for the candidates of a controller that was told so many children."""
-    return np.random.Generator(np.random.Philox(key=_key("pool", seed, num_told)))
+def pool_stream(seed: int, num_children: int, part: str = "pool") -> np.random.Generator:
+    """A generator for the candidates of a controller that has received the rewards of so many children.
+
+    Args:
+        part: names one of several independent generators.
+    """
+    return np.random.Generator(np.random.Philox(key=_key(part, seed, num_children)))
 
 
 def initial(seed: int, name: str) -> np.random.Generator:

@@ -19,10 +19,11 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {}}
 
 
 class Surrogate(Controller):
-    """Chooses among uniform candidates and mutations of the best children by a Gaussian process: it takes the candidate
-    with the highest upper confidence bound. The first children are drawn uniformly.
+    """Chooses among uniform candidates, mutations of the best children and what a local search finds from them, by a
+    Gaussian process: it takes the candidate with the highest upper confidence bound. The first children are drawn
+    uniformly.
 
-    It keeps no state: a resume tells it all children again.
+    It keeps no state: a resume passes all children to it again.
 
     Args:
         initial: children that are drawn before the model is used, at the least.

@@ -135,7 +135,7 @@ class SearchConfig:
     )
     controller_preset: str | None = option(
         None,
-        "Preset of the controller, such as default, screened, paper or paper-cells.",
+        "Preset of the controller, such as default, plain, paper or paper-cells.",
         group=CONTROLLER,
         default_text="the first",
     )

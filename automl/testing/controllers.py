@@ -83,6 +83,13 @@ def nothing_to_decide() -> Any:
     yield  # makes the function a generator
 
 
+def one_name() -> Any:
+    """A name whose options depend on an earlier answer."""
+    if (yield Choice("family", ("small", "large"))) == "small":
+        return (yield Choice("size", (1, 2, 3)))
+    return (yield Choice("size", (100, 200, 300, 400, 500)))
+
+
 SPACES: Mapping[str, Space] = {
     "flat": Space(flat),
     "ranges": Space(ranges),
@@ -91,6 +98,7 @@ SPACES: Mapping[str, Space] = {
     "scheduled": Space(conditional, schedule=lambda number: {"leaves": 1 + number % 2} if number < 5 else {}),
     "rare": Space(rare),
     "links_only": Space(links_only),
+    "one_name": Space(one_name),
 }
 
 

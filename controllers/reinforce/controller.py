@@ -186,14 +186,17 @@ class Reinforce(PolicyController):
         advantages = [sample.advantage for sample in samples]
         loss, entropy, probabilities = self._updater(sequences, advantages, len(self._elite))
         self._larger_copies, self._sampler = {}, None
+        of_heads = {
+            head: probabilities[row, : self._heads.widths[head]]
+            for head, row in self._heads.rows.items()
+            if probabilities[row].any()
+        }
         return {
             "loss": loss,
             "entropy": entropy,
             **stats,
             "probabilities": {
-                kind: [round(float(value), 6) for value in probabilities[row, : self._heads.widths[kind]]]
-                for kind, row in self._heads.rows.items()
-                if probabilities[row].any()
+                kind: [round(float(value), 6) for value in mean] for kind, mean in self._heads.by_kind(of_heads).items()
             },
         }
 

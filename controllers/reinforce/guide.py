@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -32,10 +33,10 @@ class Policy(Protocol):
 class Guide:
     """Screens the candidates of a policy, and trains the policy on the reward model's scores between two batches.
 
-    Candidates are samples of the policy, uniform draws and mutations of the best children. The reward model chooses
-    among them. It costs nothing to ask, so after each batch the policy takes some steps on the scores of samples of
-    its own, and imitates the candidates with the highest scores. So it learns from all children so far, not from one
-    batch.
+    Candidates are samples of the policy, uniform draws, mutations of the best children, and what a local search finds
+    from them. The reward model chooses among them. Its scores need no training of a child, so after each batch the
+    policy takes some steps on the scores of samples of its own, and imitates the candidates with the highest scores. So
+    it learns from all children so far, not from one batch.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Guide:
         self._space = space
         self._settings = settings
         self._policy = policy
-        screened = ScreenSettings(settings.uniform, settings.mutations, settings.parents, settings.exploration)
+        screened = ScreenSettings(
+            settings.uniform, settings.mutations, settings.parents, settings.rounds, settings.exploration
+        )
         self._screen = Screen(space, seed, screened, donors)
         self.elite: list[tuple[int, ...]] = []  # tokens of the candidates with the highest scores at the latest updates
 
@@ -96,7 +99,9 @@ class Guide:
     def _best_of(self, scored: Sequence[tuple[float, Walk]]) -> list[tuple[float, Walk]]:
         """The elite among them, without children that have rewards already."""
         unique = {walk.tokens: (score, walk) for score, walk in scored if self._screen.is_new(walk.tokens)}
-        return sorted(unique.values(), key=lambda one: -one[0])[: self._settings.model_elite]
+        ranked = sorted(unique.values(), key=lambda one: -one[0])
+        new = (one for one in ranked if not self._screen.repeats(one[1]))
+        return list(itertools.islice(new, self._settings.model_elite))
 
     def _sample(self, number: int, count: int, *, part: int) -> list[Walk]:
         """Draws of the policy. No child has a negative attempt, so none is drawn with the same random numbers."""

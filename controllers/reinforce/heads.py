@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from automl.search_spaces.decisions import Choice, Decision, Links
 from automl.search_spaces.walk import Walk
 
+SEPARATOR = "\t"  # between a kind and a name
 MIN_COMPILED_LENGTH = 48  # decisions; for longer children XLA regains its compile time within a hundred updates
 
 
@@ -21,7 +24,7 @@ class Heads:
         widths: the number of options of each head.
         slots: the largest number of anchors (`Links`) of one child.
         longest: the largest number of decisions of one of the walks given to `of`.
-        by_name: whether each `Choice` has a head of its own, by its name; otherwise those of one kind share a head.
+        by_name: whether each `Choice` has a head of its own, by kind and name; otherwise those of one kind share one.
     """
 
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -32,7 +35,18 @@ class Heads:
 
     def key(self, choice: Choice) -> str:
         """The name of the head that a decision uses."""
-        return choice.name if self.by_name else choice.kind
+        return f"{choice.kind}{SEPARATOR}{choice.name}" if self.by_name else choice.kind
+
+    def by_kind(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Means of arrays over the heads of each kind.
+
+        Args:
+            values: arrays by head; those of one kind have one shape.
+        """
+        of_kinds: dict[str, list[np.ndarray]] = {}
+        for head, value in values.items():
+            of_kinds.setdefault(head.partition(SEPARATOR)[0] if self.by_name else head, []).append(value)
+        return {kind: np.mean(of_kind, axis=0) for kind, of_kind in of_kinds.items()}
 
     @property
     def compiled(self) -> bool:

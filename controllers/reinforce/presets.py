@@ -14,6 +14,7 @@ COUNTS_AND_WEIGHTS = (  # settings that may be 0
     "uniform",
     "mutations",
     "parents",
+    "rounds",
     "exploration",
     "model_updates",
     "model_elite",
@@ -41,6 +42,7 @@ class Settings:
         uniform: number of candidates that are drawn uniformly.
         mutations: number of candidates that are mutations of the best children.
         parents: number of best children that are mutated.
+        rounds: number of rounds of the local search from the most promising candidates.
         exploration: weight of a candidate's standard deviation beside its expected score.
         initial: number of children that must have rewards before the model is used.
         model_updates: number of updates from the model's scores between two batches.
@@ -60,13 +62,14 @@ class Settings:
     accumulate: int = 1
     heads: str = "kind"
     candidates: int = 0
-    uniform: int = 100
-    mutations: int = 200
+    uniform: int = 50
+    mutations: int = 100
     parents: int = 10
+    rounds: int = 3
     exploration: float = 1.0
     initial: int = 8
-    model_updates: int = 4
-    model_samples: int = 24
+    model_updates: int = 2
+    model_samples: int = 16
     model_elite: int = 8
 
     def __post_init__(self) -> None:
@@ -93,9 +96,11 @@ class Settings:
                 raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be 0 or more and finite.")
 
 
+REWARD_MODEL: dict[str, Any] = {"heads": "decision", "candidates": 64}
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "screened": {"heads": "decision", "candidates": 256},
+    "default": REWARD_MODEL,
+    "plain": {},  # the policy alone, the default of automl 0.1.0
     # Zoph & Le 2017, section 4.1. They do not state the decay of the baseline; 0.95 is the value of NASNet (2018).
     "paper": {
         "learning_rate": 0.0006,
@@ -124,7 +129,8 @@ SCALES: dict[str, dict[str, int]] = {  # the paper's number of batches in flight
 
 # The presets of `ppo.Ppo`. They are here because importing `ppo` imports TensorFlow.
 PPO_PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"learning_rate": 0.01},
+    "default": {"learning_rate": 0.01, **REWARD_MODEL},
+    "plain": {"learning_rate": 0.01},
     # Bello et al. 2017 (arXiv:1709.07417), section 3.3, whose policy has a single layer of 150 units.
     "paper": {
         "hidden_units": 150,

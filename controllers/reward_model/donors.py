@@ -78,7 +78,7 @@ class Donors:
         if not len(self):
             return matrix
         expected = [process.expected(matrix) for process in self._processes]
-        return matrix._replace(basis=np.column_stack([*expected, np.ones(len(matrix.binary))]))
+        return matrix._replace(basis=np.column_stack([*expected, np.ones(len(matrix.columns))]))
 
     @functools.cached_property
     def _processes(self) -> list[_Process]:
@@ -105,5 +105,5 @@ class _Process:
     def expected(self, matrix: Matrix) -> np.ndarray:
         """float64 (children,): the scores that this donor expects."""
         num_columns, num_counts = self._size
-        none = np.zeros((len(matrix.binary), 0))
-        return self._process.predict(Matrix(matrix.binary[:, :num_columns], matrix.counts[:, :num_counts], none)).mean
+        none = np.zeros((len(matrix.columns), 0))
+        return self._process.predict(Matrix(matrix.columns[:, :num_columns], matrix.counts[:, :num_counts], none)).mean

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from automl.search_spaces.decisions import Choice
 from automl.search_spaces.numeric import Numeric
 from automl.search_spaces.walk import Walk
 
-MAX_LEVELS = 32  # columns of an ordered decision
+SMOOTHNESS = 0.25  # the length, in units of `unit_value`, over which an ordered decision is compared
+CENTRES = np.arange(-2, 11) / 8.0  # of the columns of an ordered decision, half a length apart
 LINKS = "links"  # marks the groups that count links
 
 
@@ -19,11 +21,13 @@ class Row(NamedTuple):
     """One child.
 
     Attributes:
-        columns: indices of the binary columns that are 1.
+        columns: indices of its columns that are not 0.
+        values: of these columns.
         counts: how often each option occurs in it, by index of the option in its group.
     """
 
     columns: tuple[int, ...]
+    values: tuple[float, ...]
     counts: dict[int, int]
 
 
@@ -31,13 +35,13 @@ class Matrix(NamedTuple):
     """Children, one a row.
 
     Attributes:
-        binary: float64 (children, columns), 0 or 1.
+        columns: float64 (children, columns).
         counts: float64 (children, options of all groups).
         basis: float64 (children, functions), the values of the explicit basis functions (`donors`), without donors
             none.
     """
 
-    binary: np.ndarray
+    columns: np.ndarray
     counts: np.ndarray
     basis: np.ndarray
 
@@ -46,10 +50,13 @@ class Features:
     """The columns of a space, which grow with the decisions that its children turn out to have.
 
     Two children differ in a decision by 1 where its options differ or one of them lacks it; for an ordered decision, by
-    the distance of `unit_value`, from 0 to 1. Each bit of a `Links` is a decision of its own. Written as a distance of
-    binary columns, with a scale each, this needs a matrix product for all pairs of children:
+    1 - exp(-(u - v)^2 / (2 s^2)) with the `unit_value`s u and v. Each bit of a `Links` is a decision of its own.
+    Written as a squared distance of columns, with a scale each, this needs a matrix product for all pairs of children:
 
-        d(x, y) = sum_c scale_c |x_c - y_c| = sum_c scale_c (x_c + y_c - 2 x_c y_c)
+        d(x, y) = sum_c scale_c (x_c - y_c)^2
+
+    The columns of an ordered decision are Gaussians around `CENTRES`, with a norm of 1. Their products are the squared
+    exponential above, because the convolution of two Gaussians is one (Rasmussen & Williams 2006, section 4.2.1).
 
     A group counts the options of all decisions that have the same options, whatever their names and kinds.
 
@@ -63,7 +70,7 @@ class Features:
         self.owners: list[int] = []
         self.num_decisions = 0
         self.num_counts = 0
-        self._choices: dict[str, _Columns] = {}
+        self._choices: dict[tuple[str, str], _Columns] = {}  # by name and kind: a name may have other options elsewhere
         self._bits: dict[tuple[str, int], int] = {}
         self._groups: dict[Any, int] = {}  # the index of the first option
 
@@ -71,8 +78,8 @@ class Features:
         """Makes columns for the decisions of a child that have none yet."""
         for decision in walk.decisions:
             if isinstance(decision, Choice):
-                if decision.name not in self._choices:
-                    self._choices[decision.name] = self._new_choice(decision)
+                if (decision.name, decision.kind) not in self._choices:
+                    self._choices[decision.name, decision.kind] = self._new_choice(decision)
                 continue
             for bit in range(decision.count):
                 if (decision.name, bit) not in self._bits:
@@ -82,22 +89,26 @@ class Features:
     def row(self, walk: Walk) -> Row:
         """A finished child, without the decisions that have no columns."""
         columns: list[int] = []
+        values: list[float] = []
         counts: dict[int, int] = {}
         for decision, answer in zip(walk.decisions, walk.answers.values(), strict=True):
             if isinstance(decision, Choice):
-                of_choice = self._choices.get(decision.name)
+                of_choice = self._choices.get((decision.name, decision.kind))
                 if of_choice is None:
                     continue
-                columns += of_choice.of_token[answer[0]]
+                columns += of_choice.indices[answer[0]]
+                values += of_choice.values[answer[0]]
                 place = None if of_choice.group is None else of_choice.group + answer[0]
                 count = 1
             else:
                 bits = [self._bits.get((decision.name, bit)) for bit, token in enumerate(answer) if token]
-                columns += [column for column in bits if column is not None]
+                known = [column for column in bits if column is not None]
+                columns += known
+                values += [1.0] * len(known)
                 place, count = self._groups.get((LINKS, decision.kind)), sum(answer)
             if place is not None:
                 counts[place] = counts.get(place, 0) + count
-        return Row(tuple(columns), counts)
+        return Row(tuple(columns), tuple(values), counts)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,31 +122,24 @@ class Features:
             size: an earlier `size`, which all rows fit; None for the present one.
         """
         num_columns, num_counts = size or self.size
-        binary = np.zeros((len(rows), num_columns))
+        columns = np.zeros((len(rows), num_columns))
         counts = np.zeros((len(rows), num_counts))
-        for index, row in enumerate(rows):
-            binary[index, list(row.columns)] = 1.0
-            for place, count in row.counts.items():
-                counts[index, place] = count
-        return Matrix(binary, counts, np.zeros((len(rows), 0)))
+        _fill(columns, [(row.columns, row.values) for row in rows])
+        _fill(counts, [(row.counts.keys(), row.counts.values()) for row in rows])
+        return Matrix(columns, counts, np.zeros((len(rows), 0)))
 
     def _new_choice(self, choice: Choice) -> _Columns:
         """Columns for a decision, of which the first says that a child has it."""
+        count = len(choice.options)
         if isinstance(choice, Numeric):
-            units = [choice.unit_value(token) for token in range(len(choice.options))]
-            levels = np.unique(units)
-            if len(levels) > MAX_LEVELS:
-                levels = np.linspace(0.0, 1.0, MAX_LEVELS + 1)
-            # A number between two levels counts as the lower one.
-            columns = self._new_decision([0.5, *np.diff(levels).tolist()])
-            reached = np.searchsorted(levels, units, side="right")
-            of_token = tuple(tuple(columns[:count]) for count in reached.tolist())
-            group = None
-        else:
-            columns = self._new_decision([0.5] * (len(choice.options) + 1))
-            of_token = tuple((columns[0], column) for column in columns[1:])
-            group = self._group(tuple(map(repr, choice.options)), len(choice.options))
-        return _Columns(of_token, group)
+            units = np.array([choice.unit_value(token) for token in range(count)])
+            bumps = np.exp(-((units[:, np.newaxis] - CENTRES) ** 2) / SMOOTHNESS**2)
+            bumps /= np.linalg.norm(bumps, axis=1, keepdims=True)
+            indices = tuple(self._new_decision([0.5] * (len(CENTRES) + 1)))
+            return _Columns((indices,) * count, tuple((1.0, *row) for row in bumps.tolist()), None)
+        first, *others = self._new_decision([0.5] * (count + 1))
+        group = self._group(tuple(map(repr, choice.options)), count)
+        return _Columns(tuple((first, column) for column in others), ((1.0, 1.0),) * count, group)
 
     def _new_decision(self, scales: list[float]) -> range:
         first = len(self.scales)
@@ -152,8 +156,17 @@ class Features:
         return first
 
 
-class _Columns(NamedTuple):
-    """Of one `Choice`: the columns that are 1 for each token, and the index of its first option in its group."""
+def _fill(target: np.ndarray, rows: Sequence[tuple[Collection[int], Collection[float]]]) -> None:
+    """Sets entries of each row: their places, and their values."""
+    indices = np.repeat(np.arange(len(rows)), [len(places) for places, _ in rows])
+    places = list(itertools.chain.from_iterable(places for places, _ in rows))
+    target[indices, places] = list(itertools.chain.from_iterable(values for _, values in rows))
 
-    of_token: tuple[tuple[int, ...], ...]
+
+class _Columns(NamedTuple):
+    """Of one `Choice`: the columns that are not 0 for each token and their values, and the index of its first option in
+    its group."""
+
+    indices: tuple[tuple[int, ...], ...]
+    values: tuple[tuple[float, ...], ...]
     group: int | None

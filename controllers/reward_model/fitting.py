@@ -15,6 +15,7 @@ from automl.controllers.reward_model.gaussian_process import (
     JOINT,
     MAIN,
     NOISE,
+    PAIRS,
     Hyperparameters,
     Layout,
     kernel,
@@ -25,7 +26,7 @@ from automl.controllers.reward_model.gaussian_process import (
 MAX_ITERATIONS = 30
 BOUNDS = (-9.0, 5.0)  # of each logarithm
 WEIGHT_DEVIATION = 1.0  # of the prior, of the logarithm of a decision's weight
-AMPLITUDE_DEVIATIONS = np.array([1.0, 1.0, 1.5, 1.0, 1.5, 1.5])  # of the prior, in the order of the amplitudes
+AMPLITUDE_DEVIATIONS = np.array([1.0, 1.0, 1.0, 1.5, 1.0, 1.5, 1.5])  # of the prior, in the order of the amplitudes
 IMPOSSIBLE = 1e10  # the loss where the covariance has no Cholesky factor
 
 
@@ -53,7 +54,7 @@ def loss(layout: Layout, matrix: Matrix, scores: np.ndarray, vector: np.ndarray)
     """The negative logarithm of the posterior density, up to a constant, and its gradient.
 
     Args:
-        vector: float64 (2 * decisions + 6,), the hyperparameters one after the other.
+        vector: float64 (2 * decisions + 7,), the hyperparameters one after the other.
     """
     hyperparameters = _split(vector)
     found = terms(layout, hyperparameters, matrix, matrix)
@@ -75,18 +76,19 @@ def loss(layout: Layout, matrix: Matrix, scores: np.ndarray, vector: np.ndarray)
     with_counts = outer * found.counts
     standardized = matrix.counts / layout.spread
     squares = squared_distances(standardized, standardized)
-    of_main = main * (outer.sum() - _sums(layout, outer, matrix.binary))
-    of_joint = -joint * _sums(layout, with_joint, matrix.binary)
+    with_main = outer * found.main
+    by_main = (amplitudes[MAIN] + 2.0 * amplitudes[PAIRS] * found.main) * outer  # d value / d main, of each pair
+    of_main = main * (by_main.sum() - _sums(layout, by_main, matrix.columns))
+    of_joint = -joint * _sums(layout, with_joint, matrix.columns)
     of_amplitudes = np.zeros(len(amplitudes))
-    of_amplitudes[MAIN] = (outer * found.main).sum()
+    of_amplitudes[MAIN] = with_main.sum()
+    of_amplitudes[PAIRS] = (with_main * found.main).sum()
     of_amplitudes[JOINT] = with_joint.sum()
     of_amplitudes[COUNTS] = with_counts.sum()
     of_amplitudes[COUNT_SCALE] = -amplitudes[COUNTS] * (with_counts * squares).sum()
     of_amplitudes[CONSTANT] = outer.sum()
     of_amplitudes[NOISE] = np.trace(outer)
-    gradient = 0.5 * np.concatenate(
-        [amplitudes[MAIN] * of_main, amplitudes[JOINT] * of_joint, amplitudes * of_amplitudes]
-    )
+    gradient = 0.5 * np.concatenate([of_main, amplitudes[JOINT] * of_joint, amplitudes * of_amplitudes])
 
     size = layout.num_decisions
     deviations = np.concatenate([np.full(2 * size, WEIGHT_DEVIATION), AMPLITUDE_DEVIATIONS])
@@ -99,7 +101,7 @@ def _split(vector: np.ndarray) -> Hyperparameters:
     return Hyperparameters(vector[:size], vector[size : 2 * size], vector[2 * size :])
 
 
-def _sums(layout: Layout, factors: np.ndarray, binary: np.ndarray) -> np.ndarray:
+def _sums(layout: Layout, factors: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """float64 (decisions,): the sum over all pairs of a symmetric factor times the distance in each decision."""
-    of_columns = 2.0 * (factors.sum(axis=1) @ binary - (binary * (factors @ binary)).sum(axis=0))
+    of_columns = 2.0 * (factors.sum(axis=1) @ columns**2 - (columns * (factors @ columns)).sum(axis=0))
     return np.bincount(layout.owners, of_columns * layout.scales, layout.num_decisions)

@@ -13,8 +13,8 @@ from scipy.linalg import cholesky, solve_triangular
 from automl.controllers.reward_model.features import Features, Matrix
 
 JITTER = 1e-6  # added to the diagonal, so that the Cholesky factor exists
-MAIN, JOINT, COUNTS, COUNT_SCALE, CONSTANT, NOISE = range(6)  # places in `Hyperparameters.amplitudes`
-AMPLITUDE_MEANS = np.log([0.5, 0.4, 0.1, 0.5, 0.1, 0.05])  # of the prior; scores have a variance of about 1
+MAIN, PAIRS, JOINT, COUNTS, COUNT_SCALE, CONSTANT, NOISE = range(7)  # places in `Hyperparameters.amplitudes`
+AMPLITUDE_MEANS = np.log([0.4, 0.3, 0.2, 0.1, 0.5, 0.1, 0.05])  # of the prior; scores have a variance of about 1
 JOINT_DISTANCE = 2.0  # the prior's total weight of all decisions in the joint kernel
 
 
@@ -22,6 +22,7 @@ class Hyperparameters(NamedTuple):
     """Natural logarithms of the parts of the kernel
 
         k(x, y) = a_main sum_d v_d (1 - D_d(x, y))        each decision by itself
+                + a_pairs (sum_d v_d (1 - D_d(x, y)))^2   pairs of decisions
                 + a_joint exp(-sum_d w_d D_d(x, y))       all decisions together: interactions
                 + a_counts exp(-g |c(x) - c(y)|^2)        how often each option occurs
                 + a_constant,
@@ -32,7 +33,7 @@ class Hyperparameters(NamedTuple):
     Attributes:
         main: float64 (decisions,), log v.
         joint: float64 (decisions,), log w.
-        amplitudes: float64 (6,): log of a_main, a_joint, a_counts, g, a_constant and a_noise.
+        amplitudes: float64 (7,): log of a_main, a_pairs, a_joint, a_counts, g, a_constant and a_noise.
     """
 
     main: np.ndarray
@@ -93,7 +94,7 @@ class Layout(NamedTuple):
             deviations = matrix.counts.std(axis=0)
             varying = np.flatnonzero(deviations)
             spread[varying] = deviations[varying] * np.sqrt(len(varying))
-        num_columns = matrix.binary.shape[1]
+        num_columns = matrix.columns.shape[1]
         owners = np.asarray(features.owners[:num_columns], np.int64)
         scales = np.asarray(features.scales[:num_columns], np.float64)
         return cls(scales, owners, int(owners[-1]) + 1 if num_columns else 0, spread, basis)
@@ -117,8 +118,8 @@ def terms(layout: Layout, hyperparameters: Hyperparameters, some: Matrix, others
     main, joint, amplitudes = map(np.exp, hyperparameters)
     here, there = some.counts / layout.spread, others.counts / layout.spread
     return Terms(
-        main.sum() - _distances(layout, main, some.binary, others.binary),
-        np.exp(-_distances(layout, joint, some.binary, others.binary)),
+        main.sum() - _distances(layout, main, some.columns, others.columns),
+        np.exp(-_distances(layout, joint, some.columns, others.columns)),
         np.exp(-amplitudes[COUNT_SCALE] * squared_distances(here, there)),
         (some.basis * layout.basis.deviations**2) @ others.basis.T,
     )
@@ -127,7 +128,7 @@ def terms(layout: Layout, hyperparameters: Hyperparameters, some: Matrix, others
 def kernel(hyperparameters: Hyperparameters, of: Terms) -> np.ndarray:
     amplitudes = np.exp(hyperparameters.amplitudes)
     return np.asarray(
-        amplitudes[MAIN] * of.main
+        (amplitudes[MAIN] + amplitudes[PAIRS] * of.main) * of.main
         + amplitudes[JOINT] * of.joint
         + amplitudes[COUNTS] * of.counts
         + amplitudes[CONSTANT]
@@ -136,10 +137,11 @@ def kernel(hyperparameters: Hyperparameters, of: Terms) -> np.ndarray:
 
 
 def _distances(layout: Layout, weights: np.ndarray, some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """sum_d weight_d D_d of all pairs, with |x - y| = x + y - 2 x y for binary columns."""
+    """sum_d weight_d D_d of all pairs."""
     scales = layout.scales * weights[layout.owners]
     weighted = some * scales
-    return np.asarray(weighted.sum(axis=1)[:, np.newaxis] + others @ scales - 2.0 * (weighted @ others.T))
+    squares = (weighted * some).sum(axis=1)[:, np.newaxis] + others**2 @ scales
+    return np.asarray(squares - 2.0 * (weighted @ others.T))
 
 
 def squared_distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -191,7 +193,13 @@ class GaussianProcess:
     def prior_variance(self, candidates: Matrix) -> np.ndarray:
         """float64 (candidates,): that of the function before anything is known."""
         main, _, amplitudes = map(np.exp, self._hyperparameters)
-        total = amplitudes[MAIN] * main.sum() + amplitudes[JOINT] + amplitudes[COUNTS] + amplitudes[CONSTANT]
+        of_main = main.sum()
+        total = (
+            (amplitudes[MAIN] + amplitudes[PAIRS] * of_main) * of_main
+            + amplitudes[JOINT]
+            + amplitudes[COUNTS]
+            + amplitudes[CONSTANT]
+        )
         return np.asarray(total + candidates.basis**2 @ self._layout.basis.deviations**2)
 
     @property

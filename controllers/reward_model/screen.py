@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -12,13 +13,14 @@ from scipy.special import ndtri
 
 from automl.controllers.base import Draw, PendingChild, Result, ResultState
 from automl.controllers.keyed import pool_stream
-from automl.controllers.reward_model.candidates import mutation
+from automl.controllers.reward_model.candidates import climbed, mutation
 from automl.controllers.reward_model.donors import Donors
 from automl.controllers.reward_model.features import Matrix, Row
 from automl.controllers.reward_model.fitting import fit
 from automl.controllers.reward_model.gaussian_process import GaussianProcess, Hyperparameters, Layout, Prediction
 from automl.controllers.variation import uniform_walk
 from automl.search_spaces.space import Space
+from automl.search_spaces.spec import canonical_hash
 from automl.search_spaces.walk import Walk
 from automl.search_spaces.whole_numbers import check_whole_number
 
@@ -40,16 +42,18 @@ class ScreenSettings:
         uniform: candidates that are drawn uniformly.
         mutations: candidates that are mutations of the best children.
         parents: how many of the best children are mutated.
+        rounds: of the local search from the most promising candidates.
         exploration: the weight of a candidate's standard deviation beside its expected score.
     """
 
-    uniform: int = 300
-    mutations: int = 300
+    uniform: int = 100
+    mutations: int = 200
     parents: int = 10
+    rounds: int = 6
     exploration: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("uniform", "mutations", "parents"):
+        for name in ("uniform", "mutations", "parents", "rounds"):
             check_whole_number(f"controller.{name}", getattr(self, name), least=0)
         value = self.exploration
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
@@ -74,12 +78,15 @@ class Screen:
         self._features = self._donors.new_features()
         self._scored: list[_Scored] = []
         self._tokens: set[Tokens] = set()
+        self._hashes: set[str] = set()  # canonical hashes of the same children
         self._fit_size = (0, self._features.size)  # the children of the latest fit, and the features that they had
         self._hyperparameters: Hyperparameters | None = None  # None until they are needed
         # Of the present children, made when they are needed; by number of a child, where a schedule distinguishes them
         self._process: GaussianProcess | None = None  # with no child in flight
         self._candidates: dict[int, list[Walk]] = {}
         self._pools: dict[int, Pool] = {}
+        self._rows: dict[Tokens, Row] = {}  # of candidates
+        self._hash_of: dict[Tokens, str] = {}
 
     @property
     def num_scored(self) -> int:
@@ -101,10 +108,11 @@ class Screen:
                 trained = result.state == ResultState.TRAINED
                 self._scored.append(_Scored(tokens, self._features.row(walk), float(result.reward), trained))
                 self._tokens.add(tokens)
+                self._hashes.add(canonical_hash(walk.spec, tokens))
         # The sizes at which hyperparameters are fitted depend on the children alone, so a replay fits only once.
         if len(self._scored) >= max(MIN_FITTED, REFIT_GROWTH * self._fit_size[0]):
             self._fit_size, self._hyperparameters = (len(self._scored), self._features.size), None
-        self._process, self._candidates, self._pools = None, {}, {}
+        self._process, self._candidates, self._pools, self._rows, self._hash_of = None, {}, {}, {}, {}
 
     def choose(
         self,
@@ -119,14 +127,18 @@ class Screen:
         """
         number = self._pool_number(draw.number)
         if number not in self._pools:
-            self._pools[number] = Pool(self, self._space, [*extend(number), *self.candidates(number)])
+            candidates = self.candidates(number)
+            if added := extend(number):
+                candidates = self._climbed(number, [*added, *candidates], "added")
+            self._pools[number] = Pool(self, self._space, candidates)
         return self._pools[number].choose(draw.attempt, pending)
 
     def candidates(self, number: int) -> list[Walk]:
-        """Uniform candidates for the child of a number, and mutations of the best children."""
+        """Uniform candidates for the child of a number, mutations of the best children, and what the local search
+        finds from them."""
         number = self._pool_number(number)
         if number not in self._candidates:
-            self._candidates[number] = self._new_candidates(number)
+            self._candidates[number] = self._climbed(number, self._new_candidates(number), "climb")
         return self._candidates[number]
 
     def _pool_number(self, number: int) -> int:
@@ -152,15 +164,24 @@ class Screen:
             walks.append(mutation(self._space, number, parents[index % len(parents)], changes, generator))
         return walks
 
+    def _climbed(self, number: int, walks: Sequence[Walk], part: str) -> list[Walk]:
+        """These candidates, and those of a local search from the best of them.
+
+        Args:
+            part: of the random numbers.
+        """
+        generator = pool_stream(self._seed, len(self._scored), part)
+        return climbed(self._space, number, walks, self, self._settings.rounds, generator)
+
     def score(self, walks: Sequence[Walk]) -> np.ndarray:
         """float64 (children,): the upper confidence bounds of children's scores while none is in flight."""
-        return self.upper_bounds(self._at_rest().predict(self.matrix(walks)))
+        return self.upper_bounds(self.at_rest().predict(self.matrix(walks)))
 
     def donor_weights(self) -> list[float]:
         """How far each donor is trusted."""
-        return self._at_rest().basis_weights[: len(self._donors)].tolist() if len(self._donors) else []
+        return self.at_rest().basis_weights[: len(self._donors)].tolist() if len(self._donors) else []
 
-    def _at_rest(self) -> GaussianProcess:
+    def at_rest(self) -> GaussianProcess:
         """The model while no child is in flight."""
         if self._process is None:
             self._process = self.process(())
@@ -177,6 +198,17 @@ class Screen:
         """Whether no child with a reward has these tokens."""
         return tokens not in self._tokens
 
+    def repeats(self, walk: Walk) -> bool:
+        """Whether an equal child has a reward, such as another numbering of the same network."""
+        return self.hash_of(walk) in self._hashes
+
+    def hash_of(self, walk: Walk) -> str:
+        """The canonical hash of a candidate."""
+        found = self._hash_of.get(walk.tokens)
+        if found is None:
+            found = self._hash_of[walk.tokens] = canonical_hash(walk.spec, walk.tokens)
+        return found
+
     def process(self, in_flight: Sequence[Tokens]) -> GaussianProcess:
         """The model of the children with rewards and of those in flight."""
         known, scores = self._known(len(self._scored), self._features.size)
@@ -186,7 +218,13 @@ class Screen:
         return GaussianProcess(layout, hyperparameters, known, scores, waiting)
 
     def matrix(self, walks: Sequence[Walk]) -> Matrix:
-        return self._donors.with_functions(self._features.matrix([self._features.row(walk) for walk in walks]))
+        return self._donors.with_functions(self._features.matrix([self._row(walk) for walk in walks]))
+
+    def _row(self, walk: Walk) -> Row:
+        row = self._rows.get(walk.tokens)
+        if row is None:
+            row = self._rows[walk.tokens] = self._features.row(walk)
+        return row
 
     def _fitted(self) -> Hyperparameters:
         """The hyperparameters of the latest fit."""
@@ -231,23 +269,28 @@ class Pool:
         self._walks = [walk for tokens, walk in unique.items() if screen.is_new(tokens)] or list(walks[:1])
         self._screen = screen
         self._space = space
+        self._hashes: dict[Tokens, str] = {}  # canonical hashes of children in flight
         self._in_flight: tuple[Tokens, ...] = ()
         self._prediction: Prediction | None = None
 
     def choose(self, attempt: int, pending: Sequence[PendingChild]) -> Walk:
-        """The candidate with the highest upper confidence bound that is not in flight; at a later attempt, one further
-        down."""
+        """The candidate with the highest upper confidence bound that equals no child that is trained or in flight; at
+        a later attempt, one further down."""
         in_flight = tuple(child.tokens for child in pending)
         bounds = self._screen.upper_bounds(self._predicted(in_flight))
-        waiting = set(in_flight)
-        order = np.argsort(-bounds, kind="stable").tolist()
-        free = [index for index in order if self._walks[index].tokens not in waiting] or order
-        return self._walks[free[attempt % len(free)]]
+        for tokens in in_flight:
+            if tokens not in self._hashes:
+                self._hashes[tokens] = self._screen.hash_of(self._space.decode(tokens))
+        waiting = {self._hashes[tokens] for tokens in in_flight}
+        ranked = [self._walks[index] for index in np.argsort(-bounds, kind="stable").tolist()]
+        free = (walk for walk in ranked if self._screen.hash_of(walk) not in waiting and not self._screen.repeats(walk))
+        return next(itertools.islice(free, attempt, None), ranked[attempt % len(ranked)])
 
     def _predicted(self, in_flight: tuple[Tokens, ...]) -> Prediction:
         known = len(self._in_flight)
         if self._prediction is None or in_flight[:known] != self._in_flight:
-            self._prediction = self._screen.process(in_flight).predict(self._screen.matrix(self._walks))
+            process = self._screen.process(in_flight) if in_flight else self._screen.at_rest()
+            self._prediction = process.predict(self._screen.matrix(self._walks))
         else:
             for tokens in in_flight[known:]:
                 self._prediction.observe(self._screen.matrix([self._space.decode(tokens)]))

@@ -47,7 +47,7 @@ def test_show_says_what_a_search_of_the_first_version_keeps(automl, stored):
 
 @pytest.mark.parametrize(
     ("behaviour", "asked"),
-    [(None, {}), (dataclasses.asdict(Behaviour()), {"space": "update-rule"})],
+    [(None, {"controller": "random"}), (dataclasses.asdict(Behaviour()), {"space": "update-rule"})],
     ids=["where it makes no difference", "of a new search"],
 )
 def test_show_says_nothing(automl, stored, behaviour, asked):

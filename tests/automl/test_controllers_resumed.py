@@ -35,10 +35,8 @@ KINDS = {
     "paper": ("optuna", "--controller-preset", "paper", "--set", "controller.n_startup_trials=4"),
     "nsgaii": ("optuna", "--set", "controller.sampler=nsgaii", "--set", "controller.population_size=4"),
     "surrogate": ("surrogate", "--set", "controller.initial=4", *SMALL),
-    "screened": (
+    "reinforce": (
         "reinforce",
-        "--controller-preset",
-        "screened",
         *("--set", "controller.initial=4", "--set", "controller.candidates=16", "--set", "controller.model_samples=8"),
         *SMALL,
     ),
@@ -74,7 +72,7 @@ def test_a_resume_in_the_middle_equals_an_uninterrupted_search(automl, kind, rep
     assert sum(child.state == "trained" for child in children) >= 12
     assert len({tuple(child.tokens) for child in children}) == len(children)
     assert {child.spec["kind"] for child in children} == {"deep", "wide"}
-    assert kind == "screened" or "Importing TensorFlow" not in whole.err + whole.out
+    assert kind == "reinforce" or "Importing TensorFlow" not in whole.err + whole.out
 
 
 @pytest.mark.parametrize("kind", ["evolution", "tpe", "bruteforce"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 
 import pytest
 from command_line import MINE, OURS, files_in
@@ -67,9 +69,10 @@ def test_a_damaged_page(automl, doctor, mine, folder):
     """The file can be opened and seems sound until every page is read."""
     assert automl("search", "mine", *OURS, "--children", "40", *INLINE).code == 0
     path = folder / "automl.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'attempts'").fetchone()
     content = bytearray(path.read_bytes())
-    middle = len(content) // 2 // 4096 * 4096
-    content[middle : middle + 4096] = b"\xff" * 4096
+    content[(page - 1) * 4096 : page * 4096] = b"\xff" * 4096
     path.write_bytes(content)
     code, found = doctor()
     assert code == 1

@@ -254,7 +254,13 @@ def test_settings_of_an_earlier_version_mean_what_they_meant_then():
         "worker_memory": None,
         "recycling": {"after": 1000, "growth": 2 * 10**9},
         "workdir": None,
-        "behaviour": {"cell_identity": 1, "data_split": 1, "drop_masks": 1, "standardization": 1},
+        "behaviour": {
+            "cell_identity": 1,
+            "controller_default": 1,
+            "data_split": 1,
+            "drop_masks": 1,
+            "standardization": 1,
+        },
     }
 
 

@@ -7,8 +7,9 @@ from automl.child_trainers.behaviour import EARLIER_VERSIONS, Behaviour, earlier
 NAMES = [field.name for field in dataclasses.fields(Behaviour)]
 
 
-def settings_of(space="convnet", task="digits", **more):
-    return {"space": {"name": space, "file": None}, "task": {"name": task, "file": None}} | more
+def settings_of(space="convnet", task="digits", controller="reinforce", **more):
+    parts = {"space": space, "task": task, "controller": controller}
+    return {part: {"name": name, "file": None} for part, name in parts.items()} | more
 
 
 def test_every_version_before_the_newest_is_described():

@@ -34,6 +34,7 @@ SCREENED = {
     "candidates": 16,
     "uniform": 8,
     "mutations": 8,
+    "rounds": 1,
     "initial": 4,
     "model_updates": 1,
     "model_samples": 8,

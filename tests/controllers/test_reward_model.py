@@ -8,7 +8,7 @@ import pytest
 from automl.controllers.base import Draw, PendingChild, Result, ResultState
 from automl.controllers.keyed import stream
 from automl.controllers.reward_model.candidates import mutation
-from automl.controllers.reward_model.features import MAX_LEVELS, Features
+from automl.controllers.reward_model.features import CENTRES, SMOOTHNESS, Features
 from automl.controllers.reward_model.fitting import fit, loss
 from automl.controllers.reward_model.gaussian_process import (
     COUNTS,
@@ -16,6 +16,7 @@ from automl.controllers.reward_model.gaussian_process import (
     JOINT,
     MAIN,
     NOISE,
+    PAIRS,
     GaussianProcess,
     Hyperparameters,
     Layout,
@@ -64,7 +65,7 @@ def features_of(walks):
 
 def joint_only(num_decisions):
     """Hyperparameters under which the kernel is exp(-distance), each decision counting 1."""
-    amplitudes = np.full(6, -np.inf)
+    amplitudes = np.full(7, -np.inf)
     amplitudes[JOINT], amplitudes[NOISE] = 0.0, math.log(0.1)
     return Hyperparameters(np.full(num_decisions, -np.inf), np.zeros(num_decisions), amplitudes)
 
@@ -78,25 +79,31 @@ def distance(space, one, other):
     return -math.log(found.joint[0, 1])
 
 
+def of_units(difference):
+    """The distance of two numbers of an ordered decision."""
+    return 1 - math.exp(-(difference**2) / (2 * SMOOTHNESS**2))
+
+
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [
         ((0, 1, 1, 0, 2, 0, 1), (0, 1, 1, 0, 2, 0, 1), 0),
         ((0, 1, 1, 0, 2, 0, 1), (0, 2, 1, 0, 2, 0, 1), 1),  # another operation
         ((0, 1, 1, 0, 2, 0, 1), (0, 1, 1, 1, 2, 1, 1), 2),  # two links
-        ((1, 0, 0), (1, 4, 0), 0.5),  # 1 and 5 of 1 to 9
-        ((1, 0, 0), (1, 0, 2), 2 / 3),  # 1e-4 and 1e-2 of 1e-4 to 1e-1, on a log scale
-        ((1, 0, 0), (1, 8, 3), 2),
+        ((1, 0, 0), (1, 1, 0), of_units(1 / 8)),  # 1 and 2 of 1 to 9
+        ((1, 3, 0), (1, 5, 0), of_units(1 / 4)),
+        ((1, 0, 0), (1, 0, 1), of_units(1 / 3)),  # 1e-4 and 1e-3 of 1e-4 to 1e-1, on a log scale
+        ((1, 0, 0), (1, 0, 2), of_units(2 / 3)),
+        ((1, 0, 0), (1, 8, 3), 2 * of_units(1)),
     ],
 )
 def test_the_distance_of_two_children(one, other, expected):
-    assert distance(Space(mixed), one, other) == pytest.approx(expected, abs=1e-9)
+    assert distance(Space(mixed), one, other) == pytest.approx(expected, abs=0.004)
 
 
 def test_a_decision_that_one_child_lacks_is_a_distance():
     net, tree = (0, 0, 0, 0, 0, 0, 0), (1, 0, 0)
-    # The family and three operations. Of a number, the lowest one differs from none by the half that says it is there.
-    assert distance(Space(mixed), net, tree) == pytest.approx(1 + 3 * 1 + 2 * 0.5)
+    assert distance(Space(mixed), net, tree) == pytest.approx(6)  # the family, three operations and two numbers
 
 
 def test_an_ordered_decision_of_many_options_has_few_columns():
@@ -105,11 +112,11 @@ def test_an_ordered_decision_of_many_options_has_few_columns():
 
     walks = [Space(wide).decode((token,)) for token in (0, 450, 899)]
     features, matrix = features_of(walks)
-    assert matrix.binary.shape == (3, MAX_LEVELS + 1)
+    assert matrix.columns.shape == (3, len(CENTRES) + 1)
     layout = Layout.of(features, matrix)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = -np.log(terms(layout, joint_only(1), matrix, matrix).joint)
-    assert found[0] == pytest.approx([0, 0.5, 1], abs=1.5 / MAX_LEVELS)
+    assert found[0] == pytest.approx([0, of_units(0.5), 1], abs=0.004)
 
 
 def test_options_are_counted_whatever_decisions_are_called():
@@ -188,7 +195,7 @@ def test_without_children_the_prediction_is_the_prior():
     prediction = GaussianProcess(layout, prior, none, np.zeros(0), none).predict(matrix)
     amplitudes = np.exp(prior.amplitudes)
     assert not prediction.mean.any()
-    assert prediction.variance == pytest.approx(amplitudes[MAIN] + amplitudes[JOINT] + amplitudes[COUNTS] + 0.1)
+    assert prediction.variance == pytest.approx(amplitudes[[MAIN, PAIRS, JOINT, COUNTS]].sum() + 0.1)
 
 
 def test_the_gradient_of_the_loss_is_that_of_finite_differences():
@@ -259,6 +266,27 @@ def test_mutations_keep_the_narrowing_and_step_to_neighbours():
     assert 0.5 < sum(abs(units - 4) == 1 for units in moved) / len(moved) < 0.75  # a half, and two of eight of the rest
 
 
+def test_the_kernel_of_pairs_learns_an_interaction_without_main_effects():
+    """The reward is whether two digits are equal. Neither of them matters by itself."""
+    space = Space(flat)
+    walks = [space.decode(tuple(int(digit) for digit in np.base_repr(code, 3).zfill(4))) for code in range(0, 81, 2)]
+    features, matrix = features_of(walks)
+    layout = Layout.of(features, matrix)
+    scores = normal_scores(np.array([float(walk.tokens[0] == walk.tokens[1]) for walk in walks]))
+    rest = features.matrix([features.row(space.decode((a, b, 1, 1))) for a in range(3) for b in range(3)])
+    without = Hyperparameters.prior(layout.num_decisions)
+    without.amplitudes[[JOINT, COUNTS]] = -20.0
+    mains = Hyperparameters(without.main, without.joint, without.amplitudes.copy())
+    mains.amplitudes[PAIRS] = -20.0
+    known = {}
+    for name, hyperparameters in (("pairs", without), ("mains", mains)):
+        process = GaussianProcess(layout, hyperparameters, matrix, scores, empty(features))
+        known[name] = process.predict(rest).mean.reshape(3, 3)
+    equal = np.eye(3, dtype=bool)
+    assert known["pairs"][equal].min() > known["pairs"][~equal].max() + 0.5
+    assert known["mains"][equal].min() < known["mains"][~equal].max() + 0.1
+
+
 # The screen
 
 
@@ -279,6 +307,54 @@ def test_the_choice_is_a_good_child_that_is_neither_trained_nor_in_flight():
     assert min(map(sum, chosen)) >= 6  # of 8 at the most, where the mean is 4
     second = pool.choose(1, [])
     assert second.tokens != chosen[0]
+
+
+def test_the_local_search_goes_further_than_mutations_of_trained_children():
+    """The reward is the sum of twelve digits from 0 to 2."""
+
+    def long():
+        for index in range(12):
+            yield Choice(f"digit{index}", (0, 1, 2))
+
+    space = Space(long)
+    highest = []
+    for rounds in (0, 4):
+        screen = Screen(space, SEED, ScreenSettings(uniform=20, mutations=20, rounds=rounds, exploration=0.0))
+        screen.tell(rewarded(space, walks_of(space, 60)))
+        candidates = screen.candidates(60)
+        assert len({walk.tokens for walk in candidates}) == len(candidates) <= 40 + 50 * rounds
+        highest.append(max(sum(walk.tokens) for walk in candidates))
+    assert highest[1] >= highest[0] + 2, highest
+
+
+class Unordered:
+    """Digits whose order makes no difference."""
+
+    def __init__(self, digits):
+        self.digits = digits
+
+    def canonical(self):
+        return sorted(self.digits)
+
+
+def unordered():
+    return Unordered((yield from flat()))
+
+
+def test_children_equal_to_trained_ones_or_to_those_in_flight_are_not_chosen():
+    space = Space(unordered)
+    screen = Screen(space, SEED, ScreenSettings(uniform=200, mutations=100, exploration=0.0))
+    trained = [space.decode(tokens) for tokens in ((2, 2, 2, 1), (0, 0, 0, 1), (0, 2, 1, 1), (0, 0, 0, 0))]
+    screen.tell(rewarded(space, trained))
+    assert screen.repeats(space.decode((1, 2, 2, 2))) and not screen.repeats(space.decode((2, 2, 2, 2)))
+    pool = Pool(screen, space, screen.candidates(4))
+    known = [walk.spec.canonical() for walk in trained]
+    pending = []
+    for number in range(4, 12):
+        chosen = pool.choose(0, pending)
+        assert chosen.spec.canonical() not in known
+        known.append(chosen.spec.canonical())
+        pending.append(PendingChild(number, chosen.tokens))
 
 
 def test_children_in_flight_make_similar_ones_less_attractive():
@@ -324,7 +400,7 @@ def test_the_model_uses_a_bounded_number_of_children():
     screen = Screen(space, SEED, ScreenSettings(uniform=10, mutations=10))
     walks = walks_of(space, MAX_KNOWN + 50)
     screen.tell(rewarded(space, walks))
-    assert len(screen.process(()).known.binary) == MAX_KNOWN
+    assert len(screen.process(()).known.columns) == MAX_KNOWN
 
 
 def test_the_surrogate_finds_the_best_of_81_children_quickly():
@@ -354,6 +430,7 @@ def test_the_surrogate_finds_the_best_of_81_children_quickly():
         ("uniform", 0, "controller.uniform is 0; it must be a whole number, 1 or more."),
         ("uniform", "abc", "controller.uniform is 'abc'; it must be a whole number, 0 or more."),
         ("mutations", -1, "controller.mutations is -1; it must be a whole number, 0 or more."),
+        ("rounds", 1.5, "controller.rounds is 1.5; it must be a whole number, 0 or more."),
         ("parents", True, "controller.parents is True; it must be a whole number, 0 or more."),
         ("exploration", -0.5, "controller.exploration is -0.5; it must be a number, 0 or more."),
         ("exploration", math.inf, "controller.exploration is inf; it must be a number, 0 or more."),

@@ -186,9 +186,8 @@ def test_the_weights_are_those_of_a_linear_regression():
     means, deviations = np.array([0.7, 0.0]), np.array([0.5, 2.0])
     layout = Layout.of(found._features, matrix, Basis(means, deviations))
     hyperparameters = Hyperparameters(
-        np.full(8, -50.0), np.zeros(8), np.array([-50.0] * 3 + [0.0, -50.0, math.log(0.1)])
+        np.full(8, -50.0), np.zeros(8), np.array([-50.0] * 4 + [0.0, -50.0, math.log(0.1)])
     )
-    hyperparameters.amplitudes[:3] = -50.0
     process = GaussianProcess(layout, hyperparameters, matrix, scores, none_of(matrix))
     precision = np.diag(deviations**-2.0)
     posterior = np.linalg.inv(matrix.basis.T @ matrix.basis / process.noise + precision)
@@ -204,7 +203,7 @@ def test_the_weights_are_those_of_a_linear_regression():
 def test_the_gradient_with_donors_is_that_of_finite_differences():
     found, matrix, scores = problem()
     layout = Layout.of(found._features, matrix, Basis(np.array([0.7, 0.0]), np.array([1.0, 1.0])))
-    vector = np.concatenate(Hyperparameters.prior(8)) + np.random.default_rng(1).normal(size=22) * 0.3
+    vector = np.concatenate(Hyperparameters.prior(8)) + np.random.default_rng(1).normal(size=23) * 0.3
     _, gradient = loss(layout, matrix, scores, vector)
     step = 1e-5
     for index, of_index in enumerate(gradient):
