@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
-
-import threadpoolctl
 
 from automl.controllers.base import Draw, Proposal
 from automl.controllers.keyed import stream
 from automl.controllers.reinforce.heads import Heads, Places
 from automl.controllers.reinforce.lockstep import ROWS, Lockstep
 from automl.controllers.reinforce.policy import Weights
+from automl.controllers.single_thread import single_threaded
 from automl.search_spaces.decisions import Choice, Decision, Links
 from automl.search_spaces.space import Space
 from automl.search_spaces.walk import Walk
@@ -58,9 +56,7 @@ class Sampler:
         missing = [index for index, child in enumerate(children) if child is None]
         for start in range(0, len(missing), ROWS):
             indices = missing[start : start + ROWS]
-            # One thread, because such small products gain nothing from more, and the workers need the cores.
-            with _threadpools().limit(limits=1, user_api="blas"):
-                new = self._draw([draws[index] for index in indices])
+            new = self._draw([draws[index] for index in indices])
             for index, child in zip(indices, new, strict=True):
                 children[index] = child
         return [child for child in children if child is not None]
@@ -73,6 +69,7 @@ class Sampler:
             step = step.branches.get(step.answer(draw, uniforms))
         return step
 
+    @single_threaded
     def _draw(self, draws: Sequence[Draw]) -> list[Drawn]:
         policy = Lockstep(self._weights, self._heads)
         rows = [
@@ -137,11 +134,6 @@ class Sampler:
         """The key of the child's first step in `_roots`: the values that a schedule forces for its number."""
         schedule = self._space.schedule
         return None if schedule is None else tuple((name, str(value)) for name, value in schedule(draw.number).items())
-
-
-@functools.cache
-def _threadpools() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController()
 
 
 def _uniforms(seed: int, draw: Draw) -> Iterator[float]:

@@ -18,6 +18,7 @@ from automl.controllers.reward_model.donors import Donors
 from automl.controllers.reward_model.features import Matrix, Row
 from automl.controllers.reward_model.fitting import fit
 from automl.controllers.reward_model.gaussian_process import GaussianProcess, Hyperparameters, Layout, Prediction
+from automl.controllers.single_thread import single_threaded
 from automl.controllers.variation import uniform_walk
 from automl.search_spaces.space import Space
 from automl.search_spaces.spec import canonical_hash
@@ -114,6 +115,7 @@ class Screen:
             self._fit_size, self._hyperparameters = (len(self._scored), self._features.size), None
         self._process, self._candidates, self._pools, self._rows, self._hash_of = None, {}, {}, {}, {}
 
+    @single_threaded
     def choose(
         self,
         draw: Draw,
@@ -133,6 +135,7 @@ class Screen:
             self._pools[number] = Pool(self, self._space, candidates)
         return self._pools[number].choose(draw.attempt, pending)
 
+    @single_threaded
     def candidates(self, number: int) -> list[Walk]:
         """Uniform candidates for the child of a number, mutations of the best children, and what the local search
         finds from them."""
@@ -173,10 +176,12 @@ class Screen:
         generator = pool_stream(self._seed, len(self._scored), part)
         return climbed(self._space, number, walks, self, self._settings.rounds, generator)
 
+    @single_threaded
     def score(self, walks: Sequence[Walk]) -> np.ndarray:
         """float64 (children,): the upper confidence bounds of children's scores while none is in flight."""
         return self.upper_bounds(self.at_rest().predict(self.matrix(walks)))
 
+    @single_threaded
     def donor_weights(self) -> list[float]:
         """How far each donor is trusted."""
         return self.at_rest().basis_weights[: len(self._donors)].tolist() if len(self._donors) else []

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from automl.controllers.base import Draw, PendingChild, Result, ResultState
 from automl.controllers.keyed import stream
@@ -379,6 +380,25 @@ def test_what_a_screen_says_does_not_depend_on_when_it_is_asked():
     candidates = asked.candidates(30)
     assert [walk.tokens for walk in candidates] == [walk.tokens for walk in replayed.candidates(30)]
     np.testing.assert_array_equal(asked.score(candidates), replayed.score(candidates))
+
+
+def test_the_model_computes_in_one_thread(monkeypatch):
+    """The last bits of a matrix product depend on the number of threads, and so would the choice."""
+    space = Space(flat)
+    screen = Screen(space, SEED, ScreenSettings(uniform=20, mutations=20))
+    screen.tell(rewarded(space, walks_of(space, 12)))
+    threads = []
+    predict = GaussianProcess.predict
+
+    def noted(process, candidates):
+        threads.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas")
+        return predict(process, candidates)
+
+    monkeypatch.setattr(GaussianProcess, "predict", noted)
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        screen.score(screen.candidates(12))
+        screen.choose(Draw(12), [])
+    assert threads and set(threads) == {1}
 
 
 def test_failed_children_count_as_bad_and_are_no_parents():
