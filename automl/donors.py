@@ -13,6 +13,7 @@ import numpy as np
 
 from automl.controllers import base
 from automl.controllers.base import DONOR_WEIGHTS, Controller, DonorChild
+from automl.controllers.ranks import rank_shares
 from automl.db.records import Child, Donor, State, Step, StoreError, is_search_name
 from automl.paths import open_store, store_address
 from automl.search_spaces.recorded import Catalogue, Record
@@ -107,7 +108,7 @@ def received(offer: Offer, space: Space) -> Donor:
     Raises:
         ValueError: the space has none of the children; the message says why.
     """
-    ranks = _ranks([child.reward or 0.0 for child in offer.children])
+    ranks = rank_shares([child.reward or 0.0 for child in offer.children]).tolist()
     tried = _best_and_spread(range(len(offer.children)), MAX_TRIED)
     fitting: list[tuple[int, Walk]] = []
     reasons = Counter[str]()
@@ -226,13 +227,6 @@ def _answers(decisions: Sequence[Record], numbers: Sequence[int], tokens: Sequen
     if not all(0 <= number < len(decisions) for number in numbers):
         raise RecordedError("a child answers a decision that is not recorded")
     return recorded_answers([decisions[number] for number in numbers], tokens)
-
-
-def _ranks(rewards: Sequence[float]) -> list[float]:
-    """Ranks of rewards, above 0 and below 1; equal rewards have one."""
-    _, places, counts = np.unique(rewards, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2.0
-    return ((ranks[places] - 0.5) / len(rewards)).tolist()
 
 
 def _best_and_spread(ranked: Sequence[Item], most: int) -> list[Item]:

@@ -13,6 +13,7 @@ from scipy.special import ndtri
 
 from automl.controllers.base import Draw, PendingChild, Result, ResultState
 from automl.controllers.keyed import pool_stream
+from automl.controllers.ranks import rank_shares
 from automl.controllers.reward_model.candidates import climbed, mutation
 from automl.controllers.reward_model.donors import Donors
 from automl.controllers.reward_model.features import Matrix, Row
@@ -310,9 +311,7 @@ def normal_scores(rewards: np.ndarray) -> np.ndarray:
 
     The model then depends neither on the scale of the rewards nor on a few extreme ones.
     """
-    _, places, counts = np.unique(rewards, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2.0  # of each distinct reward, from 1
-    return np.asarray(ndtri((ranks[places] - 0.5) / max(1, len(rewards))))
+    return np.asarray(ndtri(rank_shares(rewards)))
 
 
 def _used(rewards: np.ndarray) -> np.ndarray:

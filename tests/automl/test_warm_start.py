@@ -8,8 +8,9 @@ import sqlite3
 import pytest
 
 import automl as api
+from automl.controllers.ranks import rank_shares
 from automl.db.records import State
-from automl.donors import MAX_RECEIVED, _best_and_spread, _ranks, donor_line
+from automl.donors import MAX_RECEIVED, _best_and_spread, donor_line
 from automl.paths import open_store
 
 OURS = ("--space", "landscape", "--preset", "noisy", "--task", "synthetic", "--workers", 0)
@@ -296,4 +297,4 @@ def test_of_many_children_the_best_are_received_and_some_of_the_rest():
 
 
 def test_equal_rewards_have_one_rank():
-    assert _ranks([3.0, 1.0, 1.0, 0.0]) == [3.5 / 4, 2 / 4, 2 / 4, 0.5 / 4]
+    assert rank_shares([3.0, 1.0, 1.0, 0.0]).tolist() == [3.5 / 4, 2 / 4, 2 / 4, 0.5 / 4]
