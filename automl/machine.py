@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,38 @@ def prepare_process(threads: int, workers: int, policy_device: str) -> None:
 
     The policy is small, so it uses a GPU only if `policy_device` is "gpu". Without workers, children train in this
     process too, on the first GPU if there is one.
+
+    Warns:
+        RuntimeWarning: children are to train in this process, but TensorFlow already computes here with another number
+            of threads. It cannot be changed any more.
     """
+    if workers == 0:
+        _check_started_threads(threads)
     gpus = visible_gpus()
     gpu = ",".join(gpus) if policy_device == "gpu" and gpus else None
     if workers == 0 and gpus:
         gpu = gpus[0]
     os.environ.update(environment(threads, gpu))
+
+
+def _check_started_threads(threads: int) -> None:
+    if (tensorflow := sys.modules.get("tensorflow")) is None:
+        return
+    settings = tensorflow.config.threading
+    try:
+        settings.set_intra_op_parallelism_threads(threads)
+        settings.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:  # TensorFlow has computed something: with its own setting, or else with the environment's
+        given = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+        started = settings.get_intra_op_parallelism_threads() or given or "all"
+        if started != str(threads):
+            warnings.warn(
+                f"TensorFlow already computes in this process with {started} threads, so children train with them and "
+                f"not with threads={threads}, and their last digits may differ from those of another run; call "
+                "automl.search before TensorFlow computes, or with workers=1.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 def machine() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from hypothesis import settings
@@ -14,3 +15,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # `pytest --hypothesis-profile thorough tests/fuzz` tries ten thousand inputs.
 settings.register_profile("thorough", max_examples=1000)
+
+# TensorFlow keeps the number of threads that it first used in a process: all tests of a process have the default of
+# `automl search`, whichever of them comes first.
+os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import MINE, Watcher, run_automl
+from command_line import MINE, Watcher, python, run_automl
 from command_line import OURS as FLAGS
 
 import automl
@@ -40,6 +40,35 @@ def test_it_equals_the_search_of_the_command_line(mine, folder):
     flags = ("--children", "9", "--seed", "4", "--batch-size", "4", "--workers", "0", "--store", "other.db")
     assert run_automl("search", "mine", *FLAGS, *flags, folder=folder).code == 0
     assert Watcher(folder / "automl.db", "mine").digest() == Watcher(folder / "other.db", "mine").digest()
+
+
+SEARCH_TWICE = """
+import warnings
+import tensorflow
+import automl
+tensorflow.config.threading.set_intra_op_parallelism_threads(2)
+if {computes}:
+    tensorflow.zeros(1)
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("default", RuntimeWarning)
+    for name in ("one", "two"):
+        automl.search(
+            name, space="mine.py:space", task="mine.py:evaluate", controller="random", children=1, workers={workers}
+        )
+    print([str(warning.message) for warning in warned if warning.category is RuntimeWarning])
+"""
+
+
+@pytest.mark.parametrize(("computes", "workers", "warned"), [(True, 0, True), (False, 0, False), (True, 1, False)])
+def test_children_in_a_process_where_tensorflow_has_other_threads(mine, folder, computes, workers, warned):
+    ran = python(SEARCH_TWICE.format(computes=computes, workers=workers), folder=folder)
+    assert ran.code == 0, ran.err
+    message = (
+        "'TensorFlow already computes in this process with 2 threads, so children train with them and not with "
+        "threads=1, and their last digits may differ from those of another run; call automl.search before TensorFlow "
+        "computes, or with workers=1.'"
+    )
+    assert ran.out.splitlines()[-1] == (f"[{message}]" if warned else "[]")
 
 
 def test_open_store(mine, folder, monkeypatch):

@@ -185,9 +185,12 @@ def without_colours(text: str) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what earlier tests or the user have set for automl."""
+    """This process's environment without what earlier tests or the user have set for automl. TensorFlow's number of
+    threads stays, because it is that of the whole process."""
     names = ("AUTOML_", "TF_", "CUDA_", "OMP_", "COLUMNS", "LINES")  # the last two are the size of some terminal
-    return {name: value for name, value in os.environ.items() if not name.startswith(names)}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(names) or name.startswith("TF_NUM_")
+    }
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
