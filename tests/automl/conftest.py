@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,7 +53,10 @@ def automl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(sys, "argv", ["automl", *map(str, arguments)])
         capsys.readouterr()
         try:
-            main()
+            with warnings.catch_warnings():
+                # Commands have a process each where a person runs them; here they share the first one's threads.
+                warnings.filterwarnings("ignore", "TensorFlow already computes", RuntimeWarning)
+                main()
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
