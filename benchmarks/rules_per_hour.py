@@ -116,7 +116,8 @@ def judge_in_keras(images: int, rules: list[str]) -> dict[str, Any]:
     import keras
 
     from automl.child_trainers.update_rules.flat_networks import ConvChild, keras_child
-    from automl.child_trainers.update_rules.population import Member, Population
+    from automl.child_trainers.update_rules.in_turn import InTurn
+    from automl.child_trainers.update_rules.population import Member
     from automl.child_trainers.update_rules.task import ImageRules
     from automl.search_spaces.update_rule.named import RULES as NAMED
     from automl.search_spaces.update_rule.program import encode
@@ -125,7 +126,7 @@ def judge_in_keras(images: int, rules: list[str]) -> dict[str, Any]:
     task = ImageRules("cifar10", recipe, data_dir=Path(os.environ["AUTOML_DATA"]))
     data = task.network.device_data
     x, y, *validation = (part.numpy() for part in data)
-    population = Population(ConvChild(data, 10, recipe.batch_size), 1)
+    population = InTurn(ConvChild(data, 10, recipe.batch_size), 1)
     population.begin(0, Member(encode(NAMED["sgd"]), 0.1, 0, 1))
     weights = population.weights(0)
     first_batches = 0.0

@@ -79,16 +79,35 @@ def limit_gpu_memory(share: float) -> None:
     """
     import tensorflow as tf
 
-    command = shutil.which("nvidia-smi")
     gpus = tf.config.list_physical_devices("GPU")
-    if share >= 1.0 or command is None or not gpus:
-        return
-    query = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-    megabytes = min((int(number) for number in listed if number.isdecimal()), default=0)
+    megabytes = _installed_megabytes() if gpus and share < 1.0 else 0
     for gpu in gpus if megabytes else ():
         limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(0.95 * share * megabytes))
         tf.config.set_logical_device_configuration(gpu, [limit])
+
+
+def gpu_memory() -> int | None:
+    """The memory in bytes that TensorFlow may use on each GPU of this process; None if it is not known."""
+    import tensorflow as tf
+
+    limits = [
+        device.memory_limit
+        for gpu in tf.config.list_physical_devices("GPU")
+        for device in tf.config.get_logical_device_configuration(gpu) or ()
+        if device.memory_limit is not None
+    ]
+    megabytes = min(limits, default=0) or _installed_megabytes()
+    return 2**20 * megabytes or None
+
+
+def _installed_megabytes() -> int:
+    """The memory of the GPU that has the least; 0 if it is not known."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return 0
+    query = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    return min((int(number) for number in listed if number.isdecimal()), default=0)
 
 
 def default_workers(gpu_slots: int) -> int:

@@ -82,6 +82,9 @@ class Assignment(NamedTuple):
     report: Report
 
 
+MoreChildren = Callable[[], Sequence[Assignment]]  # returns the children of another population, none if none is ready
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """The metric by which early stopping compares children.
@@ -175,6 +178,17 @@ class Task(abc.ABC):
         """
         for index, child in enumerate(children):
             yield index, self.evaluate(child.spec, seed=child.seed, report=child.report)
+
+    def evaluate_with_more(
+        self, children: Sequence[Assignment], more: MoreChildren
+    ) -> Iterator[tuple[int, Outcome | Exception]]:
+        """Trains a population as `evaluate_together` does, and more children while the device has room for them.
+
+        Args:
+            more: called during the training, when there is room. The indices of the children that it returns follow
+                those of the earlier ones.
+        """
+        return self.evaluate_together(children)
 
     def prepare(self) -> None:  # noqa: B027 - most tasks need no preparation
         """Loads and checks the data. The coordinator calls it before workers start. May raise ValueError."""

@@ -17,5 +17,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile("thorough", max_examples=1000)
 
 # TensorFlow keeps the number of threads that it first used in a process: all tests of a process have the default of
-# `automl search`, whichever of them comes first.
-os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+# `automl search`, whichever of them comes first. They have its oneDNN, too, without which grouped convolutions have no
+# gradient on a processor.
+os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", TF_ENABLE_ONEDNN_OPTS="1")

@@ -15,6 +15,7 @@ from automl.child_trainers.images.training import VALIDATION_BATCH, batches, cro
 from automl.child_trainers.images.training import DeviceData as DeviceImages
 from automl.child_trainers.text.model import LanguageModel, State, initial_weights, weight_shapes
 from automl.child_trainers.text.training import DeviceText, step_gradients, steps_per_epoch, text_loss
+from automl.search_spaces.update_rule.semantics import STREAMS, counters
 
 MOMENTUM = 0.9  # of moving averages: an epoch has few steps
 EPSILON = 1e-3
@@ -67,14 +68,18 @@ class ConvChild:
     """Two convolutions of 32 filters 3 x 3, each with batch normalization, ReLU and pooling, and a dense layer.
 
     Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1, which does not say where it pools.
+
+    Attributes:
+        data: as given.
+        batch_size: images per step; at most as many as there are.
     """
 
     keeps_state = True  # moving averages
 
     def __init__(self, data: DeviceImages, num_classes: int, batch_size: int) -> None:
         count, height, width, channels = data.x_train.shape
-        self._data = data
-        self._batch_size, self.steps_per_epoch = batches(count, batch_size)
+        self.data = data
+        self.batch_size, self.steps_per_epoch = batches(count, batch_size)
         features = FILTERS * (height // 4) * (width // 4)
         self.shapes: Mapping[str, tuple[int, ...]] = {
             "conv0/kernel": (3, 3, channels, FILTERS),
@@ -110,15 +115,15 @@ class ConvChild:
         return state
 
     def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        count = int(self._data.x_train.shape[0])
+        count = int(self.data.x_train.shape[0])
         return tf.random.experimental.stateless_shuffle(tf.range(count), seed=tf.stack([seed, epoch]))
 
     def gradient(
         self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        size = self._batch_size
+        size = self.batch_size
         indices = tf.ensure_shape(plan[step * size : (step + 1) * size], (size,))
-        images, labels = tf.gather(self._data.x_train, indices), tf.gather(self._data.y_train, indices)
+        images, labels = tf.gather(self.data.x_train, indices), tf.gather(self.data.y_train, indices)
         with tf.GradientTape() as tape:
             tape.watch(weights)
             logits, batch_averages = self._pass(images, unflatten(weights, self.shapes), None)
@@ -129,7 +134,7 @@ class ConvChild:
     def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         """The accuracy, in [0, 1], or NaN if weights are not finite. The loss of the last step was computed before its
         update, so it does not show this."""
-        x, y = self._data.x_validation, self._data.y_validation
+        x, y = self.data.x_validation, self.data.y_validation
         named, averages = unflatten(weights, self.shapes), unflatten(state, self.state_shapes)
         count = int(x.shape[0])
 
@@ -192,26 +197,30 @@ class TextChild:
 
     Args:
         model: defines cell, sizes and recipe; its weights are not used.
+
+    Attributes:
+        model, data: as given.
+        batch: number of streams.
     """
 
     keeps_state = False  # it is the state after the last training step
 
     def __init__(self, model: LanguageModel, data: DeviceText) -> None:
-        self._model = model
-        self._data = data
+        self.model = model
+        self.data = data
         self.shapes: Mapping[str, tuple[int, ...]] = weight_shapes(
             model.cell, model.num_types, model.units, model.recipe
         )
-        self._batch = int(data.streams.shape[1])
+        self.batch = int(data.streams.shape[1])
         self._layers = model.recipe.layers
-        shape = (self._batch, model.units)
+        shape = (self.batch, model.units)
         self.state_shapes: Mapping[str, tuple[int, ...]] = {
             f"layer{index}/{name}": shape for index in range(self._layers) for name in "hc"
         }
         self.steps_per_epoch = steps_per_epoch(data, model.recipe)
 
     def initial(self, seed: int) -> np.ndarray:
-        model = self._model
+        model = self.model
         weights = initial_weights(model.cell, model.num_types, model.units, model.recipe, seed=seed)
         return np.concatenate([weights[name].ravel() for name in self.shapes])
 
@@ -224,15 +233,19 @@ class TextChild:
     def plan(self, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         return tf.stack([seed, epoch * self.steps_per_epoch])
 
+    @staticmethod
+    def seed(plan: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """The seed of a step's draws, int32 (2,)."""
+        return tf.stack([plan[0], (plan[1] + step) * 64])
+
     def gradient(
         self, weights: tf.Tensor, state: tf.Tensor, plan: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        unroll, streams = self._model.recipe.unroll, self._data.streams
+        unroll, streams = self.model.recipe.unroll, self.data.streams
         first = step * unroll
-        inputs = tf.ensure_shape(streams[first : first + unroll], (unroll, self._batch))
-        targets = tf.ensure_shape(streams[first + 1 : first + unroll + 1], (unroll, self._batch))
-        seed = tf.stack([plan[0], (plan[1] + step) * 64])
-        model = self._with(weights)
+        inputs = tf.ensure_shape(streams[first : first + unroll], (unroll, self.batch))
+        targets = tf.ensure_shape(streams[first + 1 : first + unroll + 1], (unroll, self.batch))
+        model, seed = self._with(weights), self.seed(plan, step)
         loss, gradients, after = step_gradients(model, inputs, targets, self._layer_states(state), seed)
         flat = [tf.reshape(tf.convert_to_tensor(gradients[name]), (-1,)) for name in self.shapes]
         return (
@@ -243,10 +256,10 @@ class TextChild:
 
     def validate(self, weights: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         """The perplexity of the validation text, read as one stream."""
-        return tf.exp(text_loss(self._with(weights), self._data.validation))
+        return tf.exp(text_loss(self._with(weights), self.data.validation))
 
     def _with(self, weights: tf.Tensor) -> LanguageModel:
-        model = copy.copy(self._model)
+        model = copy.copy(self.model)
         model.trainable = unflatten(weights, self.shapes)
         return model
 
@@ -259,3 +272,13 @@ def unflatten(vector: tf.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[
     """The parts of a vector by name, in these shapes."""
     parts = tf.split(vector, [math.prod(shape) for shape in shapes.values()])
     return {name: tf.reshape(part, shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def rule_counters(shapes: Mapping[str, tuple[int, ...]]) -> list[tf.Tensor]:
+    """The counters of a rule's random numbers, one vector for each of the STREAMS of these weights. They are those of
+    the rule as a Keras optimizer."""
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    return [
+        tf.concat([counters(size, STREAMS * index + stream) for index, size in enumerate(sizes)], axis=0)
+        for stream in range(STREAMS)
+    ]

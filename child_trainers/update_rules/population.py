@@ -1,26 +1,11 @@
-"""Trains many update rules in one compiled graph. A rule is an input of the graph, so a new rule needs no new trace."""
+"""A population: networks in training at the same time, each with its own update rule and learning rate."""
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import tensorflow as tf
-
-from automl.child_trainers.update_rules.flat_networks import FlatNetwork, unflatten
-from automl.search_spaces.update_rule.program import LENGTH, update_of
-from automl.search_spaces.update_rule.semantics import (
-    AVERAGES,
-    STREAMS,
-    StepContext,
-    averaged,
-    counters,
-    normal_of,
-    uniform_of,
-)
 
 
 class Member(NamedTuple):
@@ -39,155 +24,41 @@ class Member(NamedTuple):
     steps: int
 
 
-class Population:
+class Population(Protocol):
     """Trains networks of one kind, each in a place of its own and with its own rule.
 
-    Two functions are compiled: an epoch and a validation, of any number of places. Each is traced once for all rules,
-    learning rates and populations. The places take turns, since the step of one network keeps a processor busy.
-
-    Args:
-        places: the largest number of networks at a time.
+    A rule is an input of the compiled functions, so a new rule needs no new trace.
 
     Attributes:
+        places: the largest number of networks at a time.
+        side_by_side: whether more members at a time make a member's step cheaper.
         traces: number of traces so far.
     """
 
-    def __init__(self, network: FlatNetwork, places: int) -> None:
-        self._network = network
-        size = sum(math.prod(shape) for shape in network.shapes.values())
-        self._weights = tf.Variable(tf.zeros((places, size)))
-        self._averages = tf.Variable(tf.zeros((places, len(AVERAGES), size)))
-        self._state = tf.Variable(tf.zeros((places, network.initial_state().size)))
-        self._members: dict[int, Member] = {}
-        with tf.device("CPU"):  # read by another thread
-            self._steps_done = tf.Variable(0, dtype=tf.int64)
-        sizes = [math.prod(shape) for shape in network.shapes.values()]
-        words = [[counters(size, STREAMS * i + stream) for i, size in enumerate(sizes)] for stream in range(STREAMS)]
-        self._words = [tf.concat(parts, axis=0) for parts in words]
-        self.traces = 0
+    places: int
+    side_by_side: bool
+    traces: int
 
     def steps_done(self) -> int:
         """Number of training steps of all members so far. May be called from any thread."""
-        return int(self._steps_done.numpy())
 
     def compile(self) -> None:
-        """Traces both functions, unless they are traced already. Without this call, the first use of each traces it."""
-        _ = self._epoch, self._values
+        """Traces all functions, unless they are traced already. Without this call, the first use of each traces it."""
 
     def begin(self, place: int, member: Member) -> None:
         """Puts a network with initial weights into a place."""
-        self._members[place] = member
-        self._weights[place].assign(self._network.initial(member.seed))
-        self._averages[place].assign(tf.zeros(self._averages.shape[1:]))
-        self._state[place].assign(self._network.initial_state())
 
-    def train_epoch(self, places: Sequence[int], epoch: int) -> list[float]:
-        """Trains these places for an epoch, numbered from 0, and returns the mean loss in nats of each.
+    def train_epoch(self, places: Sequence[int], epochs: Sequence[int]) -> list[float]:
+        """Trains these places for an epoch and returns the mean loss in nats of each.
 
         A network whose loss is not finite has diverged; no step follows the one with that loss.
+
+        Args:
+            epochs: the number of each place's epoch, from 0.
         """
-        if not places:
-            return []
-        members = [self._members[place] for place in places]
-        losses = self._epoch(
-            tf.constant(places, tf.int32),
-            tf.constant(np.stack([member.program for member in members])),
-            tf.constant([member.rate for member in members], tf.float32),
-            tf.constant([member.seed % 2**31 for member in members], tf.int32),
-            tf.constant([member.seed % 2**32 for member in members], tf.uint32),
-            tf.constant([member.steps for member in members], tf.float32),
-            tf.constant(epoch, tf.int32),
-        )
-        return [float(loss) for loss in losses.numpy()]
 
     def validate(self, places: Sequence[int]) -> list[float]:
         """The metric of each of these places on the validation data."""
-        return [float(value) for value in self._values(tf.constant(places, tf.int32)).numpy()] if places else []
 
     def weights(self, place: int) -> dict[str, np.ndarray]:
         """The weights that a model of this network needs, by name."""
-        parts = unflatten(self._weights[place], self._network.shapes)
-        if self._network.keeps_state:
-            parts |= unflatten(self._state[place], self._network.state_shapes)
-        return {name: part.numpy() for name, part in parts.items()}
-
-    @functools.cached_property
-    def _epoch(self) -> tf.types.experimental.ConcreteFunction:
-        self.traces += 1
-        several = functools.partial(tf.TensorSpec, (None,))
-        return tf.function(self._train, autograph=False).get_concrete_function(
-            several(tf.int32),
-            tf.TensorSpec((None, LENGTH), tf.int32),
-            several(tf.float32),
-            several(tf.int32),
-            several(tf.uint32),
-            several(tf.float32),
-            tf.TensorSpec((), tf.int32),
-        )
-
-    @functools.cached_property
-    def _values(self) -> tf.types.experimental.ConcreteFunction:
-        self.traces += 1
-
-        def values(places: tf.Tensor) -> tf.Tensor:
-            def value(place: tf.Tensor) -> tf.Tensor:
-                return self._network.validate(self._weights[place], self._state[place])
-
-            return tf.map_fn(value, places, fn_output_signature=tf.float32, parallel_iterations=1)
-
-        return tf.function(values, autograph=False).get_concrete_function(tf.TensorSpec((None,), tf.int32))
-
-    def _train(
-        self,
-        places: tf.Tensor,
-        programs: tf.Tensor,
-        rates: tf.Tensor,
-        order_seeds: tf.Tensor,
-        seeds: tf.Tensor,
-        decay_steps: tf.Tensor,
-        epoch: tf.Tensor,
-    ) -> tf.Tensor:
-        """The mean loss of each place's steps, float32 (places,)."""
-        network, steps = self._network, self._network.steps_per_epoch
-        names = tuple(AVERAGES)
-
-        def train(member: tuple[tf.Tensor, ...]) -> tf.Tensor:
-            place, program, rate, order_seed, seed, total_steps = member
-            plan = network.plan(order_seed, epoch)
-
-            def body(
-                step: tf.Tensor, total: tf.Tensor, weights: tf.Tensor, averages: tf.Tensor, state: tf.Tensor
-            ) -> tuple[tf.Tensor, ...]:
-                loss, gradient, state = network.gradient(weights, state, plan, step)
-                number = epoch * steps + step
-                averages = tf.stack([averaged(name, averages[index], gradient) for index, name in enumerate(names)])
-                context = StepContext(
-                    gradient,
-                    weights,
-                    {name: averages[index] for index, name in enumerate(names)},
-                    number,
-                    drawn=lambda place: uniform_of(self._words[0], seed, number, place),
-                    noise=lambda: normal_of(self._words[1], self._words[2], seed, number),
-                    decay_steps=total_steps,
-                )
-                weights -= rate * update_of(program, context)
-                with tf.control_dependencies([weights]):
-                    self._steps_done.assign_add(1)
-                return step + 1, total + loss, weights, averages, state
-
-            start = (
-                tf.constant(0),
-                tf.constant(0.0),
-                self._weights[place],
-                self._averages[place],
-                network.epoch_state(self._state[place]),
-            )
-            _, total, weights, averages, state = tf.while_loop(
-                lambda step, total, *_: tf.logical_and(step < steps, tf.math.is_finite(total)), body, start
-            )
-            for variable, value in ((self._weights, weights), (self._averages, averages), (self._state, state)):
-                variable.scatter_update(tf.IndexedSlices(value[tf.newaxis], place[tf.newaxis]))
-            return total / tf.cast(steps, tf.float32)
-
-        members = (places, programs, rates, order_seeds, seeds, decay_steps)
-        return tf.map_fn(train, members, fn_output_signature=tf.float32, parallel_iterations=1)

@@ -15,7 +15,7 @@ from automl.child_trainers.devices import FLOAT32, Compute
 from automl.child_trainers.images.task import ImageClassification
 from automl.child_trainers.outcome import Goal, Outcome, read_outcome
 from automl.child_trainers.recipes import Recipe, RuleRecipe, RuleTextRecipe
-from automl.child_trainers.task import Assignment, Report, Task
+from automl.child_trainers.task import Assignment, MoreChildren, Report, Task
 from automl.child_trainers.text.task import LanguageModeling
 from automl.search_spaces.recurrent_cell.lstm import LSTM
 from automl.search_spaces.update_rule.spec import UpdateRule
@@ -103,7 +103,12 @@ class RuleTask(Task, Generic[Network]):
         return ended
 
     def evaluate_together(self, children: Sequence[Assignment]) -> Iterator[tuple[int, Outcome | Exception]]:
-        for index, ended in self._trainer.train(children):
+        return self.evaluate_with_more(children, lambda: ())
+
+    def evaluate_with_more(
+        self, children: Sequence[Assignment], more: MoreChildren
+    ) -> Iterator[tuple[int, Outcome | Exception]]:
+        for index, ended in self._trainer.train(children, more):
             yield index, ended if isinstance(ended, Exception) else read_outcome(ended, self._goal)
 
     def data_summary(self) -> DataSummary:
@@ -140,6 +145,11 @@ class RuleTask(Task, Generic[Network]):
     @abc.abstractmethod
     def _trainer(self) -> RuleTrainer: ...
 
+    @property
+    def _least_places(self) -> int:
+        """Places for the sweeps of all rules of a claim."""
+        return self.recipe.population * len(self.recipe.rates)
+
     def has_model(self, spec: object) -> bool:
         return True
 
@@ -164,13 +174,16 @@ class ImageRules(RuleTask[ImageClassification]):
     @functools.cached_property
     def _trainer(self) -> RuleTrainer:
         from automl.child_trainers.update_rules.flat_networks import ConvChild
+        from automl.child_trainers.update_rules.grouped_networks import ConvChildren
+        from automl.child_trainers.update_rules.populations import make_population
         from automl.child_trainers.update_rules.training import MetricSpec, RuleTrainer
 
         classes = self.network.shapes[1]
         child = ConvChild(self.network.device_data, classes, self.recipe.batch_size)
         pruned = pruned_accuracy(self.network.data.y_validation)
         metric = MetricSpec(self.metric, True, 0.0, pruned, lambda accuracy: accuracy)
-        return RuleTrainer(child, metric, self.recipe)
+        population = make_population(ConvChildren(child), self._least_places, xla=True)
+        return RuleTrainer(child, population, metric, self.recipe)
 
     def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
         from automl.child_trainers.update_rules.flat_networks import keras_child
@@ -196,13 +209,17 @@ class TextRules(RuleTask[LanguageModeling]):
         from automl.child_trainers.text.model import LanguageModel
         from automl.child_trainers.text.training import reward_of
         from automl.child_trainers.update_rules.flat_networks import TextChild
+        from automl.child_trainers.update_rules.grouped_text import TextChildren
+        from automl.child_trainers.update_rules.populations import make_population
         from automl.child_trainers.update_rules.training import MetricSpec, RuleTrainer
 
         types = len(self.network.data.vocabulary)
         model = LanguageModel(LSTM(), types, self.recipe.units, self.network.recipe, seed=0)
         metric = MetricSpec(self.metric, False, types, PRUNED_TEXT * types, reward_of)
         child = TextChild(model, self.network.device_data)
-        return RuleTrainer(child, metric, self.recipe)
+        # XLA takes a minute to compile the recurrence.
+        population = make_population(TextChildren(child), self._least_places, xla=False)
+        return RuleTrainer(child, population, metric, self.recipe)
 
     def model(self, spec: object, weights: Mapping[str, np.ndarray]) -> keras.Model:
         model: keras.Model = self.network.model(self._network_spec, weights)

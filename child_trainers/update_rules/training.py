@@ -1,4 +1,4 @@
-"""Trains many update rules side by side: a sweep of learning rates, then a longer training at the best rate."""
+"""Judges update rules: a sweep of learning rates, then a longer training at the best rate."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from automl.child_trainers.outcome import Outcome
 from automl.child_trainers.recipes import Sweep
-from automl.child_trainers.task import Assignment
+from automl.child_trainers.task import Assignment, MoreChildren
 from automl.child_trainers.update_rules.flat_networks import FlatNetwork
 from automl.child_trainers.update_rules.population import Member, Population
 from automl.child_trainers.update_rules.screening import Screen
 from automl.search_spaces.update_rule.program import encode
 from automl.search_spaces.update_rule.spec import UpdateRule
 
+RULES_TOGETHER = 8  # rules whose screening tests run at once on a GPU
 SCREENED, DIVERGED, PRUNED = "screened", "diverged", "hopeless"  # stored reasons why a rule was not trained to the end
 
 
@@ -61,7 +62,7 @@ class _Rule:
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     screened: bool = False
-    place: int = 0
+    reached: dict[int, float] = dataclasses.field(default_factory=dict)  # by the sweep, for each rate's index
     values: list[float] = dataclasses.field(default_factory=list)
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -72,6 +73,34 @@ class _Rule:
         except Exception as error:
             return error
         return None
+
+
+@dataclasses.dataclass
+class _Network:
+    """A network in training: at one rate of a rule's sweep, or in the long training at the best of them.
+
+    Attributes:
+        rate: its index in the sweep.
+        epochs: in all.
+        epoch: the number of epochs done.
+        loss: of the latest epoch.
+    """
+
+    rule: _Rule
+    rate: int
+    epochs: int
+    long: bool = False
+    epoch: int = 0
+    loss: float = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a validation follows the epoch."""
+        return self.long or self.epoch == self.epochs
+
+    @property
+    def ends(self) -> bool:
+        return self.epoch == self.epochs or not math.isfinite(self.loss)
 
 
 Ended = tuple[int, Outcome | Exception]
@@ -88,104 +117,143 @@ class RuleTrainer:
     share of the rules that fail is trained anyway, to measure what screening costs.
 
     Source: Bello et al. 2017 (arXiv:1709.07417), section 4.1.
+
+    Args:
+        population: of this network; networks of all rules and rates share its places, and a place that becomes free is
+            used again in the next epoch.
     """
 
-    def __init__(self, network: FlatNetwork, metric: MetricSpec, sweep: Sweep) -> None:
+    def __init__(self, network: FlatNetwork, population: Population, metric: MetricSpec, sweep: Sweep) -> None:
         self._network = network
+        self._population = population
         self._metric = metric
         self._sweep = sweep
-        self._population = Population(network, sweep.population * len(sweep.rates))
-        self._screen = Screen(sweep.rates)
+        self._screen = Screen(sweep.rates, together=RULES_TOGETHER if population.side_by_side else 1)
 
-    def train(self, children: Sequence[Assignment]) -> Iterator[Ended]:
+    def train(self, children: Sequence[Assignment], more: MoreChildren) -> Iterator[Ended]:
         """Yields the index of each child in `children` with its outcome, as soon as that is known.
 
-        An exception of a child's report ends only that child, and is yielded as its outcome.
+        An exception of a child's report ends only that child, and is yielded as its outcome. Children of `more` have
+        the indices that follow. A population whose members take turns trains no more children.
         """
-        rules = [_Rule(index, child, encode(cast("UpdateRule", child.spec))) for index, child in enumerate(children)]
+        waiting: deque[_Network] = deque()
+        running: dict[int, _Network] = {}
+        free = list(reversed(range(self._population.places)))
+        count = len(children)
+        yield from self._admit(children, 0, waiting)
+        while True:
+            while (
+                self._population.side_by_side
+                and len(free) - len(waiting) >= len(self._sweep.rates)
+                and (added := more())
+            ):
+                yield from self._admit(added, count, waiting)
+                count += len(added)
+            while waiting and free:
+                network = waiting.popleft()
+                place = free.pop()
+                running[place] = network
+                self._population.begin(place, self._member(network))
+            if not running:
+                return
+            yield from self._train_epoch(running, waiting)
+            free += [place for place in range(self._population.places - 1, -1, -1) if place not in {*running, *free}]
+
+    def _admit(self, children: Sequence[Assignment], first: int, waiting: deque[_Network]) -> Iterator[Ended]:
+        """Yields the children that the screening test rejects; the networks of the others wait.
+
+        Args:
+            first: the index of the first of these children.
+        """
+        rules = [
+            _Rule(first + number, child, encode(cast("UpdateRule", child.spec)))
+            for number, child in enumerate(children)
+        ]
         for rule in rules:
             rule.child.report.follow(self._population.steps_done)
-        if self._sweep.screened:
-            for rule in list(rules):
-                with self._timed("screen", [rule]):
-                    passed = self._screen.passes(rule.program, rule.child.seed)
-                if not passed:
-                    rule.screened = True
-                    if not self._trained_anyway(rule.child.seed):
-                        rules.remove(rule)
-                        yield rule.index, self._ended(rule, 0.0, SCREENED)
-        if rules:
-            with self._timed("trace", rules):
+        passed = []
+        together = RULES_TOGETHER if self._population.side_by_side else 1
+        for start in range(0, len(rules), together):
+            group = rules[start : start + together]
+            if self._sweep.screened:
+                with self._timed("screen", group):
+                    found = self._screen.passes([rule.program for rule in group], [rule.child.seed for rule in group])
+                for rule, good in zip(group, found, strict=True):
+                    rule.screened = not good
+            for rule in group:
+                if rule.screened and not self._trained_anyway(rule.child.seed):
+                    yield rule.index, self._ended(rule, 0.0, SCREENED)
+                else:
+                    passed.append(rule)
+        if passed:
+            with self._timed("trace", passed):
                 self._population.compile()
-            swept = yield from self._sweep_rates(rules)
-            yield from self._train_long(swept)
+        epochs = self._sweep.sweep_epochs
+        waiting += [_Network(rule, rate, epochs) for rule in passed for rate in range(len(self._sweep.rates))]
 
     def _trained_anyway(self, seed: int) -> bool:
         return bool(np.random.PCG64(seed).random_raw() / 2**64 < self._sweep.screen_sample)
 
-    def _sweep_rates(self, rules: list[_Rule]) -> Generator[Ended, None, list[_Rule]]:
-        """Yields the rules that end. Returns the others, each with a new network at its best rate."""
-        rates, population = self._sweep.rates, self._population
-        steps = self._network.steps_per_epoch
-        for number, rule in enumerate(rules):
-            rule.place = number * len(rates)
-            for offset, rate in enumerate(rates):
-                member = Member(rule.program, rate, rule.child.seed, steps * self._sweep.sweep_epochs)
-                population.begin(rule.place + offset, member)
-        running = list(range(len(rules) * len(rates)))
-        with self._timed("train", rules):
-            for epoch in range(self._sweep.sweep_epochs):
-                losses = population.train_epoch(running, epoch)
-                running = [place for place, loss in zip(running, losses, strict=True) if math.isfinite(loss)]
-        with self._timed("validate", rules):
-            values = dict(zip(running, population.validate(running), strict=True))
-        remaining = []
-        for rule in rules:
-            reached = [values.get(rule.place + offset, math.nan) for offset in range(len(rates))]
-            rule.metrics["sweep"] = [value if math.isfinite(value) else None for value in reached]
-            if not any(math.isfinite(value) for value in reached):
-                yield rule.index, self._ended(rule, 0.0, DIVERGED)
-                continue
-            best = self._metric.best(reached)
-            rule.metrics |= {self._metric.metric: reached[best], "learning_rate": rates[best]}
-            if (error := rule.report(1, **{self._metric.metric: reached[best]})) is not None:
-                yield rule.index, error
-            elif not self._metric.better(reached[best], self._metric.pruned):
-                yield rule.index, self._ended(rule, self._metric.reward(reached[best]), PRUNED)
-            else:
-                population.begin(
-                    rule.place, Member(rule.program, rates[best], rule.child.seed, steps * self._sweep.epochs)
-                )
-                remaining.append(rule)
-        return remaining
+    def _member(self, network: _Network) -> Member:
+        rule, steps = network.rule, self._network.steps_per_epoch * network.epochs
+        return Member(rule.program, self._sweep.rates[network.rate], rule.child.seed, steps)
 
-    def _train_long(self, rules: list[_Rule]) -> Iterator[Ended]:
-        population, metric = self._population, self._metric.metric
-        for epoch in range(self._sweep.epochs):
-            if not rules:
-                return
-            places = [rule.place for rule in rules]
-            with self._timed("train", rules):
-                losses = population.train_epoch(places, epoch)
-            with self._timed("validate", rules):
-                values = population.validate(places)
-            for rule, loss, value in zip(list(rules), losses, values, strict=True):
-                error = None
-                if diverged := not (math.isfinite(loss) and math.isfinite(value)):
-                    yield rule.index, self._ended(rule, 0.0, DIVERGED)
-                else:
-                    rule.values.append(value)
-                    if self._metric.best(rule.values) == epoch:
-                        rule.weights = population.weights(rule.place)
-                        rule.metrics |= {metric: value, "epoch": epoch + 2}  # the sweep was epoch 1
-                    rule.metrics["loss"] = loss
-                    error = rule.report(epoch + 2, **{metric: value, "loss": loss})
-                    if error is not None:
-                        yield rule.index, error
-                if diverged or error is not None:
-                    rules.remove(rule)
-        for rule in rules:
-            yield rule.index, self._ended(rule, self._metric.reward(rule.metrics[metric]))
+    def _train_epoch(self, running: dict[int, _Network], waiting: deque[_Network]) -> Iterator[Ended]:
+        """Trains an epoch of all networks. Yields the rules that end, and removes the networks that end. The long
+        training of a rule whose sweep ends is the next to begin."""
+        networks = dict(running)
+        with self._timed("train", [network.rule for network in networks.values()]):
+            losses = self._population.train_epoch(list(networks), [network.epoch for network in networks.values()])
+        for network, loss in zip(networks.values(), losses, strict=True):
+            network.epoch += 1
+            network.loss = loss
+        due = [place for place, network in networks.items() if math.isfinite(network.loss) and network.is_due]
+        with self._timed("validate", [networks[place].rule for place in due]):
+            values = dict(zip(due, self._population.validate(due), strict=True))
+        for place, network in networks.items():
+            rule, value = network.rule, values.get(place, math.nan)
+            if network.long:
+                ended = self._continue_long(place, network, value)
+            else:
+                ended = None
+                if network.ends:
+                    rule.reached[network.rate] = value
+                    if len(rule.reached) == len(self._sweep.rates):
+                        ended = self._end_sweep(rule, waiting)
+            if network.ends or ended is not None:
+                del running[place]
+            if ended is not None:
+                yield rule.index, ended
+
+    def _end_sweep(self, rule: _Rule, waiting: deque[_Network]) -> Outcome | Exception | None:
+        """The outcome of a rule that ends after its sweep. None if the long training follows, which then waits."""
+        rates = self._sweep.rates
+        reached = [rule.reached[rate] for rate in range(len(rates))]
+        rule.metrics["sweep"] = [value if math.isfinite(value) else None for value in reached]
+        if not any(math.isfinite(value) for value in reached):
+            return self._ended(rule, 0.0, DIVERGED)
+        best = self._metric.best(reached)
+        rule.metrics |= {self._metric.metric: reached[best], "learning_rate": rates[best]}
+        if (error := rule.report(1, **{self._metric.metric: reached[best]})) is not None:
+            return error
+        if not self._metric.better(reached[best], self._metric.pruned):
+            return self._ended(rule, self._metric.reward(reached[best]), PRUNED)
+        waiting.appendleft(_Network(rule, best, self._sweep.epochs, long=True))
+        return None
+
+    def _continue_long(self, place: int, network: _Network, value: float) -> Outcome | Exception | None:
+        """Records an epoch of the long training. Returns the outcome of a rule that ends."""
+        rule, metric, epoch = network.rule, self._metric.metric, network.epoch
+        if not (math.isfinite(network.loss) and math.isfinite(value)):
+            return self._ended(rule, 0.0, DIVERGED)
+        rule.values.append(value)
+        if self._metric.best(rule.values) == epoch - 1:
+            rule.weights = self._population.weights(place)
+            rule.metrics |= {metric: value, "epoch": epoch + 1}  # the sweep was epoch 1
+        rule.metrics["loss"] = network.loss
+        if (error := rule.report(epoch + 1, **{metric: value, "loss": network.loss})) is not None:
+            return error
+        return self._ended(rule, self._metric.reward(rule.metrics[metric])) if network.ends else None
 
     def _ended(self, rule: _Rule, reward: float, why: str | None = None) -> Outcome:
         metrics = dict(rule.metrics)
@@ -200,7 +268,8 @@ class RuleTrainer:
 
     @contextlib.contextmanager
     def _timed(self, phase: str, rules: Sequence[_Rule]) -> Iterator[None]:
-        """Context manager that adds an equal share of its time to the seconds of each rule."""
+        """Context manager that adds an equal share of its time to the seconds of each of these rules, which may occur
+        several times."""
         began = time.perf_counter()
         try:
             yield

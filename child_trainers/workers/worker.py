@@ -30,6 +30,7 @@ from automl.search_spaces.recorded import WHY, ChildMismatchError, Record, child
 
 logger = logging.getLogger(__name__)
 LOG_TAIL = 10_000  # characters
+MOST_TOGETHER = 512  # children that one call of a task trains: after so many, the worker is checked for its memory
 
 
 @dataclasses.dataclass
@@ -82,7 +83,7 @@ class Worker:
     def work_once(self) -> int:
         """Claims, trains and delivers one child or population. Returns the number of children, 0 if none was ready."""
         if self.experiment.task.population > 1:
-            claims = self.store.claim_together(self.search_id, self.name, self.device, epoch=self.epoch, slot=self.slot)
+            claims = self._claim_population()
             if len(claims) > 1:
                 self._train_together(claims)
                 return len(claims)
@@ -98,6 +99,9 @@ class Worker:
         if delivery is not None:
             self.deliver(claim, delivery)
         return 1
+
+    def _claim_population(self) -> list[Claim]:
+        return self.store.claim_together(self.search_id, self.name, self.device, epoch=self.epoch, slot=self.slot)
 
     def claim(self) -> Claim | None:
         """Claims a paused child that the pruner resumes, otherwise a new child. None if none is ready."""
@@ -179,13 +183,26 @@ class Worker:
     def _train_together(self, claims: Sequence[Claim]) -> None:
         """Trains a population and delivers each child as soon as its outcome is known.
 
-        If training raises an exception, the remaining children are released, each to be trained alone.
+        A task whose device has room for more children receives those of the next ready population. If training raises
+        an exception, the remaining children are released, each to be trained alone.
         """
-        for claim in claims:
-            print(child_mark(claim.number), flush=True)
         start = 0 if self.log is None else self.log.end()
-        reports = [ClaimReport(self.store, claim) for claim in claims]
-        left = dict(enumerate(claims))
+        reports: list[ClaimReport] = []
+        left: dict[int, Claim] = {}
+
+        def assign(claims: Sequence[Claim]) -> list[Assignment]:
+            for claim in claims:
+                if self.log is not None:
+                    print(child_mark(claim.number), flush=True)
+                left[len(reports)] = claim
+                reports.append(ClaimReport(self.store, claim))
+            added = reports[len(reports) - len(claims) :]
+            return [
+                Assignment(self._spec(claim), claim.seed, report) for claim, report in zip(claims, added, strict=True)
+            ]
+
+        def more() -> list[Assignment]:
+            return assign(self._claim_population()) if len(reports) < MOST_TOGETHER else []
 
         def renew() -> bool:
             renewed = [self.store.renew(claim, reports[index].steps) for index, claim in list(left.items())]
@@ -193,12 +210,7 @@ class Worker:
 
         try:
             with self._beating(renew):
-                specs = [self._spec(claim) for claim in claims]
-                children = [
-                    Assignment(spec, claim.seed, report)
-                    for spec, claim, report in zip(specs, claims, reports, strict=True)
-                ]
-                for index, ended in self.experiment.task.evaluate_together(children):
+                for index, ended in self.experiment.task.evaluate_with_more(assign(claims), more):
                     delivery = self._delivery_of(left[index], ended)
                     if delivery is not None:
                         log = None if self.log is None else self.log.read(start)

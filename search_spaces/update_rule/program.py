@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,8 +153,61 @@ def update_of(program: Tensor, context: StepContext) -> Tensor:
         result = binary(words.binary, left, right)
         return ops.slice_update(results, (words.slot, 0), result[None])
 
-    results = ops.fori_loop(0, program[0], line, ops.zeros((SLOTS, size)))
+    results = ops.fori_loop(0, program[0], line, ops.zeros((SLOTS, size), dtype=context.weight.dtype))
     return ops.take(results, program[1], axis=0)
+
+
+def updates_of(programs: Tensor, context: StepContext) -> Tensor:
+    """The updates of several encoded rules at once, (members, size).
+
+    Every word is computed for all members, and each member selects its own: on an accelerator this takes less time than
+    one rule after the other.
+
+    Args:
+        programs: int32 (members, LENGTH), as returned by `encode`; may differ from call to call.
+        context: the step of all members. Its weight has the shape (members, size), and it has all averages; numbers of
+            a member, such as its step, have the shape (members, 1), and `drawn` receives places of this shape.
+    """
+    words = [context.operand(word) for word in WORDS]
+    slots = ops.expand_dims(ops.arange(SLOTS, dtype="int32"), 1)  # (slots, 1)
+
+    def operand(numbers: Tensor, results: Tensor) -> Tensor:
+        return _selected(numbers, [*words, *(results[slot] for slot in range(SLOTS))])
+
+    def unary(numbers: Tensor, places: Tensor, x: Tensor) -> Tensor:
+        uniform = context.drawn(places)
+        return _selected(numbers, [x if word == "x" else UNARY_MEANING[word](x, lambda: uniform) for word in UNARY])
+
+    def binary(numbers: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return _selected(numbers, [x if word == "keep x" else BINARY_MEANING[word](x, y) for word in BINARY])
+
+    def line(index: Tensor, results: Tensor) -> Tensor:
+        shape = programs.shape[0], LINE
+        numbers = ops.reshape(ops.slice(programs, (0, HEADER + LINE * index), shape), shape)  # a static shape
+        of_line = Line(*(numbers[:, place : place + 1] for place in range(LINE)))
+        left = unary(of_line.unary1, of_line.place1, operand(of_line.operand1, results))
+        right = unary(of_line.unary2, of_line.place2, operand(of_line.operand2, results))
+        result = binary(of_line.binary, left, right)
+        # (slots, members): a rule with fewer lines keeps its results.
+        written = (slots == ops.transpose(of_line.slot)) & (index < programs[:, 0])
+        return ops.where(written[:, :, None], result[None], results)
+
+    empty = ops.zeros((SLOTS, *context.weight.shape), dtype=context.weight.dtype)
+    results = ops.fori_loop(0, ops.max(programs[:, 0]), line, empty)
+    return _selected(programs[:, 1:2], [results[slot] for slot in range(SLOTS)])
+
+
+def _selected(numbers: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """For each member the value of its number.
+
+    Args:
+        numbers: int32 (members, 1).
+        values: (members, size) each.
+    """
+    selected = values[0]
+    for number, value in enumerate(values[1:], 1):
+        selected = ops.where(numbers == number, value, selected)
+    return selected
 
 
 def _with(function: Any, drawn: Any) -> Any:

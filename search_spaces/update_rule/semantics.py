@@ -114,7 +114,7 @@ class StepContext:
             case "rmsprop":
                 return g / ops.sqrt(self.averages["mean_square"] + EPSILON)
             case "noise":
-                return 0.01 * self.noise()
+                return 0.01 * ops.cast(self.noise(), g.dtype)
             case "linear_decay" | "cosine_decay" | "restart_decay":
                 return ops.full_like(g, 1.0) * decay_at(word, steps - 1.0, self.decay_steps)
         return float(word.removesuffix("w")) * self.weight

@@ -13,7 +13,8 @@ from automl.child_trainers.text.model import LanguageModel
 from automl.child_trainers.text.training import LanguageTrainer
 from automl.child_trainers.text.training import to_device as text_to_device
 from automl.child_trainers.update_rules.flat_networks import ConvChild, TextChild, keras_child
-from automl.child_trainers.update_rules.population import Member, Population
+from automl.child_trainers.update_rules.in_turn import InTurn
+from automl.child_trainers.update_rules.population import Member
 from automl.search_spaces.recurrent_cell.lstm import LSTM
 from automl.search_spaces.update_rule.named import RULES
 from automl.search_spaces.update_rule.program import encode
@@ -35,7 +36,7 @@ def network(digits):
 
 @pytest.fixture(scope="module")
 def population(network):
-    return Population(network, len(TEXTS) + 1)
+    return InTurn(network, len(TEXTS) + 1)
 
 
 def member(text, rate=0.05, seed=3, steps=20):
@@ -55,7 +56,7 @@ def test_an_epoch_is_that_of_keras_with_the_rule_as_its_optimizer(population, ne
     trained = member(text)
     population.begin(0, trained)
     model = keras_child((8, 8, 1), 10, weights=population.weights(0))
-    (loss,) = population.train_epoch([0], 0)
+    (loss,) = population.train_epoch([0], [0])
     optimizer = UpdateRule.parse(text).optimizer(learning_rate=0.05, decay_steps=20, seed=3)
     order = tf.random.experimental.stateless_shuffle(tf.range(320), seed=[3, 0]).numpy()
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -69,8 +70,10 @@ def test_an_epoch_is_that_of_keras_with_the_rule_as_its_optimizer(population, ne
         optimizer.apply(tape.gradient(value, variables), model.trainable_variables)
         losses.append(float(value))
     assert loss == pytest.approx(np.mean(losses), rel=1e-3)
-    for found, expected in zip(in_order(population.weights(0)), model.get_weights(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=5e-3, atol=5e-4)
+    pairs = zip(in_order(population.weights(0)), model.get_weights(), strict=True)
+    close = np.concatenate([np.isclose(*pair, rtol=5e-3, atol=5e-4).ravel() for pair in pairs])
+    # Rounding may turn the sign of a gradient near 0.
+    assert close.mean() > 0.999 if "sign" in text else close.all()
     (value,) = population.validate([0])
     right = model.predict(digits.x_validation, verbose=0).argmax(axis=1) == digits.y_validation.numpy()
     assert value == pytest.approx(right.mean(), abs=0.0101)
@@ -80,12 +83,12 @@ def test_members_do_not_touch_each_other(population):
     together = [member(text, seed=seed) for seed, text in enumerate(TEXTS)]
     for place, one in enumerate(together):
         population.begin(place, one)
-    both = [population.train_epoch(range(len(TEXTS)), epoch) for epoch in range(2)]
+    both = [population.train_epoch(range(len(TEXTS)), [epoch] * len(TEXTS)) for epoch in range(2)]
     values = population.validate(range(len(TEXTS)))
     alone = len(TEXTS)
     for place, one in enumerate(together):
         population.begin(alone, one)
-        assert [population.train_epoch([alone], epoch) for epoch in range(2)] == [[epoch[place]] for epoch in both]
+        assert [population.train_epoch([alone], [epoch]) for epoch in range(2)] == [[epoch[place]] for epoch in both]
         assert population.validate([alone]) == [values[place]]
 
 
@@ -93,7 +96,7 @@ def test_a_member_that_diverges_ends_alone_and_at_once(population):
     before = population.steps_done()
     population.begin(0, member("log(abs(g - g))"))  # infinite at once, where a processor may keep a large rate's finite
     population.begin(1, member("g"))
-    bad, good = population.train_epoch([0, 1], 0)
+    bad, good = population.train_epoch([0, 1], [0, 0])
     assert not np.isfinite(bad) and np.isfinite(good)
     assert population.steps_done() - before < 10 + 5
     assert population.traces <= 2  # one of training and one of validation, for every rule so far
@@ -107,9 +110,9 @@ def test_the_text_child_learns_and_equals_the_trainer_of_language_models(state_r
     data = text_to_device(text, recipe.batch_size)
     model = LanguageModel(LSTM(), len(text.vocabulary), 24, recipe, seed=5)
     child = TextChild(model, data)
-    population = Population(child, 1)
+    population = InTurn(child, 1)
     population.begin(0, member("g", rate=recipe.learning_rate, seed=5, steps=child.steps_per_epoch))
     trainer = LanguageTrainer(model, data, recipe, 5)
     expected = trainer.train_epoch(0)
-    assert population.train_epoch([0], 0) == [pytest.approx(expected, rel=1e-4)]
+    assert population.train_epoch([0], [0]) == [pytest.approx(expected, rel=1e-4)]
     assert population.validate([0]) == [pytest.approx(trainer.metrics()["val_perplexity"], rel=1e-3)]

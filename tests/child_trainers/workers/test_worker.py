@@ -590,6 +590,43 @@ def test_a_population_is_claimed_together_and_delivered_one_by_one(population):
     assert task.together == [[10, 20, 30], [10, 20]] and states(search) == "ttttt"
 
 
+def test_a_task_with_room_for_more_children_receives_the_next_population(population):
+    search, task, worker = population
+    seen = []
+
+    def evaluate_with_more(children, more):
+        children = list(children)
+        yield 1, Outcome(0.5)
+        children += more()
+        seen.append((states(search), [child.spec["size"] for child in children], more()))
+        yield from ((index, Outcome(child.spec["size"] / 100)) for index, child in enumerate(children) if index != 1)
+
+    task.evaluate_with_more = evaluate_with_more
+    assert worker.work_once() and not worker.work_once()
+    assert seen == [("rtrrr", [10, 20, 30, 10, 20], [])]
+    assert [child.state for child in search.store.children(search.id)] == [State.TRAINED] * 5
+    assert [search.child(number).reward for number in range(5)] == [0.1, 0.5, 0.3, 0.1, 0.2]
+
+
+def test_what_fails_later_leaves_each_that_was_added_alone(population):
+    search, task, worker = population
+
+    def evaluate_with_more(children, more):
+        more()
+        yield 3, Outcome(0.5)
+        raise MemoryError("too many")
+
+    task.evaluate_with_more = evaluate_with_more
+    assert worker.work_once()
+    assert states(search) == "rrrtr" and [search.child(number).isolated for number in (0, 4)] == [True, True]
+
+
+def test_marks_of_children_are_printed_into_a_log_only(population, capfd):
+    *_, worker = population
+    assert worker.work_once()
+    assert capfd.readouterr().out == ""
+
+
 def test_a_population_is_cut_where_the_budget_ends(population):
     search, task, worker = population
     search.store.set_budget(search.lease, 2)
