@@ -22,13 +22,11 @@ from automl.controllers.base import (
     ResultState,
 )
 from automl.controllers.reinforce.encoding import Encoded, collate, encode
-from automl.controllers.reinforce.entropy import entropy_weight
 from automl.controllers.reinforce.guide import Guide
 from automl.controllers.reinforce.heads import Heads, NewKindError
 from automl.controllers.reinforce.losses import moving_baseline, rank_advantages, reinforce_loss
 from automl.controllers.reinforce.policy import TABLES, Weights, initial_arrays
 from automl.controllers.reinforce.presets import Settings
-from automl.controllers.reinforce.replay import Memory
 from automl.controllers.reinforce.sampling import Drawn, Sampler
 from automl.controllers.reinforce.update import TrainState, Updater
 from automl.controllers.reward_model.donors import Donors
@@ -62,13 +60,10 @@ class Reinforce(PolicyController):
         self._initial_heads = Heads.of(space.survey(), by_name=self.settings.heads == "decision")
         self._donors = Donors(space)
         self._guide = self._new_guide()
-        self._memory = Memory(seed)
-        self._entropy_weight = self.settings.entropy  # of the latest batch
         self._load(INITIAL_STATE, copy.deepcopy(self._initial_heads))
-        self.sequential = self.accepts_donors = self._guide is not None
-        self.remembers = self._guide is not None or self.settings.replay > 0
+        self.sequential = self.remembers = self.accepts_donors = self._guide is not None
 
-    fixed_options = ("hidden_units", "heads", "positions")
+    fixed_options = ("hidden_units", "heads")
     settings_kind = Settings
 
     @classmethod
@@ -91,9 +86,7 @@ class Reinforce(PolicyController):
         pending = state.values.get("pending", {"batches": 0, "children": []})
         self._pending = Pending(pending["batches"], [ScoredSample(**child) for child in pending["children"]])
         settings = self.settings
-        weights = initial_arrays(
-            self.seed, settings.hidden_units, settings.initial_range, heads.widths, settings.positions
-        )
+        weights = initial_arrays(self.seed, settings.hidden_units, settings.initial_range, heads.widths)
         first = {name: np.zeros_like(array) for name, array in weights.items()}
         second = {name: np.zeros_like(array) for name, array in weights.items()}
         for name, array in state.arrays.items():
@@ -148,11 +141,7 @@ class Reinforce(PolicyController):
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         if not results:
             return {}
-        settings = self.settings
-        self._entropy_weight = entropy_weight(settings.entropy, settings.entropy_half_life, results[0].number)
         stats = self._learn(results)
-        if settings.replay:
-            self._memory.add(results)
         if self._guide is not None:
             self._guide.tell(results)
             if self._guide.ready and not self._pending.batches:
@@ -166,7 +155,7 @@ class Reinforce(PolicyController):
         self._grow(together)
         self._touched |= self._keys_of(together)
         children = [encode(walk, self._heads) for walk in together]
-        self._updater(collate(children, self._heads), advantages, len(elite), entropy_weight=self._entropy_weight)
+        self._updater(collate(children, self._heads), advantages, len(elite))
         self._larger_copies, self._sampler = {}, None
 
     def _learn(self, results: Sequence[Result]) -> dict[str, Any]:
@@ -176,7 +165,8 @@ class Reinforce(PolicyController):
         if settings.advantage == "rank":
             advantages = rank_advantages(rewards, self._rewards)
         else:
-            advantages = [_bounded(reward - baseline) for reward in rewards]
+            # Adam squares the gradient, and the largest float32 is 3e38.
+            advantages = [min(max(reward - baseline, -MAX_ADVANTAGE), MAX_ADVANTAGE) for reward in rewards]
         self._rewards = [*self._rewards, *rewards][-settings.rank_window :]
         self._update_elite(results)
         pairs = zip([result for result in results if result.reward is not None], advantages, strict=True)
@@ -188,21 +178,13 @@ class Reinforce(PolicyController):
         if self._pending.batches < settings.accumulate:
             return stats | {"accumulated": self._pending.batches}
         samples, self._pending = self._pending.children, Pending()
-        replayed = self._replayed(results[0].number) if settings.replay else []
-        samples += replayed
         keys = [(sample.number, sample.tokens) for sample in samples]
         elite_keys = [(child.number, child.tokens) for child in self._elite]
         children = self._encode([*keys, *elite_keys])
         self._encoded = dict(zip(elite_keys, children[len(keys) :], strict=True))
         sequences = collate(children, self._heads, [sample.log_probs for sample in samples])
         advantages = [sample.advantage for sample in samples]
-        loss, entropy, probabilities = self._updater(
-            sequences,
-            advantages,
-            len(self._elite),
-            num_replayed=len(replayed),
-            entropy_weight=self._entropy_weight,
-        )
+        loss, entropy, probabilities = self._updater(sequences, advantages, len(self._elite))
         self._larger_copies, self._sampler = {}, None
         of_heads = {
             head: probabilities[row, : self._heads.widths[head]]
@@ -218,24 +200,6 @@ class Reinforce(PolicyController):
             },
         }
 
-    def _replayed(self, number: int) -> list[ScoredSample]:
-        """Past children, with the advantages that their rewards have now.
-
-        Args:
-            number: of the first child of the present batch.
-        """
-        rewards = self._memory.rewards
-        if self.settings.advantage == "rank":
-            advantages = rank_advantages(rewards, [])
-        else:
-            advantages = [_bounded(reward - (self._baseline or 0.0)) for reward in rewards]
-        places = self._memory.sample(self.settings.replay, number)
-        return [
-            ScoredSample(child.number, tuple(child.tokens), tuple(child.log_probs), advantages[place])
-            for place in places
-            for child in [self._memory[place]]
-        ]
-
     def state(self) -> ControllerState:
         touched = {kind: width for kind, width in self._heads.widths.items() if kind in self._touched}
         state = self._updater.state
@@ -243,8 +207,7 @@ class Reinforce(PolicyController):
         for prefix, part in (("", state.weights), ("first/", state.first), ("second/", state.second)):
             for name, value in part._asdict().items():
                 if name not in TABLES:
-                    if value.size:  # not the embeddings of places that are turned off
-                        arrays[prefix + name] = value
+                    arrays[prefix + name] = value
                     continue
                 for kind, width in touched.items():
                     arrays[f"{prefix}{name}/{kind}"] = value[self._heads.rows[kind], :width]
@@ -276,13 +239,10 @@ class Reinforce(PolicyController):
             guide.elite = [tuple(tokens) for tokens in state.values.get("model_elite", [])]
 
     def remember(self, batches: Iterable[Sequence[Result]]) -> None:
-        elite = [] if self._guide is None else self._guide.elite
-        for results in batches:
-            if self._guide is not None:
-                self._guide.tell(results)
-            if self.settings.replay:
-                self._memory.add(results)
         if self._guide is not None:
+            elite = self._guide.elite
+            for results in batches:
+                self._guide.tell(results)
             self._guide.elite = elite
 
     def forget(self, numbers: Collection[int]) -> None:
@@ -376,11 +336,6 @@ class Pending:
 
     batches: int = 0
     children: list[ScoredSample] = dataclasses.field(default_factory=list)
-
-
-def _bounded(advantage: float) -> float:
-    """Adam squares the gradient, and the largest float32 is 3e38."""
-    return min(max(advantage, -MAX_ADVANTAGE), MAX_ADVANTAGE)
 
 
 def _given(draw: Draw, walk: Walk) -> Draw:

@@ -31,7 +31,6 @@ class Lockstep:
         self._weights = weights
         self._lower, self._upper = _Layer(weights.lstm_0), _Layer(weights.lstm_1)
         self._lower.input[:] = weights.start
-        self._step = 0
         self._outputs = self._upper.output
         self._mask = np.full(weights.biases.shape, -np.inf, np.float32)  # 0 where a kind has an option
         for kind, row in heads.rows.items():
@@ -41,9 +40,6 @@ class Lockstep:
 
     def advance(self) -> None:
         """Runs both LSTM layers for one decision, on the inputs that `set_option_inputs` and `set_links_input` set."""
-        if len(self._weights.input_positions):
-            self._lower.input += _place(self._weights.input_positions, self._step)
-        self._step += 1
         self._lower.advance()
         self._upper.input[:] = self._lower.output
         self._upper.advance()
@@ -59,10 +55,7 @@ class Lockstep:
         """
         table_rows = [kinds.get(row, 0) for row in range(ROWS)]
         # Not a matrix product: its last bit would depend on the padding of the tables.
-        outputs = self._outputs
-        if len(self._weights.output_positions):
-            outputs = outputs + _place(self._weights.output_positions, self._step - 1)
-        logits = (self._weights.kernels[table_rows] * outputs[:, np.newaxis]).sum(axis=2)
+        logits = (self._weights.kernels[table_rows] * self._outputs[:, np.newaxis]).sum(axis=2)
         logits += self._weights.biases[table_rows]
         logits += self._mask[table_rows]
         logits -= logits.max(axis=1, keepdims=True)
@@ -95,12 +88,6 @@ class Lockstep:
         """Sets the next input of this row to the mean of the anchors in these slots."""
         mean = self._anchors[row, slots].sum(axis=0) / np.float32(len(slots)) if slots else self._weights.nothing
         self._lower.input[row] = mean
-
-
-def _place(positions: np.ndarray, step: int) -> np.ndarray:
-    """The embedding of this step, float32 (units,)."""
-    embedding: np.ndarray = positions[min(step, len(positions) - 1)]
-    return embedding
 
 
 class _Layer:

@@ -51,14 +51,10 @@ class Weights(NamedTuple):
     previous_anchor: tf.Tensor  # (units, units), W_prev
     current_anchor: tf.Tensor  # (units, units), W_curr
     attention: tf.Tensor  # (units,), v
-    input_positions: tf.Tensor  # (places, units); no rows without such an embedding, as below
-    output_positions: tf.Tensor  # (places, units)
     embeddings: tf.Tensor  # (kinds, width, units)
     kernels: tf.Tensor  # (kinds, width, units)
     biases: tf.Tensor  # (kinds, width)
 
-
-MAX_PLACES = 64  # later decisions share the last embedding
 
 TABLES = ("embeddings", "kernels", "biases")
 
@@ -113,19 +109,6 @@ def embed(weights: Weights, kind: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.reshape(weights.embeddings, (-1, units)), kind * width + token)
 
 
-def add_positions(values: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Adds the embedding of each step's place, float32 (steps, …, units).
-
-    Args:
-        values: float32 (steps, …, units).
-        positions: float32 (places, units); without rows, the values stay as they are.
-    """
-    if not positions.shape[0]:
-        return values
-    places = tf.minimum(tf.range(tf.shape(values)[0]), positions.shape[0] - 1)
-    return values + tf.gather(positions, places)[:, tf.newaxis]
-
-
 def next_input(
     weights: Weights, anchors: tf.Tensor, mode: tf.Tensor, embedded: tf.Tensor, chosen: tf.Tensor
 ) -> tf.Tensor:
@@ -176,16 +159,13 @@ def zero_carry(batch: int | tf.Tensor, slots: int, units: int) -> Carry:
     return Carry(zeros, zeros, zeros, zeros, tf.zeros((batch, slots, units)))
 
 
-def initial_arrays(
-    seed: int, units: int, initial_range: float, widths: Mapping[str, int], positions: str = "none"
-) -> dict[str, np.ndarray]:
+def initial_arrays(seed: int, units: int, initial_range: float, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Initial values of all weights, float32, uniform in [-initial_range, initial_range].
 
     Each depends only on the seed and its name, so a head's values do not depend on when its kind first appears.
 
     Args:
         widths: the number of options of each kind, in the order of the tables' rows.
-        positions: as in `Settings`.
     """
 
     def uniform(name: str, *shape: int) -> np.ndarray:
@@ -201,10 +181,6 @@ def initial_arrays(
         "previous_anchor": uniform("previous_anchor", units, units),
         "current_anchor": uniform("current_anchor", units, units),
         "attention": uniform("attention", units),
-        **{
-            f"{place}_positions": uniform(f"{place}_positions", MAX_PLACES if positions == place else 0, units)
-            for place in ("input", "output")
-        },
         "embeddings": np.zeros((num_rows, width, units), np.float32),
         "kernels": np.zeros((num_rows, width, units), np.float32),
         "biases": np.zeros((num_rows, width), np.float32),

@@ -8,8 +8,6 @@ from typing import Any
 
 COUNTS_AND_WEIGHTS = (  # settings that may be 0
     "entropy",
-    "entropy_half_life",
-    "replay",
     "imitate",
     "imitation",
     "candidates",
@@ -35,15 +33,10 @@ class Settings:
         advantage: `reward` (reward minus baseline) or `rank` (rank among the latest rewards, scaled to [-1, 1]).
         rank_window: number of latest rewards that a rank is computed from.
         entropy: weight of the mean entropy per free token (nats) in the loss.
-        entropy_half_life: number of children after which that weight has halved; 0 keeps it constant.
-        replay: number of past children that each update learns from again; 0 turns replay off.
-        replay_clip: how far the probability ratio of a decision of a past child may be from 1.
         imitate: number of best children so far that each update imitates; 0 turns imitation off.
         imitation: weight of the mean negative log-probability of the imitated children in the loss.
         accumulate: number of batches whose gradients one update adds up.
         heads: `kind` (decisions of one kind share an embedding and a softmax) or `decision` (each name has its own).
-        positions: where the embedding of a decision's place in its child is added: `none`, `input` (of the LSTM) or
-            `output`.
         candidates: number of children that the policy draws, and among which a reward model chooses; 0 turns the model
             off, and with it all that follows.
         uniform: number of candidates that are drawn uniformly.
@@ -64,14 +57,10 @@ class Settings:
     advantage: str = "rank"
     rank_window: int = 1000
     entropy: float = 0.0
-    entropy_half_life: float = 0.0
-    replay: int = 0
-    replay_clip: float = 0.2
     imitate: int = 8
     imitation: float = 0.5
     accumulate: int = 1
     heads: str = "kind"
-    positions: str = "none"
     candidates: int = 0
     uniform: int = 50
     mutations: int = 100
@@ -97,10 +86,6 @@ class Settings:
         for name in ("hidden_units", "initial_range", "learning_rate", "rank_window", "accumulate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"controller.{name} is {getattr(self, name)}; it must be above 0 and finite.")
-        if self.positions not in ("none", "input", "output"):
-            raise ValueError(f"controller.positions is {self.positions!r}; it is 'none', 'input' or 'output'.")
-        if not 0 < self.replay_clip < 1:
-            raise ValueError(f"controller.replay_clip is {self.replay_clip}; it must be in (0, 1).")
         if self.heads not in ("kind", "decision"):
             raise ValueError(f"controller.heads is {self.heads!r}; it is 'kind' or 'decision'.")
         for name in ("initial", "model_samples"):

@@ -10,11 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from automl.controllers.reinforce.encoding import Sequences
-from automl.controllers.reinforce.losses import adam, clipped_loss, imitation_loss
+from automl.controllers.reinforce.losses import adam, imitation_loss
 from automl.controllers.reinforce.policy import (
     Carry,
     Weights,
-    add_positions,
     advance,
     attention_logits,
     embed,
@@ -42,7 +41,6 @@ def children_log_probs(weights: Weights, sequences: Sequences, drawn: tf.Tensor 
     """
     previous, current = sequences.previous, sequences.current
     hidden, anchors = unroll(weights, sequences)
-    hidden = add_positions(hidden, weights.output_positions)
     options = option_log_probs(weights, hidden, current)
     log_probs = tf.gather(options, sequences.token, batch_dims=2) * sequences.free_choice
     probabilities = tf.exp(options) * sequences.free_choice[:, :, tf.newaxis]
@@ -79,13 +77,10 @@ def unroll(weights: Weights, sequences: Sequences) -> tuple[tf.Tensor, tf.Tensor
     previous, slot = sequences.previous, sequences.current.slot
     embedded = embed(weights, previous.kind, previous.token)
     steps, batch = tf.shape(slot)[0], tf.shape(slot)[1]
-    positions = add_positions(tf.zeros((steps, 1, weights.start.shape[0])), weights.input_positions)
     outputs = tf.TensorArray(tf.float32, size=steps, element_shape=(None, weights.start.shape[0]))
 
     def body(t: tf.Tensor, carry: Carry, outputs: tf.TensorArray) -> tuple[tf.Tensor, Carry, tf.TensorArray]:
         inputs = next_input(weights, carry.anchors, previous.mode[t], embedded[t], previous.chosen[t])
-        if weights.input_positions.shape[0]:
-            inputs += positions[t]
         carry = advance(weights, carry, inputs, slot[t])
         return t + 1, carry, outputs.write(t, carry.hidden_1)
 
@@ -145,19 +140,13 @@ class Updater:
         return arrays
 
     def __call__(
-        self,
-        sequences: Sequences,
-        advantages: Sequence[float],
-        num_imitated: int,
-        *,
-        num_replayed: int = 0,
-        entropy_weight: float = 0.0,
+        self, sequences: Sequences, advantages: Sequence[float], num_imitated: int
     ) -> tuple[float, float, np.ndarray]:
-        """Learns from the drawn children, which come first, by the surrogate loss, from the `num_replayed` that follow
-        by that of clipped ratios, and from the last `num_imitated` by imitation.
+        """Learns from the drawn children, which come first, by the surrogate loss, and from the last `num_imitated`
+        children by imitation.
 
         Args:
-            advantages: one for each drawn or replayed child.
+            advantages: one for each drawn child.
 
         Returns:
             The loss, the mean entropy in nats per free token, and the mean probabilities (kinds, width). The last pass
@@ -172,10 +161,9 @@ class Updater:
             )
             self._update = _graph(self._surrogate, self._settings, shapes, children, self._compiled)
         tensors = tf.nest.map_structure(tf.constant, sequences)
-        counts = tf.constant(num_imitated), tf.constant(num_replayed), tf.constant(entropy_weight, tf.float32)
         for _ in range(self._passes):
             self._state, loss, entropy, probabilities = self._update(
-                self._state, tensors, tf.constant(advantages, tf.float32), *counts
+                self._state, tensors, tf.constant(advantages, tf.float32), tf.constant(num_imitated)
             )
         return float(loss), float(entropy), probabilities.numpy()
 
@@ -189,28 +177,17 @@ def _graph(surrogate: Surrogate, settings: Settings, shapes: TrainState, childre
     """
 
     def update(
-        state: TrainState,
-        sequences: Sequences,
-        advantages: tf.Tensor,
-        num_imitated: tf.Tensor,
-        num_replayed: tf.Tensor,
-        entropy_weight: tf.Tensor,
+        state: TrainState, sequences: Sequences, advantages: tf.Tensor, num_imitated: tf.Tensor
     ) -> tuple[TrainState, tf.Tensor, tf.Tensor, tf.Tensor]:
         weights = state.weights
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            scored = tf.shape(advantages)[0]
-            drawn = scored - num_replayed
+            drawn = tf.shape(advantages)[0]
             policy = children_log_probs(weights, sequences, drawn)
-            old = tf.transpose(sequences.old_log_probs)
-            loss = surrogate(policy.log_probs[:drawn], old[:drawn], advantages[:drawn])
-            if settings.entropy:
-                loss -= entropy_weight * policy.entropy
-            if settings.replay:
-                past = policy.log_probs[drawn:scored], old[drawn:scored], advantages[drawn:]
-                loss += tf.where(num_replayed > 0, clipped_loss(*past, settings.replay_clip), 0.0)
+            old = tf.transpose(sequences.old_log_probs)[:drawn]
+            loss = surrogate(policy.log_probs[:drawn], old, advantages) - settings.entropy * policy.entropy
             if settings.imitate:
-                imitated = imitation_loss(policy.log_probs[scored:])
+                imitated = imitation_loss(policy.log_probs[drawn:])
                 loss += settings.imitation * tf.where(num_imitated > 0, imitated, 0.0)
         gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         steps = state.steps + 1.0
@@ -224,12 +201,6 @@ def _graph(surrogate: Surrogate, settings: Settings, shapes: TrainState, childre
         state = TrainState(Weights(*new_weights), Weights(*firsts), Weights(*seconds), steps)
         return state, loss, policy.entropy, policy.probabilities
 
-    count, number, vector = (
-        tf.TensorSpec((), tf.int32),
-        tf.TensorSpec((), tf.float32),
-        tf.TensorSpec((None,), tf.float32),
-    )
-    graph: Update = tf.function(
-        update, (shapes, children, vector, count, count, number), autograph=False, jit_compile=compiled
-    )
+    scalar, vector = tf.TensorSpec((), tf.int32), tf.TensorSpec((None,), tf.float32)
+    graph: Update = tf.function(update, (shapes, children, vector, scalar), autograph=False, jit_compile=compiled)
     return graph
