@@ -28,12 +28,12 @@ class Compute:
 
     Attributes:
         precision: one of `PRECISIONS`.
-        xla: whether XLA compiles the training steps.
+        xla: whether XLA compiles the training steps; None if each child decides by its expected length.
         devices: the number of GPUs that train one child.
     """
 
     precision: str = "float32"
-    xla: bool = False
+    xla: bool | None = False
     devices: int = 1
 
 
@@ -84,6 +84,13 @@ def limit_gpu_memory(share: float) -> None:
     for gpu in gpus if megabytes else ():
         limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(0.95 * share * megabytes))
         tf.config.set_logical_device_configuration(gpu, [limit])
+
+
+def trains_on_gpu() -> bool:
+    """Whether TensorFlow uses a GPU in this process."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))
 
 
 def gpu_memory() -> int | None:

@@ -98,8 +98,9 @@ def _flag_of(option: Option, resume: bool) -> OptionInfo:
     if resume and option.on_resume is not None:
         help, default = option.on_resume.help or help, option.on_resume.default
     value = option.metavar or f"<{option.unit_word or option.kind}>"
+    off = f"/--no-{option.key}" if option.kind == "bool" and option.optional else ""  # None is a third value
     info: OptionInfo = Flag(
-        option.flag,
+        f"{option.flag}{off}",
         help=help,
         metavar=None if option.kind == "bool" else value,
         show_default=default or False,

@@ -25,7 +25,7 @@ def check_config(config: SearchConfig, settings: Mapping[str, Any], experiment: 
         check_runs_code(settings)
     wanted = {
         "--precision": config.precision not in (None, "float32"),
-        "--xla": config.xla,
+        "--xla": config.xla is True,
         "--gpus-per-child": config.gpus_per_child > 1,
     }
     flag = next((flag for flag, given in wanted.items() if given), None)

@@ -114,7 +114,9 @@ class SearchConfig:
         called="precision",
         default_text="the machine's fastest",
     )
-    xla: bool = option(False, "Compile training steps with XLA.", group=TASK)
+    xla: bool | None = option(
+        None, "Compile training steps with XLA.", group=TASK, default_text="on a GPU, where a training is long"
+    )
     data_dir: str | None = option(
         None, "Folder of the data sets; also set by AUTOML_DATA.", group=TASK, metavar="DIR", on_resume=OnResume()
     )

@@ -107,7 +107,7 @@ _settings = _table(
     {
         "run": _table({"children": _optional(_natural), "time": _optional(_seconds), "workers": _natural}, exact=True),
         "behaviour": _versions,
-        "compute": _table({"precision": _text, "xla": _switch, "devices": _positive}, exact=True),
+        "compute": _table({"precision": _text, "xla": _optional(_switch), "devices": _positive}, exact=True),
         "workers_per_gpu": _positive,
         "early_stop": _text,
         "worker_memory": _optional(_positive),

@@ -66,7 +66,7 @@ def make_network(
     fresh_start(seed, keras=not isinstance(spec, Trainable))
     if isinstance(spec, Trainable):
         network: Network = spec.network(
-            input_shape, num_classes, seed=seed, precision=compute.precision, xla=compute.xla
+            input_shape, num_classes, seed=seed, precision=compute.precision, xla=bool(compute.xla)
         )
         return network, compute
     return KerasNetwork(build_model(spec, input_shape, num_classes)), FLOAT32

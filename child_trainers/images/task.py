@@ -15,12 +15,14 @@ import numpy as np
 from automl.child_trainers.built_in import BuiltInTask
 from automl.child_trainers.data.dataset import DataError, ImageData
 from automl.child_trainers.data.summary import DataSummary, describe_images
+from automl.child_trainers.devices import Compute, trains_on_gpu
 from automl.child_trainers.images.standardization import (
     Brightness,
     brightness_of,
     standardization,
     standardization_source,
 )
+from automl.child_trainers.images.xla import pays
 from automl.child_trainers.outcome import Outcome, read_outcome
 from automl.child_trainers.recipes import Recipe
 from automl.child_trainers.task import NO_METRICS, Report, Source
@@ -153,7 +155,8 @@ class ImageClassification(BuiltInTask[Recipe]):
         began = time.perf_counter()
         # For other specs `make_network` clears Keras, which is not possible within a scope.
         with scope_of(self._compute) if isinstance(spec, Trainable) else contextlib.nullcontext():
-            network, compute = make_network(self._buildable(spec), *self.shapes, seed=seed, compute=self._compute)
+            compute = self._compute_of(spec)
+            network, compute = make_network(self._buildable(spec), *self.shapes, seed=seed, compute=compute)
         _, steps = batches(len(self.data.x_train), self.recipe.batch_size)
         optimizer = self._optimizer_of(spec, steps, seed)
         build = time.perf_counter() - began
@@ -166,6 +169,15 @@ class ImageClassification(BuiltInTask[Recipe]):
         )
         seconds = {"build": build, **outcome.seconds}
         return read_outcome(dataclasses.replace(outcome, seconds=seconds), self._goal)
+
+    def _compute_of(self, spec: object) -> Compute:
+        """How a child is trained: with XLA, if nothing else was asked for, where this makes it shorter."""
+        if self._compute.xla is not None:
+            return self._compute
+        alone = self._compute.devices == 1 and trains_on_gpu()
+        cost = self.count(spec) if alone else None
+        images = self.recipe.epochs * len(self.data.x_train)
+        return dataclasses.replace(self._compute, xla=cost is not None and pays(flops=cost[1], images=images))
 
     def has_model(self, spec: object) -> bool:
         return isinstance(spec, Buildable)

@@ -146,18 +146,11 @@ class ImageTrainer(Trainer):
         count = int(self._data.x_train.shape[0])
         order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=[self._seed, epoch])
 
-        # Not a Python loop: AutoGraph, which would convert it, does nothing under Python 3.13.
-        def body(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def train(step: tf.Tensor) -> tuple[tf.Tensor]:
             indices = tf.gather(order, step * size + tf.range(size))
-            loss = self._distributed_step(indices, epoch * steps + step)
-            with tf.control_dependencies([loss]):
-                self._steps_done.assign_add(1)
-            return step + 1, total + loss
+            return (self._distributed_step(indices, epoch * steps + step),)
 
-        def continues(step: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-            return tf.logical_and(step < steps, tf.math.is_finite(total))
-
-        return tf.while_loop(continues, body, (tf.constant(0), tf.constant(0.0)))
+        return self._run_steps(train)
 
     def _distributed_step(self, indices: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         """Trains a step and returns its mean loss. Several devices each train on an equal share of the batch."""

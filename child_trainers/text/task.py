@@ -167,7 +167,7 @@ class LanguageModeling(BuiltInTask[LanguageRecipe]):
             precision=self._compute.precision,
         )
         optimizer = self._optimizer_of(spec, steps_per_epoch(self.device_data, self.recipe), seed)
-        xla = self._compute.xla
+        xla = bool(self._compute.xla)  # it takes a minute to compile a recurrence, so it is used on request only
         build = time.perf_counter() - began
         outcome = self._result(
             lambda: train_language_model(

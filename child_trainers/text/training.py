@@ -138,22 +138,19 @@ class LanguageTrainer(Trainer):
         streams = self._data.streams
         rate = learning_rate(self._recipe, epoch)
 
-        def body(step: tf.Tensor, total: tf.Tensor, state: State) -> tuple[tf.Tensor, tf.Tensor, State]:
+        def train(step: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
             first = step * unroll
             shape = (unroll, streams.shape[1])
             inputs = tf.ensure_shape(streams[first : first + unroll], shape)
             targets = tf.ensure_shape(streams[first + 1 : first + unroll + 1], shape)
-            loss, state = self._step(inputs, targets, state, rate, tf.stack([self._seed, (epoch * steps + step) * 64]))
-            with tf.control_dependencies([loss]):
-                self._steps_done.assign_add(1)
-            return step + 1, total + loss, state
+            layers = list(zip(state[::2], state[1::2], strict=True))
+            loss, layers = self._step(
+                inputs, targets, layers, rate, tf.stack([self._seed, (epoch * steps + step) * 64])
+            )
+            return loss, *(part for layer in layers for part in layer)
 
-        def continues(step: tf.Tensor, total: tf.Tensor, state: State) -> tf.Tensor:
-            return tf.logical_and(step < steps, tf.math.is_finite(total))
-
-        start = (tf.constant(0), tf.constant(0.0), self._model.zero_state(int(streams.shape[1])))
-        step, total, _ = tf.while_loop(continues, body, start)
-        return step, total
+        silent = self._model.zero_state(int(streams.shape[1]))
+        return self._run_steps(train, [part for layer in silent for part in layer])
 
     def _train_step(
         self, inputs: tf.Tensor, targets: tf.Tensor, state: State, rate: tf.Tensor, seed: tf.Tensor

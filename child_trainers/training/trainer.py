@@ -8,16 +8,19 @@ import functools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from automl.child_trainers.devices import trains_on_gpu
 from automl.child_trainers.outcome import DivergedError
 from automl.child_trainers.task import Objective, Report
 from automl.child_trainers.training.checkpoints import INTERVAL as CHECKPOINT_SECONDS
 from automl.child_trainers.training.early_stop import EarlyStopError
+
+STEPS_BETWEEN_CHECKS = 16  # of the loss of a training on a GPU
 
 
 class Variables(Protocol):
@@ -72,7 +75,7 @@ class Trainer(abc.ABC):
         """Trains one epoch, numbered from 0, and returns its mean loss in nats.
 
         Raises:
-            DivergedError: the loss of a step is not finite. No step is trained after that step.
+            DivergedError: the loss of a step is not finite. On a processor, no step is trained after that step.
         """
         train = self._epoch()
         with self._phase("train"):
@@ -83,7 +86,7 @@ class Trainer(abc.ABC):
 
     @abc.abstractmethod
     def _train_epoch(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The compiled epoch. It ends early at the first loss that is not finite.
+        """The compiled epoch. It ends early where a loss is not finite; see `_run_steps`.
 
         Args:
             epoch: int32 scalar, from 0.
@@ -95,6 +98,47 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def metrics(self) -> dict[str, float]:
         """The network's metrics on the validation data, by name."""
+
+    def _run_steps(
+        self, train: Callable[..., tuple[tf.Tensor, ...]], state: Sequence[tf.Tensor] = ()
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """All steps of an epoch, in a compiled function.
+
+        A processor looks at the loss after every step. A GPU would wait each time until the value has reached the host,
+        so there it is looked at after every `STEPS_BETWEEN_CHECKS` steps.
+
+        Args:
+            train: trains a step, given its number within the epoch and a state. Returns the loss of the step, and the
+                state after it.
+            state: before the first step.
+
+        Returns:
+            See `_train_epoch`.
+        """
+        count = self.steps_per_epoch
+        together = STEPS_BETWEEN_CHECKS if trains_on_gpu() else 1
+
+        def one(step: tf.Tensor, total: tf.Tensor, *state: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            loss, *after = train(step, *state)
+            return step + 1, total + loss, *after
+
+        # Not a Python loop: AutoGraph, which would convert it, does nothing under Python 3.13.
+        def several(step: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            end = tf.minimum(step + together, count)
+            after: tuple[tf.Tensor, ...] = tf.while_loop(lambda step, *_: step < end, one, (step, *others))
+            return after
+
+        def body(step: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            after = one(step, *others) if together == 1 else several(step, *others)
+            with tf.control_dependencies([after[1]]):
+                self._steps_done.assign_add(tf.cast(after[0] - step, tf.int64))
+            return after
+
+        def continues(step: tf.Tensor, total: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+            return tf.logical_and(step < count, tf.math.is_finite(total))
+
+        step, total, *_ = tf.while_loop(continues, body, (tf.constant(0), tf.constant(0.0), *state))
+        return step, total
 
     def steps_done(self) -> int:
         """Number of training steps so far, also within an epoch. May be called from any thread."""
@@ -148,7 +192,7 @@ def graphs_as_traced() -> Iterator[None]:
     """
     options = tf.config.optimizer
     before = options.get_experimental_options().get("disable_meta_optimizer", False)
-    if not tf.config.list_logical_devices("GPU"):
+    if not trains_on_gpu():
         options.set_experimental_options({"disable_meta_optimizer": True})
     try:
         yield

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-import tensorflow as tf
-
-from automl.child_trainers.devices import gpu_memory
+from automl.child_trainers.devices import gpu_memory, trains_on_gpu
 from automl.child_trainers.update_rules.flat_networks import FlatNetwork
 from automl.child_trainers.update_rules.grouped_networks import GroupedNetwork
 from automl.child_trainers.update_rules.in_turn import InTurn
@@ -25,7 +23,7 @@ def make_population(network: GroupedNetwork, least: int, *, xla: bool) -> Popula
         least: places that the children of one claim need.
         xla: whether XLA compiles the steps on a GPU.
     """
-    if not tf.config.list_logical_devices("GPU"):
+    if not trains_on_gpu():
         return InTurn(network.single, least)
     return SideBySide(network, num_places(network, least, gpu_memory()), xla=xla)
 

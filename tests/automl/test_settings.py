@@ -141,7 +141,6 @@ def test_options_of_an_unknown_form_or_group():
         ("precision", "", "There is no precision called ''; there is float32, bfloat16, float16."),
         ("precision", 16, "--precision is 16; it must be a text."),
         ("xla", "yes", "--xla is 'yes'; it must be true or false."),
-        ("xla", None, "--xla is None; it must be true or false."),
         ("worker_memory", 0, "--worker-memory is 0; it must be above 0."),
         ("worker_memory", 0.5, "--worker-memory is 0.5; it must be a whole number."),
         ("recycle_after", 0, "--recycle-after is 0; it must be above 0."),
@@ -222,7 +221,7 @@ def test_the_way_of_training_is_decided_when_a_search_begins(gpus):
     """A search that is resumed on another machine continues as it began."""
     for chosen, fastest in (("0", "bfloat16"), ("-1", default_precision([]))):
         gpus(chosen)
-        assert stored_settings(SearchConfig())["compute"] == {"precision": fastest, "xla": False, "devices": 1}
+        assert stored_settings(SearchConfig())["compute"] == {"precision": fastest, "xla": None, "devices": 1}
         for precision in ("float32", "bfloat16", "float16"):
             asked = SearchConfig(precision=precision, xla=True)
             assert stored_settings(asked)["compute"] == {"precision": precision, "xla": True, "devices": 1}

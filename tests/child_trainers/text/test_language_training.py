@@ -374,6 +374,21 @@ def test_a_loss_that_is_not_finite_ends_the_child_at_its_step(text):
         LanguageTrainer(model, to_device(text, 3), RECIPE, 0).metrics()
 
 
+def test_on_a_gpu_the_loss_is_looked_at_after_several_steps(text, monkeypatch):
+    data = to_device(text, 3)
+    each = LanguageTrainer(made(), data, RECIPE, 0)
+    losses = [each.train_epoch(epoch) for epoch in range(2)]
+    monkeypatch.setattr(trainer, "trains_on_gpu", lambda: True)
+    monkeypatch.setattr(trainer, "STEPS_BETWEEN_CHECKS", 4)  # of six
+    several = LanguageTrainer(made(), data, RECIPE, 0)
+    assert [several.train_epoch(epoch) for epoch in range(2)] == losses
+    assert several.steps_done() == each.steps_done() == 12
+    model = made()
+    model.trainable["softmax/bias"].assign(np.full(TYPES, np.nan, np.float32))
+    with pytest.raises(DivergedError, match=r"^The training loss of step 4 of epoch 1 is nan\.$"):
+        LanguageTrainer(model, data, RECIPE, 0).train_epoch(0)
+
+
 def test_two_traces_and_the_seconds_of_each_phase(text):
     training = LanguageTrainer(made(), to_device(text, 3), RECIPE, 0)
     for epoch in range(2):
