@@ -46,6 +46,7 @@ class SearchStatus:
         seconds_left: estimated; None while it cannot be estimated.
         slots: the worker's slot of each running child, by the child's number.
         interrupted: the search's process is gone; its children may still be `running` in the store.
+        since: when the latest run began, in seconds since 1970.
     """
 
     search: Search
@@ -58,6 +59,22 @@ class SearchStatus:
     seconds_left: float | None
     slots: Mapping[int, int] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
+    since: float = 0.0
+
+    @property
+    def children_an_hour(self) -> float | None:
+        """How many children the latest run trains an hour, by the ends of the latest ones; None before three ended."""
+        ends = sorted(child.finished for child in self.latest if child.finished is not None)
+        ends = [end for end in ends if end >= self.since]
+        if len(ends) < 3 or ends[-1] <= ends[0]:
+            return None
+        return 3600.0 * (len(ends) - 1) / (ends[-1] - ends[0])
+
+    @property
+    def speed(self) -> str:
+        """The children an hour, in words; empty if they are not known yet."""
+        rate = self.children_an_hour
+        return "" if rate is None else f"{round(rate):,} children an hour"
 
     @property
     def num_trained(self) -> int:
@@ -182,6 +199,7 @@ class StatusReader:
             left,
             slots={run.number: run.slot for run in store.running(search.id) if run.slot is not None},
             interrupted=interrupted,
+            since=0.0 if segment is None else segment.started,
         )
 
 

@@ -131,6 +131,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
                 "steps": [_fields(step) for step in steps],
                 "best": None if not status.best else status.best[0].number,
                 "waiting": status.waiting,
+                "children_an_hour": status.children_an_hour,
                 "requests": [_fields(request) for request in requests],
                 "endings": [_fields(count) for count in endings],
                 "failures": [_fields(count) for count in failures],
@@ -150,6 +151,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     print_paragraph(f"  {status.summary}")
     if status.waiting:
         print_paragraph(f"  {status.waiting}")
+    if status.speed:
+        print_paragraph(f"  speed of the latest run: {status.speed}")
     if status.phases:
         print_paragraph(f"  time of the latest children: {status.phases}")
     if status.ignoring:

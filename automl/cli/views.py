@@ -280,6 +280,8 @@ def panel(status: SearchStatus, notes: Sequence[str] = ()) -> RenderableType:
         heads.add_row("waiting", status.waiting)
     if status.curve:
         heads.add_row("rewards", status.curve)
+    if status.speed:
+        heads.add_row("speed", status.speed)
     if status.phases:
         heads.add_row("time", status.phases)
     for note in notes:

@@ -242,6 +242,16 @@ def test_a_spec_that_its_space_cannot_read_does_not_steer_the_terminal_by_the_lo
     assert "owned" in record.getMessage() and record.getMessage().isprintable()
 
 
+def test_children_an_hour_of_the_latest_run():
+    """Three gaps of 10 s: 360 an hour. The child of an earlier run does not count."""
+    latest = [child(number, finished=1000.0 + 10.0 * number) for number in range(4)]
+    found = dataclasses.replace(status(latest=[*latest, child(9, finished=5.0)]), since=100.0)
+    assert (found.children_an_hour, found.speed) == (360.0, "360 children an hour")
+    for few in (latest[:2], [child(number, finished=1000.0) for number in range(4)], [running(1, finished=None)] * 4):
+        assert (status(latest=few).children_an_hour, status(latest=few).speed) == (None, "")
+    assert "speed" in "\n".join(shown(found))
+
+
 def shown(status, notes=()):
     console = Console(record=True, width=110, file=io.StringIO())
     console.print(panel(status, notes))

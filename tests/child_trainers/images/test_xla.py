@@ -34,7 +34,7 @@ def test_each_child_by_its_expected_length(monkeypatch, net, epochs, expected):
     assert asked._compute_of(net) == Compute("bfloat16", False)  # there is no GPU
     monkeypatch.setattr(image_task, "trains_on_gpu", lambda: True)
     assert asked._compute_of(net) == Compute("bfloat16", expected)
-    assert asked._compute_of("a spec of unknown size") == Compute("bfloat16", False)
+    assert asked._compute_of({"size": "not known"}) == Compute("bfloat16", False)
 
 
 def test_what_was_asked_for_is_kept(monkeypatch):
