@@ -56,7 +56,7 @@ class Surrogate(Controller):
 
     def learn(self, results: Sequence[Result]) -> dict[str, Any]:
         self._screen.tell(results)
-        return donor_stats(self._screen.donor_weights())
+        return donor_stats(self._screen.model.donor_weights())
 
     def replay(self, batches: Iterable[Sequence[Result]]) -> None:
         for results in batches:  # without statistics, for which the model would be fitted again and again

@@ -54,7 +54,7 @@ class Guide:
     @property
     def ready(self) -> bool:
         """Whether enough children have rewards to learn from the model."""
-        return self._screen.num_scored >= self._settings.initial
+        return self._screen.model.num_scored >= self._settings.initial
 
     def decides(self, number: int) -> bool:
         """Whether the model chooses the child of this number."""
@@ -66,7 +66,7 @@ class Guide:
 
     def stats(self) -> dict[str, Any]:
         """Statistics of the model."""
-        return donor_stats(self._screen.donor_weights())
+        return donor_stats(self._screen.model.donor_weights())
 
     def choose(self, draw: Draw, pending: Sequence[PendingChild]) -> Walk:
         """The most promising candidate for this draw."""
@@ -94,16 +94,16 @@ class Guide:
         self.elite = [walk.tokens for _, walk in elite]
 
     def _scored(self, walks: Sequence[Walk]) -> list[tuple[float, Walk]]:
-        return list(zip(self._screen.score(walks).tolist(), walks, strict=True))
+        return list(zip(self._screen.model.score(walks).tolist(), walks, strict=True))
 
     def _best_of(self, scored: Sequence[tuple[float, Walk]]) -> list[tuple[float, Walk]]:
         """The elite among them, without children that have rewards already."""
-        unique = {walk.tokens: (score, walk) for score, walk in scored if self._screen.is_new(walk.tokens)}
+        unique = {walk.tokens: (score, walk) for score, walk in scored if self._screen.model.is_new(walk.tokens)}
         ranked = sorted(unique.values(), key=lambda one: -one[0])
-        new = (one for one in ranked if not self._screen.repeats(one[1]))
+        new = (one for one in ranked if not self._screen.model.repeats(one[1]))
         return list(itertools.islice(new, self._settings.model_elite))
 
     def _sample(self, number: int, count: int, *, part: int) -> list[Walk]:
         """Draws of the policy. No child has a negative attempt, so none is drawn with the same random numbers."""
-        first = (self._screen.num_scored * PARTS + part) * PART_SIZE
+        first = (self._screen.model.num_scored * PARTS + part) * PART_SIZE
         return self._policy.sample([Draw(number, -1 - first - index) for index in range(count)])

@@ -100,7 +100,7 @@ class _Process:
         self._size = features.size
         matrix = features.matrix([features.row(walk) for walk in walks])
         layout = Layout.of(features, matrix)
-        self._process = GaussianProcess(layout, fit(layout, matrix, scores), matrix, scores, features.matrix([]))
+        self._process = GaussianProcess(layout, fit(layout, matrix, scores), matrix, scores)
 
     def expected(self, matrix: Matrix) -> np.ndarray:
         """float64 (children,): the scores that this donor expects."""

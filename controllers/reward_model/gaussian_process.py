@@ -100,11 +100,6 @@ class Layout(NamedTuple):
         return cls(scales, owners, int(owners[-1]) + 1 if num_columns else 0, spread, basis)
 
 
-def stacked(some: Matrix, others: Matrix) -> Matrix:
-    """The rows of both."""
-    return Matrix(*(np.vstack(parts) for parts in zip(some, others, strict=True)))
-
-
 class Terms(NamedTuple):
     """The functions of pairs of children that the kernel adds up, float64 (n, m) each."""
 
@@ -152,33 +147,22 @@ def squared_distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 class GaussianProcess:
     """What children with scores say of others.
 
-    Children in flight are known too, although they have no score yet. Each counts as if it had the score that is
-    predicted for it: the means of others stay, and their variances fall. So a batch does not choose the same child many
-    times (Desautels et al. 2014, "Parallelizing exploration-exploitation tradeoffs in Gaussian process bandit
-    optimization", section 3.3).
-
     Args:
         layout: of all matrices.
         matrix: the children with scores, of which there may be none.
         scores: float64 (n,), with a mean of about 0 and a variance of about 1.
-        in_flight: children without scores.
     """
 
-    def __init__(
-        self, layout: Layout, hyperparameters: Hyperparameters, matrix: Matrix, scores: np.ndarray, in_flight: Matrix
-    ) -> None:
-        self.known = stacked(matrix, in_flight)
+    def __init__(self, layout: Layout, hyperparameters: Hyperparameters, matrix: Matrix, scores: np.ndarray) -> None:
+        self.known = matrix
         self.noise = float(np.exp(hyperparameters.amplitudes[NOISE])) + JITTER
         self._layout = layout
         self._hyperparameters = hyperparameters
-        covariance = self.covariance(self.known, self.known)
+        covariance = self.covariance(matrix, matrix)
         covariance[np.diag_indices(len(covariance))] += self.noise
         self.factor = cholesky(covariance, lower=True) if len(covariance) else covariance
-        # The Cholesky factor's inverse times the scores. Those of children in flight are what is predicted, which
-        # makes their part zero.
-        self.solved_scores = np.zeros(len(covariance))
-        count = len(scores)
-        self.solved_scores[:count] = solved(self.factor[:count, :count], scores - matrix.basis @ layout.basis.means)
+        # The Cholesky factor's inverse times the scores
+        self.solved_scores = solved(self.factor, scores - matrix.basis @ layout.basis.means)
 
     def predict(self, candidates: Matrix) -> Prediction:
         return Prediction(self, candidates)
@@ -220,26 +204,15 @@ class Prediction:
     def __init__(self, process: GaussianProcess, candidates: Matrix) -> None:
         self._process = process
         self._candidates = candidates
-        self._known = process.known
-        self._factor = process.factor
-        self._solved = solved(self._factor, process.covariance(self._known, candidates))  # float64 (known, candidates)
+        # float64 (known, candidates)
+        self._solved = solved(process.factor, process.covariance(process.known, candidates))
         self.mean = self._solved.T @ process.solved_scores + process.prior_mean(candidates)
         self.variance = np.maximum(process.prior_variance(candidates) - (self._solved**2).sum(axis=0), 0.0)
 
-    def observe(self, child: Matrix) -> None:
-        """Takes one more child in flight into account. The means do not change."""
-        process = self._process
-        of_child = solved(self._factor, process.covariance(self._known, child))[:, 0]
-        left = float(process.prior_variance(child)[0]) - float(of_child @ of_child)
-        deviation = np.sqrt(max(0.0, left) + process.noise)
-        row = (process.covariance(child, self._candidates)[0] - of_child @ self._solved) / deviation
-        size = len(of_child)
-        factor = np.zeros((size + 1, size + 1))
-        factor[:size, :size], factor[size, :size], factor[size, size] = self._factor, of_child, deviation
-        self._factor = factor
-        self._known = stacked(self._known, child)
-        self._solved = np.vstack([self._solved, row])
-        self.variance = np.maximum(self.variance - row**2, 0.0)
+    def covariance(self, other: Prediction) -> np.ndarray:
+        """float64 (candidates, candidates of the other): that of the function at both."""
+        prior = self._process.covariance(self._candidates, other._candidates)
+        return np.asarray(prior - self._solved.T @ other._solved)
 
 
 def solved(factor: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import threadpoolctl
 from automl.controllers.base import Draw, PendingChild, Result, ResultState
 from automl.controllers.keyed import stream
 from automl.controllers.reward_model.candidates import mutation
-from automl.controllers.reward_model.features import CENTRES, SMOOTHNESS, Features
+from automl.controllers.reward_model.features import CENTRES, SMOOTHNESS, Features, Matrix
 from automl.controllers.reward_model.fitting import fit, loss
 from automl.controllers.reward_model.gaussian_process import (
     COUNTS,
@@ -22,10 +22,11 @@ from automl.controllers.reward_model.gaussian_process import (
     Hyperparameters,
     Layout,
     kernel,
-    stacked,
     terms,
 )
-from automl.controllers.reward_model.screen import MAX_KNOWN, Pool, Screen, ScreenSettings, normal_scores
+from automl.controllers.reward_model.model import MAX_KNOWN, normal_scores
+from automl.controllers.reward_model.pool import OUTCOMES, Outcomes
+from automl.controllers.reward_model.screen import Screen, ScreenSettings
 from automl.controllers.surrogate import Surrogate
 from automl.controllers.variation import uniform_walk
 from automl.search_spaces.decisions import Choice, Links
@@ -156,7 +157,7 @@ def test_a_prediction_by_hand():
     layout = Layout.of(features, matrix)
     with np.errstate(divide="ignore", invalid="ignore"):
         hyperparameters = joint_only(layout.num_decisions)
-        process = GaussianProcess(layout, hyperparameters, matrix, np.array([1.0, -1.0]), empty(features))
+        process = GaussianProcess(layout, hyperparameters, matrix, np.array([1.0, -1.0]))
         prediction = process.predict(matrix)
     k, noisy = math.exp(-1), 1.1 + JITTER
     # K^-1 (1, -1) = (1, -1) / (noisy - k)
@@ -165,27 +166,24 @@ def test_a_prediction_by_hand():
     assert prediction.variance == pytest.approx([expected, expected])
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_observing_children_one_by_one_equals_a_process_of_all_of_them(count):
+def test_the_covariance_of_two_predictions_says_what_one_more_score_would_change():
+    """Once a child has a score y, the mean of x rises by cov(x, child) (y - m(child)) / (var(child) + noise)."""
     features, matrix, scores = problem()
     layout = Layout.of(features, matrix)
     hyperparameters = fit(layout, matrix, scores)
-    candidates = features.matrix([features.row(walk) for walk in walks_of(Space(mixed), 20, first=100)])
-    waiting = features.matrix([features.row(walk) for walk in walks_of(Space(mixed), count, first=200)])
-    prediction = GaussianProcess(layout, hyperparameters, matrix, scores, empty(features)).predict(candidates)
-    before = prediction.mean.copy()
-    for index in range(count):
-        prediction.observe(type(waiting)(*(part[index : index + 1] for part in waiting)))
-    together = GaussianProcess(layout, hyperparameters, matrix, scores, waiting).predict(candidates)
-    # A third way: the predicted scores as if they had been observed.
-    guessed = GaussianProcess(layout, hyperparameters, matrix, scores, empty(features)).predict(waiting).mean
-    believed = GaussianProcess(
-        layout, hyperparameters, stacked(matrix, waiting), np.concatenate([scores, guessed]), empty(features)
-    ).predict(candidates)
-    for other in (together, believed):
-        np.testing.assert_allclose(prediction.mean, other.mean, atol=1e-9)
-        np.testing.assert_allclose(prediction.variance, other.variance, atol=1e-9)
-    np.testing.assert_array_equal(prediction.mean, before)
+    process = GaussianProcess(layout, hyperparameters, matrix, scores)
+    others = features.matrix([features.row(walk) for walk in walks_of(Space(mixed), 20, first=100)])
+    candidates = process.predict(others)
+    (child,) = walks_of(Space(mixed), 1, first=200)
+    row = features.matrix([features.row(child)])
+    before = process.predict(row)
+    more = Matrix(*(np.vstack(parts) for parts in zip(matrix, row, strict=True)))
+    after = GaussianProcess(layout, hyperparameters, more, np.append(scores, 3.0))
+    shared = candidates.covariance(before)[:, 0]
+    surprise = (3.0 - before.mean[0]) / (before.variance[0] + process.noise)
+    found = after.predict(others)
+    np.testing.assert_allclose(found.mean, candidates.mean + shared * surprise, atol=1e-9)
+    np.testing.assert_allclose(np.diag(candidates.covariance(candidates)), candidates.variance, atol=1e-9)
 
 
 def test_without_children_the_prediction_is_the_prior():
@@ -193,7 +191,7 @@ def test_without_children_the_prediction_is_the_prior():
     none = empty(features)
     layout = Layout.of(features, none)
     prior = Hyperparameters.prior(layout.num_decisions)
-    prediction = GaussianProcess(layout, prior, none, np.zeros(0), none).predict(matrix)
+    prediction = GaussianProcess(layout, prior, none, np.zeros(0)).predict(matrix)
     amplitudes = np.exp(prior.amplitudes)
     assert not prediction.mean.any()
     assert prediction.variance == pytest.approx(amplitudes[[MAIN, PAIRS, JOINT, COUNTS]].sum() + 0.1)
@@ -281,7 +279,7 @@ def test_the_kernel_of_pairs_learns_an_interaction_without_main_effects():
     mains.amplitudes[PAIRS] = -20.0
     known = {}
     for name, hyperparameters in (("pairs", without), ("mains", mains)):
-        process = GaussianProcess(layout, hyperparameters, matrix, scores, empty(features))
+        process = GaussianProcess(layout, hyperparameters, matrix, scores)
         known[name] = process.predict(rest).mean.reshape(3, 3)
     equal = np.eye(3, dtype=bool)
     assert known["pairs"][equal].min() > known["pairs"][~equal].max() + 0.5
@@ -299,14 +297,13 @@ def test_the_choice_is_a_good_child_that_is_neither_trained_nor_in_flight():
     space = Space(flat)
     screen = Screen(space, SEED, ScreenSettings(uniform=100, mutations=100, exploration=0.0))
     screen.tell(rewarded(space, walks_of(space, 24)))
-    pool = Pool(screen, space, screen.candidates(24))
     chosen: list[tuple[int, ...]] = []
     for _ in range(4):
         pending = [PendingChild(24 + index, tokens) for index, tokens in enumerate(chosen)]
-        chosen.append(pool.choose(0, pending).tokens)
-    assert len(set(chosen)) == 4 and all(screen.is_new(tokens) for tokens in chosen)
+        chosen.append(screen.choose(Draw(99), pending).tokens)
+    assert len(set(chosen)) == 4 and all(screen.model.is_new(tokens) for tokens in chosen)
     assert min(map(sum, chosen)) >= 6  # of 8 at the most, where the mean is 4
-    second = pool.choose(1, [])
+    second = screen.choose(Draw(99, attempt=1), [])
     assert second.tokens != chosen[0]
 
 
@@ -347,12 +344,11 @@ def test_children_equal_to_trained_ones_or_to_those_in_flight_are_not_chosen():
     screen = Screen(space, SEED, ScreenSettings(uniform=200, mutations=100, exploration=0.0))
     trained = [space.decode(tokens) for tokens in ((2, 2, 2, 1), (0, 0, 0, 1), (0, 2, 1, 1), (0, 0, 0, 0))]
     screen.tell(rewarded(space, trained))
-    assert screen.repeats(space.decode((1, 2, 2, 2))) and not screen.repeats(space.decode((2, 2, 2, 2)))
-    pool = Pool(screen, space, screen.candidates(4))
+    assert screen.model.repeats(space.decode((1, 2, 2, 2))) and not screen.model.repeats(space.decode((2, 2, 2, 2)))
     known = [walk.spec.canonical() for walk in trained]
     pending = []
     for number in range(4, 12):
-        chosen = pool.choose(0, pending)
+        chosen = screen.choose(Draw(99), pending)
         assert chosen.spec.canonical() not in known
         known.append(chosen.spec.canonical())
         pending.append(PendingChild(number, chosen.tokens))
@@ -362,10 +358,70 @@ def test_children_in_flight_make_similar_ones_less_attractive():
     space = Space(flat)
     screen = Screen(space, SEED, ScreenSettings(uniform=100, mutations=0, exploration=3.0))
     screen.tell(rewarded(space, walks_of(space, 6), reward=lambda walk: 0.5))
-    pool = Pool(screen, space, screen.candidates(6))
-    first = pool.choose(0, []).tokens
-    second = pool.choose(0, [PendingChild(6, first)]).tokens
+    first = screen.choose(Draw(99), []).tokens
+    second = screen.choose(Draw(99), [PendingChild(6, first)]).tokens
     assert sum(a != b for a, b in zip(first, second, strict=True)) >= 2
+
+
+def outcomes_of(screen, walks):
+    return Outcomes(screen.model, walks, lambda part: stream(SEED, len(part), 0))
+
+
+def test_optimistic_scores_have_the_upper_confidence_bound_as_their_mean():
+    space = Space(mixed)
+    screen = Screen(space, SEED, ScreenSettings(exploration=1.5))
+    screen.tell(rewarded(space, walks_of(space, 12)))
+    candidates = walks_of(space, 30, first=100)
+    bounds = screen.model.score(candidates)
+    # U has a standard deviation of sqrt(pi / 2 - 1) w s; its mean over the outcomes is within four standard errors.
+    deviations = (bounds - screen.model.process.predict(screen.model.matrix(candidates)).mean) * math.sqrt(
+        math.pi / 2 - 1
+    )
+    found = outcomes_of(screen, candidates).drawn.mean(axis=1)
+    assert (np.abs(found - bounds) < 4 * deviations / math.sqrt(OUTCOMES) + 0.01).all()
+
+
+def test_a_candidate_adds_nothing_once_it_is_in_flight():
+    space = Space(mixed)
+    screen = Screen(space, SEED, ScreenSettings(exploration=2.0))
+    screen.tell(rewarded(space, walks_of(space, 12)))
+    candidates = [walk for walk in walks_of(space, 60, first=100) if screen.model.is_new(walk.tokens)]
+    outcomes = outcomes_of(screen, candidates)
+    before = outcomes.gains([], [])
+    best = candidates[int(before.argmax())]
+    after = outcomes.gains([best.tokens], [])
+    assert after[before.argmax()] == 0.0 < before.max()
+    assert (after <= before).all()
+
+
+def test_a_child_in_flight_counts_alike_whether_it_is_a_candidate_or_not():
+    """Of the draws of two children in flight, one comes with those of the candidates and one is made later."""
+    space = Space(mixed)
+    screen = Screen(space, SEED, ScreenSettings(exploration=2.0))
+    screen.tell(rewarded(space, walks_of(space, 12)))
+    candidates = list({walk.tokens: walk for walk in walks_of(space, 60, first=100)}.values())
+    child = candidates[int(outcomes_of(screen, candidates).gains([], []).argmax())]
+    inside = outcomes_of(screen, candidates).gains([child.tokens], [])
+    rest = [walk for walk in candidates if walk is not child]
+    outside = outcomes_of(screen, rest).gains([child.tokens], [child])
+    kept = [index for index, walk in enumerate(candidates) if walk is not child]
+    # Other random numbers: means over the outcomes of values that deviate by at most about 2 differ by 0.1.
+    np.testing.assert_allclose(outside, inside[kept], atol=0.4)
+    assert np.corrcoef(outside, inside[kept])[0, 1] > 0.95
+
+
+def test_a_choice_is_the_same_for_a_new_screen_that_sees_all_children_in_flight_at_once():
+    space = Space(mixed)
+    results = rewarded(space, walks_of(space, 12))
+    stepwise = Screen(space, SEED, ScreenSettings(uniform=30, mutations=30))
+    stepwise.tell(results)
+    foreign = [walk for walk in walks_of(space, 40, first=100) if stepwise.model.is_new(walk.tokens)][:3]
+    pending = [PendingChild(12 + index, walk.tokens) for index, walk in enumerate(foreign)]
+    for number in range(15, 20):
+        pending.append(PendingChild(number, stepwise.choose(Draw(number), pending).tokens))
+        fresh = Screen(space, SEED, ScreenSettings(uniform=30, mutations=30))
+        fresh.tell(results)
+        assert fresh.choose(Draw(number), pending[:-1]).tokens == pending[-1].tokens
 
 
 def test_what_a_screen_says_does_not_depend_on_when_it_is_asked():
@@ -375,11 +431,11 @@ def test_what_a_screen_says_does_not_depend_on_when_it_is_asked():
     asked, replayed = (Screen(space, SEED, ScreenSettings(uniform=30, mutations=30)) for _ in range(2))
     for batch in results:
         asked.tell(batch)
-        asked.score(asked.candidates(0))
+        asked.model.score(asked.candidates(0))
         replayed.tell(batch)
     candidates = asked.candidates(30)
     assert [walk.tokens for walk in candidates] == [walk.tokens for walk in replayed.candidates(30)]
-    np.testing.assert_array_equal(asked.score(candidates), replayed.score(candidates))
+    np.testing.assert_array_equal(asked.model.score(candidates), replayed.model.score(candidates))
 
 
 def test_the_model_computes_in_one_thread(monkeypatch):
@@ -396,7 +452,7 @@ def test_the_model_computes_in_one_thread(monkeypatch):
 
     monkeypatch.setattr(GaussianProcess, "predict", noted)
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        screen.score(screen.candidates(12))
+        screen.model.score(screen.candidates(12))
         screen.choose(Draw(12), [])
     assert threads and set(threads) == {1}
 
@@ -412,7 +468,7 @@ def test_failed_children_count_as_bad_and_are_no_parents():
     screen.tell([results[0]])
     assert screen.candidates(1) == []
     screen.tell([*results[1:], Result(90, (0, 0, 0, 0), (), None, ResultState.LOST)])
-    assert screen.num_scored == 12
+    assert screen.model.num_scored == 12
 
 
 def test_the_model_uses_a_bounded_number_of_children():
@@ -420,7 +476,7 @@ def test_the_model_uses_a_bounded_number_of_children():
     screen = Screen(space, SEED, ScreenSettings(uniform=10, mutations=10))
     walks = walks_of(space, MAX_KNOWN + 50)
     screen.tell(rewarded(space, walks))
-    assert len(screen.process(()).known.columns) == MAX_KNOWN
+    assert len(screen.model.process.known.columns) == MAX_KNOWN
 
 
 def test_the_surrogate_finds_the_best_of_81_children_quickly():

@@ -126,9 +126,9 @@ def test_the_weight_of_a_donor_follows_its_worth():
         found = screen([donor(reward)])
         walks = [uniform_walk(SPACE, 0, stream(SEED, index, 1)) for index in range(40)]
         found.tell([Result(index, walk.tokens, (), value(walk.tokens)) for index, walk in enumerate(walks)])
-        weights[name] = found.process(()).basis_weights[0]
+        weights[name] = found.model.process.basis_weights[0]
     assert weights["good"] > 0.8 and weights["opposite"] < -0.5
-    assert screen([donor()]).process(()).basis_weights.tolist() == [TRUST, 0.0]
+    assert screen([donor()]).model.process.basis_weights.tolist() == [TRUST, 0.0]
 
 
 @pytest.mark.parametrize("kind", [Surrogate, Reinforce])
@@ -154,7 +154,7 @@ def test_two_donors_share_the_trust():
 
 
 def problem(count=14, functions=2):
-    found = screen()
+    found = screen().model
     walks = [uniform_walk(SPACE, 0, stream(SEED, index, 2)) for index in range(count)]
     generator = np.random.default_rng(0)
     matrix = found.matrix(walks)._replace(basis=generator.normal(size=(count, functions)))
@@ -169,15 +169,11 @@ def test_without_weight_donors_change_nothing():
     for rows, basis in ((plain, Basis(np.zeros(0), np.zeros(0))), (matrix, Basis(np.zeros(2), np.zeros(2)))):
         layout = Layout.of(found._features, rows, basis)
         prior = Hyperparameters.prior(8)
-        process = GaussianProcess(layout, prior, rows, scores, none_of(rows))
+        process = GaussianProcess(layout, prior, rows, scores)
         prediction = process.predict(rows)
         results.append((loss(layout, rows, scores, vector)[0], prediction.mean, prediction.variance))
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def none_of(rows):
-    return type(rows)(*(part[:0] for part in rows))
 
 
 def test_the_weights_are_those_of_a_linear_regression():
@@ -188,7 +184,7 @@ def test_the_weights_are_those_of_a_linear_regression():
     hyperparameters = Hyperparameters(
         np.full(8, -50.0), np.zeros(8), np.array([-50.0] * 4 + [0.0, -50.0, math.log(0.1)])
     )
-    process = GaussianProcess(layout, hyperparameters, matrix, scores, none_of(matrix))
+    process = GaussianProcess(layout, hyperparameters, matrix, scores)
     precision = np.diag(deviations**-2.0)
     posterior = np.linalg.inv(matrix.basis.T @ matrix.basis / process.noise + precision)
     expected = posterior @ (matrix.basis.T @ scores / process.noise + precision @ means)
@@ -213,17 +209,12 @@ def test_the_gradient_with_donors_is_that_of_finite_differences():
         assert of_index == pytest.approx((above - below) / (2 * step), abs=1e-6)
 
 
-def test_children_in_flight_one_by_one_equal_all_of_them_at_once():
+def test_the_joint_distribution_with_donors_has_the_variances_of_the_prediction():
     found = screen([donor()])
     walks = [uniform_walk(SPACE, 0, stream(SEED, index, 3)) for index in range(14)]
     found.tell([Result(index, walk.tokens, (), value(walk.tokens)) for index, walk in enumerate(walks[:6])])
-    candidates = found.matrix(walks[9:])
-    prediction = found.process(()).predict(candidates)
-    for walk in walks[6:9]:
-        prediction.observe(found.matrix([walk]))
-    together = found.process([walk.tokens for walk in walks[6:9]]).predict(candidates)
-    np.testing.assert_allclose(prediction.mean, together.mean, atol=1e-9)
-    np.testing.assert_allclose(prediction.variance, together.variance, atol=1e-9)
+    prediction = found.model.process.predict(found.model.matrix(walks[9:]))
+    np.testing.assert_allclose(np.diag(prediction.covariance(prediction)), prediction.variance, atol=1e-9)
 
 
 def test_the_covariance_with_donors_is_positive_semidefinite():
