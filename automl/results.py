@@ -23,7 +23,7 @@ from automl.child_views import child_columns
 from automl.db import own_files
 from automl.db.records import Child, Search, State, StoreError, is_search_name
 from automl.db.store import Store
-from automl.donors import donor_line
+from automl.donors.describing import donor_line
 from automl.endings import GIVEN_TIME_OVER, Ending, Stop
 from automl.export import export_child
 from automl.listeners.base import SearchListener

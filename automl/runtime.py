@@ -26,7 +26,7 @@ from automl.db.records import (
     State,
 )
 from automl.db.store import Store
-from automl.donors import warm_start
+from automl.donors.telling import warm_start
 from automl.endings import Ending, Stop, StopNow
 from automl.listeners.base import SearchStarted, SegmentEnded
 from automl.listeners.dispatch import Listeners

@@ -25,7 +25,10 @@ from automl.db.records import (
     StoreError,
 )
 from automl.db.store import Store
-from automl.donors import Offer, read_offers, received, warm_start
+from automl.donors.reading import Offer, read_offers
+from automl.donors.receiving import received
+from automl.donors.references import read_references
+from automl.donors.telling import warm_start
 from automl.machine import prepare_process
 from automl.paths import check_name, delete_files
 from automl.preparation import (
@@ -84,7 +87,7 @@ def create(
     settings = stored_settings(config)
     if config.warm_start:
         stage(READING_DONORS)
-    offers = read_offers(config.warm_start, store.address)
+    offers = read_offers(read_references(config.warm_start, store.address, own_name=name))
     with working_in(workdir_of(settings)):
         plan = _checked(config, settings, offers, user_callables, progress, stage)
     store.make()

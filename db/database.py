@@ -140,7 +140,7 @@ class Database:
         if revision != REVISION:
             raise StoreError(
                 f"{self} has schema {revision} and this program needs {REVISION}; "
-                "any `automl search` or `automl resume` upgrades it (a backup is made first)."
+                f"any `automl search` or `automl resume` with {self.option} upgrades it (a backup is made first)."
             )
 
     def _refuse_unwritable(self, file: Path, *, create: bool) -> None:

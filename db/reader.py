@@ -35,6 +35,7 @@ from automl.db.records import (
     State,
     Step,
     StoreError,
+    TrainedReward,
     Training,
     UnknownSearchError,
 )
@@ -54,6 +55,7 @@ from automl.db.schema import (
 
 Record = TypeVar("Record")
 LARGEST = 2**63 - 1  # the largest integer that the databases store
+PARAMETERS = 500  # of one statement; every SQLite takes as many
 
 
 class Reader(Database):
@@ -157,6 +159,25 @@ class Reader(Database):
         trained = (ChildRow.state == State.TRAINED, ChildRow.ending.is_(None))
         query = select(ChildRow).where(ChildRow.search_id == search_id, *trained)
         return self._children(query.order_by(ChildRow.reward.desc(), ChildRow.number).limit(min(count, LARGEST)))
+
+    def trained_rewards(self, search_id: int, *, most: int) -> list[TrainedReward]:
+        """The rewards of the trained children, best first; equal ones in number order. At most `most` children."""
+        query = (
+            select(ChildRow.number, ChildRow.reward)
+            .where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
+            .order_by(ChildRow.reward.desc(), ChildRow.number)
+            .limit(most)
+        )
+        with self._read() as connection:
+            return [record(TrainedReward, row) for row in connection.execute(query)]
+
+    def numbered(self, search_id: int, numbers: Sequence[int]) -> list[Child]:
+        """The children of these numbers, in any order."""
+        of_search = select(ChildRow).where(ChildRow.search_id == search_id)
+        found = []
+        for first in range(0, len(numbers), PARAMETERS):
+            found += self._children(of_search.where(ChildRow.number.in_(numbers[first : first + PARAMETERS])))
+        return found
 
     def latest(self, search_id: int, count: int) -> list[Child]:
         """The trained children with the highest numbers, highest first."""

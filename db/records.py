@@ -168,6 +168,14 @@ class Child:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainedReward:
+    """The reward of a trained child."""
+
+    number: int
+    reward: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Donor:
     """What a search received from an earlier one when it was created.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,18 +44,21 @@ def recorded_answers(decisions: Sequence[Record], tokens: Sequence[int]) -> dict
     layers: dict[str, list[str]] = {}
     rest = list(tokens)
     for record in decisions:
-        name, kind, options, count = (record.get(key) for key in ("name", "kind", "options", "count"))
+        fields = record if isinstance(record, dict) else {}
+        name, kind, options, count = (fields.get(key) for key in ("name", "kind", "options", "count"))
         if not isinstance(name, str) or not isinstance(kind, str) or name in answers:
             raise RecordedError("a recorded decision has no name of its own, or no kind")
         if isinstance(options, list):
             if not rest or not 0 <= rest[0] < len(options):
-                raise RecordedError(f"the decision {name!r} has no answer among the tokens")
+                raise RecordedError(f"the decision {_shown(name)} has no answer among the tokens")
             answers[name] = options[rest.pop(0)]
             continue
         before = layers.setdefault(kind, [])
         if count != len(before) or len(rest) < len(before):
-            raise RecordedError(f"the links {name!r} have no answer among the tokens")
+            raise RecordedError(f"the links {_shown(name)} have no answer among the tokens")
         bits, rest = rest[: len(before)], rest[len(before) :]
+        if not set(bits) <= {0, 1}:
+            raise RecordedError(f"the links {_shown(name)} have an answer other than 0 and 1")
         chosen = frozenset(layer for layer, bit in zip(before, bits, strict=True) if bit)
         answers[name] = Linked(tuple(before), chosen)
         before.append(name)
@@ -92,7 +96,7 @@ def _answer(space: Space, decision: Decision, before: tuple[str, ...], answers: 
             raise UnfitError(f"the decision {name!r} is a set of links there")
         token = _token(decision, given)
         if token is None:
-            raise UnfitError(f"the decision {name!r} cannot be {given!r} here")
+            raise UnfitError(f"the decision {name!r} cannot be {_shown(given)} here")
         return (token,)
     if not isinstance(given, Linked):
         raise UnfitError(f"the decision {name!r} is no set of links there")
@@ -108,11 +112,16 @@ def _token(decision: Choice, value: Any) -> int | None:
             return None
         try:
             return decision.token_of(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # OverflowError: a whole number above all floats
             return None
     texts = [canonical_json(option) for option in decision_to_json(decision)["options"]]
     text = canonical_json(value)
     return texts.index(text) if text in texts else None
+
+
+def _shown(value: Any) -> str:
+    """A value of the other space, which may be a stranger's: short, and without control characters."""
+    return reprlib.repr(value)
 
 
 def _only_answer(space: Space, decision: Decision) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import time
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from automl.benching.file import BenchFile
-from automl.benching.plan import TOP, Competitor, Plan, Subject, check_jobs
+from automl.benching.plan import TOP, Checked, Competitor, Plan, Subject, check_jobs
 from automl.benching.searches import History, Job, run_job
 from automl.benching.summary import Cost, Lead, Row, costs_of, leads_of, rows_of, to_json
+from automl.child_trainers.devices import environment, visible_gpus
 from automl.pictures import check_folder
 from automl.processes import process_pool
 from automl.wording import counted
 
 SAVE_EVERY = 2.0  # seconds between two writes of the file
+GPUS = "CUDA_VISIBLE_DEVICES"
 # Receives the competitor, the seed and the history of a search, the number of complete searches, and that of all.
 Progress = Callable[[Competitor, int, History, int, int], None]
 
@@ -90,7 +93,8 @@ def bench(
         jobs: the number of searches that run at a time, each in its own process; 1 runs them in this process, None runs
             one per core. For more than one, a script calls this under `if __name__ == "__main__":`, because
             `multiprocessing` imports the script again.
-        set: `space.NAME=VALUE`, `task.NAME=VALUE`, or `LABEL.NAME=VALUE` for an option of one controller.
+        set: `space.NAME=VALUE`, `task.NAME=VALUE`, `LABEL.NAME=VALUE` for an option of one controller, or
+            `LABEL.warm-start=SEARCH[@STORE]` for an earlier search that one controller learns from.
         progress: called after each search.
         shared: options of the searches, `BENCH_OPTIONS`, for example `space` and `task`.
 
@@ -103,10 +107,12 @@ def bench(
     path = None if to is None else Path(to)
     if path is not None:
         check_folder(path)
-    subject = plan.check()
-    file = BenchFile(path, plan, subject)
-    with file.store() as store:
-        _run(plan, subject, file, store, count, progress)
+    with _environment_of_jobs():
+        checked = plan.check()
+        file = BenchFile(path, plan, checked)
+        with file.store() as store:
+            _run(plan, checked, file, store, count, progress)
+    subject = checked.subject
     searches = {one.label: [file.searches[one.label][seed] for seed in range(plan.seeds)] for one in plan.competitors}
     rows = rows_of(searches, plan.budgets, subject.optimum, plan.top)
     leads = leads_of(searches, plan.budgets, subject.optimum, plan.top)
@@ -115,7 +121,26 @@ def bench(
     return result
 
 
-def _run(plan: Plan, subject: Subject, file: BenchFile, store: str, jobs: int, progress: Progress) -> None:
+@contextlib.contextmanager
+def _environment_of_jobs() -> Iterator[None]:
+    """Gives this process the threads and devices of a job's process, before the check of the plan imports TensorFlow.
+
+    TensorFlow keeps those that it starts with. So the figures are the same with one job, which runs in this process.
+    """
+    before = os.environ.get(GPUS)
+    os.environ.update(environment(threads=1, gpu=None))
+    visible_gpus.cache_clear()
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(GPUS, None)
+        else:
+            os.environ[GPUS] = before
+        visible_gpus.cache_clear()
+
+
+def _run(plan: Plan, checked: Checked, file: BenchFile, store: str, jobs: int, progress: Progress) -> None:
     """Runs the searches that the file lacks, and adds their results to it."""
     wanted = [(one, seed) for seed in range(plan.seeds) for one in plan.competitors]
     missing = [
@@ -126,10 +151,14 @@ def _run(plan: Plan, subject: Subject, file: BenchFile, store: str, jobs: int, p
     file.check_code()
     done = len(wanted) - len(missing)
     jobs_of = {
-        Job(one.search_name(seed), store, plan.options_of(one) | {"seed": seed}, plan.children, subject.noiseless): (
-            one,
-            seed,
-        )
+        Job(
+            name=one.search_name(seed),
+            store=store,
+            options=plan.options_of(one) | {"seed": seed},
+            children=plan.children,
+            noiseless=checked.subject.noiseless,
+            donors=checked.donors[one.label],
+        ): (one, seed)
         for one, seed in missing
     }
     file.save()  # from now on the store has searches with these settings

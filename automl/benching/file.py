@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.benching.code import code_identity
-from automl.benching.plan import Plan, Subject
+from automl.benching.plan import Checked, Plan
 from automl.benching.searches import History
 
 FORMAT = 1
@@ -30,11 +30,11 @@ class BenchFile:
         ValueError: the file is damaged, or is of a bench with other settings.
     """
 
-    def __init__(self, path: Path | None, plan: Plan, subject: Subject) -> None:
+    def __init__(self, path: Path | None, plan: Plan, checked: Checked) -> None:
         self._path = path
-        self._settings = plan.identity(subject)
+        self._settings = plan.identity(checked.subject)
         self._code: Mapping[str, str] = code_identity()
-        self._competitors = {one.label: plan.identity_of(one) for one in plan.competitors}
+        self._competitors = {one.label: plan.identity_of(one, checked.donors[one.label]) for one in plan.competitors}
         self.searches: Searches = {}
         if path is not None and path.exists():
             self._read(path)

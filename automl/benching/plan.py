@@ -7,10 +7,16 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from automl.child_trainers.experiment import Experiment, make_experiment
 from automl.child_trainers.user_files import UserFile
+from automl.donors.describing import donor_identity
+from automl.donors.reading import read_offers
+from automl.donors.receiving import received
+from automl.donors.references import read_references, with_store
+from automl.donors.telling import warm_start
+from automl.paths import store_address
 from automl.preparation import make_controller
 from automl.search_spaces.names import validate_choice
 from automl.search_spaces.whole_numbers import check_whole_number
@@ -20,6 +26,7 @@ from automl.settings.stored import stored_settings
 
 PLACES = ("data_dir",)  # options that name places, which may change when a bench continues
 MOST_SEEDS = 100_000
+WARM_START = "warm-start"  # in `--set LABEL.warm-start=SEARCH`, which is no option of a controller
 TOP = (1, 5, 15)  # numbers of best rewards whose mean is reported by default
 
 
@@ -32,12 +39,14 @@ class Competitor:
         controller: a name, or `FILE.py:CLASS`.
         preset: the controller's preset; None for the default.
         options: the controller's options, as `NAME=VALUE`.
+        warm_start: earlier searches that it learns from, as `SEARCH[@STORE]`.
     """
 
     label: str
     controller: str
     preset: str | None = None
     options: tuple[str, ...] = ()
+    warm_start: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Competitor:
@@ -53,6 +62,11 @@ class Competitor:
         """The name in the store of the competitor's search with this seed."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", self.label).strip("-")[:40] or "controller"
         return f"{plain}-{hashlib.sha256(self.label.encode()).hexdigest()[:6]}-{seed}"
+
+    @property
+    def warm_start_flag(self) -> str:
+        """What the user has named the earlier searches with."""
+        return f"--set {self.label}.{WARM_START}"
 
     def to_json(self) -> dict[str, Any]:
         return {"controller": self.controller, "preset": self.preset, "options": list(self.options)}
@@ -91,7 +105,8 @@ class Plan:
 
         Args:
             controllers: the competitors, in the form of `Competitor.parse`; in a text, with commas between them.
-            set: `space.NAME=VALUE` and `task.NAME=VALUE` for all, `LABEL.NAME=VALUE` for one competitor.
+            set: `space.NAME=VALUE` and `task.NAME=VALUE` for all, `LABEL.NAME=VALUE` for one competitor, and
+                `LABEL.warm-start=SEARCH[@STORE]` for an earlier search that it learns from.
 
         Raises:
             ValueError: an option or a name is unknown, or has a bad value.
@@ -103,9 +118,12 @@ class Plan:
             raise ValueError(f"--controllers names {twice!r} twice; give one another label, as in other={twice}.")
         for option in shared:
             validate_choice("option of a bench", option, BENCH_OPTIONS)
-        common, of_label = _divided(set, labels)
+        common, of_label, donors = _divided(set, labels)
         return cls(
-            tuple(dataclasses.replace(one, options=tuple(of_label[one.label])) for one in competitors),
+            tuple(
+                dataclasses.replace(one, options=tuple(of_label[one.label]), warm_start=tuple(donors[one.label]))
+                for one in competitors
+            ),
             {name: value for name, value in SearchConfig.read(shared).items() if value is not None}
             | ({"set": tuple(common)} if common else {}),
             _counts("--budgets", budgets, "25,50,100"),
@@ -126,6 +144,7 @@ class Plan:
             "set": (*self.shared.get("set", ()), *options),
             "controller": competitor.controller,
             "controller_preset": competitor.preset,
+            "warm_start": tuple(with_store(text, store_address(None)) for text in competitor.warm_start),
             "workers": 0,
             "keep": 0,
         }
@@ -133,20 +152,26 @@ class Plan:
     def config_of(self, competitor: Competitor, seed: int = 0) -> SearchConfig:
         return SearchConfig(**self.options_of(competitor), seed=seed, children=self.children)
 
-    def check(self) -> Subject:
+    def check(self) -> Checked:
         """Makes the parts of every competitor's search, so that a wrong option is found before the first search starts.
 
         Raises:
             ValueError: a part is unknown or has a bad value, or the data cannot be read.
+            StoreError: an earlier search cannot be read.
         """
-        subject = None
+        subject, donors = None, {}
         for competitor in self.competitors:
             settings = stored_settings(self.config_of(competitor))
             experiment = make_experiment(settings)
-            make_controller(settings, experiment, 0)
+            controller = make_controller(settings, experiment, 0)
             subject = subject or Subject.of(settings, experiment)
+            flag = competitor.warm_start_flag
+            references = read_references(competitor.warm_start, store_address(None), flag=flag)
+            found = [received(offer, experiment.space) for offer in read_offers(references)]
+            warm_start(controller, competitor.controller, found, experiment.space, flag=flag)
+            donors[competitor.label] = tuple(map(donor_identity, found))
         assert subject is not None
-        return subject
+        return Checked(subject, donors)
 
     def identity(self, subject: Subject) -> dict[str, Any]:
         """The settings that must not change when a bench continues, as JSON: the shared options, the texts of the
@@ -155,8 +180,21 @@ class Plan:
         options = {name: _identity(value) for name, value in sorted(shared.items())}
         return options | {"data": subject.fingerprint}
 
-    def identity_of(self, competitor: Competitor) -> dict[str, Any]:
-        return competitor.to_json() | {"controller": _identity(competitor.controller)}
+    def identity_of(self, competitor: Competitor, donors: Sequence[str]) -> dict[str, Any]:
+        """The settings of a competitor that must not change. `donors` are the identities of its earlier searches."""
+        identity = competitor.to_json() | {"controller": _identity(competitor.controller)}
+        return identity | ({WARM_START: list(donors)} if donors else {})
+
+
+class Checked(NamedTuple):
+    """What a checked plan comes to.
+
+    Attributes:
+        donors: the identities of the earlier searches that each competitor learns from, by its label.
+    """
+
+    subject: Subject
+    donors: Mapping[str, tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,10 +234,13 @@ def check_jobs(jobs: int) -> int:
     return check_whole_number("--jobs", jobs, least=1, most=MOST_PROCESSES)
 
 
-def _divided(texts: Sequence[str], labels: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """The options of the space and the task, and those of each competitor."""
+def _divided(
+    texts: Sequence[str], labels: Sequence[str]
+) -> tuple[list[str], dict[str, list[str]], dict[str, list[str]]]:
+    """The options of the space and the task, those of each competitor, and its earlier searches."""
     common: list[str] = []
     of_label: dict[str, list[str]] = {label: [] for label in labels}
+    donors: dict[str, list[str]] = {label: [] for label in labels}
     for text in texts:
         key, equals, value = text.partition("=")
         label, dot, option = key.strip().rpartition(".")
@@ -210,9 +251,12 @@ def _divided(texts: Sequence[str], labels: Sequence[str]) -> tuple[list[str], di
         if validate_choice("group of options", label, ["space", "task", *labels]) in ("space", "task"):
             common.append(text)
             continue
+        if option.replace("_", "-") == WARM_START:
+            donors[label].append(value.strip())
+            continue
         parse_value(value.strip())
         of_label[label].append(f"{option}={value.strip()}")
-    return common, of_label
+    return common, of_label, donors
 
 
 def _counts(flag: str, given: str | Sequence[int], example: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from automl.db.records import State
 from automl.db.store import Store
+from automl.donors.describing import donor_identity
 from automl.listeners.base import BatchProposed, SearchListener, StepLearned
 from automl.paths import open_store
 from automl.results import resume, search
@@ -25,6 +26,7 @@ class Job:
         options: the keyword arguments of `automl.search`.
         children: the number of children to train.
         noiseless: the metric that is the reward without noise, or None.
+        donors: the identities of the earlier searches that it learns from.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Job:
     options: Mapping[str, Any]
     children: int
     noiseless: str | None = None
+    donors: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,7 @@ def run_job(job: Job) -> History:
     """Starts the search, or resumes it if an earlier bench was stopped.
 
     Raises:
-        RuntimeError: the search ended before it had trained its children.
+        RuntimeError: the search ended before it had trained its children, or an earlier search has changed.
     """
     clock, began = ControllerTime(), time.perf_counter()
     with contextlib.closing(Store(job.store, create=True, deferred=True)) as store:
@@ -90,6 +93,13 @@ def run_job(job: Job) -> History:
     with contextlib.closing(open_store(job.store)) as store:
         record = store.search(job.name)
         children = store.children(record.id, states=[State.TRAINED])
+        donors = tuple(map(donor_identity, store.donors(record.id)))
+    if donors != job.donors:
+        raise RuntimeError(
+            f"The search {job.name} in {job.store} learned from {', '.join(donors) or 'no earlier search'}, and the "
+            f"bench began with {', '.join(job.donors) or 'none'}; name another file with --to, and let no earlier "
+            "search continue while a bench runs."
+        )
     exhausted = record.state == "exhausted"
     if len(children) < job.children and not exhausted:
         cause = result.ending.cause if result.ending is not None else record.cause

@@ -95,7 +95,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     # These modules import NumPy. `list` and `top` are faster without it.
     from automl.child_trainers.behaviour import FIRST_VERSION, earlier_behaviours
     from automl.child_trainers.experiment import reward_definition
-    from automl.donors import donor_json, donor_line, weights_of
+    from automl.donors.describing import donor_json, donor_line, weights_of
     from automl.settings.stored import completed
 
     with open_for_reading(store_option) as store:

@@ -19,7 +19,7 @@ from automl.cli.time_check import TimeCheck
 from automl.cli.views import View, make_view
 from automl.db.records import SearchState, State
 from automl.db.store import Store
-from automl.donors import donor_line
+from automl.donors.describing import donor_line
 from automl.endings import Ending, Stop, StopNow
 from automl.listeners.dispatch import Listeners
 from automl.machine import other_surroundings

@@ -329,7 +329,7 @@ def test_reading_an_older_store_does_not_upgrade_it(
         Store(str(sqlite_path), **options)
     assert str(caught.value) == (
         f"sqlite:///{sqlite_path} has schema {REVISION} and this program needs 9999; any `automl search` or "
-        "`automl resume` upgrades it (a backup is made first)."
+        f"`automl resume` with --store {sqlite_path} upgrades it (a backup is made first)."
     )
     assert sqlite_path.read_bytes() == before
     assert not list(sqlite_path.parent.glob("*.bak*"))
