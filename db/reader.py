@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -28,6 +29,7 @@ from automl.db.records import (
     FailureCount,
     Measurement,
     Progress,
+    RankedChild,
     Request,
     RunningAttempt,
     Search,
@@ -35,7 +37,6 @@ from automl.db.records import (
     State,
     Step,
     StoreError,
-    TrainedReward,
     Training,
     UnknownSearchError,
 )
@@ -55,6 +56,7 @@ from automl.db.schema import (
 
 Record = TypeVar("Record")
 LARGEST = 2**63 - 1  # the largest integer that the databases store
+LONGEST_NAME = 100
 PARAMETERS = 500  # of one statement; every SQLite takes as many
 
 
@@ -160,8 +162,8 @@ class Reader(Database):
         query = select(ChildRow).where(ChildRow.search_id == search_id, *trained)
         return self._children(query.order_by(ChildRow.reward.desc(), ChildRow.number).limit(min(count, LARGEST)))
 
-    def trained_rewards(self, search_id: int, *, most: int) -> list[TrainedReward]:
-        """The rewards of the trained children, best first; equal ones in number order. At most `most` children."""
+    def ranked(self, search_id: int, *, most: int) -> list[RankedChild]:
+        """The trained children, best first; equal ones in number order. At most `most` children."""
         query = (
             select(ChildRow.number, ChildRow.reward)
             .where(ChildRow.search_id == search_id, ChildRow.state == State.TRAINED)
@@ -169,7 +171,7 @@ class Reader(Database):
             .limit(most)
         )
         with self._read() as connection:
-            return [record(TrainedReward, row) for row in connection.execute(query)]
+            return [record(RankedChild, row) for row in connection.execute(query)]
 
     def numbered(self, search_id: int, numbers: Sequence[int]) -> list[Child]:
         """The children of these numbers, in any order."""
@@ -434,7 +436,7 @@ class Reader(Database):
 
             names = [other for other in connection.scalars(select(SearchRow.name)) if isinstance(other, str)]
             names = sorted(names, key=lambda other: -SequenceMatcher(None, name, other).ratio())[:8]
-            known = f"it has {', '.join(names)}" if names else "it has none yet"
+            known = f"it has {', '.join(map(_shortened, names))}" if names else "it has none yet"
             raise UnknownSearchError(f"There is no search called {name!r} in {self}; {known}.")
         return search
 
@@ -459,11 +461,27 @@ def record(kind: type[Record], row: Any) -> Record:
         if not fits(value):
             shown = repr(value)
             raise StoreError(
-                f"The store holds a {kind.__name__.lower()} whose {name} is "
+                f"The store holds a {_words(kind.__name__)} whose {name} is "
                 f"{shown if len(shown) <= 60 else f'{shown[:60]}…'}, which automl never writes; it is damaged, or "
                 "another program has changed it. Restore it from a backup."
             )
     return kind(**values)
+
+
+def _is_finite(value: object) -> bool:
+    if type(value) is int:
+        return abs(value) <= sys.float_info.max
+    return type(value) is float and math.isfinite(value)
+
+
+def _words(name: str) -> str:
+    """The name of a class in words: `ranked child`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
+def _shortened(name: str) -> str:
+    """A name of a search for a message; automl gives none that is longer, but another program may have."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
 
 
 @functools.cache
@@ -477,7 +495,7 @@ def _type_test(hint: Any) -> Callable[[Any], bool]:
     if hint is Any:
         return lambda value: True
     if hint is float:  # an integral value may be stored as an integer
-        return lambda value: type(value) in (int, float) and math.isfinite(value)
+        return _is_finite
     if isinstance(hint, type):
         return lambda value: type(value) is hint
     tests = [_type_test(inner) for inner in get_args(hint)]

@@ -168,8 +168,8 @@ class Child:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedReward:
-    """The reward of a trained child."""
+class RankedChild:
+    """A trained child among those of its search, in order of their rewards."""
 
     number: int
     reward: float

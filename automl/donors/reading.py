@@ -74,7 +74,7 @@ def _read_offer(reference: Reference) -> Offer:
 
 def _offer_of(store: Store, reference: Reference) -> Offer:
     search = store.search(reference.name)
-    trained = store.trained_rewards(search.id, most=MAX_TRAINED + 1)
+    trained = store.ranked(search.id, most=MAX_TRAINED + 1)
     if not trained:
         raise ValueError(
             f"The search {reference.name!r} in {store} has no trained child to learn from; leave it out of "
