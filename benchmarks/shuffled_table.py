@@ -2,7 +2,7 @@
 
     python benchmarks/shuffled_table.py DATA/nasbench/macro/nas-bench-macro_cifar10.json > shuffled.csv
 
-A search of this table is a donor that says nothing about the networks (docs/results.md, "Learning from earlier searches").
+A search of this table is a donor that says nothing (docs/results.md, "Learning from earlier searches").
 """
 
 import json
