@@ -145,6 +145,8 @@ def resume(
     all_listeners = _listeners(listeners, on_child_end)
     names = [name for name, one in inspect.signature(resumed).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for key, value in changes.items():
+        if key in SearchConfig.options() and key not in names:
+            raise ValueError(f"{key} is an option of a new search: a resume cannot change it; leave it out.")
         validate_choice("setting of a resume", key, names)
         if isinstance(value, os.PathLike):
             changes[key] = os.fspath(value)

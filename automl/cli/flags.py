@@ -29,6 +29,10 @@ class Commands(TyperGroup):
             option = getattr(error, "option_name", None)
             if option is None or (context := getattr(error, "ctx", None)) is None:
                 raise
+            if context.command.name == "resume" and option.removeprefix("--") in map(_key, SearchConfig.options()):
+                error.message = f"{option} is an option of a new search: a resume cannot change it; leave it out."  # type: ignore[attr-defined]
+                error.possibilities = None  # type: ignore[attr-defined]
+                raise
             options = [name for param in context.command.params for name in param.opts if name.startswith("--")]
             error.message = f"There is no option {option!r}; there is {nearest_first(option, options)}."  # type: ignore[attr-defined]
             error.possibilities = None  # type: ignore[attr-defined]
@@ -91,6 +95,10 @@ def with_flags(
         return call
 
     return decorate
+
+
+def _key(name: str) -> str:
+    return SearchConfig.options()[name].key
 
 
 def _flag_of(option: Option, resume: bool) -> OptionInfo:

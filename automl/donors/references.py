@@ -70,10 +70,13 @@ def read_references(
         address = store_address(address) if at else own_store
         with reading_errors(flag, name):
             place = _place_of(address)
-            if place.file is not None and not place.file.exists():
-                raise StoreError(f"there is no store {address}; write SEARCH@STORE with the file of its store.")
         if name == own_name and place == _place_of(own_store):
             raise ValueError(f"{flag} names {name!r}, which is the new search itself; name an earlier one.")
+        if place.file is not None and not place.file.exists():
+            raise StoreError(
+                f"{flag} cannot read the search {name!r}: there is no store {address}; write SEARCH@STORE with the "
+                "file of its store."
+            )
         if (name, place) in [(other.name, other.place) for other in references]:
             raise ValueError(
                 f"{flag} names the search {name!r} of {shown(parse_address(address))} twice; name it once."

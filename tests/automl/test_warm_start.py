@@ -155,6 +155,25 @@ NOT_OF_THE_FORM = (
             "--warm-start cannot read the search 'first': there is no store automl.db; write SEARCH@STORE with the "
             "file of its store.",
         ),
+        (
+            ("--warm-start", "first@sqlite:///nope.db"),
+            "--warm-start cannot read the search 'first': there is no store sqlite:///nope.db; write SEARCH@STORE with "
+            "the file of its store.",
+        ),
+        (
+            ("--warm-start", "first@mysql://me:hush@host/a"),
+            "--warm-start cannot read the search 'first': The store cannot be on mysql; use sqlite:///FILE or "
+            "postgresql://HOST/DATABASE.",
+        ),
+        (
+            ("--warm-start", "first@.."),
+            "--warm-start cannot read the search 'first': .. is a folder; name a file in it, for example ../automl.db.",
+        ),
+        (
+            ("--warm-start", "second"),
+            "--warm-start names 'second', which is the new search itself; name an earlier one.",
+        ),
+        (("--warm-start", ""), f"--warm-start '' {NOT_OF_THE_FORM}"),
         (("--warm-start", "first@"), f"--warm-start 'first@' {NOT_OF_THE_FORM}"),
         (("--warm-start", "@old.db"), f"--warm-start '@' {NOT_OF_THE_FORM}"),
         (("--warm-start", "../first"), f"--warm-start '../first' {NOT_OF_THE_FORM}"),
@@ -186,6 +205,32 @@ def test_a_bad_donor_gets_one_sentence(automl, folder, flags, sentence):
     ran = automl("search", "second", *options, *flags)
     assert ran.error == sentence
     assert not (folder / "automl.db").exists()
+
+
+@pytest.mark.usefixtures("first")
+def test_a_search_of_the_same_name_in_another_store_is_no_other_than_any(automl):
+    ran = automl("search", "first", *WARM, "--warm-start", "first@old.db", "--children", 2)
+    assert ran.code == 0, ran.err
+
+
+@pytest.mark.usefixtures("first")
+def test_a_server_that_does_not_answer_is_named_without_its_password(automl):
+    pytest.importorskip("psycopg")
+    ran = automl("search", "second", *WARM, "--warm-start", "first@postgresql://me:hush@127.0.0.1:9/things")
+    assert ran.error.startswith(
+        "--warm-start cannot read the search 'first': The store postgresql://me@127.0.0.1:9/things cannot be opened: "
+    )
+    assert "hush" not in ran.out + ran.err
+
+
+@pytest.mark.usefixtures("first")
+def test_a_resume_takes_no_donors(automl):
+    assert automl("search", "second", *WARM, "--children", 2).code == 0
+    ran = automl("resume", "second", "--warm-start", "first@old.db", "--children", 4)
+    sentence = "is an option of a new search: a resume cannot change it; leave it out."
+    assert ran.code == 2 and f"--warm-start {sentence}" in " ".join(ran.err.split())
+    with pytest.raises(ValueError, match=f"warm_start {sentence}"):
+        api.resume("second", warm_start=["first@old.db"])
 
 
 def test_a_search_without_a_trained_child_is_refused(automl, folder):
