@@ -9,28 +9,22 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from automl.child_trainers.devices import default_workers, visible_gpus
+from automl.child_trainers.devices import default_workers, memory_share, num_cores
+from automl.child_trainers.gpu_sharing import automatic_sharing
+from automl.child_trainers.gpus import listed_gpus, visible_gpus
 from automl.db.owner import Owner
 from automl.db.records import SearchState, State, StoreError
 from automl.db.store import Store
+from automl.findings import Finding
+from automl.gpu_checks import gpu_findings
 from automl.machine import versions
 from automl.status import is_interrupted
 from automl.wording import counted
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """The result of one check. `advice` says what to do if `well` is False."""
-
-    subject: str
-    well: bool
-    found: str
-    advice: str | None = None
-
-
 def examine(address: str, data_dir: str | None) -> list[Finding]:
     """Checks the installation, the devices, the data, the store and every search in it. Changes nothing."""
-    findings = [_installation(), _devices(), _data(data_dir)]
+    findings = [_installation(), _devices(), *gpu_findings(), _data(data_dir)]
     try:
         store = Store(address, readonly=True)
     except StoreError as error:
@@ -59,9 +53,13 @@ def _installation() -> Finding:
 
 def _devices() -> Finding:
     gpus = visible_gpus()
-    number = default_workers(len(gpus))
-    devices = f"{counted(len(gpus), 'GPU')}, {counted(os.cpu_count() or 1, 'core')}"
-    return Finding("devices", True, f"{devices}; a search starts {counted(number, 'worker')}")
+    cores = counted(os.cpu_count() or 1, "core")
+    if not gpus:
+        why = f" ({failure})" if (failure := listed_gpus().failure) is not None else ""
+        return Finding("devices", True, f"no GPU{why}, {cores}; a search starts {counted(default_workers(), 'worker')}")
+    sharing = automatic_sharing(gpus, threads=1, cores=num_cores(), host_memory=memory_share(1))
+    started = f"a search starts {counted(sharing.workers, 'worker')} on each GPU ({sharing.reason})"
+    return Finding("devices", True, f"{counted(len(gpus), 'GPU')}, {cores}; {started}")
 
 
 def _data(data_dir: str | None) -> Finding:

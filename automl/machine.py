@@ -11,10 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from automl.child_trainers.devices import (
-    environment,
-    visible_gpus,
-)
+from automl.child_trainers.devices import environment
+from automl.child_trainers.gpus import visible_gpus
 from automl.db.records import (
     Search,
 )
@@ -35,7 +33,7 @@ def prepare_process(threads: int, workers: int, policy_device: str) -> None:
     """
     if workers == 0:
         _check_started_threads(threads)
-    gpus = visible_gpus()
+    gpus = [gpu.value for gpu in visible_gpus()]
     gpu = ",".join(gpus) if policy_device == "gpu" and gpus else None
     if workers == 0 and gpus:
         gpu = gpus[0]

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from automl.child_trainers.devices import gpu_groups, memory_share, quiet_native_start, visible_gpus
+from automl.child_trainers.devices import memory_share, quiet_native_start
 from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.gpu_sharing import busy_gpus, memory_limit
+from automl.child_trainers.gpus import gpu_groups, used_memory, visible_gpus
 from automl.child_trainers.workers.local_pool import LocalPool
 from automl.child_trainers.workers.messages import WorkerOrder
 from automl.child_trainers.workers.monitor import Deadlines
@@ -18,6 +20,7 @@ from automl.db.store import Store
 from automl.paths import artefacts_of
 from automl.preparation import Run, Stage
 from automl.wording import counted
+from automl.worker_plan import sharing_workers
 
 INLINE_DEVICE = "this process"  # the device of children that are trained in the coordinator's process
 
@@ -64,6 +67,10 @@ def make_pool(
         TypeError: `own` did not return a pool.
     """
     artefacts = artefacts_of(store, search.name)
+    num_gpus = experiment.task.requirements.devices
+    gpus = visible_gpus() if run.workers else []
+    gpus = gpus[: len(gpus) // num_gpus * num_gpus]  # those of whole groups
+    sharing = sharing_workers(settings, run.workers, len(gpus) // num_gpus)
     order = WorkerOrder(
         store=store.address if store.file is None else str(store.file),
         search_id=search.id,
@@ -74,7 +81,7 @@ def make_pool(
         early_stop=settings["early_stop"],
         recycle_after=settings["recycling"]["after"],
         recycle_growth=settings["recycling"]["growth"],
-        gpu_share=1.0 / settings["workers_per_gpu"],
+        gpu_memory=memory_limit(gpus, sharing) if sharing > 1 else None,
         artefacts=artefacts.to_json(),
     )
     setup = PoolSetup(
@@ -88,7 +95,9 @@ def make_pool(
             memory=settings["worker_memory"] or memory_share(max(1, run.workers)),
         ),
         count=run.workers,
-        gpus=gpu_groups(visible_gpus(), experiment.task.requirements.devices) if run.workers else (),
+        gpus=gpu_groups(gpus, num_gpus),
+        gpu_uuids=[gpu.uuid for gpu in gpus if gpu.uuid is not None],
+        notices=busy_gpus(gpus, used_memory(gpus), sharing),
     )
     if run.workers:
         stage(f"Starting {counted(run.workers, 'worker')}")

@@ -15,7 +15,6 @@ from automl.child_trainers.determinism import checking_determinism
 from automl.child_trainers.devices import (
     quiet_native_start,
     start_tensorflow,
-    visible_gpus,
     without_native_lines,
 )
 from automl.child_trainers.experiment import (
@@ -26,7 +25,7 @@ from automl.child_trainers.experiment import (
     make_experiment,
     session_callable,
 )
-from automl.child_trainers.task import Requirements
+from automl.child_trainers.gpus import visible_gpus
 from automl.child_trainers.user_files import UserFile
 from automl.controllers import CONTROLLERS, EARLIER_DEFAULTS, NETWORKS, PRESETS
 from automl.controllers.base import Controller, Cost
@@ -77,25 +76,9 @@ def check_gpus(per_child: int) -> None:
     if per_child > 1 and len(gpus) < per_child:
         present = counted(len(gpus), "GPU") if gpus else "no GPU"
         raise ValueError(f"--gpus-per-child is {per_child}, but this process sees {present}.")
-
-
-def most_workers(requirements: Requirements) -> int | None:
-    """How many workers may train children of these requirements at the same time; None for any number."""
-    return max(1, len(visible_gpus()) // requirements.devices) if requirements.exclusive else None
-
-
-def check_workers(settings: Mapping[str, Any], requirements: Requirements, workers: int) -> None:
-    """Raises ValueError if children that need their devices to themselves would have to share them."""
-    most = most_workers(requirements)
-    if most is None:
-        return
-    task = settings["task"]["name"]
-    if settings["workers_per_gpu"] > 1:
-        raise ValueError(f"A child of the task {task} needs a GPU to itself; drop --workers-per-gpu.")
-    if workers > most:
+    if per_child > 1 and any(gpu.is_slice for gpu in gpus):
         raise ValueError(
-            f"--workers is {workers}, and children of the task {task} need their devices to themselves; use "
-            f"--workers {most}."
+            f"--gpus-per-child is {per_child}, but a process can use only one slice of a GPU in MIG mode; drop it."
         )
 
 

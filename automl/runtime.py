@@ -39,7 +39,6 @@ from automl.preparation import (
     Run,
     Stage,
     check_gpus,
-    check_workers,
     checking_space,
     cost_function,
     make_controller,
@@ -59,6 +58,7 @@ from automl.surroundings import (
     workdir_of,
     working_in,
 )
+from automl.worker_plan import check_workers
 
 ERROR, AT_ONCE = "it ended with an error", "stopped at once"  # causes of a pause
 
@@ -184,7 +184,7 @@ def _make_parts(
             settings["space"]["order"] = accepted_order(store, search, changed)
     download = resume.arguments is None or may_download(settings, resume.arguments.get("data_dir"))
     experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage, download=download)
-    check_workers(settings, experiment.task.requirements, run.workers)
+    check_workers(settings, experiment.task, run.workers)
     controller = make_controller(settings, experiment, search.seed, stage, user_callables=user_callables)
     _check_fixed(store, search, controller, experiment, settings, resume.changes)
     if settings["task"]["file"] is None:

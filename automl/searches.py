@@ -9,10 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from automl.approval import approve
-from automl.child_trainers.devices import (
-    default_workers,
-    visible_gpus,
-)
 from automl.child_trainers.experiment import NO_USER_CALLABLES, Experiment, UserCallables
 from automl.controllers import SCALES
 from automl.controllers.base import Draw
@@ -37,11 +33,9 @@ from automl.preparation import (
     Run,
     Stage,
     check_gpus,
-    check_workers,
     checking_space,
     cost_function,
     make_controller,
-    most_workers,
     prepare_experiment,
     user_files_of,
 )
@@ -56,6 +50,7 @@ from automl.surroundings import (
     workdir_of,
     working_in,
 )
+from automl.worker_plan import check_workers, plan_workers
 
 FIRST_DRAWS = 8  # children that are drawn once before a search is written
 READING_DONORS = "Reading the earlier searches"
@@ -127,21 +122,18 @@ def _checked(
 ) -> _Plan:
     """Checks the configuration and completes the settings."""
     check_gpus(config.gpus_per_child)
-    workers = config.workers
-    if workers is None:
-        workers = default_workers(len(visible_gpus()) // config.gpus_per_child * config.workers_per_gpu)
-    run = Run(config.budget, config.time, workers)
     scale = _scale(config)
-    replicas = config.replicas or scale.get("replicas") or (2 if run.workers else 1)
+    some_workers = 1 if config.workers is None else config.workers  # how many is planned once the task is known
+    replicas = config.replicas or scale.get("replicas") or (2 if some_workers else 1)
     batch_size = config.batch_size or scale.get("batch_size") or BATCH_SIZE
-    prepare_process(config.threads, run.workers, config.policy_device)
+    prepare_process(config.threads, some_workers, config.policy_device)
     for file in user_files_of(settings).values():
         file.check_name()
-    experiment = prepare_experiment(settings, user_callables, run.workers, progress, stage)
-    requirements = experiment.task.requirements
-    if config.workers is None and (most := most_workers(requirements)) is not None:
-        run = dataclasses.replace(run, workers=min(run.workers, most))
-    check_workers(settings, requirements, run.workers)
+    experiment = prepare_experiment(settings, user_callables, some_workers, progress, stage)
+    workers, per_gpu, reason = plan_workers(config, settings["task"]["name"], experiment.task)
+    settings |= {"workers_per_gpu": per_gpu, "workers_per_gpu_reason": reason}
+    check_workers(settings, experiment.task, workers)
+    run = Run(config.budget, config.time, workers)
     settings["run"] = dataclasses.asdict(run)
     check_config(config, settings, experiment)
     with checking_space(settings, experiment.space):

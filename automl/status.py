@@ -21,6 +21,7 @@ REASONS = {  # why a rule was not trained to its end
 CAUSES = {  # of failed and lost children, by fault; for `raised` the exception itself is shown
     "diverged": "diverged",
     "oom": "out of memory",
+    "gpu_oom": "out of GPU memory",
     "timeout": "out of time",
     "crashed": "worker crashed",
     "node_lost": "machine lost",

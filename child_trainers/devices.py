@@ -1,18 +1,18 @@
-"""The devices of this machine, and the environment that ties a process to one device before it imports TensorFlow."""
+"""How TensorFlow uses the devices of this machine, and the environment that ties a process to one device before it
+imports TensorFlow."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from automl.child_trainers.gpus import Gpu, visible_gpus
 
 # The beginning of a line of TensorFlow's native log: its level and its source file.
 NATIVE_LINE = re.compile(
@@ -20,6 +20,9 @@ NATIVE_LINE = re.compile(
 )
 NATIVE_HEADINGS = (b"WARNING: All log messages before absl::InitializeLog", b"To enable the following instructions: ")
 PRECISIONS = ("float32", "bfloat16", "float16")
+# The compute capability (Ampere) from which tensor cores multiply bfloat16. Earlier GPUs convert to float32 and back,
+# so bfloat16 costs them time and precision.
+BFLOAT16_CAPABILITY = (8, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +43,16 @@ class Compute:
 FLOAT32 = Compute()
 
 
-def default_precision(gpus: list[str]) -> str:
-    """bfloat16 on GPUs, and on processors with bfloat16 instructions, where convolutions take half the time; otherwise
-    float32."""
+def default_precision(gpus: Sequence[Gpu]) -> str:
+    """bfloat16 where it is faster than float32: on GPUs from `BFLOAT16_CAPABILITY` on, and on processors with bfloat16
+    instructions, where convolutions take half the time.
+
+    Args:
+        gpus: on which children are trained; if empty, they are trained on the processor.
+    """
     if gpus:
-        return "bfloat16"
+        newer = all(gpu.capability is not None and gpu.capability >= BFLOAT16_CAPABILITY for gpu in gpus)
+        return "bfloat16" if newer else "float32"
     with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text()
         if "avx512_bf16" in flags or "amx_bf16" in flags:
@@ -52,37 +60,12 @@ def default_precision(gpus: list[str]) -> str:
     return "float32"
 
 
-@functools.cache  # read once: later the coordinator hides the GPUs from its own process
-def visible_gpus() -> list[str]:
-    """The GPUs that children may use, as values for CUDA_VISIBLE_DEVICES."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name and not name.startswith("-")]
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return []
-    listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False)
-    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())  # other lines are MIG slices
-    return [str(index) for index in range(count)]
-
-
-def gpu_groups(gpus: list[str], size: int) -> list[str]:
-    """Groups of `size` GPUs, one per child, as values for CUDA_VISIBLE_DEVICES. The remaining GPUs are not used."""
-    return [",".join(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
-
-
-def limit_gpu_memory(share: float) -> None:
-    """Limits this process to a share of the memory of each GPU that it sees. Call it before TensorFlow uses a GPU.
-
-    Args:
-        share: in (0, 1]; 1 sets no limit.
-    """
+def limit_gpu_memory(megabytes: int) -> None:
+    """Limits what TensorFlow allocates on each GPU of this process. Call it before TensorFlow uses a GPU."""
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
-    megabytes = _installed_megabytes() if gpus and share < 1.0 else 0
-    for gpu in gpus if megabytes else ():
-        limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(0.95 * share * megabytes))
+    for gpu in tf.config.list_physical_devices("GPU"):
+        limit = tf.config.LogicalDeviceConfiguration(memory_limit=megabytes)
         tf.config.set_logical_device_configuration(gpu, [limit])
 
 
@@ -97,29 +80,26 @@ def gpu_memory() -> int | None:
     """The memory in bytes that TensorFlow may use on each GPU of this process; None if it is not known."""
     import tensorflow as tf
 
+    gpus = tf.config.list_physical_devices("GPU")
     limits = [
         device.memory_limit
-        for gpu in tf.config.list_physical_devices("GPU")
+        for gpu in gpus
         for device in tf.config.get_logical_device_configuration(gpu) or ()
         if device.memory_limit is not None
     ]
-    megabytes = min(limits, default=0) or _installed_megabytes()
-    return 2**20 * megabytes or None
+    if not limits and gpus:
+        limits = [gpu.memory for gpu in visible_gpus() if gpu.memory is not None]
+    return 2**20 * min(limits) if limits else None
 
 
-def _installed_megabytes() -> int:
-    """The memory of the GPU that has the least; 0 if it is not known."""
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return 0
-    query = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-    return min((int(number) for number in listed if number.isdecimal()), default=0)
+def num_cores() -> int:
+    """The number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
-def default_workers(gpu_slots: int) -> int:
-    """One worker for every slot on a GPU; without GPUs, one for every two processor cores that this process may use."""
-    return gpu_slots or max(1, len(os.sched_getaffinity(0)) // 2)
+def default_workers() -> int:
+    """The number of workers on a machine without GPUs: one for every two processor cores that this process may use."""
+    return max(1, num_cores() // 2)
 
 
 def memory_share(workers: int) -> int | None:

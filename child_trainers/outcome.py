@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from automl.child_trainers.gpu_faults import is_gpu_full, lost_gpu
 from automl.db.records import Fault
 from automl.search_spaces.plain import scalar
 
@@ -104,12 +105,17 @@ def reported(epoch: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fault_of(error: BaseException) -> Fault:
-    """The kind of fault for an exception that `evaluate` raised."""
+    """The kind of fault for an exception that `evaluate` raised. `NODE_LOST` if its GPU cannot be used any more."""
     names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
     if isinstance(error, DivergedError | FloatingPointError):
         return Fault.DIVERGED
     if isinstance(error, InvalidResultError):
         return Fault.INVALID
+    if lost_gpu(text) is not None:
+        return Fault.NODE_LOST
+    if is_gpu_full(text):
+        return Fault.GPU_OOM
     if isinstance(error, MemoryError) or "ResourceExhaustedError" in names:
         return Fault.OOM
     return Fault.RAISED

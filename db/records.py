@@ -41,6 +41,7 @@ class Fault(enum.StrEnum):
     DIVERGED = "diverged"
     INVALID = "invalid"
     OOM = "oom"
+    GPU_OOM = "gpu_oom"
     TIMEOUT = "timeout"
     CRASHED = "crashed"
     NODE_LOST = "node_lost"
@@ -54,6 +55,7 @@ ATTEMPTS: Mapping[Fault, int] = {
     Fault.DIVERGED: 1,
     Fault.INVALID: 1,
     Fault.OOM: 1,
+    Fault.GPU_OOM: 1,
     Fault.TIMEOUT: 1,
     Fault.CRASHED: 2,
     Fault.NODE_LOST: 5,

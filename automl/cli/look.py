@@ -97,6 +97,7 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
     from automl.child_trainers.experiment import reward_definition
     from automl.donors.describing import donor_json, donor_line, weights_of
     from automl.settings.stored import completed
+    from automl.worker_plan import sharing_text
 
     with open_for_reading(store_option) as store:
         search = store.search(name)
@@ -111,8 +112,10 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         donors = store.donors(search.id)
         weights = weights_of(steps[-1] if steps else None, donors)
     reward: str | None = None
+    sharing: str | None = None
     try:
         settings = completed(search.settings)
+        sharing = sharing_text(settings)
         reward = reward_definition(settings)
         keeps = earlier_behaviours(settings)
         kept = f"keeps the behaviour of {FIRST_VERSION}: {'; '.join(keeps)}" if keeps else ""
@@ -173,6 +176,8 @@ def print_show(name: str, store_option: str | None, *, as_json: bool) -> None:
         f"  {counted(search.replicas, 'batch', 'batches')} of {search.batch_size} in flight, "
         f"{counted(search.threads, 'thread')} a worker"
     )
+    if sharing is not None:
+        print_paragraph(f"  {sharing}")
     if kept:
         print_paragraph(f"  {kept}")
     if search.refused:

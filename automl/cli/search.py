@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from automl.child_trainers.devices import visible_gpus
+from automl.child_trainers.gpus import visible_gpus
 from automl.cli import startup
 from automl.cli.commands import further_command, resume_command, retry_command
 from automl.cli.data import report_data
@@ -35,6 +35,7 @@ from automl.settings.toml_file import SettingsFile
 from automl.status import failures_text, is_interrupted
 from automl.surroundings import workdir_notice, workdir_of, working_in
 from automl.wording import counted
+from automl.worker_plan import sharing_text
 
 
 def start(name: str, store_option: str | None, config_file: Path | None, flags: dict[str, Any]) -> None:
@@ -132,6 +133,8 @@ def _describe(store: Store, name: str, view: View) -> None:
     view.note(f"Reward: {reward_definition(settings)}")
     if used:
         view.note(f"Each child: {used}")
+    if (sharing := sharing_text(settings)) is not None:
+        view.note(sharing)
     for donor in store.donors(search.id):
         view.note(f"Learns from {donor_line(donor)}")
 

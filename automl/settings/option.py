@@ -58,6 +58,7 @@ class Option:
         help: one sentence.
         group: the heading under which `--help` and the reference page list the option.
         unit: `seconds` or `count`; texts such as `10m` or `300k` are then read as numbers.
+        words: texts that are allowed in place of a number.
         above, least, most: the allowed range.
         choices: the allowed values, or where to find them, as `MODULE:NAME`.
         called: the word for a value in the message about an unknown one.
@@ -73,6 +74,7 @@ class Option:
     help: str
     group: str
     unit: str | None = None
+    words: tuple[str, ...] = ()
     above: float | None = None
     least: int | None = None
     most: int | None = None
@@ -147,9 +149,11 @@ class Option:
         """Raises ValueError if the option cannot have this value."""
         if value is None and self.optional:
             return
-        types, words = KINDS[self.kind]
+        if value in self.words:
+            return
+        types, kind = KINDS[self.kind]
         if type(value) not in types or (isinstance(value, tuple) and any(type(item) is not str for item in value)):
-            raise ValueError(f"{self.flag} is {value!r}; it must be {words}.")
+            raise ValueError(f"{self.flag} is {value!r}; it must be {' or '.join((kind, *self.words))}.")
         if self.above is not None and value <= self.above:
             raise ValueError(f"{self.flag} is {value}; it must be above {self.above}.")
         if self.least is not None and value < self.least:
@@ -173,6 +177,6 @@ def options_of(kind: type) -> dict[str, Option]:
     """The options that a configuration class declares, by name, in its order."""
     options = {}
     for field in dataclasses.fields(kind):
-        words, _, optional = str(field.type).partition(" | ")
-        options[field.name] = Option(field.name, words, bool(optional), field.default, **field.metadata)
+        kind_of_value, *others = str(field.type).split(" | ")
+        options[field.name] = Option(field.name, kind_of_value, "None" in others, field.default, **field.metadata)
     return options

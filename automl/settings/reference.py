@@ -84,8 +84,9 @@ def _values(option: Option) -> str:
         words += f" above {option.above:g}"
     if option.least is not None:
         words += f" from {option.least}"
-    limit = option.most if option.most not in (None, WHOLE, COUNT) else None  # no user reaches these two
-    return words if limit is None else f"{words}, at most {option.text_of(limit)}"
+    if option.most not in (None, WHOLE, COUNT):  # no user reaches the latter two
+        words += f", at most {option.text_of(option.most)}"
+    return " or ".join((words, *(f"`{word}`" for word in option.words)))
 
 
 def _default(option: Option) -> str:

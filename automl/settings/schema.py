@@ -20,6 +20,7 @@ LONGEST = 100 * 365 * 86400  # seconds; system timers have a limit near this
 WHOLE, COUNT = 2**63 - 1, 2**31 - 1  # limits of database columns
 MOST_PROCESSES = 1024  # more than any machine has cores
 DEFAULT_CHILDREN = 100
+AUTO = "auto"  # chosen from the task and the machine
 LAST_RUN = "as in the last run"
 # Options of a search that all competitors of a bench share. The bench gives the others, such as controller and seed.
 BENCH_OPTIONS = (
@@ -195,15 +196,20 @@ class SearchConfig:
         group=WORKERS,
         least=0,
         most=MOST_PROCESSES,
-        default_text="one per GPU, else cores / 2",
+        default_text="--workers-per-gpu for each GPU, else cores / 2",
         on_resume=OnResume(default=LAST_RUN),
     )
     threads: int = option(1, "CPU threads of each worker.", group=WORKERS, above=0, most=MOST_PROCESSES)
     gpus_per_child: int = option(
         1, "Number of GPUs that train one child together.", group=WORKERS, above=0, most=MOST_PROCESSES
     )
-    workers_per_gpu: int = option(
-        1, "Number of workers that share one GPU and its memory.", group=WORKERS, above=0, most=MOST_PROCESSES
+    workers_per_gpu: int | str = option(
+        AUTO,
+        "Number of workers that share one GPU and its memory; auto is what cores and memory allow.",
+        group=WORKERS,
+        words=(AUTO,),
+        above=0,
+        most=MOST_PROCESSES,
     )
     stall: float = option(
         1800.0,
@@ -248,7 +254,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         self.check({name: getattr(self, name) for name in self.options()})
         goal_of(self.minimize, self.maximize)
-        if self.gpus_per_child > 1 and self.workers_per_gpu > 1:
+        if self.gpus_per_child > 1 and self.workers_per_gpu not in (AUTO, 1):
             raise ValueError(
                 "--gpus-per-child and --workers-per-gpu exclude each other; a child has GPUs or shares one."
             )

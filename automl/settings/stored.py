@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from automl.child_trainers.behaviour import Behaviour
-from automl.child_trainers.devices import default_precision, visible_gpus
+from automl.child_trainers.devices import default_precision
 from automl.child_trainers.experiment import SESSION
+from automl.child_trainers.gpus import visible_gpus
 from automl.child_trainers.outcome import Goal
 from automl.child_trainers.registry import (
     DATA_DIR_TASKS,
@@ -27,7 +28,7 @@ from automl.controllers import CONTROLLERS
 from automl.search_spaces import SPACES
 from automl.search_spaces.names import validate_choice
 from automl.settings.parsing import parse_options
-from automl.settings.schema import SearchConfig, goal_of
+from automl.settings.schema import AUTO, SearchConfig, goal_of
 from automl.settings.stored_form import check_settings
 from automl.surroundings import check_workdir, current_folder
 
@@ -35,6 +36,7 @@ ADDED_LATER: dict[str, Any] = {
     "behaviour": dataclasses.asdict(Behaviour.of_settings({})),
     "compute": {"precision": "float32", "xla": False, "devices": 1},
     "workers_per_gpu": 1,
+    "workers_per_gpu_reason": None,
     "early_stop": "none",
     "worker_memory": None,
     "recycling": {"after": 1000, "growth": 2 * 10**9},
@@ -97,7 +99,8 @@ def stored_settings(config: SearchConfig) -> dict[str, Any]:
             "xla": config.xla,
             "devices": config.gpus_per_child,
         },
-        "workers_per_gpu": config.workers_per_gpu,
+        "workers_per_gpu": 1 if config.workers_per_gpu == AUTO else config.workers_per_gpu,  # until workers are planned
+        "workers_per_gpu_reason": None,
         "workdir": current_folder() if config.workdir is None else check_workdir(config.workdir),
     }
 

@@ -109,6 +109,7 @@ _settings = _table(
         "behaviour": _versions,
         "compute": _table({"precision": _text, "xla": _optional(_switch), "devices": _positive}, exact=True),
         "workers_per_gpu": _positive,
+        "workers_per_gpu_reason": _optional(_text),
         "early_stop": _text,
         "worker_memory": _optional(_positive),
         "recycling": _table({"after": _positive, "growth": _positive}, exact=True),

@@ -13,10 +13,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from automl.child_trainers.devices import environment
-from automl.child_trainers.workers.messages import Delivered, SearchFault, Wake
+from automl.child_trainers.gpu_faults import lost_gpu
+from automl.child_trainers.gpus import device_label
+from automl.child_trainers.workers.messages import Delivered, GpuLost, SearchFault, Wake
 from automl.child_trainers.workers.monitor import WorkerMonitor
+from automl.child_trainers.workers.mps import MpsError, MpsServer, start_mps
 from automl.child_trainers.workers.pool import Pool, PoolError, PoolSetup
-from automl.child_trainers.workers.process import WorkerProcess
+from automl.child_trainers.workers.process import ROOT, WorkerProcess
 from automl.child_trainers.workers.serve import STORE_LOST_EXIT
 from automl.child_trainers.workers.transport import ChannelClosedError
 from automl.db.records import Child, Fault, State
@@ -32,6 +35,7 @@ class _Slot:
 
     index: int
     device: str
+    num_gpus: int
     environment: Mapping[str, str]
     monitor: WorkerMonitor  # of the current worker, or of the previous one
     process: WorkerProcess | None = None
@@ -43,9 +47,9 @@ class _Slot:
 class LocalPool(Pool):
     """Worker processes on this machine.
 
-    If a worker dies while it runs a child, the child's attempt fails. If it dies without a child, that counts as a
-    failure of its slot. After two such failures in a row the slot is left empty. If all slots are left empty, `tend`
-    raises PoolError.
+    If a worker dies while it runs a child, the child's attempt fails. If it dies without a child, or loses its GPU,
+    that counts as a failure of its slot. After two such failures in a row the slot is left empty. If all slots are
+    left empty, `tend` raises PoolError.
 
     Args:
         clock: returns monotonic time in seconds.
@@ -58,8 +62,12 @@ class LocalPool(Pool):
         self._clock = clock
         self._renewed = clock()
         self._lifeline, self._alive = os.pipe()
-        self._slots = [self._slot(index) for index in range(setup.count)]
+        self._notices = list(setup.notices)
+        self._slots: list[_Slot] = []
+        self._mps: MpsServer | None = None
         try:
+            self._mps = self._start_mps()
+            self._slots += [self._slot(index) for index in range(setup.count)]
             for slot in self._slots:
                 self._start(slot)
         except BaseException:
@@ -98,26 +106,44 @@ class LocalPool(Pool):
         for end in (self._lifeline, self._alive):
             with contextlib.suppress(OSError):
                 os.close(end)
+        if self._mps is not None:
+            self._mps.close()
 
     @property
     def notes(self) -> list[str]:
-        return [
+        return self._notices + [
             f"Worker {slot.index} is out of use: {slot.quarantined}"
             for slot in self._slots
             if slot.quarantined is not None
         ]
 
+    def _start_mps(self) -> MpsServer | None:
+        """NVIDIA MPS, where workers share a GPU; None without."""
+        gpus, uuids = self._setup.gpus, self._setup.gpu_uuids
+        if not gpus or self._setup.count <= len(gpus):
+            return None
+        if len(uuids) > 1 and any(uuid.startswith("MIG-") for uuid in uuids):
+            return None  # a server has one slice only
+        try:
+            return start_mps(ROOT, self._lifeline, uuids)
+        except MpsError as error:
+            self._notices.append(f"NVIDIA MPS cannot be started, so workers take turns on their GPU ({error}).")
+            return None
+
     def _slot(self, index: int) -> _Slot:
         gpus = self._setup.gpus
         gpu = gpus[index % len(gpus)] if gpus else None
         variables = environment(self._setup.order.threads, gpu)
+        if self._mps is not None:
+            variables |= self._mps.environment
         monitor = WorkerMonitor(self._setup.deadlines, self._clock())
-        return _Slot(index, "cpu" if gpu is None else f"gpu {gpu}", variables, monitor)
+        num_gpus = 0 if gpu is None else 1 + gpu.count(",")
+        return _Slot(index, "cpu" if gpu is None else device_label(gpu), num_gpus, variables, monitor)
 
     def _start(self, slot: _Slot) -> None:
         slot.generation += 1
         slot.process = WorkerProcess(
-            self._setup.order.to(slot.index, slot.generation, slot.device),
+            self._setup.order.to(slot.index, slot.generation, slot.device, slot.num_gpus),
             log=self._setup.artefacts.worker_log(slot.index),
             environment=slot.environment,
             lifeline=self._lifeline,
@@ -134,6 +160,9 @@ class LocalPool(Pool):
                 received = True
                 if isinstance(message, SearchFault):
                     raise PoolError(message.sentence)
+                if isinstance(message, GpuLost):
+                    self._handle_lost_gpu(slot, message.sentence)
+                    break
                 slot.monitor.ready(self._clock())
                 if isinstance(message, Delivered):
                     slot.failures = 0
@@ -142,10 +171,25 @@ class LocalPool(Pool):
             pass  # the worker is about to end; `poll` detects that
         return received
 
-    def _handle_death(self, slot: _Slot) -> None:
-        """Fails the child that a dead worker was running, or counts a failure of its slot if it had no child."""
+    def _handle_lost_gpu(self, slot: _Slot, sentence: str) -> None:
+        """Ends a worker whose GPU is lost. Its child is tried again, but the failure of its slot counts."""
         process, slot.process = slot.process, None
         assert process is not None
+        process.kill()
+        self._fail_children(process, Fault.NODE_LOST, f"its worker lost its GPU ({sentence})")
+        reason = (
+            f"its workers lose their GPU ({slot.device}: {sentence}); see automl doctor, and their log {process.log}"
+        )
+        self._count_failure(slot, reason)
+
+    def _handle_death(self, slot: _Slot) -> None:
+        """Fails the child that a dead worker was running, or counts a failure of its slot if it had no child."""
+        process = slot.process
+        assert process is not None
+        if slot.num_gpus and process.exit_code != 0 and (lost := lost_gpu(process.log_tail())) is not None:
+            self._handle_lost_gpu(slot, lost)  # TensorFlow aborts its process after some errors of a GPU
+            return
+        slot.process = None
         process.kill()  # ends the processes that its child left running in the group
         fault = Fault.STORE_LOST if process.exit_code == STORE_LOST_EXIT else Fault.CRASHED
         message = f"its worker ended ({process.ending})"

@@ -28,14 +28,15 @@ class WorkerOrder:
         early_stop: the name of the pruner, or `none`.
         recycle_after: the number of children after which a fresh worker replaces this one.
         recycle_growth: the growth of memory in bytes after which a fresh worker replaces this one.
-        gpu_share: the fraction of a GPU's memory that the worker may use.
+        gpu_memory: the memory in MB that TensorFlow may allocate on each GPU of the worker; None for no limit.
         artefacts: the storage of logs and checkpoints (`Artefacts.to_json`).
         worker: the worker's name, unique among all past and present workers of the search.
         slot: the index of its slot in the pool.
         device: the device on which children are trained, for the user.
+        num_gpus: the number of GPUs that the worker has.
     """
 
-    name: ClassVar[str] = "order/1"
+    name: ClassVar[str] = "order/2"
 
     store: str
     search_id: int
@@ -46,16 +47,17 @@ class WorkerOrder:
     early_stop: str
     recycle_after: int
     recycle_growth: int
-    gpu_share: float
+    gpu_memory: int | None
     artefacts: Mapping[str, Any]
     worker: str = ""
     slot: int = 0
     device: str = "cpu"
+    num_gpus: int = 0
 
-    def to(self, slot: int, generation: int, device: str) -> WorkerOrder:
+    def to(self, slot: int, generation: int, device: str, num_gpus: int = 0) -> WorkerOrder:
         """The order for one worker, the `generation`-th of its slot."""
         worker = f"{self.epoch}.{slot}.{generation}"
-        return dataclasses.replace(self, worker=worker, slot=slot, device=device)
+        return dataclasses.replace(self, worker=worker, slot=slot, device=device, num_gpus=num_gpus)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +95,39 @@ class SearchFault:
 
     @classmethod
     def of(cls, error: BaseException) -> SearchFault:
-        line = " ".join(str(error).split())
-        # JSON may write a character as six bytes, `\\u2026`, so the sentence is cut by its length in JSON.
-        while len(json.dumps(line)) > MAX_SENTENCE:
-            line = line[: -1 - (len(json.dumps(line)) - MAX_SENTENCE) // 12]
-        return cls(line)
+        return cls(_sentence(error))
 
 
-Message: TypeAlias = WorkerOrder | Wake | Ready | Delivered | SearchFault
-MESSAGES: Mapping[str, type[Message]] = {kind.name: kind for kind in (WorkerOrder, Wake, Ready, Delivered, SearchFault)}
+@dataclasses.dataclass(frozen=True)
+class GpuLost:
+    """From a worker: a GPU of its process cannot be used any more. The worker claims no more children.
+
+    Attributes:
+        sentence: describes the fault.
+    """
+
+    name: ClassVar[str] = "gpu-lost/1"
+
+    sentence: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> GpuLost:
+        return cls(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
+    """The message of an error in one line, short enough for one piece of a pipe."""
+    line = " ".join(str(error).split())
+    # JSON may write a character as six bytes, `\\u2026`, so the sentence is cut by its length in JSON.
+    while len(json.dumps(line)) > MAX_SENTENCE:
+        line = line[: -1 - (len(json.dumps(line)) - MAX_SENTENCE) // 12]
+    return line
+
+
+Message: TypeAlias = WorkerOrder | Wake | Ready | Delivered | SearchFault | GpuLost
+MESSAGES: Mapping[str, type[Message]] = {
+    kind.name: kind for kind in (WorkerOrder, Wake, Ready, Delivered, SearchFault, GpuLost)
+}
 
 
 def encode(message: Message) -> bytes:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from automl.child_trainers.artefacts import Artefacts
 from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.gpu_faults import GpuLostError
 from automl.child_trainers.task import SearchFaultError
 from automl.child_trainers.workers.messages import WorkerOrder
 from automl.child_trainers.workers.monitor import Deadlines
@@ -32,7 +33,10 @@ class PoolSetup:
         artefacts: the storage of logs and checkpoints.
         deadlines: the limits beyond which a worker is ended.
         count: the number of workers.
-        gpus: the GPUs to which workers are pinned in turn; if empty, workers see no GPU.
+        gpus: the GPUs to which workers are pinned in turn, as values for CUDA_VISIBLE_DEVICES; if empty, workers see
+            no GPU.
+        gpu_uuids: the whole UUIDs of these GPUs, as far as they are known.
+        notices: notices about the devices for the user, one sentence each; a pool has them among its `notes`.
     """
 
     store: Store
@@ -42,6 +46,8 @@ class PoolSetup:
     deadlines: Deadlines
     count: int
     gpus: Sequence[str] = ()
+    gpu_uuids: Sequence[str] = ()
+    notices: Sequence[str] = ()
 
 
 class Pool(abc.ABC):
@@ -90,6 +96,8 @@ class InlinePool(Pool):
             return self._worker.work_once() > 0
         except SearchFaultError as error:
             raise PoolError(str(error)) from error
+        except GpuLostError as error:
+            raise PoolError(f"The GPU of this process is lost ({error}).") from error
 
     def wait(self, seconds: float) -> None:
         pass

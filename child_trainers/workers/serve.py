@@ -21,8 +21,9 @@ import psutil
 from automl.child_trainers.artefacts import WorkerLog, artefacts_from_json
 from automl.child_trainers.devices import limit_gpu_memory
 from automl.child_trainers.experiment import make_experiment
-from automl.child_trainers.task import SearchFaultError
-from automl.child_trainers.workers.messages import Delivered, MessageError, Ready, SearchFault, WorkerOrder
+from automl.child_trainers.gpu_faults import GpuLostError
+from automl.child_trainers.task import SearchFaultError, Task
+from automl.child_trainers.workers.messages import Delivered, GpuLost, MessageError, Ready, SearchFault, WorkerOrder
 from automl.child_trainers.workers.transport import Channel, ChannelClosedError, PipeChannel
 from automl.child_trainers.workers.worker import Worker
 from automl.db.records import StoreError
@@ -58,24 +59,28 @@ def serve(order: WorkerOrder, channel: Channel, *, log: WorkerLog | None, on_clo
             artefacts=artefacts_from_json(order.artefacts),
             log=log,
         )
-        if order.gpu_share < 1.0:
-            limit_gpu_memory(order.gpu_share)
+        if order.gpu_memory is not None:
+            limit_gpu_memory(order.gpu_memory)
         worker.warm_up()
+        if (missing := _missing_gpu(order, worker.experiment.task)) is not None:
+            _report_fault(GpuLost(missing), channel, inbox)
+            return
         channel.send(Ready())
         recycling = Recycling(order.recycle_after, order.recycle_growth)
         while not recycling.due() and not inbox.closed:
             try:
                 trained = worker.work_once() if store.claimable(worker.search_id) else 0
             except SearchFaultError as error:
-                logger.error("%s", error)
-                channel.send(SearchFault.of(error))
-                while not inbox.closed:  # waits until the pool ends this worker, so that its child is not failed
-                    inbox.wait(POLL_SECONDS)
+                _report_fault(SearchFault.of(error), channel, inbox)
+                return
+            except GpuLostError as error:
+                logger.info("The GPU is lost.", exc_info=error)
+                _report_fault(GpuLost.of(error), channel, inbox)
                 return
             if not trained:
                 inbox.wait(POLL_SECONDS)
                 continue
-            recycling.children += trained
+            recycling.trained(trained)
             channel.send(Delivered())
             # The graph of a finished child is a cycle of references. Without this call, about ten graphs are collected
             # at once, in the measured time of a later child.
@@ -83,25 +88,54 @@ def serve(order: WorkerOrder, channel: Channel, *, log: WorkerLog | None, on_clo
         logger.info("Makes room for a fresh worker after %d children.", recycling.children)
 
 
+def _report_fault(fault: SearchFault | GpuLost, channel: Channel, inbox: _Inbox) -> None:
+    """Reports a fault that is not the child's, and waits until the pool ends this worker, so that its child is not
+    failed as that of a worker that died."""
+    logger.error("%s", fault.sentence)
+    channel.send(fault)
+    while not inbox.closed:
+        inbox.wait(POLL_SECONDS)
+
+
+def _missing_gpu(order: WorkerOrder, task: Task) -> str | None:
+    """Says that TensorFlow does not see the GPUs of this worker; None if it does, or if the task does not use it."""
+    tensorflow = sys.modules.get("tensorflow")
+    if order.num_gpus == 0 or tensorflow is None or task.ignores_compute is not None:
+        return None
+    seen = len(tensorflow.config.list_physical_devices("GPU"))
+    if seen >= order.num_gpus:
+        return None
+    return f"TensorFlow sees {seen or 'no'} GPU{'s' if seen > 1 else ''} where it should see {order.num_gpus}"
+
+
 class Recycling:
     """Decides when a fresh worker must replace this one, because every training leaks a little memory.
 
+    The first training loads libraries, among them those of CUDA, and fills caches that later ones use again. So growth
+    is measured from the end of the first training.
+
     Args:
         after: the number of children after which a fresh worker is due.
-        growth: the growth of memory since before the first child, in bytes, after which a fresh worker is due.
-
-    Attributes:
-        children: the number of children that were trained so far; the caller counts them.
+        growth: the growth of memory in bytes after which a fresh worker is due.
     """
 
     def __init__(self, after: int, growth: int) -> None:
         self._after = after
         self._growth = growth
-        self._at_first = own_resident_bytes()
+        self._after_first: int | None = None  # bytes
         self.children = 0
 
+    def trained(self, children: int) -> None:
+        """Records that a child or a population was trained."""
+        self.children += children
+        if self._after_first is None:
+            self._after_first = own_resident_bytes()
+
     def due(self) -> bool:
-        return self.children >= self._after or own_resident_bytes() - self._at_first > self._growth
+        """Whether a fresh worker is due."""
+        if self._after_first is None:
+            return False
+        return self.children >= self._after or own_resident_bytes() - self._after_first > self._growth
 
 
 def own_resident_bytes() -> int:

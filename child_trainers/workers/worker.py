@@ -16,6 +16,7 @@ from typing import Any
 
 from automl.child_trainers.artefacts import Artefacts, WorkerLog
 from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.gpu_faults import GpuLostError, lost_gpu
 from automl.child_trainers.outcome import Outcome, fault_of
 from automl.child_trainers.task import Assignment, SearchFaultError
 from automl.child_trainers.training.checkpoints import Checkpoint, identity_of
@@ -24,7 +25,7 @@ from automl.child_trainers.workers.claim_report import ClaimLostError, ClaimRepo
 from automl.child_trainers.workers.heartbeat import Heartbeat
 from automl.child_trainers.workers.process import child_mark
 from automl.db import blobs
-from automl.db.records import Claim, Delivery, StoreError
+from automl.db.records import Claim, Delivery, Fault, StoreError
 from automl.db.store import Store
 from automl.search_spaces.recorded import WHY, ChildMismatchError, Record, child_mismatch, decode_recorded
 
@@ -36,6 +37,9 @@ MOST_TOGETHER = 512  # children that one call of a task trains: after so many, t
 @dataclasses.dataclass
 class Worker:
     """Trains the children of a search. `claim`, `train` and `deliver` are separate: a worker may die between them.
+
+    `work_once` and `train` raise GpuLostError if a GPU of this process cannot be used any more. The claims stay, so
+    that the pool ends these attempts with the worker.
 
     Attributes:
         store: the store of the search.
@@ -142,7 +146,7 @@ class Worker:
         except ClaimLostError:
             self._lost(claim)
             return None
-        except (StoreError, SearchFaultError):
+        except (StoreError, SearchFaultError, GpuLostError):
             raise
         except (Exception, SystemExit) as error:  # a task that calls sys.exit ends its child, not this process
             return self._failed(claim, error, self.clock() - started)
@@ -171,11 +175,14 @@ class Worker:
 
     @staticmethod
     def _failed(claim: Claim, error: BaseException, seconds: float) -> Delivery:
+        """The delivery of a child that failed. Raises GpuLostError if its GPU cannot be used any more."""
+        fault = _child_fault(error)
         logger.info("Child %d failed.", claim.number, exc_info=error)
         message = str(error).strip() or type(error).__name__
+        full = "the memory of its GPU is full: " if fault is Fault.GPU_OOM else ""
         return Delivery(
-            fault=fault_of(error),
-            message=f"{type(error).__name__}: {message}"[:1000],
+            fault=fault,
+            message=f"{full}{type(error).__name__}: {message}"[:1000],
             log="".join(traceback.format_exception(error))[-LOG_TAIL:],
             seconds=seconds,
         )
@@ -218,15 +225,16 @@ class Worker:
                     del left[index]
                 if left:
                     raise RuntimeError("The task did not yield an outcome for every child.")
-        except (StoreError, SearchFaultError):
+        except (StoreError, SearchFaultError, GpuLostError):
             raise
         except (Exception, SystemExit) as error:
+            fault = _child_fault(error)
             logger.info(
                 "Children %s were trained together; each is now trained alone.", list(left.values()), exc_info=True
             )
             message = f"{type(error).__name__}: {error}"[:1000]
             trace = traceback.format_exc()[-LOG_TAIL:]
-            self.store.release_population(list(left.values()), fault_of(error), message=message, log=trace)
+            self.store.release_population(list(left.values()), fault, message=message, log=trace)
 
     def _delivery_of(self, claim: Claim, ended: Outcome | Exception) -> Delivery | None:
         """The delivery of a child of a population, or None if its claim was lost during training."""
@@ -280,3 +288,11 @@ class Worker:
             return
         with Heartbeat(renew):
             yield
+
+
+def _child_fault(error: BaseException) -> Fault:
+    """The fault of a child that raised an exception. Raises GpuLostError if the GPU is at fault."""
+    fault = fault_of(error)
+    if fault is Fault.NODE_LOST:
+        raise GpuLostError(f"{type(error).__name__}: {lost_gpu(str(error))}") from error
+    return fault

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from automl.child_trainers.devices import default_precision, visible_gpus
+from automl.child_trainers.devices import default_precision
+from automl.child_trainers.gpus import forget_gpus
 from automl.paths import check_name
 from automl.settings.parsing import count_text, parse_count, parse_seconds, seconds_text, task_options
 from automl.settings.schema import SearchConfig
@@ -147,6 +148,10 @@ def test_options_of_an_unknown_form_or_group():
         ("recycle_growth", -1, "--recycle-growth is -1; it must be above 0."),
         ("gpus_per_child", 0, "--gpus-per-child is 0; it must be above 0."),
         ("workers_per_gpu", 0, "--workers-per-gpu is 0; it must be above 0."),
+        ("workers_per_gpu", 1025, "--workers-per-gpu is 1025; it must be at most 1024."),
+        ("workers_per_gpu", "many", "--workers-per-gpu is 'many'; it must be a whole number or auto."),
+        ("workers_per_gpu", None, "--workers-per-gpu is None; it must be a whole number or auto."),
+        ("workers_per_gpu", 2.0, "--workers-per-gpu is 2.0; it must be a whole number or auto."),
         ("early_stop", "mean", "There is no pruner called 'mean'; there is median, "),
         ("early_stop", True, "--early-stop is True; it must be a text."),
         ("keep_going", "yes", "--keep-going is 'yes'; it must be true or false."),
@@ -206,20 +211,26 @@ def test_where_data_lie(folder):
 
 
 @pytest.fixture
-def gpus(monkeypatch):
-    """Sets the GPUs that children may use."""
+def gpus(monkeypatch, tmp_path):
+    """Sets the GPUs that children may use, on a machine with an old one and a new one."""
+    tool = tmp_path / "nvidia-smi"
+    rows = ("0, GPU-a, Tesla T4, 15360, 570.1, 7.5", "1, GPU-b, NVIDIA A10, 23028, 570.1, 8.6")
+    lines = "".join(f"echo '{row}'\n" for row in rows)
+    tool.write_text(f"#!/bin/sh\n[ $1 = -L ] && exit\n{lines}")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     def choose(chosen):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-        visible_gpus.cache_clear()
+        forget_gpus()
 
     yield choose
-    visible_gpus.cache_clear()
+    forget_gpus()
 
 
 def test_the_way_of_training_is_decided_when_a_search_begins(gpus):
     """A search that is resumed on another machine continues as it began."""
-    for chosen, fastest in (("0", "bfloat16"), ("-1", default_precision([]))):
+    for chosen, fastest in (("GPU-b", "bfloat16"), ("GPU-a", "float32"), ("-1", default_precision([]))):
         gpus(chosen)
         assert stored_settings(SearchConfig())["compute"] == {"precision": fastest, "xla": None, "devices": 1}
         for precision in ("float32", "bfloat16", "float16"):
@@ -242,13 +253,23 @@ def test_early_stopping_is_the_recipes_unless_it_is_asked_for():
 
 def test_settings_of_an_earlier_version_mean_what_they_meant_then():
     """Before there was a choice, children were trained to their end, in float32 and without XLA."""
-    late = ("compute", "workers_per_gpu", "early_stop", "worker_memory", "recycling", "behaviour", "workdir")
+    late = (
+        "compute",
+        "workers_per_gpu",
+        "workers_per_gpu_reason",
+        "early_stop",
+        "worker_memory",
+        "recycling",
+        "behaviour",
+        "workdir",
+    )
     settings = stored_settings(SearchConfig(precision="bfloat16", xla=True, early_stop="median"))
     assert completed(settings) == settings
     old = {name: value for name, value in settings.items() if name not in late}
     assert completed(old) == old | {
         "compute": {"precision": "float32", "xla": False, "devices": 1},
         "workers_per_gpu": 1,
+        "workers_per_gpu_reason": None,
         "early_stop": "none",
         "worker_memory": None,
         "recycling": {"after": 1000, "growth": 2 * 10**9},

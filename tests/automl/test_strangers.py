@@ -188,7 +188,7 @@ def test_what_a_task_class_of_a_file_refuses(automl, distance, folder):
 
 
 def test_a_task_that_needs_its_devices_to_itself(automl, distance, folder, monkeypatch):
-    monkeypatch.setattr("automl.preparation.visible_gpus", lambda: [])
+    monkeypatch.setattr("automl.worker_plan.visible_gpus", lambda: [])
     text = DISTANCE.replace(
         "import Choice, Outcome, Task",
         "import Choice, Outcome, Task\nfrom automl.child_trainers.task import Requirements",

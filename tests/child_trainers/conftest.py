@@ -137,7 +137,7 @@ def order_of(tmp_path):
             early_stop="none",
             recycle_after=1000,
             recycle_growth=2**40,
-            gpu_share=1.0,
+            gpu_memory=None,
             artefacts=FolderArtefacts(tmp_path / "logs").to_json(),
         )
         return dataclasses.replace(order, **changes)

@@ -1,68 +1,21 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from automl.child_trainers import devices
+from automl.child_trainers.gpus import Gpu
 from automl.child_trainers.workers.process import ROOT
 
 
-@pytest.fixture
-def fresh_list():
-    devices.visible_gpus.cache_clear()
-    yield
-    devices.visible_gpus.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("chosen", "gpus"),
-    [("", []), ("-1", []), ("0", ["0"]), ("1,3", ["1", "3"]), ("GPU-ab,MIG-cd", ["GPU-ab", "MIG-cd"])],
-)
-def test_the_environment_chooses_gpus(fresh_list, monkeypatch, chosen, gpus):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    assert devices.visible_gpus() == gpus
-
-
-def test_gpus_are_listed_by_the_driver_s_tool(fresh_list, monkeypatch, tmp_path):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert devices.visible_gpus() == []
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho '  MIG 1g: y'\necho 'GPU 1: B (UUID: z)'\n")
-    tool.chmod(0o755)
-    devices.visible_gpus.cache_clear()
-    assert devices.visible_gpus() == ["0", "1"]
-
-
-def test_gpus_are_read_before_the_coordinator_hides_them(fresh_list, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    devices.visible_gpus()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert devices.visible_gpus() == ["0", "1"]
-
-
-@pytest.mark.parametrize(
-    ("gpus", "size", "groups"),
-    [
-        (["0", "1", "2"], 1, ["0", "1", "2"]),
-        (["0", "GPU-b", "2", "3", "4"], 2, ["0,GPU-b", "2,3"]),
-        (["0", "1"], 2, ["0,1"]),
-        (["0"], 2, []),
-        ([], 1, []),
-    ],
-)
-def test_gpus_of_one_child_each(gpus, size, groups):
-    assert devices.gpu_groups(gpus, size) == groups
-
-
 def test_workers_by_default(monkeypatch):
-    assert devices.default_workers(3) == 3
     monkeypatch.setattr(os, "cpu_count", lambda: 64)  # of which this process may use fewer
     for cores, workers in ((8, 4), (3, 1), (1, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
-        assert devices.default_workers(0) == workers
+        assert devices.default_workers() == workers
 
 
 @pytest.fixture
@@ -141,9 +94,21 @@ def test_the_precision_by_default_is_the_processor_s_fastest(processor, told, pr
     assert devices.default_precision([]) == precision
 
 
-def test_the_precision_by_default_on_gpus(processor):
-    processor("flags : avx2")
-    assert devices.default_precision(["0"]) == devices.default_precision(["1", "GPU-ab"]) == "bfloat16"
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ([(8, 0)], "bfloat16"),
+        ([(9, 0), (8, 6)], "bfloat16"),
+        ([(10, 0)], "bfloat16"),
+        ([(7, 5)], "float32"),  # no instructions for bfloat16
+        ([(8, 0), (7, 0)], "float32"),  # all children of a search have one precision
+        ([None], "float32"),
+    ],
+)
+def test_the_precision_by_default_on_gpus(processor, capabilities, precision):
+    processor("flags : avx512_bf16")
+    gpus = [Gpu(str(index), str(index), capability=capability) for index, capability in enumerate(capabilities)]
+    assert devices.default_precision(gpus) == precision
 
 
 def test_the_precision_by_default_of_this_machine_is_a_known_one():
@@ -169,6 +134,37 @@ def test_environment(monkeypatch):
     assert devices.environment(threads=1, gpu=None)["TF_CPP_MIN_LOG_LEVEL"] == "0"
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")  # the user's own choice stands
     assert devices.environment(threads=1, gpu=None)["TF_ENABLE_ONEDNN_OPTS"] == "0"
+
+
+@pytest.fixture
+def tensorflow(monkeypatch):
+    """TensorFlow with two GPUs; `limits` has the configuration that each of them got."""
+    limits = {}
+    config = types.SimpleNamespace(
+        gpus=["GPU:0", "GPU:1"],
+        limits=limits,
+        list_physical_devices=lambda kind: config.gpus if kind == "GPU" else [],
+        get_logical_device_configuration=limits.get,
+        set_logical_device_configuration=limits.__setitem__,
+        LogicalDeviceConfiguration=lambda memory_limit: types.SimpleNamespace(memory_limit=memory_limit),
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(config=config))
+    return config
+
+
+def test_the_memory_of_a_gpu(tensorflow, monkeypatch):
+    """A limit of TensorFlow is the memory of its GPU; without one, all that the GPU has."""
+    known = [Gpu("0", "0", memory=16_000), Gpu("1", "1", memory=8_000)]
+    monkeypatch.setattr(devices, "visible_gpus", lambda: known)
+    assert devices.gpu_memory() == 8_000 * 2**20
+    devices.limit_gpu_memory(3_000)
+    assert [limit.memory_limit for (limit,) in tensorflow.limits.values()] == [3_000, 3_000]
+    assert devices.gpu_memory() == 3_000 * 2**20
+    tensorflow.limits.clear()
+    monkeypatch.setattr(devices, "visible_gpus", lambda: [Gpu("0", "0")])
+    assert devices.gpu_memory() is None
+    tensorflow.gpus = []
+    assert devices.gpu_memory() is None
 
 
 def test_native_prints_are_kept_from_the_terminal_and_nothing_else():

@@ -607,6 +607,7 @@ def test_the_numbers_of_attempts() -> None:
         Fault.DIVERGED: 1,
         Fault.INVALID: 1,
         Fault.OOM: 1,
+        Fault.GPU_OOM: 1,
         Fault.TIMEOUT: 1,
         Fault.CRASHED: 2,
         Fault.NODE_LOST: 5,

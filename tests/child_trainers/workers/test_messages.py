@@ -9,6 +9,7 @@ import pytest
 from automl.child_trainers.workers.messages import (
     MAX_SENTENCE,
     Delivered,
+    GpuLost,
     MessageError,
     Ready,
     SearchFault,
@@ -29,12 +30,14 @@ ORDER = WorkerOrder(
     early_stop="none",
     recycle_after=50,
     recycle_growth=2**30,
-    gpu_share=0.5,
+    gpu_memory=4096,
     artefacts={"kind": "folder", "folder": "/logs"},
 )
 
 
-@pytest.mark.parametrize("message", [ORDER, Wake(), Ready(), Delivered(), SearchFault("it is broken")])
+@pytest.mark.parametrize(
+    "message", [ORDER, Wake(), Ready(), Delivered(), SearchFault("it is broken"), GpuLost("it is gone")]
+)
 def test_a_message_goes_through_json(message):
     line = encode(message)
     assert line.count(b"\n") == 1 and line.endswith(b"\n")
@@ -44,6 +47,7 @@ def test_a_message_goes_through_json(message):
 def test_the_order_of_one_worker():
     order = ORDER.to(1, 3, "gpu 0")
     assert (order.worker, order.slot, order.device, order.store) == ("2.1.3", 1, "gpu 0", "automl.db")
+    assert order.num_gpus == 0 and ORDER.to(1, 3, "gpu 0", 2).num_gpus == 2
 
 
 @pytest.mark.parametrize(
@@ -64,8 +68,9 @@ def test_what_is_no_message(line, error):
 
 
 @pytest.mark.parametrize("text", ["x" * 10_000, "…" * 10_000, "two\nlines", "\U0001f600" * 5_000])
-def test_a_sentence_is_one_line_and_cut_to_one_piece_of_a_pipe(text):
-    message = SearchFault.of(ValueError(text))
+@pytest.mark.parametrize("kind", [SearchFault, GpuLost])
+def test_a_sentence_is_one_line_and_cut_to_one_piece_of_a_pipe(kind, text):
+    message = kind.of(ValueError(text))
     assert len(encode(message)) <= MAX_SENTENCE + 100 <= select.PIPE_BUF
     assert len(message.sentence) >= min(len(text), 200) and "\n" not in message.sentence
 

@@ -14,6 +14,7 @@ from waiting import SECONDS
 
 from automl import child_trainers, db
 from automl.child_trainers.artefacts import FolderArtefacts
+from automl.child_trainers.gpu_faults import GpuLostError
 from automl.child_trainers.workers import local_pool
 from automl.child_trainers.workers.local_pool import RENEW_SECONDS, LocalPool
 from automl.child_trainers.workers.monitor import Deadlines
@@ -43,6 +44,9 @@ DEEDS = (
     "keep",
     "hoard",
     "hoarders",
+    "gpu-lost",
+    "gpu-abort",
+    "gpu-once",
 )
 FILE = f"""
 import contextlib, ctypes, os, resource, signal, subprocess, sys, threading
@@ -106,6 +110,17 @@ def task(spec, report):
         if not mark.exists():
             mark.touch()
             os._exit(5)
+    if spec == "gpu-lost":
+        raise RuntimeError("CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected")
+    if spec == "gpu-abort":
+        print("F cuda_event.cc:29] Failed: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure", flush=True)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.abort()
+    if spec == "gpu-once":
+        mark = Path(__file__).with_name("mark")
+        if not mark.exists():
+            mark.touch()
+            raise RuntimeError("CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered")
     if spec == "store":
         os._exit({STORE_LOST_EXIT})
     metrics = {{"reward": 1.0, "pid": os.getpid()}}
@@ -141,6 +156,7 @@ def new_pool(new_search, settings_of, order_of, tmp_path):
         recycling=None,
         clock=time.monotonic,
         gpus=(),
+        notices=(),
         before=lambda: None,
     ):
         file.write_text(text)
@@ -150,7 +166,7 @@ def new_pool(new_search, settings_of, order_of, tmp_path):
         changes = {} if recycling is None else {f"recycle_{what}": most for what, most in recycling.items()}
         order = order_of(search, **changes)
         artefacts = FolderArtefacts(tmp_path / "logs")
-        setup = PoolSetup(search.store, order, None, artefacts, deadlines, count, gpus)
+        setup = PoolSetup(search.store, order, None, artefacts, deadlines, count, gpus, notices=notices)
         pool = LocalPool(setup, clock=clock)
         pools.append(pool)
         return search, pool
@@ -599,6 +615,65 @@ def test_gpus_are_dealt_in_turn_and_named(new_pool):
         gpu = ("0", "GPU-b")[attempt.slot]
         assert attempt.device == f"gpu {gpu}"
         assert f"CUDA_VISIBLE_DEVICES={gpu}\0" in child.metrics["environ"]
+
+
+def test_a_child_whose_gpu_was_lost_is_trained_by_the_next_worker(new_pool):
+    """Faults that alternate with trained children leave the slot in use."""
+    search, pool = new_pool("gpu-once", "well", gpus=["0"])
+    run_all(search, pool)
+    lost, again = search.attempts(0)
+    assert (lost.fault, lost.charged, again.fault) == (Fault.NODE_LOST, True, None)
+    assert (search.child(0).state, search.child(0).reward) == (State.TRAINED, 1.0)
+    assert again.worker == f"{search.lease.epoch}.0.2" and pool.notes == []
+
+
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        ("gpu-lost", "RuntimeError: CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected"),
+        ("gpu-abort", "F cuda_event.cc:29] Failed: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"),
+    ],
+)
+def test_a_gpu_that_is_lost_twice_in_a_row_is_not_used(new_pool, tmp_path, deed, told):
+    search, pool = new_pool(deed, gpus=["0"])
+    with pytest.raises(PoolError) as caught:
+        run(pool, lambda: False)
+    reason = (
+        f"its workers lose their GPU (gpu 0: {told}); see automl doctor, and their log {tmp_path}/logs/worker-0.log"
+    )
+    assert str(caught.value) == f"No worker can be used: {reason}."
+    assert [(attempt.fault, attempt.charged) for attempt in search.attempts(0)] == [(Fault.NODE_LOST, True)] * 2
+    assert search.child(0).state == State.READY  # for another machine
+    assert pool.notes == [f"Worker 0 is out of use: {reason}"]
+
+
+def test_a_slot_without_its_gpu_is_left_empty_and_the_others_go_on(new_pool):
+    search, pool = new_pool("hang", "gpu-lost", "well", count=2, gpus=["0", "1"], budget=2)
+    run(pool, lambda: len(pool.notes) == 1)
+    (note,) = pool.notes
+    slot = next(slot for slot in pool._slots if slot.quarantined is not None)
+    assert note.startswith(f"Worker {slot.index} is out of use: its workers lose their GPU (gpu {slot.index}: ")
+    assert search.child(0).state == State.RUNNING
+
+
+def test_a_crash_without_a_gpu_is_the_child_s(new_pool):
+    search, pool = new_pool("gpu-abort")
+    run_all(search, pool)
+    assert (search.child(0).state, search.child(0).fault) == (State.FAILED, Fault.CRASHED)
+
+
+def test_notices_about_devices_are_the_pool_s(new_pool):
+    _, pool = new_pool("well", notices=["The GPU is busy."])
+    assert pool.notes == ["The GPU is busy."]
+
+
+def test_a_lost_gpu_of_this_process_pauses_the_search():
+    class FakeWorker:
+        def work_once(self):
+            raise GpuLostError("CUDA_ERROR_NO_DEVICE")
+
+    with pytest.raises(PoolError, match=r"The GPU of this process is lost \(CUDA_ERROR_NO_DEVICE\)\."):
+        InlinePool(FakeWorker()).tend()
 
 
 def test_a_worker_is_ours_wherever_the_search_is_started(new_pool, tmp_path, monkeypatch):

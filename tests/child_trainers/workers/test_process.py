@@ -27,7 +27,7 @@ ORDER = WorkerOrder(
     early_stop="none",
     recycle_after=1,
     recycle_growth=1,
-    gpu_share=1.0,
+    gpu_memory=None,
     artefacts={},
     worker="1.0.1",
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from automl.child_trainers.experiment import Experiment
+from automl.child_trainers.gpu_faults import GpuLostError
 from automl.child_trainers.outcome import Outcome
 from automl.child_trainers.task import Objective, SearchFaultError, Task
 from automl.child_trainers.training.early_stop import FIRST_CHILDREN, EarlyStopError
@@ -98,6 +99,16 @@ def test_nothing_is_claimed_under_another_epoch_or_when_stopping(search, new_wor
     assert not new_worker().work_once()
 
 
+def test_a_lost_gpu_is_no_fault_of_the_child(search, task, new_worker):
+    task.function = raises(RuntimeError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"))
+    worker = new_worker()
+    claim = worker.claim()
+    with pytest.raises(GpuLostError) as caught:
+        worker.train(claim)
+    assert str(caught.value) == "RuntimeError: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"
+    assert search.child(claim.number).state == State.RUNNING and search.attempts(claim.number)[0].fault is None
+
+
 def test_the_budget_gates_claims(new_search, task):
     search = new_search([(0,), (1,)], space=space, budget=1)
     worker = Worker(search.store, search.id, Experiment(Space(space), task), "1.0.1", "cpu", search.lease.epoch, 0)
@@ -123,6 +134,11 @@ def raises(error):
         (raises(SystemExit(3)), Fault.RAISED, "SystemExit: 3"),
         (raises(MemoryError("8 GB")), Fault.OOM, "MemoryError: 8 GB"),
         (raises(ResourceExhaustedError("GPU")), Fault.OOM, "ResourceExhaustedError: GPU"),
+        (
+            raises(ResourceExhaustedError("OOM when allocating tensor on device:GPU:0")),
+            Fault.GPU_OOM,
+            "the memory of its GPU is full: ResourceExhaustedError: OOM when allocating tensor on device:GPU:0",
+        ),
         (raises(FloatingPointError("overflow")), Fault.DIVERGED, "FloatingPointError: overflow"),
         (
             lambda spec, seed, report: report(2, loss=math.nan),
@@ -143,7 +159,7 @@ def test_faults_are_delivered_with_message_and_log(search, task, new_worker, eva
     assert (child.state, child.fault, child.message, child.reward) == (State.FAILED, fault, message, None)
     (attempt,) = search.attempts(0)
     assert (attempt.fault, attempt.charged, attempt.exit_code, attempt.signal) == (fault, True, None, None)
-    assert attempt.log.startswith("Traceback") and message.partition(":")[0] in attempt.log
+    assert attempt.log.startswith("Traceback") and message.rpartition(": ")[0].rpartition(": ")[2] in attempt.log
     assert search.child(1).state == State.READY
 
 
@@ -484,20 +500,27 @@ def resident(monkeypatch):
 
 def test_a_worker_makes_room_after_so_many_children(resident):
     recycling = Recycling(after=3, growth=10)
-    due = []
-    for children in range(5):
-        recycling.children = children
+    due = [recycling.due()]
+    for _ in range(4):
+        recycling.trained(1)
         due.append(recycling.due())
     assert due == [False, False, False, True, True]
+    recycling = Recycling(after=3, growth=10)
+    recycling.trained(8)  # a population
+    assert recycling.due() and recycling.children == 8
 
 
 def test_a_worker_makes_room_once_it_has_grown(resident):
-    recycling = Recycling(after=3, growth=10)
-    due = []
-    for held in (1000, 500, 1010, 1011, 1010):
+    """Libraries that the first child loads, such as those of CUDA, are no growth."""
+    recycling = Recycling(after=100, growth=10)
+    resident[0] = 3000
+    due = [recycling.due()]
+    recycling.trained(1)
+    for held in (3000, 2500, 3010, 3011, 3010):
         resident[0] = held
         due.append(recycling.due())
-    assert due == [False, False, False, True, False]
+        recycling.trained(1)
+    assert due == [False, False, False, False, True, False]
 
 
 def test_weights_of_the_best_are_kept(search, task, new_worker):
@@ -647,6 +670,24 @@ def test_members_fail_one_by_one(population):
     child = search.child(1)
     assert (child.state, child.fault, child.message) == (State.FAILED, Fault.RAISED, "ValueError: no good")
     assert (search.child(0).reward, search.child(2).reward) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_lost_gpu_fails_no_member(population, whole):
+    """Whether one of them meets it or the whole training: the claims stay for the pool."""
+    search, task, worker = population
+
+    def endings(children):
+        yield 0, Outcome(0.5)
+        lost = RuntimeError("CUDA_ERROR_NO_DEVICE: none")
+        if whole:
+            raise lost
+        yield 1, lost
+
+    task.endings = endings
+    with pytest.raises(GpuLostError, match="RuntimeError: CUDA_ERROR_NO_DEVICE: none"):
+        worker.work_once()
+    assert [search.child(number).state for number in range(3)] == [State.TRAINED, State.RUNNING, State.RUNNING]
 
 
 def test_what_fails_all_of_them_charges_none_and_leaves_each_alone(population):
