@@ -56,7 +56,8 @@ class Pool(abc.ABC):
     The coordinator calls `tend` in every turn of its loop, `wait` when the loop has nothing to do, `wake` after it has
     stored new children, and `close` once at the end, also after an error. Workers claim and deliver children through
     the store. A pool fails the attempts of workers that died (`Store.fail_attempt`), renews the claims of live workers
-    (`Store.renew_claims`), and ends workers that a `WorkerMonitor` reports as overdue.
+    (`Store.renew_claims`), and ends workers that a `WorkerMonitor` reports as overdue. It raises PoolError for a
+    `SearchFault`, and replaces a worker that sends `GpuLost`, whose attempt fails with `Fault.NODE_LOST`.
     """
 
     @abc.abstractmethod
