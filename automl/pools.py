@@ -8,7 +8,7 @@ from typing import Any
 
 from automl.child_trainers.devices import memory_share, quiet_native_start
 from automl.child_trainers.experiment import Experiment
-from automl.child_trainers.gpu_sharing import busy_gpus, memory_limit
+from automl.child_trainers.gpu_sharing import busy_gpus
 from automl.child_trainers.gpus import gpu_groups, used_memory, visible_gpus
 from automl.child_trainers.workers.local_pool import LocalPool
 from automl.child_trainers.workers.messages import WorkerOrder
@@ -20,7 +20,7 @@ from automl.db.store import Store
 from automl.paths import artefacts_of
 from automl.preparation import Run, Stage
 from automl.wording import counted
-from automl.worker_plan import sharing_workers
+from automl.worker_plan import sharing_workers, worker_gpu_memory
 
 INLINE_DEVICE = "this process"  # the device of children that are trained in the coordinator's process
 
@@ -70,6 +70,7 @@ def make_pool(
     num_gpus = experiment.task.requirements.devices
     gpus = visible_gpus() if run.workers else []
     gpus = gpus[: len(gpus) // num_gpus * num_gpus]  # those of whole groups
+    uuids = [gpu.uuid for gpu in gpus if gpu.uuid is not None]
     sharing = sharing_workers(settings, run.workers, len(gpus) // num_gpus)
     order = WorkerOrder(
         store=store.address if store.file is None else str(store.file),
@@ -81,7 +82,7 @@ def make_pool(
         early_stop=settings["early_stop"],
         recycle_after=settings["recycling"]["after"],
         recycle_growth=settings["recycling"]["growth"],
-        gpu_memory=memory_limit(gpus, sharing) if sharing > 1 else None,
+        gpu_memory=worker_gpu_memory(settings, experiment.task, run.workers) if run.workers else None,
         artefacts=artefacts.to_json(),
     )
     setup = PoolSetup(
@@ -96,7 +97,7 @@ def make_pool(
         ),
         count=run.workers,
         gpus=gpu_groups(gpus, num_gpus),
-        gpu_uuids=[gpu.uuid for gpu in gpus if gpu.uuid is not None],
+        gpu_uuids=uuids if len(uuids) == len(gpus) else (),
         notices=busy_gpus(gpus, used_memory(gpus), sharing),
     )
     if run.workers:

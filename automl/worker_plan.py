@@ -57,10 +57,10 @@ def _automatic(config: SearchConfig, task_name: str, task: Task, groups: int) ->
         return Sharing(1, f"a child of the task {task_name} needs a GPU to itself")
     if config.workers is not None:
         return Sharing(workers_on_a_gpu(config.workers, groups), f"--workers is {config.workers}")
-    if task.ignores_compute is not None:
-        return Sharing(1, f"it is not known what a child of the task {task_name} needs of a GPU")
     if task.population > 1:
         return Sharing(1, f"{task.population} children are trained side by side")
+    if not task.uses_tensorflow:
+        return Sharing(1, f"it is not known what a child of the task {task_name} needs of a GPU")
     return automatic_sharing(visible_gpus(), threads=config.threads, cores=num_cores(), host_memory=memory_share(1))
 
 
@@ -99,9 +99,22 @@ def check_workers(settings: Mapping[str, Any], task: Task, workers: int) -> None
             f"--workers is {workers}, and children of the task {name} need their devices to themselves; use "
             f"--workers {most}."
         )
-    groups = len(visible_gpus()) // requirements.devices
-    if groups and (task.ignores_compute is None or settings["workers_per_gpu"] > 1):
-        memory_limit(visible_gpus(), sharing_workers(settings, workers, groups))
+    worker_gpu_memory(settings, task, workers)
+
+
+def worker_gpu_memory(settings: Mapping[str, Any], task: Task, workers: int) -> int | None:
+    """The memory in MB that TensorFlow may allocate on a GPU in each worker; None for no limit.
+
+    A task of the user may not use TensorFlow at all, so it has a limit only if the user gave --workers-per-gpu.
+
+    Raises:
+        ValueError: a GPU has too little memory.
+    """
+    groups = len(visible_gpus()) // task.requirements.devices
+    given = settings["workers_per_gpu"] if settings["workers_per_gpu_reason"] is None else 1
+    if groups == 0 or not (task.uses_tensorflow or given > 1):
+        return None
+    return memory_limit(visible_gpus(), sharing_workers(settings, workers, groups))
 
 
 def sharing_text(settings: Mapping[str, Any]) -> str | None:

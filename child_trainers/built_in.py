@@ -45,6 +45,7 @@ class BuiltInTask(Task, Generic[AnyRecipe]):
 
     floor = 0.0
     ignores_compute = None
+    uses_tensorflow = True
     maximize: ClassVar[bool]
 
     def __init__(

@@ -142,6 +142,8 @@ class Task(abc.ABC):
         reads_words: whether an exported model takes texts instead of numbers.
         ignores_compute: a description of what ignores the search's precision, XLA and devices (a part of a sentence);
             None if they have an effect.
+        uses_tensorflow: whether automl trains its children with TensorFlow, which must see the GPUs of its worker and
+            keeps to a limit of their memory. It is not known what a child of another task needs of a GPU.
         requirements: what training needs of the machine.
         population: the number of children that one call of `evaluate_together` trains.
         fingerprint: the fingerprint of the data in a user's file; None if the task's name identifies the data.
@@ -160,6 +162,7 @@ class Task(abc.ABC):
     objective: Objective | None = None
     population: int = 1
     ignores_compute: ClassVar[str | None] = "a task of your own, which does its own training"
+    uses_tensorflow: ClassVar[bool] = False
     requirements: Requirements = Requirements()
     fingerprint: str | None = None
     brightness: Sequence[float] | None = None

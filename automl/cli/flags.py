@@ -105,7 +105,7 @@ def _flag_of(option: Option, resume: bool) -> OptionInfo:
     help, default = option.help, option.default_words
     if resume and option.on_resume is not None:
         help, default = option.on_resume.help or help, option.on_resume.default
-    value = option.metavar or f"<{option.unit_word or option.kind}>"
+    value = option.metavar or f"<{'|'.join((option.unit_word or option.kind, *option.words))}>"
     off = f"/--no-{option.key}" if option.kind == "bool" and option.optional else ""  # None is a third value
     info: OptionInfo = Flag(
         f"{option.flag}{off}",

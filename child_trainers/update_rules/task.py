@@ -49,6 +49,7 @@ class RuleTask(Task, Generic[Network]):
     network: Network
     floor = 0.0
     ignores_compute = "update rules, which are judged in float32 on one device"
+    uses_tensorflow = True
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class PoolSetup:
         count: the number of workers.
         gpus: the GPUs to which workers are pinned in turn, as values for CUDA_VISIBLE_DEVICES; if empty, workers see
             no GPU.
-        gpu_uuids: the whole UUIDs of these GPUs, as far as they are known.
+        gpu_uuids: the whole UUIDs of these GPUs; empty if one of them is not known.
         notices: notices about the devices for the user, one sentence each; a pool has them among its `notes`.
     """
 

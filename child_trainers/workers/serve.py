@@ -100,7 +100,7 @@ def _report_fault(fault: SearchFault | GpuLost, channel: Channel, inbox: _Inbox)
 def _missing_gpu(order: WorkerOrder, task: Task) -> str | None:
     """Says that TensorFlow does not see the GPUs of this worker; None if it does, or if the task does not use it."""
     tensorflow = sys.modules.get("tensorflow")
-    if order.num_gpus == 0 or tensorflow is None or task.ignores_compute is not None:
+    if order.num_gpus == 0 or tensorflow is None or not task.uses_tensorflow:
         return None
     seen = len(tensorflow.config.list_physical_devices("GPU"))
     if seen >= order.num_gpus:

@@ -60,9 +60,9 @@ def setups():
 # The plan
 
 
-def task(devices=1, exclusive=False, population=1, ignores_compute=None):
+def task(devices=1, exclusive=False, population=1, uses_tensorflow=True):
     return types.SimpleNamespace(
-        requirements=Requirements(devices, exclusive), population=population, ignores_compute=ignores_compute
+        requirements=Requirements(devices, exclusive), population=population, uses_tensorflow=uses_tensorflow
     )
 
 
@@ -80,7 +80,7 @@ def task(devices=1, exclusive=False, population=1, ignores_compute=None):
         ({}, {"exclusive": True}, (2, 1, "a child of the task t needs a GPU to itself")),
         ({}, {"population": 4}, (2, 1, "4 children are trained side by side")),
         ({"workers_per_gpu": 2}, {"population": 4}, (4, 2, None)),
-        ({}, {"ignores_compute": "a table"}, (2, 1, "it is not known what a child of the task t needs of a GPU")),
+        ({}, {"uses_tensorflow": False}, (2, 1, "it is not known what a child of the task t needs of a GPU")),
     ],
 )
 def test_the_plan_on_two_gpus(monkeypatch, gpus, options, wanted, plan):
@@ -187,6 +187,17 @@ def test_a_task_of_the_user_has_a_gpu_to_itself(automl, mine, gpus):
     assert ran.code == 0 and f"1 worker on a GPU: it {AUTO}" in ran.out.replace("\n", " ")
 
 
+def test_a_task_of_the_user_has_a_limit_only_if_asked(mine, gpus, setups):
+    """It need not use TensorFlow, which the limit would import."""
+    gpus([H200])
+    own = {"space": "mine.py:space", "task": "mine.py:evaluate", "controller": "random", "pool": setups.pool}
+    api.search("free", **own, workers=4)
+    api.search("limited", **own, workers=4, workers_per_gpu=4)
+    free, limited = setups.made
+    assert free.order.gpu_memory is None
+    assert limited.order.gpu_memory == int(0.98 * 143_771 / 4) - CONTEXT_MB
+
+
 def test_no_gpu_to_share(automl, mine, gpus):
     gpus(script="echo No devices were found; exit 6")
     assert automl("search", "mine", *OURS, "--workers-per-gpu", "4").error == (
@@ -221,3 +232,12 @@ def test_a_gpu_that_tensorflow_does_not_see(automl, gpus):
         search = store.search("unseen")
         children = store.children(search.id)
         assert all(child.fault in (None, Fault.NODE_LOST) and child.attempts == 0 for child in children)
+
+
+def test_update_rules_are_trained_by_one_worker_on_each_gpu(gpus, setups):
+    gpus([H200])
+    api.search("rules", space="update-rule", task="digits", controller="random", children=4, pool=setups.pool)
+    (setup,) = setups.made
+    assert (setup.count, setup.order.gpu_memory) == (1, None)
+    settings = setup.store.search("rules").settings
+    assert settings["workers_per_gpu_reason"] == "4 children are trained side by side"

@@ -84,9 +84,15 @@ depths = [6, 8]
     assert (options["worker_memory"], options["recycling"]) == (4 * 10**9, {"after": 50, "growth": 500 * 10**6})
 
 
+def test_a_word_in_place_of_a_number(folder):
+    values = SettingsFile.read(write(folder, 'workers-per-gpu = "auto"')).values
+    assert values == {"workers_per_gpu": "auto"} and SearchConfig(**values) == SearchConfig()
+
+
 @pytest.mark.parametrize(
     ("text", "line", "sentence"),
     [
+        ('workers-per-gpu = "few"', 1, "--workers-per-gpu is 'few'; it must be a whole number or auto."),
         ("childern = 3", 1, "There is no setting called 'childern'; there is children, "),
         ("Children = 3", 1, "There is no setting called 'Children'; there is children, "),
         ("seed = 1\nbatchSize = 3", 2, "There is no setting called 'batchSize'; there is batch-size, "),
