@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import automl
-from automl.child_trainers.devices import default_precision, environment, visible_gpus
+from automl.child_trainers.devices import default_precision, environment
+from automl.child_trainers.gpus import visible_gpus
 from automl.child_trainers.peak import published_peak
 
 AUTOML = str(Path(sys.executable).with_name("automl"))
@@ -270,7 +271,7 @@ def measure(name: str, arguments: argparse.Namespace, *more: str) -> dict[str, A
     ]
     variables = with_data(arguments.data_dir)
     if "-" not in name:
-        variables |= environment(threads=1, gpu=visible_gpus()[0] if HAS_GPU else None)
+        variables |= environment(threads=1, gpu=visible_gpus()[0].value if HAS_GPU else None)
     ran = subprocess.run(command, capture_output=True, text=True, env=variables)
     if ran.returncode:
         sys.exit(f"The measurement {name} failed:\n{ran.stderr}")
