@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automl.child_trainers.devices import memory_share, quiet_native_start
 from automl.child_trainers.experiment import Experiment
 from automl.child_trainers.gpu_sharing import busy_gpus
-from automl.child_trainers.gpus import gpu_groups, used_memory, visible_gpus
+from automl.child_trainers.gpus import Gpu, gpu_failure, gpu_groups, used_memory, visible_gpus
 from automl.child_trainers.workers.local_pool import LocalPool
 from automl.child_trainers.workers.messages import WorkerOrder
 from automl.child_trainers.workers.monitor import Deadlines
@@ -46,6 +46,13 @@ def _inline_pool(setup: PoolSetup) -> InlinePool:
 
 
 POOLS: Mapping[str, PoolMaker] = {"inline": _inline_pool, "local": LocalPool}
+
+
+def _notices(gpus: Sequence[Gpu], sharing: int) -> list[str]:
+    """What the user should know of the GPUs before workers start."""
+    if (failure := gpu_failure()) is not None:
+        return [f"No GPU is used ({failure})."]
+    return busy_gpus(gpus, used_memory(gpus), sharing)
 
 
 def make_pool(
@@ -98,7 +105,7 @@ def make_pool(
         count=run.workers,
         gpus=gpu_groups(gpus, num_gpus),
         gpu_uuids=uuids if len(uuids) == len(gpus) else (),
-        notices=busy_gpus(gpus, used_memory(gpus), sharing),
+        notices=_notices(gpus, sharing) if run.workers else (),
     )
     if run.workers:
         stage(f"Starting {counted(run.workers, 'worker')}")

@@ -98,11 +98,13 @@ def listed_gpus() -> Listing:
 
 
 @functools.cache  # read once: later the coordinator hides the GPUs from its own process
-def _visible_gpus() -> tuple[Gpu, ...]:
+def _visible_gpus() -> tuple[tuple[Gpu, ...], str | None]:
+    """The GPUs, and why `nvidia-smi`, if it is installed and was asked, lists none."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     listing = listed_gpus() if chosen is None or DEVICE.match(chosen.strip()) else Listing()
+    failure = listing.failure if listing.installed else None
     if chosen is None:
-        return tuple(device for card in listing.cards for device in card.devices)
+        return tuple(device for card in listing.cards for device in card.devices), failure
     gpus: list[Gpu] = []
     for token in map(str.strip, chosen.split(",")):
         found = _found(token, listing)
@@ -110,12 +112,18 @@ def _visible_gpus() -> tuple[Gpu, ...]:
         if not found or {gpu.value for gpu in found} & {gpu.value for gpu in gpus}:
             break
         gpus += found
-    return tuple(gpus)
+    return tuple(gpus), failure
 
 
 def visible_gpus() -> list[Gpu]:
     """The GPUs that children may use: those of CUDA_VISIBLE_DEVICES, else those that `nvidia-smi` lists."""
-    return list(_visible_gpus())
+    return list(_visible_gpus()[0])
+
+
+def gpu_failure() -> str | None:
+    """Why there are no GPUs on a machine with `nvidia-smi`, a phrase; None if there are some, or if nobody asked for
+    them (CUDA_VISIBLE_DEVICES)."""
+    return _visible_gpus()[1]
 
 
 def forget_gpus() -> None:

@@ -168,6 +168,17 @@ def test_a_gpu_in_use_gets_a_warning(gpus, setups):
     assert second.startswith("Other processes hold 9,000 of the 15,360 MB of GPU 1 (Tesla T4), on which 3 workers")
 
 
+def test_a_broken_driver_is_told(gpus, setups):
+    """The search goes on without GPUs, but not silently."""
+    gpus(script="echo No devices were found; exit 6")
+    api.search("told", **DIGITS, pool=setups.pool)
+    (setup,) = setups.made
+    assert setup.gpus == [] and setup.notices == ["No GPU is used (nvidia-smi lists no GPU: No devices were found)."]
+    gpus(script="exit 6", chosen="-1")  # nobody wants one
+    api.search("hidden", **DIGITS, pool=setups.pool)
+    assert not setups.made[-1].notices
+
+
 def test_slices_are_gpus(gpus, setups):
     row = H200.replace("NVIDIA H200", "NVIDIA A100-SXM4-40GB").replace("143771", "40960").replace("9.0", "8.0")
     gpus(
