@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from automl.child_trainers.devices import environment, visible_gpus
+from automl.child_trainers.devices import environment
+from automl.child_trainers.gpus import visible_gpus
 
-os.environ.update(environment(threads=1, gpu=visible_gpus()[0] if visible_gpus() else None))
+os.environ.update(environment(threads=1, gpu=visible_gpus()[0].value if visible_gpus() else None))
 
 from automl.child_trainers.data.cifar10 import load_cifar10
 from automl.child_trainers.data.pydoc_topics import load_pydoc
