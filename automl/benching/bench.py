@@ -15,7 +15,8 @@ from automl.benching.file import BenchFile
 from automl.benching.plan import TOP, Checked, Competitor, Plan, Subject, check_jobs
 from automl.benching.searches import History, Job, run_job
 from automl.benching.summary import Cost, Lead, Row, costs_of, leads_of, rows_of, to_json
-from automl.child_trainers.devices import environment, visible_gpus
+from automl.child_trainers.devices import environment
+from automl.child_trainers.gpus import forget_gpus
 from automl.pictures import check_folder
 from automl.processes import process_pool
 from automl.wording import counted
@@ -129,7 +130,7 @@ def _environment_of_jobs() -> Iterator[None]:
     """
     before = os.environ.get(GPUS)
     os.environ.update(environment(threads=1, gpu=None))
-    visible_gpus.cache_clear()
+    forget_gpus()
     try:
         yield
     finally:
@@ -137,7 +138,7 @@ def _environment_of_jobs() -> Iterator[None]:
             os.environ.pop(GPUS, None)
         else:
             os.environ[GPUS] = before
-        visible_gpus.cache_clear()
+        forget_gpus()
 
 
 def _run(plan: Plan, checked: Checked, file: BenchFile, store: str, jobs: int, progress: Progress) -> None:
