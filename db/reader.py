@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -66,6 +67,23 @@ class Reader(Database):
     def searches(self) -> list[Search]:
         with self._read() as connection:
             return [record(Search, row) for row in connection.execute(select(SearchRow).order_by(SearchRow.id))]
+
+    def readable_searches(self) -> tuple[list[Search], dict[str, StoreError]]:
+        """The searches that can be read, and why each of the others cannot, by its name."""
+        with contextlib.suppress(StoreError):
+            return self.searches(), {}
+        readable: list[Search] = []
+        errors: dict[str, StoreError] = {}
+        with self._read() as connection:
+            names = connection.execute(select(SearchRow.id, SearchRow.name).order_by(SearchRow.id)).all()
+        for search_id, name in names:
+            try:
+                with self._read() as connection:
+                    row = connection.execute(select(SearchRow).where(SearchRow.id == search_id)).one()
+                    readable.append(record(Search, row))
+            except StoreError as error:
+                errors[name if isinstance(name, str) else f"number {search_id}"] = error
+        return readable, errors
 
     def search(self, name: str) -> Search:
         """The search of this name. Raises UnknownSearchError, which lists the nearest names."""

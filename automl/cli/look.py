@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from automl.child_views import best_text, child_json, training_json, training_li
 from automl.cli.commands import interruption, open_for_reading, retry_command
 from automl.cli.tables import fits, print_children, print_paragraph, print_table
 from automl.cli.terminal import print, print_json
-from automl.db.records import Search, Step, StoreError
+from automl.db.records import Child, Search, Step, StoreError
 from automl.paths import store_address
 from automl.search_spaces.views import spec_drawing, spec_line
 from automl.status import INTERRUPTED, StatusReader, early_endings, failures_text, is_interrupted, shown_state
@@ -19,11 +20,18 @@ from automl.wording import counted, duration
 
 
 def print_list(store_option: str | None, *, as_json: bool) -> None:
+    """Prints the searches of a store. Raises StoreError, at the end, if some of them cannot be read."""
     with open_for_reading(store_option) as store:
-        searches = store.searches()
-        counts = {search.name: store.counts(search.id) for search in searches}
-        best = {search.name: store.top(search.id, 1) for search in searches}
-        states = {search.name: shown_state(store, search) for search in searches}
+        searches, errors = store.readable_searches()
+        counts, best, states = {}, {}, {}
+        for search in list(searches):
+            try:
+                best[search.name] = store.top(search.id, 1)
+                counts[search.name] = store.counts(search.id)
+                states[search.name] = shown_state(store, search)
+            except StoreError as error:
+                searches.remove(search)
+                errors[search.name] = error
     if as_json:
         print_json(
             [
@@ -36,10 +44,27 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
                 for search in searches
             ]
         )
-        return
-    if not searches:
+    elif searches:
+        _print_searches(searches, states, best)
+        for name, state in states.items():
+            if state == INTERRUPTED:
+                print(interruption(store, name))
+    elif not errors:
         print("No searches yet. Start one with: automl search NAME")
-        return
+    if errors:
+        raise StoreError(_unreadable(errors))
+
+
+def _unreadable(errors: dict[str, StoreError]) -> str:
+    """Which searches cannot be read, and why the first one cannot."""
+    first, error = next(iter(errors.items()))
+    why = f"{str(error)[:1].lower()}{str(error)[1:]}"
+    if len(errors) == 1:
+        return f"The search {first!r} cannot be read: {why}"
+    return f"{len(errors)} searches cannot be read, {', '.join(map(repr, errors))}; the first one: {why}"
+
+
+def _print_searches(searches: Sequence[Search], states: Mapping[str, str], best: Mapping[str, Sequence[Child]]) -> None:
     headings = ["name", "state", "trained", "best", "space", "task", "controller", "started"]
     for date, longest in ((16, 100), (10, 100), (10, 16), (10, 10)):  # with time of day and whole names if they fit
         rows = [
@@ -59,9 +84,6 @@ def print_list(store_option: str | None, *, as_json: bool) -> None:
             break
     # Name and state are never left out: commands need the name, and the state says what to do next.
     print_table(headings, rows, drop=("controller", "started", "space", "task", "best", "trained"))
-    for name, state in states.items():
-        if state == INTERRUPTED:
-            print(interruption(store, name))
 
 
 def print_top(name: str, store_option: str | None, count: int, *, as_json: bool) -> None:

@@ -111,6 +111,39 @@ def test_values_that_are_known_to_be_trouble(automl, store, stored, place):
     answers(automl, store, stored, f"UPDATE {table} SET {column} = ?", (KNOWN[place],))  # noqa: S608
 
 
+BROKEN = {  # a change of one of two searches, and what its message says
+    "UPDATE searches SET created = 1e308 WHERE name = 'mine'": None,  # a number, and no date
+    "UPDATE searches SET budget = 'text' WHERE name = 'mine'": "The search 'mine' cannot be read: the store holds a "
+    "search whose budget is 'text', which automl never writes",
+    "UPDATE searches SET settings = '[1,' WHERE name = 'mine'": "The search 'mine' cannot be read: the store holds a "
+    "value that is not JSON",
+    "UPDATE searches SET name = x'ff' WHERE name = 'mine'": "The search 'number 1' cannot be read: the store holds a ",
+    "UPDATE children SET reward = 'text' WHERE search_id = 1": "The search 'mine' cannot be read: the store holds a "
+    "child whose reward is 'text'",
+    "UPDATE searches SET budget = 'text'": "2 searches cannot be read, 'mine', 'other'; the first one: the store holds",
+}
+
+
+@pytest.mark.parametrize("change", BROKEN)
+def test_the_other_searches_are_listed(automl, store, stored, change):
+    shutil.copy(stored, store)
+    assert automl("search", "other", *OURS, *INLINE, "--children", "1").code == 0
+    with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute(change)
+    for flags in ((), ("--json",)):
+        ran = automl("list", *flags)
+        if BROKEN[change] is None:
+            assert ran.code == 0 and "mine" in ran.out and "other" in ran.out
+            continue
+        assert ran.error.startswith(BROKEN[change])
+        rows = (
+            [row["name"] for row in json.loads(ran.out)]
+            if flags
+            else [line.split()[0] for line in ran.out.splitlines()[1:]]
+        )
+        assert rows == ([] if change.endswith("'text'") else ["other"])
+
+
 # Settings
 
 
