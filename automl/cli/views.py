@@ -141,6 +141,13 @@ class PlainView(View):
             self._downloaded = tenth
             print(f"Downloading: {10 * tenth}% of {total / 1e6:.0f} MB", flush=True)
 
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        with super().live():
+            yield
+        with self._logging_errors():  # the end, which may come sooner than the next line is due
+            self._show(self._status())
+
     def _show(self, status: SearchStatus) -> None:
         shown = status.summary.rpartition(", ")[0] if status.seconds_left is not None else status.summary
         if shown != self._shown:

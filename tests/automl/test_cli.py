@@ -71,6 +71,13 @@ def test_what_a_search_says(digits):
     assert "\x1b" not in ran.out
 
 
+def test_without_a_terminal_the_last_progress_is_that_of_the_end(automl, mine):
+    """Also of a search that ends sooner than the view reads the store again."""
+    ran = automl("search", "mine", *OURS, *INLINE, "--children", "4")
+    progress = [line for line in ran.out.splitlines() if " trained, best " in line]
+    assert len(progress) == 1 and progress[0].startswith("4/4 trained, best ") and progress[0].endswith(")"), ran.out
+
+
 def test_list(automl, copied):
     (search,) = automl("list", "--json").json
     assert (search["name"], search["state"], search["num_trained"], search["budget"]) == ("digits", "finished", 3, 3)
