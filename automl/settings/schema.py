@@ -105,7 +105,7 @@ class SearchConfig:
         group=TASK,
         choices="automl.child_trainers.recipes:PRUNERS",
         called="pruner",
-        default_text="median for quick",
+        default_text="median for quick, except for update rules",
     )
     precision: str | None = option(
         None,

@@ -13,7 +13,7 @@ import typer
 from command_line import OURS, python
 
 import automl as package
-from automl.child_trainers.registry import TASKS
+from automl.child_trainers.registry import OF_SPACES, TASKS, early_stop_of
 from automl.cli import app
 from automl.controllers import CONTROLLERS
 from automl.resuming import resumed
@@ -69,6 +69,13 @@ def test_every_option_has_one_sentence_a_group_and_a_default_of_its_type(option)
 )
 def test_help_names_what_there_is(option, names):
     assert all(re.search(rf"\b{name}\b", OPTIONS[option].help) for name in names)
+
+
+def test_the_default_pruner_is_named_with_its_exception():
+    of_quick = {space: early_stop_of(space, "quick") for space in OF_SPACES}
+    without = [space.replace("-", " ") for space, pruner in of_quick.items() if pruner == "none"]
+    assert {*of_quick.values()} == {"median", "none"}
+    assert OPTIONS["early_stop"].default_text == f"median for quick, except for {' and '.join(without)}s"
 
 
 def test_the_reference_page_is_as_the_declarations_say():
