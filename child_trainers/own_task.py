@@ -55,7 +55,10 @@ def _of_class(
     if inspect.isabstract(kind):
         raise ValueError(f"The class {name} has no method evaluate(self, spec, *, seed, report); add it.")
     if goal is not None:
-        raise ValueError(f"{goal} has no effect on the class {name}, whose outcomes contain the reward; drop it.")
+        raise ValueError(
+            f"{goal} has no effect on the task {name}: its method evaluate chooses the reward, in the Outcome that it "
+            "returns; drop the flag, or change evaluate."
+        )
     _check_options(kind, options)
 
     class Own(kind):  # type: ignore[valid-type, misc]

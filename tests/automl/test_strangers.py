@@ -171,7 +171,8 @@ def test_what_a_task_class_of_a_file_refuses(automl, distance, folder):
         "There is no task option called 'targets'; there is target."
     )
     assert automl("search", "a", *own, "--minimize", "distance").error == (
-        "--minimize distance has no effect on the class Distance, whose outcomes contain the reward; drop it."
+        "--minimize distance has no effect on the task Distance: its method evaluate chooses the reward, in the "
+        "Outcome that it returns; drop the flag, or change evaluate."
     )
     assert automl("search", "a", *own, "--precision", "bfloat16").error == (
         "--precision has no effect on a task of your own, which does its own training; drop it."
