@@ -58,6 +58,8 @@ def compare_controllers(
         return
     # Where rewards are noisy and the optimum is known, regret says more than the best rewards.
     _print(result, result.plan.top if top is not None or result.subject.optimum is None else ())
+    if picture is not None:
+        print(f"The curves are in {picture}.")
 
 
 def _print(result: BenchResult, top: Sequence[int]) -> None:

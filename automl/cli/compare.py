@@ -96,6 +96,8 @@ def compare_optimizers(
         return
     test = f"test_{comparison.metric.removeprefix('val_')}"
     print_table(["optimizer", "rate", comparison.metric, test], [_cells(row) for row in rows], below="optimizer")
+    if picture is not None:
+        print(f"The curves are in {picture}.")
 
 
 def _cells(row: Row) -> list[str]:

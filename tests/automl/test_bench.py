@@ -91,7 +91,7 @@ def test_a_bench_is_a_table_a_file_and_a_picture(automl, folder):
         "landscape (noisy) on synthetic, optimum 4.8503\n"
         "Mean of 2 seeds, with its 95 % confidence interval (Student's t)\n" in ran.out
     )
-    assert "<svg" in (folder / "b.svg").read_text()
+    assert "<svg" in (folder / "b.svg").read_text() and ran.out.endswith("\nThe curves are in b.svg.\n")
     stored = json.loads((folder / "b.json").read_text())
     assert [row["budget"] for row in stored["rows"]] == [4, 4, 9, 9]
     searches = stored["searches"]

@@ -50,8 +50,9 @@ def test_every_optimizer_gets_its_own_rate_and_the_table_is_sorted(automl, folde
     assert {row["optimizer"]: row["rate"] for row in rows} == {row["optimizer"]: best(row["optimizer"]) for row in rows}
     # Results in the file are not trained again: only the new optimizer is trained.
     before = (folder / "comparison.json").read_text()
-    again = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK)
-    assert again.code == 0 and (folder / "comparison.json").read_text() == before
+    again = automl("compare-optimizers", "sgd", "Adam", "2 * momentum", *QUICK, "--plot", "again.svg")
+    assert again.code == 0 and again.out.endswith("\nThe curves are in again.svg.\n")
+    assert "<svg" in (folder / "again.svg").read_text() and (folder / "comparison.json").read_text() == before
     data, title, headings, *_ = again.out.splitlines()
     told = "Network small on digits: 2 epochs at the best of 2 rates (each tried for 1 epoch), 2 seeds"
     assert title == told and f"<!-- {told} -->" in (folder / "curves.SVG").read_text()
