@@ -37,8 +37,8 @@ def fill(path: Path, children: int) -> None:
         budget=children,
     )
     lease = store.take_lease("large", Owner.this_process())
-    layer = {"filter_height": 3, "filter_width": 3, "num_filters": 24, "inputs": [0, 1]}
-    layer |= {"stride_height": 1, "stride_width": 1, "pool": False}
+    layer = {"filter_height": 3, "filter_width": 3, "num_filters": 24, "stride_height": 1, "stride_width": 1}
+    layers = [{**layer, "pool": False, "inputs": [*range(index)][-2:]} for index in range(6)]
     for batch in range(children // BATCH):
         proposals = [
             NewChild(
@@ -50,7 +50,7 @@ def fill(path: Path, children: int) -> None:
                 tokens=tuple(range(40)),
                 log_probs=(-1.0,) * 40,
                 canonical_hash=str(number),
-                spec={"layers": [layer] * 6},
+                spec={"layers": layers},
                 seed=number,
                 params=10_000,
                 flops=1_000_000,
@@ -69,11 +69,17 @@ def fill(path: Path, children: int) -> None:
 
 
 def seconds(command: list[str], runs: int) -> float:
-    """The median wall time of the command; a run before the measured ones warms the disk cache."""
+    """The median wall time of the command; a run before the measured ones warms the disk cache.
+
+    Raises:
+        RuntimeError: the command complains about the store, and so does less than it should.
+    """
     times = []
     for run in range(runs + 1):
         began = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        ran = subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if ran.stderr:
+            raise RuntimeError(f"{' '.join(command)}: {ran.stderr}")
         if run:
             times.append(time.perf_counter() - began)
     return statistics.median(times)
