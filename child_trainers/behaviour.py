@@ -20,6 +20,7 @@ class Behaviour:
         controller_default: whether the default preset of `reinforce` and `ppo` has a reward model.
         data_split: how a file of arrays is split into training and validation images.
         drop_masks: whether the `drop`s of an update rule share a mask.
+        model_outputs: whether a model of the user's that ends in a softmax is trained, as if it gave logits.
         standardization: how images of a file are rescaled before they are standardized.
     """
 
@@ -27,6 +28,7 @@ class Behaviour:
     controller_default: int = 2
     data_split: int = 2
     drop_masks: int = 2
+    model_outputs: int = 2
     standardization: int = 2
 
     @classmethod
@@ -78,6 +80,9 @@ EARLIER_VERSIONS: dict[str, tuple[EarlierVersion, ...]] = {  # by behaviour: all
     ),
     "data_split": (EarlierVersion("images of a file taken without regard to classes", tasks=frozenset(("npz",))),),
     "drop_masks": (EarlierVersion("one mask for all drops of a rule", spaces=frozenset(("update-rule", "joint"))),),
+    "model_outputs": (
+        EarlierVersion("a model that ends in a softmax is trained as if it gave logits", spaces=frozenset(("own",))),
+    ),
     "standardization": (
         EarlierVersion("images of a file standardized as if from 0 to 255", tasks=frozenset(("npz",))),
     ),

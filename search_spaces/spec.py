@@ -72,7 +72,8 @@ class Buildable(Protocol):
     """An image classifier. A task on images requires it."""
 
     def build(self, input_shape: ImageShape, num_classes: int) -> keras.Model:
-        """An untrained Keras model from images, (batch, *input_shape), to logits, (batch, num_classes)."""
+        """An untrained Keras model from images, (batch, *input_shape), to logits, (batch, num_classes). It does not end
+        in a softmax."""
 
 
 @runtime_checkable

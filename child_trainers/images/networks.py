@@ -53,14 +53,20 @@ class KerasNetwork:
 
 
 def make_network(
-    spec: Buildable, input_shape: tuple[int, ...], num_classes: int, *, seed: int, compute: Compute
+    spec: Buildable,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    *,
+    seed: int,
+    compute: Compute,
+    may_end_in_softmax: bool = False,
 ) -> tuple[Network, Compute]:
     """Makes the network of a spec. Returns the network, and the settings with which it must be trained.
 
     A `Trainable` spec makes its own network. Of any other spec the Keras model is trained, in float32 and without XLA.
 
     Raises:
-        ValueError: the outputs of the Keras model are not logits of `num_classes` classes.
+        ValueError: the outputs of the Keras model are not logits of `num_classes` classes; see `build_model`.
     """
     # Clearing Keras takes a fifth of a second.
     fresh_start(seed, keras=not isinstance(spec, Trainable))
@@ -69,11 +75,18 @@ def make_network(
             input_shape, num_classes, seed=seed, precision=compute.precision, xla=bool(compute.xla)
         )
         return network, compute
-    return KerasNetwork(build_model(spec, input_shape, num_classes)), FLOAT32
+    model = build_model(spec, input_shape, num_classes, may_end_in_softmax=may_end_in_softmax)
+    return KerasNetwork(model), FLOAT32
 
 
-def build_model(spec: Buildable, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+def build_model(
+    spec: Buildable, input_shape: tuple[int, ...], num_classes: int, *, may_end_in_softmax: bool = False
+) -> keras.Model:
     """The Keras model that a spec builds, or a network of the user's.
+
+    Args:
+        may_end_in_softmax: take the probabilities of such a model for logits. The loss then cannot fall below
+            log(1 + (num_classes - 1) / e), which is 1.46 nats with 10 classes.
 
     Raises:
         ValueError: its outputs are not logits of `num_classes` classes.
@@ -84,7 +97,19 @@ def build_model(spec: Buildable, input_shape: tuple[int, ...], num_classes: int)
             f"The model that was built has outputs of shape {model.output_shape}; they must be the logits of "
             f"{num_classes} classes, of shape {(None, num_classes)}."
         )
+    if not may_end_in_softmax and _ends_in_softmax(model):
+        raise ValueError(
+            "The model that was built ends in a softmax; its outputs must be logits, because the loss applies the "
+            "softmax: leave it out of the last layer."
+        )
     return model
+
+
+def _ends_in_softmax(model: keras.Model) -> bool:
+    last = model.outputs[0]._keras_history.operation  # of a `Sequential`, too
+    if isinstance(last, keras.Model):
+        return _ends_in_softmax(last)
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
 
 
 def place_name(index: int) -> str:

@@ -155,8 +155,13 @@ class ImageClassification(BuiltInTask[Recipe]):
         began = time.perf_counter()
         # For other specs `make_network` clears Keras, which is not possible within a scope.
         with scope_of(self._compute) if isinstance(spec, Trainable) else contextlib.nullcontext():
-            compute = self._compute_of(spec)
-            network, compute = make_network(self._buildable(spec), *self.shapes, seed=seed, compute=compute)
+            network, compute = make_network(
+                self._buildable(spec),
+                *self.shapes,
+                seed=seed,
+                compute=self._compute_of(spec),
+                may_end_in_softmax=self._behaviour.model_outputs == 1,
+            )
         _, steps = batches(len(self.data.x_train), self.recipe.batch_size)
         optimizer = self._optimizer_of(spec, steps, seed)
         build = time.perf_counter() - began

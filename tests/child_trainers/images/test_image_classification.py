@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from automl.child_trainers.behaviour import Behaviour
 from automl.child_trainers.data.dataset import DataError
 from automl.child_trainers.devices import Compute
 from automl.child_trainers.images.task import SHAPES, ImageClassification
@@ -221,3 +222,23 @@ def test_a_rule_that_diverges_is_worth_nothing_unless_another_metric_counts():
     other = ImageClassification("digits", recipe, goal=Goal("loss", minimize=True))
     with pytest.raises(DivergedError):
         other.evaluate(spec, seed=5, report=FakeReport())
+
+
+class Probabilities:
+    """A network of the user's that ends in a softmax."""
+
+    def build(self, input_shape, num_classes):
+        flat = [keras.Input(input_shape), keras.layers.Flatten()]
+        return keras.Sequential([*flat, keras.layers.Dense(num_classes, activation="softmax")])
+
+
+def test_a_softmax_is_refused_and_an_earlier_search_exports_what_it_trained():
+    recipe = Recipe(**(DIGITS | {"epochs": 1}))
+    with pytest.raises(ValueError, match="The model that was built ends in a softmax"):
+        ImageClassification("digits", recipe).evaluate(Probabilities(), seed=0, report=FakeReport())
+    earlier = ImageClassification("digits", recipe, behaviour=Behaviour.of_settings({}))
+    outcome = earlier.evaluate(Probabilities(), seed=0, report=FakeReport())
+    exported = earlier.model(Probabilities(), outcome.weights)
+    outputs = exported(earlier.data.x_validation)
+    np.testing.assert_allclose(np.sum(outputs, axis=1), 1.0, rtol=1e-5)
+    assert earlier.validate(exported) == {"val_accuracy": outcome.metrics["val_accuracy"]}

@@ -208,3 +208,55 @@ def test_every_child_starts_from_its_seed(spec):
         make_network(spec, SHAPE, CLASSES, seed=seed, compute=FLOAT32)
         drawn.append((random.random(), np.random.random()))
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+# Outputs
+
+
+def ending(*layers):
+    return keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(CLASSES), *layers])
+
+
+def functional():
+    image = keras.Input(SHAPE)
+    return keras.Model(image, keras.layers.Softmax()(ending()(image)))
+
+
+def nested():
+    image = keras.Input(SHAPE)
+    return keras.Model(image, ending(keras.layers.Activation("softmax"))(image))
+
+
+SOFTMAX = {
+    "dense": lambda: ending(keras.layers.Dense(CLASSES, activation="softmax")),
+    "activation": lambda: ending(keras.layers.Activation(keras.activations.softmax, dtype="float32")),
+    "functional": functional,
+    "nested": nested,
+}
+LOGITS = {
+    "dense": ending,
+    "another activation": lambda: ending(keras.layers.Dense(CLASSES, activation="tanh")),
+    "attention": lambda: ending(keras.layers.Softmax(), keras.layers.Dense(CLASSES)),
+}
+
+
+class Made:
+    def __init__(self, make):
+        self._make = make
+
+    def build(self, input_shape, num_classes):
+        return self._make()
+
+
+@pytest.mark.parametrize("kind", SOFTMAX)
+def test_a_model_that_ends_in_a_softmax_is_refused(kind):
+    """Except in an earlier search, which trains it as it did."""
+    with pytest.raises(ValueError, match="ends in a softmax; its outputs must be logits, because the loss applies"):
+        make_network(Made(SOFTMAX[kind]), SHAPE, CLASSES, seed=0, compute=FLOAT32)
+    network, _ = make_network(Made(SOFTMAX[kind]), SHAPE, CLASSES, seed=0, compute=FLOAT32, may_end_in_softmax=True)
+    np.testing.assert_allclose(np.sum(network.logits(images()), axis=1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+def test_other_models_give_logits(kind):
+    make_network(Made(LOGITS[kind]), SHAPE, CLASSES, seed=0, compute=FLOAT32)
