@@ -106,7 +106,8 @@ def _flag_of(option: Option, resume: bool) -> OptionInfo:
     if resume and option.on_resume is not None:
         help, default = option.on_resume.help or help, option.on_resume.default
     value = option.metavar or f"<{'|'.join((option.unit_word or option.kind, *option.words))}>"
-    off = f"/--no-{option.key}" if option.kind == "bool" and option.optional else ""  # None is a third value
+    # None is a third value of an optional switch, so it can be switched off, too.
+    off = "/--" + "-".join(("no", option.key)) if option.kind == "bool" and option.optional else ""
     info: OptionInfo = Flag(
         f"{option.flag}{off}",
         help=help,

@@ -279,6 +279,7 @@ def test_settings_of_an_earlier_version_mean_what_they_meant_then():
             "controller_default": 1,
             "data_split": 1,
             "drop_masks": 1,
+            "model_outputs": 1,
             "standardization": 1,
         },
     }
