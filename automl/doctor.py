@@ -35,7 +35,9 @@ def examine(address: str, data_dir: str | None) -> list[Finding]:
         except StoreError as error:
             return [*findings, Finding("store", False, str(error), "restore it from a backup")]
         findings.append(Finding("store", True, f"{store} can be read and is not damaged"))
-        return findings + [_search(store, search.name) for search in store.searches()]
+        searches, errors = store.readable_searches()
+        findings += [_search(store, search.name) for search in searches]
+        return findings + [Finding(f"search {name}", False, str(error)) for name, error in errors.items()]
 
 
 def as_json(finding: Finding) -> dict[str, Any]:

@@ -144,6 +144,25 @@ def test_the_other_searches_are_listed(automl, store, stored, change):
         assert rows == ([] if change.endswith("'text'") else ["other"])
 
 
+@pytest.mark.parametrize("change", BROKEN)
+def test_doctor_checks_the_other_searches(automl, store, stored, change):
+    shutil.copy(stored, store)
+    assert automl("search", "other", *OURS, *INLINE, "--children", "1").code == 0
+    with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute(change)
+    ran = automl("doctor", "--json")
+    found = {finding["subject"]: finding["well"] for finding in json.loads(ran.out)}
+    searches = {subject: well for subject, well in found.items() if subject.startswith("search ")}
+    if BROKEN[change] is None:
+        expected = {"search mine": True, "search other": True}
+    elif "name = x'ff'" in change:
+        expected = {"search number 1": False, "search other": True}
+    else:
+        # The last change is of all searches; a wrong reward is no part of what is checked here.
+        expected = {"search mine": "children" in change, "search other": not change.endswith("budget = 'text'")}
+    assert searches == expected and ran.code == (0 if all(found.values()) else 1)
+
+
 # Settings
 
 
