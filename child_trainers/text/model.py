@@ -158,23 +158,7 @@ class LanguageModel:
             products = tf.tensordot(x, kernel, 1)
             if self.cell.biased:
                 products += self.trainable[f"layer{index}/bias"]
-            matrix = tf.convert_to_tensor(recurrent)
-
-            def body(
-                place: tf.Tensor,
-                h: tf.Tensor,
-                c: tf.Tensor,
-                outputs: tf.TensorArray,
-                products: tf.Tensor = products,
-                matrix: tf.Tensor = matrix,
-            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.TensorArray]:
-                h, c = self.cell.step(products[place], tf.matmul(h, matrix), c)
-                return place + 1, h, c, outputs.write(place, h)
-
-            count = tf.shape(products)[0]
-            outputs = tf.TensorArray(tf.float32, count, element_shape=h.shape)
-            _, h, c, outputs = tf.while_loop(lambda place, *_: place < count, body, (tf.constant(0), h, c, outputs))  # noqa: B023
-            x = outputs.stack()
+            x, h, c = recurrence(self.cell, products, tf.convert_to_tensor(recurrent), h, c)
             after.append((h, c))
         return x, after
 
@@ -192,6 +176,32 @@ class LanguageModel:
         """A matrix product in the precision of training, returned as float32."""
         a, b = tf.cast(a, self._dtype), tf.cast(b, self._dtype)
         return tf.cast(tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b), tf.float32)
+
+
+def recurrence(
+    cell: Cell, products: tf.Tensor, matrix: tf.Tensor, h: tf.Tensor, c: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The outputs of a layer for all tokens, (tokens, ..., batch, units), and its h and c after the last one.
+
+    Args:
+        products: of the layer's inputs, (tokens, ..., batch, products * units), for any number of tokens. Any
+            dimensions may stand before the batch if all arguments have them.
+        matrix: the recurrent kernel, (..., units, products * units).
+        h, c: before the first token, (..., batch, units).
+    """
+    known = products.shape[0]
+    count = tf.shape(products)[0] if known is None else known
+
+    def body(
+        place: tf.Tensor, h: tf.Tensor, c: tf.Tensor, outputs: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.TensorArray]:
+        h, c = cell.step(products[place], tf.matmul(h, matrix), c)
+        return place + 1, h, c, outputs.write(place, h)
+
+    start = (tf.constant(0), h, c, tf.TensorArray(h.dtype, count, element_shape=h.shape))
+    # XLA needs the largest number of turns for the gradient, where it is known.
+    _, h, c, outputs = tf.while_loop(lambda place, *_: place < count, body, start, maximum_iterations=known)
+    return outputs.stack(), h, c
 
 
 def initial_weights(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from automl.child_trainers.text.model import Dropout
+from automl.child_trainers.text.model import Dropout, recurrence
 from automl.child_trainers.text.training import VALIDATION_CHUNK
 from automl.child_trainers.update_rules.flat_networks import TextChild
 from automl.child_trainers.update_rules.grouped_networks import unflatten_each
@@ -105,24 +105,8 @@ class TextChildren:
             if cell.biased:
                 products += weights[f"layer{index}/bias"][:, tf.newaxis]
             products = tf.transpose(tf.reshape(products, (members, length, batch, width)), (1, 0, 2, 3))
-            outputs = tf.TensorArray(self.dtype, length, element_shape=h.shape)
-
-            def body(
-                place: tf.Tensor,
-                h: tf.Tensor,
-                c: tf.Tensor,
-                outputs: tf.TensorArray,
-                products: tf.Tensor = products,
-                recurrent: tf.Tensor = recurrent,
-            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.TensorArray]:
-                h, c = cell.step(products[place], h @ recurrent, c)
-                return place + 1, h, c, outputs.write(place, h)
-
-            start = (tf.constant(0), h, c, outputs)
-            _, h, c, outputs = tf.while_loop(
-                lambda place, *_, length=length: place < length, body, start, maximum_iterations=length
-            )
-            x = tf.transpose(outputs.stack(), (1, 0, 2, 3))
+            outputs, h, c = recurrence(cell, products, recurrent, h, c)
+            x = tf.transpose(outputs, (1, 0, 2, 3))
             after.append((h, c))
         return x, after
 
