@@ -128,7 +128,8 @@ class RuleTrainer:
         self._population = population
         self._metric = metric
         self._sweep = sweep
-        self._screen = Screen(sweep.rates, together=RULES_TOGETHER if population.side_by_side else 1)
+        self._together = RULES_TOGETHER if population.side_by_side else 1
+        self._screen = Screen(sweep.rates, together=self._together)
 
     def train(self, children: Sequence[Assignment], more: MoreChildren) -> Iterator[Ended]:
         """Yields the index of each child in `children` with its outcome, as soon as that is known.
@@ -138,10 +139,10 @@ class RuleTrainer:
         """
         waiting: deque[_Network] = deque()
         running: dict[int, _Network] = {}
-        free = list(reversed(range(self._population.places)))
         count = len(children)
         yield from self._admit(children, 0, waiting)
         while True:
+            free = deque(place for place in range(self._population.places) if place not in running)
             while (
                 self._population.side_by_side
                 and len(free) - len(waiting) >= len(self._sweep.rates)
@@ -151,13 +152,12 @@ class RuleTrainer:
                 count += len(added)
             while waiting and free:
                 network = waiting.popleft()
-                place = free.pop()
+                place = free.popleft()
                 running[place] = network
                 self._population.begin(place, self._member(network))
             if not running:
                 return
             yield from self._train_epoch(running, waiting)
-            free += [place for place in range(self._population.places - 1, -1, -1) if place not in {*running, *free}]
 
     def _admit(self, children: Sequence[Assignment], first: int, waiting: deque[_Network]) -> Iterator[Ended]:
         """Yields the children that the screening test rejects; the networks of the others wait.
@@ -172,9 +172,8 @@ class RuleTrainer:
         for rule in rules:
             rule.child.report.follow(self._population.steps_done)
         passed = []
-        together = RULES_TOGETHER if self._population.side_by_side else 1
-        for start in range(0, len(rules), together):
-            group = rules[start : start + together]
+        for start in range(0, len(rules), self._together):
+            group = rules[start : start + self._together]
             if self._sweep.screened:
                 with self._timed("screen", group):
                     found = self._screen.passes([rule.program for rule in group], [rule.child.seed for rule in group])
