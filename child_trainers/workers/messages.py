@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 MAX_SENTENCE = 3_000  # bytes; a message with such a sentence is written to a pipe at once (PIPE_BUF is 4096)
 
@@ -82,37 +82,32 @@ class Delivered:
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchFault:
-    """From a worker: the search itself is at fault, not its child. The worker claims no more children.
+class WorkerFault:
+    """From a worker that claims no more children, through no fault of its child.
 
     Attributes:
         sentence: describes the fault.
     """
 
-    name: ClassVar[str] = "search-fault/1"
-
     sentence: str
 
     @classmethod
-    def of(cls, error: BaseException) -> SearchFault:
+    def of(cls, error: BaseException) -> Self:
         return cls(_sentence(error))
 
 
 @dataclasses.dataclass(frozen=True)
-class GpuLost:
-    """From a worker: a GPU of its process cannot be used any more. The worker claims no more children.
+class SearchFault(WorkerFault):
+    """The search itself is at fault."""
 
-    Attributes:
-        sentence: describes the fault.
-    """
+    name: ClassVar[str] = "search-fault/1"
+
+
+@dataclasses.dataclass(frozen=True)
+class GpuLost(WorkerFault):
+    """A GPU of the worker's process cannot be used any more."""
 
     name: ClassVar[str] = "gpu-lost/1"
-
-    sentence: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> GpuLost:
-        return cls(_sentence(error))
 
 
 def _sentence(error: BaseException) -> str:
