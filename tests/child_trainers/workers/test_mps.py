@@ -3,14 +3,13 @@
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from waiting import SECONDS
+from waiting import ended, watched
 
 from automl.child_trainers.artefacts import FolderArtefacts
 from automl.child_trainers.workers import mps
@@ -104,19 +103,6 @@ def lifeline():
     for end in ends:
         with contextlib.suppress(OSError):
             os.close(end)
-
-
-@contextlib.contextmanager
-def watched(pid):
-    sentinel = os.pidfd_open(pid)
-    try:
-        yield sentinel
-    finally:
-        os.close(sentinel)
-
-
-def ended(sentinel, seconds=SECONDS):
-    return bool(select.select([sentinel], [], [], seconds)[0])
 
 
 def test_a_server_lives_as_long_as_its_search(control, lifeline, monkeypatch):

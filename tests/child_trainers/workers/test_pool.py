@@ -4,13 +4,12 @@ import contextlib
 import gc
 import os
 import re
-import select
 import signal
 import sys
 import time
 
 import pytest
-from waiting import SECONDS
+from waiting import SECONDS, ended, watched
 
 from automl import child_trainers, db
 from automl.child_trainers.artefacts import FolderArtefacts
@@ -198,20 +197,6 @@ def measured(search, number, name):
 
 def reported(search, number, name="pid"):
     return lambda: search.child(number).state == State.RUNNING and measured(search, number, name) is not None
-
-
-@contextlib.contextmanager
-def watched(pid):
-    """A file descriptor that can be read once the process has ended."""
-    sentinel = os.pidfd_open(pid)
-    try:
-        yield sentinel
-    finally:
-        os.close(sentinel)
-
-
-def ended(sentinel, seconds=SECONDS):
-    return bool(select.select([sentinel], [], [], seconds)[0])
 
 
 def test_children_end_as_they_do_and_none_harms_another(new_pool):
