@@ -29,7 +29,7 @@ class Commands(TyperGroup):
             option = getattr(error, "option_name", None)
             if option is None or (context := getattr(error, "ctx", None)) is None:
                 raise
-            if context.command.name == "resume" and option.removeprefix("--") in map(_key, SearchConfig.options()):
+            if context.command.name == "resume" and option in {one.flag for one in SearchConfig.options().values()}:
                 error.message = f"{option} is an option of a new search: a resume cannot change it; leave it out."  # type: ignore[attr-defined]
                 error.possibilities = None  # type: ignore[attr-defined]
                 raise
@@ -95,10 +95,6 @@ def with_flags(
         return call
 
     return decorate
-
-
-def _key(name: str) -> str:
-    return SearchConfig.options()[name].key
 
 
 def _flag_of(option: Option, resume: bool) -> OptionInfo:
